@@ -1,0 +1,37 @@
+# `make demo` and `make test` do their own set-up: a .venv with pinned versions. Nothing else is needed but python 3.11 or 3.12.
+.DEFAULT_GOAL := help
+VENV   := .venv
+BIN    := $(VENV)/bin
+EXTRA  ?= cpu
+RUN    ?= runs/demo
+INSTALLED := $(VENV)/installed-$(EXTRA)
+
+.PHONY: help setup demo check test clean
+
+help:
+	@echo "make demo    set up, train the integer task on this machine, show the result (runs/demo)"
+	@echo "make test    set up, run every test"
+	@echo "make check   format, lint, types, import contracts, unit tests (under a minute)"
+	@echo "make setup   only the set-up; EXTRA=gpu for CUDA machines"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml deploy/install/constraints.txt deploy/install/overrides.txt deploy/install/setup.sh
+	@sh deploy/install/setup.sh $(VENV) $(EXTRA)
+	@touch $@
+
+demo: setup
+	@$(BIN)/tributary model get smollm2-135m-instruct
+	@$(BIN)/tributary train demo --run $(RUN) --replace
+
+check: setup
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest -q tests/unit
+
+test: setup
+	@$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

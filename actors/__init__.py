@@ -1,0 +1,1 @@
+"""Sample trajectories from the current policy with vLLM."""

@@ -1,0 +1,33 @@
+"""Which behaviour draws the next trajectory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.config import BehaviourConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """A behaviour with its temperature drawn."""
+
+    name: str
+    temperature: float
+    suppress_stop: bool
+
+
+class BehaviourMix:
+    """Draws behaviours by weight."""
+
+    def __init__(self, behaviours: Sequence[BehaviourConfig], seed: int) -> None:
+        self._behaviours = list(behaviours)
+        weights = np.array([b.weight for b in behaviours])
+        self._shares = weights / weights.sum()
+        self._rng = np.random.default_rng(seed)
+
+    def next(self) -> Behaviour:
+        """The next trajectory's behaviour."""
+        chosen = self._behaviours[self._rng.choice(len(self._behaviours), p=self._shares)]
+        temperature = float(self._rng.uniform(chosen.temperature_low, chosen.temperature_high))
+        return Behaviour(chosen.name, temperature, chosen.suppress_stop)

@@ -1,0 +1,74 @@
+"""vLLM 0.32 on CPUs: LoRA by one matrix product for each adapter in the batch.
+
+vLLM's CPU path gathers a copy of A and B for *every token* and multiplies them one by one; with rank 16 on SmolLM2-135M this costs
+two thirds of the speed (docs/log.md). Here the rows of each adapter are multiplied at once, as for any linear layer.
+Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights; here such rows are left alone.
+
+CPU only, applied by actors/engine.py before the engine starts. tests/system/test_engine.py holds it to the stock path.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+VLLM_VERSION = "0.32.0"
+"""The version these replacements were written for; another one keeps its own code."""
+
+
+def apply() -> bool:
+    """Replace vLLM's three row-wise products, in the module that defines them and where they are used. Returns whether it fits."""
+    import vllm
+    from vllm.lora.ops.torch_ops import lora_ops
+    from vllm.lora.punica_wrapper import punica_cpu
+
+    if vllm.__version__.split("+")[0] != VLLM_VERSION:
+        return False
+    for module in (lora_ops, punica_cpu):
+        module.bgmv_shrink = bgmv_shrink
+        module.bgmv_expand = bgmv_expand
+        module.bgmv_expand_slice = bgmv_expand_slice
+    return True
+
+
+def bgmv_shrink(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, scaling: float = 1.0) -> None:
+    """output[t] = scaling * A[indices[t]] inputs[t].  inputs [t, in], weights [slots, (1,) rank, in], output [t, rank]."""
+    for slot, rows in _rows_by_slot(indices):
+        a = _slot(weights, slot, output.dtype)
+        output[rows, : a.shape[0]] = scaling * (inputs[rows].to(output.dtype) @ a.t())
+
+
+def bgmv_expand(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, add_inputs: bool = True) -> None:
+    """output[t] += B[indices[t]] inputs[t].  inputs [t, rank], weights [slots, (1,) out, rank], output [t, out or more]."""
+    bgmv_expand_slice(inputs, weights, output, indices, 0, min(weights.shape[-2], output.shape[1]), add_inputs)
+
+
+def bgmv_expand_slice(
+    inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, offset: int, size: int, add_inputs: bool = True
+) -> None:
+    """Like `bgmv_expand`, into the columns offset .. offset+size of output."""
+    for slot, rows in _rows_by_slot(indices):
+        b = _slot(weights, slot, output.dtype)[:size]
+        product = inputs[rows].to(output.dtype) @ b.t()
+        if add_inputs:
+            output[rows, offset : offset + size] += product
+        else:
+            output[rows, offset : offset + size] = product
+
+
+def _rows_by_slot(indices: Tensor) -> Iterator[tuple[int, slice | Tensor]]:
+    """(slot, its rows) for each adapter among `indices` [t]. All rows of one adapter come as a slice, which copies nothing."""
+    first = int(indices[0])
+    if bool((indices == first).all()):
+        if first >= 0:
+            yield first, slice(0, len(indices))
+        return
+    for slot in indices.unique().tolist():
+        if slot >= 0:
+            yield slot, (indices == slot).nonzero()[:, 0]
+
+
+def _slot(weights: Tensor, slot: int, dtype: torch.dtype) -> Tensor:
+    """One adapter's matrix [out, in]; some layers stack it as [slots, 1, out, in]."""
+    matrix = weights[slot]
+    return (matrix[0] if matrix.dim() == 3 else matrix).to(dtype)

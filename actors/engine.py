@@ -1,0 +1,280 @@
+"""A vLLM engine that samples from several adapter versions at once and reports log q of what it took and of stopping.
+
+In-process (no engine-core child): a dead engine is a dead actor, and nothing outlives it. The same code drives CPU and GPU.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.behaviour import Behaviour
+from actors.config import ActorConfig
+from buffer.errors import AdapterError
+from buffer.types import AdapterFiles, AdapterVersion, FloatArray, IntArray, PolicySpec
+
+MAX_ALLOWED_TOKENS = 120
+"""vLLM returns at most 128 chosen log-probabilities a position, and q must be renormalised over all allowed tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One finished response."""
+
+    request_id: str
+    token_ids: IntArray
+    """[T] without the stop token."""
+    log_pf: FloatArray
+    """[T] nats, untempered."""
+    log_pterm: FloatArray
+    """[T+1] nats, untempered; 0 where stopping was forced, -inf where it was not allowed."""
+
+
+@dataclass(slots=True)
+class _Serving:
+    """An adapter version that the engine can sample from."""
+
+    version: AdapterVersion
+    request: Any
+    folder: Path
+    in_flight: set[str] = field(default_factory=set)
+
+
+class Engine:
+    """vLLM behind five verbs: add, step, serve, forget (by itself) and score."""
+
+    def __init__(self, spec: PolicySpec, config: ActorConfig, folder: Path, seed: int, on_gpu: bool) -> None:
+        """Start the engine; takes tens of seconds. `folder` receives adapter files, which are removed when a version is done."""
+        self._spec = spec
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._engine = _start(spec, config, seed, on_gpu)
+        self._serving: dict[int, _Serving] = {}
+        self._newest: int | None = None
+        self._max_versions = _max_versions()
+        self._finished: list[Any] = []
+        self._count = 0
+
+    @property
+    def version(self) -> AdapterVersion | None:
+        """The version that new requests get; None before the first."""
+        return None if self._newest is None else self._serving[self._newest].version
+
+    @property
+    def in_flight(self) -> int:
+        """Requests not finished yet."""
+        return int(self._engine.get_num_unfinished_requests())
+
+    def add(self, prompt_token_ids: IntArray, behaviour: Behaviour, use_base_model: bool = False) -> str:
+        """Queue one response; returns its request id. It keeps the version that is newest now to its end."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        spec = self._spec
+        watched = [spec.stop_token_id] if spec.allowed_token_ids is None else _allowed(spec)
+        params = SamplingParams(
+            temperature=behaviour.temperature,
+            max_tokens=spec.max_actions,
+            min_tokens=spec.max_actions if behaviour.suppress_stop else spec.min_actions,
+            stop_token_ids=[spec.stop_token_id],
+            ignore_eos=True,  # unless it is the stop token, EOS is a token like any other
+            allowed_token_ids=None if spec.allowed_token_ids is None else watched,
+            logprobs=None,
+            logprob_token_ids=watched,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        serving = None if use_base_model or self._newest is None else self._serving[self._newest]
+        request_id = self._submit(prompt_token_ids, params, serving)
+        if serving:
+            serving.in_flight.add(request_id)
+        return request_id
+
+    def step(self) -> list[Sampled]:
+        """Advance all requests by one token; returns those that finished."""
+        finished, self._finished = self._finished + self._engine.step(), []
+        done = [_read(output, self._spec) for output in finished if output.finished]
+        for sampled in done:
+            for serving in self._serving.values():
+                serving.in_flight.discard(sampled.request_id)
+        self._forget()
+        return done
+
+    def serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
+        """Take a version for all later requests; those in flight finish on theirs. Returns the largest canary difference, nats.
+
+        Raises AdapterError, and goes on with the old version, when the bytes are not those of the digest or when the engine's
+        log-probabilities are not those of the learner.
+        """
+        from vllm.lora.request import LoRARequest
+
+        digest = hashlib.sha256(files.weights).hexdigest()
+        if digest != version.digest:
+            raise AdapterError(
+                f"adapter version {version.number} has sha256 {digest[:12]}…, announced was {version.digest[:12]}…: "
+                "the bytes are not what the learner published. Restart the run; if it comes back, check the network and memory."
+            )
+        folder = self._folder / f"v{version.number}"
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter_model.safetensors").write_bytes(files.weights)
+        (folder / "adapter_config.json").write_text(files.config_json)
+        # every version has a name and an id of its own: vLLM's prefix cache can't mix their blocks
+        request = LoRARequest(lora_name=f"v{version.number}", lora_int_id=version.number + 1, lora_path=str(folder))
+        serving = _Serving(version, request, folder)
+        try:
+            difference = self._check_canary(serving)
+        except AdapterError:
+            self._drop(serving)
+            raise
+        self._serving[version.number] = serving
+        self._newest = version.number
+        self._forget()
+        return difference
+
+    @property
+    def can_take_version(self) -> bool:
+        """Whether there is a free slot for one more version; old ones leave when their last request is done."""
+        return len(self._serving) < self._max_versions
+
+    def score(self, prompt_token_ids: IntArray, token_ids: IntArray, serving: _Serving | None = None) -> FloatArray:
+        """log q of given tokens [T] behind a prompt, untempered and unmasked, nats. Other requests go on meanwhile."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        text = np.concatenate([prompt_token_ids, token_ids])
+        params = SamplingParams(
+            max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        request_id = self._submit(text, params, serving)
+        while True:
+            for output in self._engine.step():
+                if output.request_id != request_id:
+                    self._finished.append(output)
+                elif output.finished:
+                    said = output.prompt_logprobs[len(prompt_token_ids) :]
+                    return np.array([said[i][int(t)].logprob for i, t in enumerate(token_ids)], dtype=np.float32)
+
+    def set_threads(self, threads: int) -> None:
+        """Use this many CPU threads from now on (0: leave as it is)."""
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+
+    def _submit(self, token_ids: IntArray, params: Any, serving: _Serving | None) -> str:
+        request_id = f"r{self._count}"
+        self._count += 1
+        self._engine.add_request(
+            request_id, {"prompt_token_ids": token_ids.tolist()}, params, lora_request=serving.request if serving else None
+        )
+        return request_id
+
+    def _check_canary(self, serving: _Serving) -> float:
+        canary, number = serving.version.canary, serving.version.number
+        if len(canary.token_ids) == 0:
+            raise AdapterError(f"adapter version {number} came with an empty canary, so nothing proves what it is: publish one token or more")
+        served = self.score(canary.prompt_token_ids, canary.token_ids, serving)
+        difference = float(np.abs(served - canary.log_probs).max())
+        if not difference <= canary.tolerance:
+            raise AdapterError(
+                f"the engine does not serve adapter version {number}: its canary log-probabilities {_show(served)} differ from the "
+                f"learner's {_show(canary.log_probs)} by {difference:.4g} nats, more than {canary.tolerance:g}. "
+                "Samples would come from another policy than they are stamped with."
+            )
+        return difference
+
+    def _forget(self) -> None:
+        """Drop old versions that no request uses."""
+        idle = [n for n, s in self._serving.items() if n != self._newest and not s.in_flight]
+        for number in idle:
+            self._drop(self._serving.pop(number))
+
+    def _drop(self, serving: _Serving) -> None:
+        self._engine.remove_lora(serving.request.lora_int_id)
+        shutil.rmtree(serving.folder, ignore_errors=True)
+
+
+def _start(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool) -> Any:
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    extra: dict[str, Any] = {}
+    if on_gpu:
+        extra["gpu_memory_utilization"] = config.gpu_memory_fraction
+    else:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_cache_gib)))
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # the first request would compile for 10 s and more, for nothing on CPUs
+        from actors import cpu_blocks, cpu_lora
+
+        cpu_lora.apply()
+        if cpu_blocks.apply():
+            extra["block_size"] = cpu_blocks.BLOCK_SIZE
+    from vllm import EngineArgs, LLMEngine
+
+    return LLMEngine.from_engine_args(
+        EngineArgs(
+            model=spec.base_model,
+            skip_tokenizer_init=True,
+            dtype=spec.dtype,
+            seed=seed,
+            enable_lora=True,
+            max_loras=_max_versions(),
+            max_cpu_loras=_max_versions() + 1,
+            max_lora_rank=_vllm_rank(spec.lora_rank),
+            lora_target_modules=list(spec.lora_targets),
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_in_flight,
+            max_logprobs=MAX_ALLOWED_TOKENS + 8,
+            enable_prefix_caching=True,
+            enforce_eager=not on_gpu,
+            disable_log_stats=True,
+            **extra,
+        )
+    )
+
+
+def _max_versions() -> int:
+    """Adapter versions one engine holds at once: the newest, one or two that finish, one that arrives."""
+    return 4
+
+
+def _vllm_rank(rank: int) -> int:
+    """The smallest rank that vLLM has kernels for and that holds `rank`."""
+    return next(r for r in (1, 8, 16, 32, 64, 128, 256, 320, 512) if r >= rank)
+
+
+def _allowed(spec: PolicySpec) -> list[int]:
+    allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
+    if len(allowed) > MAX_ALLOWED_TOKENS:
+        raise AdapterError(f"{len(allowed)} allowed tokens are more than the {MAX_ALLOWED_TOKENS} that an engine can report on: allow fewer, or all")
+    return allowed
+
+
+def _read(output: Any, spec: PolicySpec) -> Sampled:
+    """vLLM's output as a response with log q, renormalised where tokens or the stop are masked."""
+    taken = list(output.outputs[0].token_ids)
+    stopped = bool(taken) and taken[-1] == spec.stop_token_id
+    n = len(taken) - stopped
+    log_pf, log_pterm = np.zeros(n, np.float32), np.zeros(n + 1, np.float32)
+    for i, said in enumerate(output.outputs[0].logprobs):
+        log_q = {token: entry.logprob for token, entry in said.items()}
+        log_stop = log_q[spec.stop_token_id]
+        normaliser = 0.0 if spec.allowed_token_ids is None else float(np.logaddexp.reduce([log_q[t] for t in _allowed(spec)]))
+        if i < spec.min_actions:
+            normaliser += float(np.log1p(-np.exp(log_stop - normaliser)))
+            log_stop = -np.inf
+        log_pterm[i] = log_stop - normaliser
+        if i < n:
+            log_pf[i] = log_q[taken[i]] - normaliser
+    return Sampled(output.request_id, np.array(taken[:n], dtype=np.int32), log_pf, log_pterm)
+
+
+def _show(values: Sequence[float] | FloatArray) -> str:
+    return json.dumps([round(float(v), 4) for v in values])

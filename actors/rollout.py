@@ -1,0 +1,190 @@
+"""The rollout actor: sample from the newest policy at hand, hand trajectories on, never stop.
+
+consumes   prompts, adapter versions (AdapterSource)
+produces   unscored trajectories -> hand_on
+waits for  the first adapter; room with the reward workers
+unblocked by  Learner publishing; RewardWorker.score returning
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from actors.behaviour import Behaviour, BehaviourMix
+from actors.config import ActorConfig
+from actors.engine import Engine, Sampled
+from buffer.errors import AdapterError
+from buffer.heartbeat import LIFETIME_S, Heartbeats
+from buffer.types import AdapterFiles, AdapterVersion, IntArray, Prompt, Trajectory
+from buffer.waiting import NamedWait
+
+AdapterSource = Callable[[int], tuple[int, tuple[AdapterVersion, AdapterFiles] | None]]
+"""known version (-1: none) -> (newest number, its version and files if it is newer than the known one)."""
+HandOn = Callable[[list[Trajectory]], None]
+"""Takes unscored trajectories; returns when there is room for more."""
+
+POLL_S = 0.1
+REFRESH_S = 0.2
+"""Asking for a newer adapter costs a round trip of some ms."""
+ON_POLICY = Behaviour("on_policy", 1.0, suppress_stop=False)
+
+
+class RolloutActor:
+    """One engine and the loop around it."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        prompts: Sequence[Prompt],
+        task: str,
+        config: ActorConfig,
+        adapters: AdapterSource,
+        hand_on: HandOn,
+        heartbeats: Heartbeats,
+        seed: int,
+    ) -> None:
+        self._name = name
+        self._engine = engine
+        self._prompts = _in_turns(prompts, config.samples_per_prompt)
+        self._task = task
+        self._config = config
+        self._adapters = adapters
+        self._hand_on = hand_on
+        self._heartbeats = heartbeats
+        self._mix = BehaviourMix(config.behaviours, seed)
+        self._stopping = threading.Event()
+        self._open: dict[str, tuple[Prompt, Behaviour, AdapterVersion, float]] = {}
+        self._last_beat = self._last_refresh = -math.inf
+        self._wait: NamedWait | None = None
+        self._figures = {"trajectories": 0, "tokens": 0, "versions_taken": 0, "canary_difference_max": 0.0}
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """Sample until `stop`. Raises AdapterError when the served version is wrong or too old."""
+        self._engine.set_threads(self._config.threads)  # a thread's own setting, so in the thread that runs
+        self._began = time.monotonic()
+        self._wait_for_first_adapter()
+        finished: list[Trajectory] = []
+        while not self._stopping.is_set():
+            self._beat()
+            if time.monotonic() - self._last_refresh > REFRESH_S:
+                self._refresh()
+            self._top_up()
+            finished += [self._trajectory(sampled) for sampled in self._engine.step()]
+            if len(finished) >= self._config.push_size:
+                self._hand_on(finished)
+                self._count(finished)
+                finished = []
+
+    def stop(self) -> None:
+        """Return from `run` after the step under way."""
+        self._stopping.set()
+
+    def status(self) -> dict[str, Any]:
+        """Figures for people: name, trajectories, tokens, tokens_per_s, served and newest version, the named wait."""
+        version, wait = self._engine.version, self._wait
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        return self._figures | {
+            "name": self._name,
+            "seconds": seconds,
+            "tokens_per_s": self._figures["tokens"] / seconds,
+            "version": version.number if version else -1,
+            "waiting_for": wait.sentence() if wait else None,
+        }
+
+    def sample(self, prompt: Prompt, n: int, use_base_model: bool, threads: int) -> list[IntArray]:
+        """n on-policy responses of the newest version (or of the base model), outside of training. Not while `run` runs."""
+        self._engine.set_threads(threads)
+        if not use_base_model:
+            self._refresh()
+        return sample(self._engine, prompt, n, use_base_model)
+
+    def _top_up(self) -> None:
+        version = self._engine.version
+        assert version is not None
+        while len(self._open) < self._config.max_in_flight:
+            prompt, behaviour = next(self._prompts), self._mix.next()
+            request_id = self._engine.add(prompt.token_ids, behaviour)
+            self._open[request_id] = prompt, behaviour, version, time.time()
+
+    def _refresh(self) -> None:
+        """Take the newest adapter, if there is a newer one and a free slot, between requests and without waiting for any."""
+        self._last_refresh = time.monotonic()
+        served = self._engine.version
+        known = served.number if served else -1
+        if self._engine.can_take_version:
+            newest, fetched = self._adapters(known)
+            if fetched:
+                difference = self._engine.serve(*fetched)
+                known = fetched[0].number
+                self._figures["versions_taken"] += 1
+                self._figures["canary_difference_max"] = max(self._figures["canary_difference_max"], difference)
+        else:
+            newest, _ = self._adapters(2**62)  # only the number: nothing is newer than this
+        if newest - known > self._config.max_staleness:
+            raise AdapterError(
+                f"actor {self._name} serves version {known} and the newest is {newest}: {newest - known} behind, more than "
+                f"actors.max_staleness = {self._config.max_staleness}. Raise learner.publish_every or actors.max_staleness, or give actors more speed."
+            )
+
+    def _wait_for_first_adapter(self) -> None:
+        self._wait = NamedWait(
+            f"actor {self._name} waits for the first adapter", self._config.wait_limit_s, lambda: "the learner has published none"
+        )
+        while not self._stopping.is_set() and self._engine.version is None:
+            self._beat()
+            self._refresh()
+            self._wait.check()
+            if self._engine.version is None:
+                self._stopping.wait(POLL_S)
+        self._wait = None
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._last_beat > LIFETIME_S / 4:
+            self._heartbeats.beat("actor", self._name)
+            self._last_beat = time.monotonic()
+
+    def _trajectory(self, sampled: Sampled) -> Trajectory:
+        prompt, behaviour, version, began = self._open.pop(sampled.request_id)
+        now = time.time()
+        return Trajectory(
+            prompt_id=prompt.id,
+            prompt_token_ids=prompt.token_ids,
+            token_ids=sampled.token_ids,
+            is_action=np.ones(len(sampled.token_ids), dtype=np.bool_),
+            log_pf=sampled.log_pf,
+            log_pterm=sampled.log_pterm,
+            policy_version=version.number,
+            adapter_digest=version.digest,
+            behaviour=behaviour.name,
+            task=self._task,
+            sampled_at=now,
+            sampling_s=now - began,
+        )
+
+    def _count(self, trajectories: Sequence[Trajectory]) -> None:
+        self._figures["trajectories"] += len(trajectories)
+        # a stop that was chosen is a sampled token too
+        self._figures["tokens"] += sum(len(t.token_ids) + bool(t.log_pterm[-1]) for t in trajectories)
+
+
+def sample(engine: Engine, prompt: Prompt, n: int, use_base_model: bool) -> list[IntArray]:
+    """n on-policy responses behind one prompt, in the order they finish. Other requests of the engine are finished and dropped."""
+    asked = {engine.add(prompt.token_ids, ON_POLICY, use_base_model) for _ in range(n)}
+    responses: list[IntArray] = []
+    while len(responses) < n:
+        responses += [sampled.token_ids for sampled in engine.step() if sampled.request_id in asked]
+    return responses
+
+
+def _in_turns(prompts: Sequence[Prompt], times: int) -> Iterator[Prompt]:
+    """Each prompt `times` times, then the next, for ever."""
+    while True:
+        for prompt in prompts:
+            for _ in range(times):
+                yield prompt

@@ -1,0 +1,101 @@
+"""A client that has been answered: connect once, learn at once what is wrong, then survive short outages."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.retry import Retry
+
+from buffer.errors import ConfigError, StoreError
+
+PASSWORD_VARIABLE = "TRIBUTARY_REDIS_PASSWORD"
+"""Environment variable with the password, for a URL that carries none."""
+TIMEOUT_S = 5.0
+"""For one connection attempt or one reply, s."""
+LOADING_LIMIT_S = 120.0
+"""How long a server may read its files before we give up, s."""
+SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def connect(url: str) -> redis.Redis:
+    """A client for `url` that retries for some seconds when the server is away; it has answered one PING.
+
+    Connect after a fork or in the Ray actor itself: a client is not for two processes.
+    Raise ConfigError for a malformed URL, StoreError when nobody answers or the password is refused.
+    """
+    if not url.startswith(SCHEMES):
+        raise ConfigError(f"buffer.url = {redact(url)!r} must start with {', '.join(SCHEMES)}; correct the URL")
+    with _client(url, Retry(NoBackoff(), 0)) as probe:
+        wait_until_ready(probe, redact(url))
+    return _client(url, Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 10))
+
+
+def redact(url: str) -> str:
+    """The URL without its password, for messages and logs."""
+    without_userinfo = re.sub(r"^((?:\w+://)?[^:@/]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", without_userinfo)
+
+
+def wait_until_ready(client: redis.Redis, name: str, limit_s: float = LOADING_LIMIT_S) -> None:
+    """One PING, repeated only while the server says that it is still loading; `name` is the redacted URL.
+
+    Raise StoreError with the cause and the remedy.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            client.ping()
+            return
+        except redis.BusyLoadingError as error:
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"Redis at {name} is still loading its files after {limit_s:g} s; try later"
+                ) from error
+            time.sleep(0.2)
+        except redis.RedisError as error:
+            raise StoreError(f"Redis at {name} {_reason(error)}") from error
+
+
+@contextmanager
+def store_errors(doing: str) -> Iterator[None]:
+    """Turn what redis-py raises in a block, or a decorated function, into a StoreError that says what failed."""
+    try:
+        yield
+    except redis.OutOfMemoryError as error:
+        raise StoreError(f"{doing}: Redis is at its maxmemory; raise it or lower buffer.capacity ({error})") from error
+    except redis.RedisError as error:
+        raise StoreError(f"{doing}: Redis {_reason(error)}") from error
+
+
+def _reason(error: redis.RedisError) -> str:
+    """What went wrong and what to do, as the rest of a sentence."""
+    text = str(error)
+    if isinstance(error, redis.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
+        return f"refuses the password; set {PASSWORD_VARIABLE} or write it into buffer.url ({text})"
+    if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+        return f"does not answer; check that it runs and that host and port are right ({text})"
+    return f"answers with an error: {text}"
+
+
+def _client(url: str, retry: Retry) -> redis.Redis:
+    password = os.environ.get(PASSWORD_VARIABLE)
+    # from_url lets what the URL says win over these arguments, so a password in the URL stays.
+    try:
+        return redis.Redis.from_url(
+            url,
+            password=password,
+            retry=retry,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            health_check_interval=15,
+            decode_responses=False,
+        )
+    except ValueError:  # not chained: its text may quote a piece of the password
+        raise ConfigError(
+            f"buffer.url = {redact(url)!r} is no scheme://[[user]:password@]host:port/db; percent-encode special "
+            "characters of the password"
+        ) from None

@@ -1,0 +1,71 @@
+"""Trajectories as a prefix tree: every distinct prefix of every prompt is one node, so one pass computes each only once.
+
+The layout is plain arrays, so that whoever owns a model (the learner, a reward worker) can feed it: the tokens of all trees in one
+row, each token attending to its ancestors only (tree attention), at the position it has in its own string.
+Log-probabilities equal those of padded rows; the work is that of the distinct prefixes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from buffer.types import IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixTree:
+    """N nodes for B strings of at most T response tokens; node order: a parent comes before its children."""
+
+    token_ids: NDArray[np.int64]
+    """[N] the token that leads into each node."""
+    positions: NDArray[np.int64]
+    """[N] its place in its string, prompt included."""
+    sees: NDArray[np.bool_]
+    """[N, N] sees[a, b]: node a attends to node b, which is a itself or an ancestor."""
+    nodes: NDArray[np.int64]
+    """[B, T+1] node of prefix z_1:i of row b; its output predicts z_i+1. Past the end of a row, the row's last node."""
+
+
+def build_prefix_tree(prompts: Sequence[IntArray], responses: Sequence[IntArray]) -> PrefixTree:
+    """Merge B strings (prompt [P], response [T]) into one forest.
+
+    Prompts must not be empty: the first response token is predicted from the prompt's last token.
+    """
+    tokens: list[int] = []
+    positions: list[int] = []
+    parents: list[int] = []
+    children: dict[tuple[int, int], int] = {}
+
+    def descend(parent: int, token: int) -> int:
+        """The child of `parent` by `token`, made if it is new; -1 is the root of the forest."""
+        node = children.get((parent, token))
+        if node is None:
+            node = len(tokens)
+            children[parent, token] = node
+            tokens.append(token)
+            parents.append(parent)
+            positions.append(0 if parent < 0 else positions[parent] + 1)
+        return node
+
+    width = max((len(response) for response in responses), default=0)
+    nodes = np.zeros((len(responses), width + 1), dtype=np.int64)
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        if len(prompt) == 0:
+            raise ValueError(f"prompt of row {row} has no token: the first action needs something to follow")
+        node = -1
+        for token in prompt.tolist():
+            node = descend(node, token)
+        nodes[row, 0] = node
+        for i, token in enumerate(response.tolist(), start=1):
+            node = descend(node, token)
+            nodes[row, i] = node
+        nodes[row, len(response) + 1 :] = node
+
+    sees = np.zeros((len(tokens), len(tokens)), dtype=np.bool_)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            sees[node] = sees[parent]
+        sees[node, node] = True
+    return PrefixTree(np.array(tokens, dtype=np.int64), np.array(positions, dtype=np.int64), sees, nodes)

@@ -1,0 +1,135 @@
+"""The nouns: everything that crosses a process boundary.
+
+Shapes    P prompt tokens, T response tokens, K reward terms.  Logs are natural, in nats.
+Prefixes  position i in 0..T stands for the prefix z_1:i; log_pterm and log_reward have T+1 entries, log_pf has T.
+States    a prefix is a *state* when the policy chooses what comes next (is_action[i]) or when it is the whole string (i = T).
+          Without tools every prefix is a state.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray: TypeAlias = NDArray[np.int32]
+FloatArray: TypeAlias = NDArray[np.float32]
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+NOT_SCORED = np.zeros((0, 0), dtype=np.float32)
+"""`log_reward` of a trajectory that no reward worker has seen: no terms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A condition X: what the policy sees before it acts."""
+
+    id: str
+    """Unique within a task."""
+    text: str
+    token_ids: IntArray
+    """[P] the policy's context, with whatever special tokens the model wants in front."""
+    fields: Mapping[str, str | int | float] = field(default_factory=dict)
+    """What only the task reads, such as the target Y."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One sampled response Z with all that is known of it. Never changed after its scores are in."""
+
+    prompt_id: str
+    prompt_token_ids: IntArray
+    """[P]"""
+    token_ids: IntArray
+    """[T] the response; the stop token is not part of it."""
+    is_action: BoolArray
+    """[T] false where a tool wrote the token."""
+    log_pf: FloatArray
+    """[T] log q(z_i | z_1:i-1) when it was sampled, under the untempered policy, nats; 0 where a tool wrote."""
+    log_pterm: FloatArray
+    """[T+1] log q(stop | z_1:i) likewise; 0 after the last allowed action, where stopping is forced; -inf where stopping is not allowed."""
+    policy_version: int
+    """Adapter version that sampled it; staleness = newest version - this."""
+    adapter_digest: str
+    """sha256 (hex) of the adapter's safetensors bytes."""
+    behaviour: str
+    """How it was drawn: on_policy, tempered, suppressed, ..."""
+    task: str
+    sampled_at: float
+    """Unix time, s."""
+    sampling_s: float
+    """From request to last token, s."""
+    log_reward: FloatArray = field(default_factory=lambda: NOT_SCORED)
+    """[K, T+1] log R(z_1:i stop), untempered, term by term; log R is the sum over terms. Finite at every state."""
+    reward_terms: tuple[str, ...] = ()
+    """[K] the terms' names."""
+    labels: Mapping[str, float] = field(default_factory=dict)
+    """What the task says of the whole string, for people to read (such as valid = 1)."""
+    scoring_s: float = 0.0
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether a reward worker has filled `log_reward`."""
+        return len(self.reward_terms) > 0
+
+    @property
+    def is_state(self) -> BoolArray:
+        """[T+1] true where the policy could have stopped; see the module's header."""
+        return np.append(self.is_action, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Fixed tokens with the log-probabilities that the right weights give them: proof of what is served."""
+
+    prompt_token_ids: IntArray
+    """[P]"""
+    token_ids: IntArray
+    """[T]"""
+    log_probs: FloatArray
+    """[T] nats, by the learner under this adapter."""
+    tolerance: float
+    """Largest accepted |difference|, nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterVersion:
+    """One published state of the policy."""
+
+    number: int
+    """0 is the untrained adapter, equal to the base model."""
+    digest: str
+    """sha256 (hex) of the safetensors bytes."""
+    learner_step: int
+    canary: Canary
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """A PEFT adapter folder in memory."""
+
+    weights: bytes
+    """adapter_model.safetensors"""
+    config_json: str
+    """adapter_config.json"""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """What actor and learner must agree on."""
+
+    base_model: str
+    """Local folder with config.json, tokenizer.json and safetensors."""
+    dtype: str
+    """Of the weights: float32, bfloat16 or float16. Log-probabilities and losses are fp32 whatever it is."""
+    lora_rank: int
+    lora_alpha: int
+    lora_targets: tuple[str, ...]
+    stop_token_id: int
+    max_actions: int
+    """Stopping is forced after this many: log q(stop | z_1:N) = 0."""
+    min_actions: int = 0
+    """Stopping is masked before this many."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """When given, q is renormalised over these and the stop token, in sampling and in the loss."""

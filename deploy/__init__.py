@@ -1,0 +1,1 @@
+"""Build the rooms, connect them, run them. The only package that imports Ray."""

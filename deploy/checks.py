@@ -1,0 +1,170 @@
+"""Everything that can be known before anything heavy starts: model, tokens, task, reward, floor, store, disk."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from buffer.config import BufferConfig
+from buffer.connect import connect
+from buffer.errors import ConfigError, ModelError, RewardError
+from buffer.server import check_port
+from buffer.types import PolicySpec, Prompt
+from deploy.config import ModelConfig, PolicyConfig, RunConfig
+from deploy.models import read_tokenizer, resolve_model
+from rewards.config import TaskConfig
+from rewards.load import make_task
+from rewards.task import BaseLogProbs, Task, check_terms
+
+LARGEST_FLOOR_SHARE = 0.01
+"""Of the target's known mass that the floor may add."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A configuration with what it refers to."""
+
+    config: RunConfig
+    spec: PolicySpec
+    tokenizer: Tokenizer
+    task: Task
+    prompts: Sequence[Prompt]
+
+
+def check(config: RunConfig) -> Checked:
+    """Resolve and check all that a recipe names, in seconds. Raises a TributaryError with value, rule and remedy."""
+    folder = resolve_model(config.model.name)
+    tokenizer = read_tokenizer(folder)
+    spec = policy_spec(config.model, config.policy, folder, tokenizer)
+    _check_targets(config.model, folder)
+    task = make_task(config.task, tokenizer)
+    prompts = _check_prompts(task, config)
+    _check_reward(task, prompts[0], spec, config.task.name)
+    _check_floor(task, config.task)
+    _check_devices(config)
+    return Checked(config, spec, tokenizer, task, prompts)
+
+
+def check_store(config: BufferConfig) -> None:
+    """Redis answers and lets us in; or, where the run starts its own, the port is free. Raises StoreError or ConfigError."""
+    if config.url:
+        connect(config.url).close()
+    elif config.port:
+        check_port(config.port)
+
+
+def policy_spec(model: ModelConfig, policy: PolicyConfig, folder: Path, tokenizer: Tokenizer) -> PolicySpec:
+    """What actor and learner must agree on. Raises ConfigError for a stop or allowed token that is not one token."""
+    return PolicySpec(
+        base_model=str(folder.resolve()),
+        dtype=model.dtype,
+        lora_rank=model.lora_rank,
+        lora_alpha=model.lora_alpha,
+        lora_targets=tuple(model.lora_targets),
+        stop_token_id=_one_token(tokenizer, policy.stop, "policy.stop"),
+        max_actions=policy.max_actions,
+        min_actions=policy.min_actions,
+        allowed_token_ids=None
+        if policy.allowed_tokens is None
+        else tuple(_one_token(tokenizer, text, "policy.allowed_tokens") for text in policy.allowed_tokens),
+    )
+
+
+def _one_token(tokenizer: Tokenizer, text: str, field: str) -> int:
+    """A token by its exact name (such as <|im_end|>), or the one token that a text becomes."""
+    token = tokenizer.token_to_id(text)
+    if token is not None:
+        return int(token)
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    if len(ids) != 1:
+        pieces = ", ".join(repr(tokenizer.decode([i], skip_special_tokens=False)) for i in ids) or "none"
+        raise ConfigError(
+            f"{field} = {text!r} is not one token of the model's vocabulary (it becomes {len(ids)}: {pieces}). "
+            "Choose a text that is exactly one token, such as '.' or a newline, or the name of a special token."
+        )
+    return int(ids[0])
+
+
+def _check_targets(model: ModelConfig, folder: Path) -> None:
+    names = {name for file in sorted(folder.glob("*.safetensors")) for name in _tensor_names(file)}
+    layers = {name.split(".")[-2] for name in names if name.endswith(".weight") and name.count(".") >= 2}
+    unknown = [target for target in model.lora_targets if target not in layers]
+    if unknown:
+        raise ConfigError(
+            f"model.lora_targets names {', '.join(unknown)}, which {model.name} does not have. It has: {', '.join(sorted(layers))}."
+        )
+
+
+def _tensor_names(file: Path) -> list[str]:
+    try:
+        with safe_open(file, framework="np") as tensors:
+            return list(tensors.keys())
+    except Exception as error:  # safetensors raises a class of its own for any damage
+        raise ModelError(f"{file.name} of the base model can't be read ({error}): the file is damaged. Fetch the model again.") from error
+
+
+def _check_prompts(task: Task, config: RunConfig) -> Sequence[Prompt]:
+    prompts = task.prompts()
+    if not prompts:
+        raise ConfigError(f"task {config.task.name!r} has no prompt. It must give at least one.")
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    room = config.actors.max_model_len - config.policy.max_actions
+    if longest > room:
+        raise ConfigError(
+            f"the longest prompt has {longest} tokens and actors.max_model_len = {config.actors.max_model_len} leaves {room} beside "
+            f"policy.max_actions = {config.policy.max_actions}. Raise actors.max_model_len."
+        )
+    if len({prompt.id for prompt in prompts}) < len(prompts):
+        raise ConfigError(f"task {config.task.name!r} gives two prompts the same id: ids must be unique.")
+    return prompts
+
+
+def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, name: str) -> None:
+    """Score three strings with a made-up base model: NaN, wrong shapes and exceptions show before anything is loaded."""
+    rng = np.random.default_rng(0)
+    choices = np.array(spec.allowed_token_ids or range(min(1000, spec.stop_token_id + 1000)), dtype=np.int32)
+    for n in sorted({0, 1, spec.max_actions}):
+        token_ids = rng.choice(choices, size=n).astype(np.int32)
+        base = BaseLogProbs(np.full(n, -5.0, np.float32), np.full(n + 1, -3.0, np.float32)) if task.needs_base_model else None
+        try:
+            terms = task.log_reward(prompt, token_ids, base)
+            labels = task.labels(prompt, token_ids)
+        except Exception as error:
+            raise RewardError(
+                f"task {name!r} raised {type(error).__name__} on a response of {n} tokens {token_ids.tolist()[:8]}: {error}. "
+                "log_reward and labels must answer for any string, the empty one included."
+            ) from error
+        check_terms(terms, n, name)
+        bad = [key for key, value in labels.items() if not math.isfinite(value)]
+        if bad:
+            raise RewardError(f"labels of task {name!r} has {bad[0]} = {labels[bad[0]]} on a response of {n} tokens: it must be finite.")
+
+
+def _check_floor(task: Task, config: TaskConfig) -> None:
+    known, floor = task.log_mass()
+    if math.isfinite(known) and floor - known > math.log(LARGEST_FLOOR_SHARE):
+        raise ConfigError(
+            f"task {config.name!r} with options {json.dumps(config.options)}: the floor for all other strings may weigh "
+            f"{math.exp(floor - known):.1%} of the target, more than {LARGEST_FLOOR_SHARE:.0%}: the optimum would be samples of the floor. "
+            "Lower the floor (for the relative floor: a smaller log_epsilon)."
+        )
+
+
+def _check_devices(config: RunConfig) -> None:
+    wants_gpu = [
+        f"{section}.{field}"
+        for section, field, wanted in (
+            ("learner", "device", config.learner.device.startswith("cuda")),
+            ("rewards", "device", config.rewards.device.startswith("cuda")),
+        )
+        if wanted
+    ]
+    if wants_gpu and not config.learner.gpus + config.rewards.gpus:
+        raise ConfigError(
+            f"{' and '.join(wants_gpu)} is cuda but no GPU is reserved: set learner.gpus or rewards.gpus to a share such as 0.2, or the device to cpu."
+        )

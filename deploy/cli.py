@@ -1,0 +1,154 @@
+"""The `tributary` command. Parses and calls; every word that a user meets in an error comes from buffer.errors."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import tomli_w
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from buffer.errors import TributaryError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Fine-tune language models to sample from posteriors.")
+model_app = typer.Typer(no_args_is_help=True, help="Base models.")
+app.add_typer(model_app, name="model")
+console = Console(highlight=False)
+
+Recipe = Annotated[str, typer.Argument(help="A name under deploy/recipes, or the path of a TOML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.field=value ...", show_default=False)]
+RunDir = Annotated[Path, typer.Option("--run", help="The run's folder.")]
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the run. Default: runs/RECIPE.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Start anew where a run exists already.")] = False,
+) -> None:
+    """Train: actors, reward workers, buffer and learner, until the recipe's steps are done. Ctrl-C ends it cleanly."""
+    from deploy.checks import check
+    from deploy.config import load_recipe
+    from deploy.train import train as run_training
+
+    checked = check(load_recipe(recipe, overrides or []))
+    run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console)
+
+
+@app.command()
+def validate(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Resolve and check everything that `train` would, start nothing, print the resolved configuration."""
+    from deploy.checks import check, check_store
+    from deploy.config import load_recipe
+
+    config = load_recipe(recipe, overrides or [])
+    check(config)
+    check_store(config.buffer)
+    sys.stdout.write(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+
+
+@app.command()
+def evaluate(
+    run: RunDir,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="A prompt. Default: the recipe's.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 12345,
+) -> None:
+    """Draw fresh samples of the base model and of the final adapter through vLLM, and judge both."""
+    from deploy.evaluation import draw, judge
+    from deploy.live import before_after_table
+    from deploy.train import write_plots
+
+    folder, checked = _open(run)
+    n = samples or checked.config.evaluation.samples
+    console.print(f"Drawing {n:,} samples a prompt from the base model and from {run}/adapter ...")
+    base, trained = draw(checked, (folder.version(), folder.adapter()), n, base_too=True, seed=seed)
+    assert base is not None
+    before, after = judge(checked, base), judge(checked, trained)
+    folder.write_json("evaluation.json", {"metrics": {"before": before.metrics, "after": after.metrics}, "seed": seed, "adapter_sha256": folder.version().digest})
+    write_plots(folder, checked, before, after)
+    console.print(before_after_table(before.metrics, after.metrics, {}))
+    console.print(f"Written: {run}/evaluation.json and {run}/plots")
+
+
+@app.command()
+def sample(
+    run: RunDir,
+    n: Annotated[int, typer.Option("-n", min=1, help="Samples a prompt.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 0,
+) -> None:
+    """Print samples of a run's final adapter, one a line."""
+    from deploy.evaluation import draw, texts
+
+    folder, checked = _open(run)
+    _, drawn = draw(checked, (folder.version(), folder.adapter()), n, base_too=False, seed=seed)
+    for prompt, response in texts(checked, drawn):
+        console.print(f"[dim]{escape(_visible(prompt))}[/dim]{escape(_visible(response))}", soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """What is on this machine, what is missing, and the command that mends it."""
+    from deploy.doctor import examine, show
+
+    if not show(examine(), console):
+        raise typer.Exit(1)
+
+
+@model_app.command("get")
+def model_get(name: Annotated[str, typer.Argument(help="A model that Tributary knows how to fetch.")]) -> None:
+    """Fetch a base model into the cache, checked by sha256."""
+    from deploy.models import get_model
+
+    console.print(str(get_model(name, console)), soft_wrap=True)
+
+
+def main() -> NoReturn:
+    """Entry of the `tributary` command: errors made on purpose end in one message and exit code 2."""
+    sys.path.insert(0, str(Path.cwd()))  # tasks of the user's own are imported from where the command is typed
+    try:
+        app(standalone_mode=True)
+    except TributaryError as error:
+        _fail(error)
+    except Exception as error:
+        cause = _cause(error)
+        if cause is None:
+            raise
+        _fail(cause)
+    raise SystemExit(0)
+
+
+def _open(run: Path):  # type: ignore[no-untyped-def]
+    """A run's folder and its checked configuration."""
+    from deploy.checks import check
+    from deploy.config import parse_config
+    from deploy.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    return folder, check(parse_config(folder.read_config(), source=f"{run}/config.toml"))
+
+
+def _cause(error: BaseException) -> TributaryError | None:
+    """The error made on purpose at the root of what Ray passed on from another process."""
+    cause: BaseException | None = error
+    while cause is not None:
+        inner = getattr(cause, "cause", None)
+        if isinstance(cause, TributaryError) and not isinstance(inner, BaseException):
+            return cause
+        cause = inner if isinstance(inner, BaseException) else cause.__cause__
+    return None
+
+
+def _fail(error: TributaryError) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"[red bold]{type(error).__name__}[/red bold]: {escape(str(error))}", soft_wrap=True)
+    raise SystemExit(2)
+
+
+def _visible(text: str) -> str:
+    """Model text is untrusted: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""A run's whole configuration: one class a package, composed here, checked across packages here and nowhere else.
+
+A recipe is a TOML file; `section.field=value` on the command line overrides it; the resolved form is written into the run's folder.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from actors.config import ActorConfig
+from buffer.config import BufferConfig
+from buffer.errors import ConfigError
+from learner.config import LearnerConfig
+from rewards.config import RewardConfig, TaskConfig
+
+
+class ModelConfig(BaseModel):
+    """Section `[model]`: the base model and its adapter."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = "smollm2-135m-instruct"
+    """A local folder, a name that `tributary model get` knows, or a hub id that is in the local hub cache."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights. On CPUs without AVX512-bf16, bfloat16 is 3x slower than float32."""
+    lora_rank: int = Field(default=16, ge=1, le=512)
+    lora_alpha: int = Field(default=16, ge=1)
+    lora_targets: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"], min_length=1)
+    """Names of the linear layers that get an adapter."""
+
+
+class PolicyConfig(BaseModel):
+    """Section `[policy]`: what a string may be."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    stop: str = "."
+    """Text of the stop token ⊤; must be one token of the model's vocabulary."""
+    max_actions: int = Field(default=32, ge=1)
+    """Stopping is forced after this many tokens."""
+    min_actions: int = Field(default=0, ge=0)
+    """The stop token is masked before this many."""
+    allowed_tokens: list[str] | None = None
+    """When given, only these tokens (and the stop) can be sampled; q is renormalised over them."""
+
+
+class EvaluationConfig(BaseModel):
+    """Section `[evaluation]`: samples of the base model before and of the final adapter after training."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    samples: int = Field(default=2000, ge=1)
+    """Per prompt, on-policy, through vLLM."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of the engine while evaluating, when nobody else works; 0: all cores."""
+
+
+class RunConfig(BaseModel):
+    """A recipe, resolved."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    seed: int = Field(default=0, ge=0)
+    model: ModelConfig = ModelConfig()
+    policy: PolicyConfig = PolicyConfig()
+    task: TaskConfig = TaskConfig()
+    actors: ActorConfig = ActorConfig()
+    rewards: RewardConfig = RewardConfig()
+    buffer: BufferConfig = BufferConfig()
+    learner: LearnerConfig = LearnerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a recipe (a file, or a name under deploy/recipes), apply `section.field=value` overrides, check it all.
+
+    Raises ConfigError with every problem found: value, rule, remedy.
+    """
+    path = find_recipe(recipe)
+    try:
+        values = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is no TOML file: {error}. Mend that line.") from error
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values, source=str(path))
+
+
+def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
+    """Check plain values against the classes, then across sections."""
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source} does not fit:\n" + "\n".join(_explain(e) for e in error.errors())) from error
+    _cross_check(config)
+    return config
+
+
+def find_recipe(recipe: str) -> Path:
+    """A path as it is, else deploy/recipes/NAME.toml."""
+    if Path(recipe).is_file():
+        return Path(recipe)
+    shipped = {p.stem: p for p in map(Path, map(str, resources.files("deploy").joinpath("recipes").iterdir())) if p.suffix == ".toml"}
+    if recipe in shipped:
+        return shipped[recipe]
+    raise ConfigError(f"recipe {recipe!r} is neither a file nor shipped. Shipped: {', '.join(sorted(shipped))}; or give the path of a TOML file.")
+
+
+def _cross_check(config: RunConfig) -> None:
+    """Rules that more than one section takes part in."""
+    problems = []
+    batch, capacity, least = config.learner.batch_size, config.buffer.capacity, config.buffer.min_size_to_sample
+    if batch > capacity:
+        problems.append(
+            f"learner.batch_size = {batch} is larger than buffer.capacity = {capacity}: every batch would repeat rows. "
+            "Raise buffer.capacity or lower learner.batch_size."
+        )
+    if least > capacity:
+        problems.append(f"buffer.min_size_to_sample = {least} is larger than buffer.capacity = {capacity}: the learner would wait for ever.")
+    if config.policy.min_actions > config.policy.max_actions:
+        problems.append(
+            f"policy.min_actions = {config.policy.min_actions} is above policy.max_actions = {config.policy.max_actions}: lower it."
+        )
+    if config.policy.max_actions >= config.actors.max_model_len:
+        problems.append(
+            f"policy.max_actions = {config.policy.max_actions} leaves no room for a prompt in actors.max_model_len = {config.actors.max_model_len}: raise the latter."
+        )
+    if config.actors.max_staleness < 1 or config.learner.publish_every > config.learner.steps:
+        problems.append(
+            f"learner.publish_every = {config.learner.publish_every} is above learner.steps = {config.learner.steps}: actors would only ever see the base model."
+        )
+    names = [b.name for b in config.actors.behaviours]
+    if len(set(names)) < len(names):
+        problems.append(f"actors.behaviours has names twice: {', '.join(names)}. Give each its own.")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Put `section.field=value` into `values`; the value is read as TOML, or as a string where it is none."""
+    name, found, text = override.partition("=")
+    parts = name.strip().split(".")
+    if not found or not all(parts):
+        raise ConfigError(f"override {override!r} must have the form section.field=value, such as learner.steps=50.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for part in parts[:-1]:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"override {override!r}: {part!r} is a value, not a section.")
+    values[parts[-1]] = value
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    """One line for one pydantic problem: field, value, rule, remedy."""
+    where = ".".join(str(part) for part in error["loc"]) or "recipe"
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(_known_fields(error["loc"][:-1]))
+        return f"  {where} = {error['input']!r} is not known here. Known: {known}. Remove it or mend the spelling."
+    return f"  {where} = {error['input']!r}: {error['msg']}. Give a value that fits."
+
+
+def _known_fields(loc: Sequence[Any]) -> list[str]:
+    """Names of the fields at a place of the configuration."""
+    model: Any = RunConfig
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        model = next((a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")), annotation)
+    return sorted(model.model_fields)

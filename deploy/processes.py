@@ -1,0 +1,204 @@
+"""The three roles as Ray actors: each builds its own parts in its own process, then runs the plain class of its room.
+
+Ray calls `run` in one thread and the short questions (`status`, `stop`) in others.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from buffer.types import IntArray, PolicySpec, Prompt, Trajectory
+from deploy.board import BoardClient
+from deploy.config import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What every process needs to find the others and to agree with them."""
+
+    config: RunConfig
+    spec: PolicySpec
+    redis_url: str
+    buffer_name: str
+    task_name: str
+    board: Any
+
+
+class ActorProcess:
+    """One vLLM engine that samples."""
+
+    def __init__(self, number: int, address: Address, reward_workers: Sequence[Any]) -> None:
+        from actors.engine import Engine
+        from actors.rollout import RolloutActor
+        from buffer.connect import connect
+        from buffer.heartbeat import Heartbeats
+
+        config, spec = address.config, address.spec
+        seed = config.seed * 1000 + number
+        self._threads = config.actors.threads
+        self._scratch = tempfile.TemporaryDirectory(prefix="tributary-adapters-")
+        engine = Engine(spec, config.actors, Path(self._scratch.name), seed, on_gpu=config.actors.gpus > 0)
+        self._rollout = RolloutActor(
+            name=f"actor-{number}",
+            engine=engine,
+            prompts=_task(address).prompts(),
+            task=address.task_name,
+            config=config.actors,
+            adapters=BoardClient(address.board).latest,
+            hand_on=_RewardClient(reward_workers, config.rewards.max_in_flight, config.actors.wait_limit_s, number),
+            heartbeats=Heartbeats(connect(address.redis_url), address.buffer_name),
+            seed=seed,
+        )
+
+    def ready(self) -> bool:
+        """Answers once the engine stands."""
+        return True
+
+    def run(self) -> None:
+        """RolloutActor.run"""
+        self._rollout.run()
+
+    def stop(self) -> None:
+        """RolloutActor.stop"""
+        self._rollout.stop()
+
+    def status(self) -> dict[str, Any]:
+        """RolloutActor.status"""
+        return self._rollout.status()
+
+    def sample(self, prompt: Prompt, n: int, use_base_model: bool, threads: int) -> list[IntArray]:
+        """RolloutActor.sample, on `threads` CPU threads (0: all cores)."""
+        return self._rollout.sample(prompt, n, use_base_model, threads or os.cpu_count() or 1)
+
+
+class RewardProcess:
+    """Scores trajectories and adds them to the buffer."""
+
+    def __init__(self, address: Address) -> None:
+        from buffer.connect import connect
+        from buffer.replay import ReplayBuffer
+        from rewards.base_model import BaseModel
+        from rewards.worker import RewardWorker
+
+        config = address.config
+        _set_threads(config.rewards.threads)
+        task = _task(address)
+        base = BaseModel(address.spec, _device(config.rewards.device)) if task.needs_base_model else None
+        buffer = ReplayBuffer(connect(address.redis_url), config.buffer, address.buffer_name)
+        self._worker = RewardWorker(address.task_name, task, base, buffer, config.rewards)
+
+    def ready(self) -> bool:
+        """Answers once the base model is loaded."""
+        return True
+
+    def score(self, trajectories: Sequence[Trajectory]) -> int:
+        """RewardWorker.score; returns how many were new."""
+        return self._worker.score(trajectories).added
+
+
+class LearnerProcess:
+    """Draws batches and updates the adapter."""
+
+    def __init__(self, address: Address, first_prompt: Prompt) -> None:
+        from buffer.connect import connect
+        from buffer.heartbeat import Heartbeats
+        from buffer.replay import ReplayBuffer
+        from learner.learner import Learner
+        from learner.policy import LoraPolicy
+        from learner.source import BatchSource
+
+        config = address.config
+        self._threads = config.learner.threads
+        _set_threads(self._threads)
+        _seed(config.seed)
+        client = connect(address.redis_url)
+        buffer = ReplayBuffer(client, config.buffer, address.buffer_name)
+        policy = LoraPolicy(address.spec, _device(config.learner.device))
+        self._learner = Learner(policy, buffer, config.learner, BoardClient(address.board).publish, first_prompt)
+        self._source = BatchSource(
+            buffer,
+            Heartbeats(client, address.buffer_name),
+            batch_size=config.learner.batch_size,
+            fresh_fraction=config.learner.fresh_fraction,
+            min_size=config.buffer.min_size_to_sample,
+            max_samples_per_insert=config.buffer.max_samples_per_insert,
+            wait_limit_s=config.learner.wait_limit_s,
+            seed=config.seed,
+        )
+
+    def ready(self) -> bool:
+        """Answers once version 0 is published."""
+        return True
+
+    def run(self) -> int:
+        """Learner.run; returns the number of steps done."""
+        _set_threads(self._threads)  # a thread's own setting, and Ray runs this in another than __init__
+        self._learner.run(self._source)
+        return self._learner.step_number
+
+    def stop(self) -> None:
+        """Learner.stop"""
+        self._learner.stop()
+
+    def report(self) -> tuple[list[dict[str, Any]], str | None]:
+        """New rows of figures, and the named wait if there is one."""
+        return self._learner.drain(), self._source.waiting_for()
+
+
+class _RewardClient:
+    """An actor's way to the reward workers: in turns, a bounded number of calls under way."""
+
+    def __init__(self, workers: Sequence[Any], max_in_flight: int, wait_limit_s: float, first: int) -> None:
+        self._workers = workers
+        self._max_in_flight = max_in_flight
+        self._wait_limit_s = wait_limit_s
+        self._turn = first
+        self._in_flight: list[Any] = []
+
+    def __call__(self, trajectories: list[Trajectory]) -> None:
+        """Returns when there is room for the next call. Raises what a worker raised."""
+        from buffer.waiting import NamedWait
+
+        self._in_flight.append(self._workers[self._turn % len(self._workers)].score.remote(trajectories))
+        self._turn += 1
+        wait = NamedWait(
+            "actor waits for reward workers", self._wait_limit_s, lambda: f"{len(self._in_flight)} of {self._max_in_flight} calls under way"
+        )
+        while True:
+            full = len(self._in_flight) >= self._max_in_flight
+            done, self._in_flight = ray.wait(self._in_flight, num_returns=len(self._in_flight), timeout=0.5 if full else 0)
+            ray.get(done)
+            if len(self._in_flight) < self._max_in_flight:
+                return
+            wait.check()
+
+
+def _task(address: Address) -> Any:
+    from deploy.models import read_tokenizer
+    from rewards.load import make_task
+
+    return make_task(address.config.task, read_tokenizer(Path(address.spec.base_model)))
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+
+
+def _set_threads(threads: int) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _seed(seed: int) -> None:
+    import torch
+
+    torch.manual_seed(seed)

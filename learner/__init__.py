@@ -1,0 +1,1 @@
+"""Move the policy towards the posterior: objectives, one packed pass, optimiser, adapter."""

@@ -1,0 +1,62 @@
+"""An adapter on its way out: PEFT's two files as bytes, their digest, and the canary that proves what is served."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import save
+
+from buffer.types import AdapterFiles, AdapterVersion, Canary, Trajectory
+from learner.batch import collate
+from learner.policy import LoraPolicy
+
+
+def adapter_files(policy: LoraPolicy) -> AdapterFiles:
+    """The policy's adapter as the files that PEFT and vLLM read."""
+    tensors = {name: t.detach().contiguous().cpu() for name, t in get_peft_model_state_dict(policy.model).items()}
+    config = policy.model.peft_config["default"].to_dict()
+    config["inference_mode"] = True
+    config["base_model_name_or_path"] = policy.spec.base_model
+    return AdapterFiles(weights=save(tensors), config_json=json.dumps(config, indent=2, default=_plain, sort_keys=True))
+
+
+def adapter_version(
+    policy: LoraPolicy, files: AdapterFiles, number: int, step: int, example: Trajectory, tolerance: float
+) -> AdapterVersion:
+    """Stamp `files` with a digest and with what the policy makes of `example`'s tokens and of the stop token after each prefix."""
+    return AdapterVersion(
+        number=number,
+        digest=hashlib.sha256(files.weights).hexdigest(),
+        learner_step=step,
+        canary=make_canary(policy, example, tolerance),
+    )
+
+
+def make_canary(policy: LoraPolicy, example: Trajectory, tolerance: float) -> Canary:
+    """Log-probabilities of `example`'s tokens and of the stop token after them: plain softmax, without masks or gradient."""
+    token_ids = np.append(example.token_ids, np.int32(policy.spec.stop_token_id)).astype(np.int32)
+    n = len(token_ids)
+    text = replace(
+        example,
+        token_ids=token_ids,
+        is_action=np.ones(n, dtype=np.bool_),
+        log_reward=np.zeros((1, n + 1), dtype=np.float32),
+    )
+    with torch.no_grad():
+        scored = policy.log_probs(collate([text], policy.spec), masked=False)
+    return Canary(
+        prompt_token_ids=example.prompt_token_ids,
+        token_ids=token_ids,
+        log_probs=scored.log_pf[0].float().cpu().numpy(),
+        tolerance=tolerance,
+    )
+
+
+def _plain(value: object) -> object:
+    """JSON form of what PEFT's configuration holds (sets, enums)."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(value)

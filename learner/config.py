@@ -1,0 +1,51 @@
+"""What a recipe may say about the learner."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LearnerConfig(BaseModel):
+    """Section `[learner]` of a recipe."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    steps: int = Field(default=200, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=64, ge=1)
+    """Trajectories a step."""
+    fresh_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of a batch taken in order of arrival; the rest is replayed by priority."""
+    objective: Literal["subtb", "group_subtb"] = "subtb"
+    """A file of learner/objectives."""
+    subtb_lambda: float = Field(default=1.0, gt=0.0, le=10.0)
+    """Weight of a pair of prefixes of one trajectory is lambda^(j-i-1). Only `subtb` reads it."""
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    """Peak, AdamW."""
+    warmup_steps: int = Field(default=10, ge=0)
+    """Steps of linear rise from 0."""
+    decay_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Last share of the steps over which the rate falls linearly to 0; 0 keeps it constant."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    """Gradients are scaled down to this L2 norm."""
+    reward_temperature_start: float = Field(default=1.0, gt=0.0)
+    """T of R^(1/T) at step 0."""
+    reward_temperature_end: float = Field(default=1.0, gt=0.0)
+    """T from `reward_temperature_steps` on; linear in between."""
+    reward_temperature_steps: int = Field(default=0, ge=0)
+    publish_every: int = Field(default=1, ge=1)
+    """Steps between two published adapters."""
+    canary_tolerance: float = Field(default=2e-3, gt=0.0)
+    """Largest accepted difference between the actor's and the learner's canary log-probabilities, nats. fp32: 2e-3 (measured 5e-5);
+    bf16: 0.3."""
+    wait_limit_s: float = Field(default=300.0, gt=0.0)
+    """Longest wait for data before the run stops with the reason, s."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int = Field(default=1, ge=0)
+    """CPU threads of the learner; 0 leaves it to torch."""
+    cpus: float = Field(default=0.5, ge=0.0)
+    """CPU cores, or a share of one, that Ray reserves: a matter of placement, not of speed."""
+    gpus: float = Field(default=0.0, ge=0.0)
+    """GPUs, or a share of one, that Ray reserves."""

@@ -1,0 +1,35 @@
+"""Modified sub-trajectory balance: all prefixes of one trajectory agree on log Z.
+
+Hu et al., arXiv 2310.04363 (the double sum over 0 ≤ i < j ≤ n); λ-weights of Madan et al., arXiv 2209.12782.
+
+    L = Σ_batch Σ_{i<j} λ^(j−i−1) (u_i − u_j)²  /  Σ_batch Σ_{i<j} λ^(j−i−1)
+
+Deviates from the paper: divided by the pooled sum of weights, so the scale does not grow with length.
+"""
+
+import torch
+from torch import Tensor
+
+from learner.objectives.balance import Loss, masked_mean
+
+
+def subtb(u: Tensor, counts: Tensor, group: Tensor, lam: float) -> Loss:
+    """u [B, T+1] nats, counts [B, T+1] bool -> Loss. `group` is not read. λ → 0 is detailed balance."""
+    counts = counts.to(u.dtype)
+    u = u * counts  # what does not count must be finite before it is multiplied by 0; see balance.log_z_estimates
+    deviation = (u - masked_mean(u, counts)) * counts
+    n_states = counts.sum(1)
+    if lam == 1.0:
+        # Σ_{i<j} (u_i − u_j)² = (n+1) Σ_i (u_i − mean u)²: no double loop
+        numerator = (n_states * deviation.square().sum(1)).sum()
+        denominator = (n_states * (n_states - 1) / 2).sum()
+    else:
+        # i and j are numbers of states, not of tokens: a tool's text in between is no distance
+        place = counts.cumsum(1)
+        distance = place[:, None, :] - place[:, :, None]  # [B, i, j]
+        real = counts[:, None, :] * counts[:, :, None] * (distance > 0)
+        weight = real * torch.pow(torch.as_tensor(lam, dtype=u.dtype, device=u.device), (distance - 1).clamp_min(0))
+        numerator = (weight * (u[:, None, :] - u[:, :, None]).square()).sum()
+        denominator = weight.sum()
+    residual = (deviation.square().sum(1) / n_states.clamp_min(1)).sqrt().detach()
+    return Loss(numerator, denominator, residual)

@@ -1,0 +1,108 @@
+"""Batches for the learner, drawn one ahead of the step.
+
+consumes   ReplayBuffer.draw
+produces   rows, one batch ahead, from a thread of its own
+waits for  `min_size_to_sample` trajectories in the buffer, and new ones where samples per insert are limited
+unblocked by  RewardWorker.score -> ReplayBuffer.add
+"""
+
+import queue
+import threading
+
+import numpy as np
+
+from buffer.heartbeat import Heartbeats
+from buffer.replay import Drawn, ReplayBuffer
+from buffer.waiting import NamedWait
+
+POLL_S = 0.05
+
+
+class BatchSource:
+    """Hands out batches in the order drawn; an error while drawing is raised by `next`."""
+
+    def __init__(
+        self,
+        buffer: ReplayBuffer,
+        heartbeats: Heartbeats,
+        batch_size: int,
+        fresh_fraction: float,
+        min_size: int,
+        max_samples_per_insert: float,
+        wait_limit_s: float,
+        seed: int,
+    ) -> None:
+        self._buffer = buffer
+        self._heartbeats = heartbeats
+        self._fresh = round(batch_size * fresh_fraction)
+        self._replay = batch_size - self._fresh
+        self._min_size = min_size
+        self._max_samples_per_insert = max_samples_per_insert
+        self._wait_limit_s = wait_limit_s
+        self._rng = np.random.default_rng(seed)
+        self._ready: queue.Queue[list[Drawn] | Exception] = queue.Queue(maxsize=1)
+        self._stopping = threading.Event()
+        self._wait: NamedWait | None = None
+        self._thread = threading.Thread(target=self._run, name="batch-source", daemon=True)
+
+    def start(self) -> None:
+        """Begin to draw."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Draw no more; `next` returns None from now on."""
+        self._stopping.set()
+
+    def next(self) -> list[Drawn] | None:
+        """The next batch; None after `stop`. Raises WaitTimeout when data stays away longer than the limit."""
+        while not self._stopping.is_set():
+            try:
+                item = self._ready.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+            if isinstance(item, Exception):
+                raise item
+            return item
+        return None
+
+    def waiting_for(self) -> str | None:
+        """The named wait in words, if there is one now."""
+        wait = self._wait
+        return wait.sentence() if wait else None
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._wait_for_data()
+                if not self._stopping.is_set():
+                    self._offer(self._buffer.draw(self._fresh, self._replay, self._rng))
+        except Exception as error:  # carried to the learner's thread, where it ends the run
+            self._offer(error)
+
+    def _offer(self, item: list[Drawn] | Exception) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._ready.put(item, timeout=POLL_S)
+                return
+            except queue.Full:
+                continue
+
+    def _wait_for_data(self) -> None:
+        self._wait = NamedWait("learner waits for data", limit_s=self._wait_limit_s, describe=self._describe)
+        while not self._stopping.is_set() and not self._enough():
+            self._wait.check()
+            self._stopping.wait(POLL_S)
+        self._wait = None
+
+    def _enough(self) -> bool:
+        stats = self._buffer.stats()
+        if stats.size < self._min_size:
+            return False
+        limit = self._max_samples_per_insert
+        # duplicates were sampled and scored like any other: they count as inserts here
+        return not limit or stats.drawn <= limit * (stats.inserted + stats.duplicates)
+
+    def _describe(self) -> str:
+        stats, alive = self._buffer.stats(), len(self._heartbeats.alive("actor"))
+        age = "no push yet" if stats.last_insert_age_s is None else f"last push {stats.last_insert_age_s:.0f} s ago"
+        return f"{stats.size} of {self._min_size} trajectories, {alive} actors alive, {age}"

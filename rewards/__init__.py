@@ -1,0 +1,1 @@
+"""Score log R at every prefix of a trajectory."""

@@ -1,0 +1,37 @@
+"""What every test may want."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from buffer.types import Trajectory
+
+
+@pytest.fixture
+def make_trajectory() -> Callable[..., Trajectory]:
+    """A scored trajectory whose content, and so its id, follows from a number; fields can be overridden."""
+
+    def make(number: int = 0, length: int = 5, **fields: object) -> Trajectory:
+        rng = np.random.default_rng(number)
+        known: dict[str, object] = {
+            "prompt_id": f"prompt-{number}",
+            "prompt_token_ids": np.array([1, 2, number], dtype=np.int32),
+            "token_ids": rng.integers(0, 1000, length, dtype=np.int32),
+            "is_action": np.ones(length, dtype=np.bool_),
+            "log_pf": rng.normal(-2, 1, length).astype(np.float32),
+            "log_pterm": rng.normal(-2, 1, length + 1).astype(np.float32),
+            "policy_version": 3,
+            "adapter_digest": "ab" * 32,
+            "behaviour": "on_policy",
+            "task": "test",
+            "sampled_at": 1.7e9,
+            "sampling_s": 0.25,
+            "log_reward": rng.normal(-5, 2, (2, length + 1)).astype(np.float32),
+            "reward_terms": ("likelihood", "length"),
+            "labels": {"valid": 1.0},
+            "scoring_s": 0.125,
+        }
+        return Trajectory(**{**known, **fields})  # type: ignore[arg-type]
+
+    return make

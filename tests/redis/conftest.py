@@ -1,0 +1,45 @@
+"""One real server for all tests of this folder; every test has a buffer name of its own."""
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from buffer.config import BufferConfig
+from buffer.connect import PASSWORD_VARIABLE, connect
+from buffer.replay import ReplayBuffer
+from buffer.server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer.start(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    with connect(server.url) as connected:
+        yield connected
+
+
+@pytest.fixture(autouse=True)
+def no_password_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"test-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def make_buffer(client: redis.Redis, name: str) -> Callable[..., ReplayBuffer]:
+    """The test's buffer with a small capacity; keyword arguments go into its config."""
+
+    def make(**fields: object) -> ReplayBuffer:
+        config = BufferConfig.model_validate({"capacity": 1000, "min_size_to_sample": 1, **fields})
+        return ReplayBuffer(client, config, name, seed=0)
+
+    return make

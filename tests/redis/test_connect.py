@@ -1,0 +1,66 @@
+"""Whoever can't connect learns why at once, and no message shows a password."""
+
+import socket
+import time
+
+import pytest
+
+from buffer.connect import PASSWORD_VARIABLE, connect, redact
+from buffer.errors import ConfigError, StoreError
+from buffer.server import RedisServer
+
+SECRET = "s3cret-of-mine"
+
+
+def url_of(server: RedisServer, password: str) -> str:
+    return f"redis://{password}127.0.0.1:{server.url.rsplit(':', 1)[1]}"
+
+
+def test_a_wrong_password_is_named_as_the_cause_and_not_shown(server: RedisServer) -> None:
+    with pytest.raises(StoreError, match="refuses the password; set TRIBUTARY_REDIS_PASSWORD") as error:
+        connect(url_of(server, f":{SECRET}@"))
+    assert SECRET not in str(error.value)
+
+
+def test_a_missing_password_is_named_as_the_cause(server: RedisServer) -> None:
+    with pytest.raises(StoreError, match="refuses the password"):
+        connect(url_of(server, ""))
+
+
+def test_the_password_may_come_from_the_environment_and_the_url_wins(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSWORD_VARIABLE, server.url.split(":")[2].split("@")[0])
+    assert connect(url_of(server, "")).ping()
+    monkeypatch.setenv(PASSWORD_VARIABLE, "wrong")
+    assert connect(server.url).ping()
+
+
+def test_an_unreachable_server_is_reported_at_once_with_host_and_port() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, not listening: refused
+        port, start = closed.getsockname()[1], time.monotonic()
+        with pytest.raises(StoreError, match=f"127.0.0.1:{port}/0 does not answer; check") as error:
+            connect(f"redis://:{SECRET}@127.0.0.1:{port}/0")
+    assert time.monotonic() - start < 5
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:6379", f":{SECRET}@127.0.0.1:1", f"redis://:{SECRET}/@127.0.0.1:1"])
+def test_a_url_of_another_kind_is_a_config_error_with_the_rule(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"buffer\.url = .*(must start with|is no scheme)") as error:
+        connect(url)
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:pa:ss/w@rd@host:1/0", "redis://:***@host:1/0"),
+        ("rediss://user:password@host/0", "rediss://user:***@host/0"),
+        ("unix:///run/redis.sock?db=0&password=secret", "unix:///run/redis.sock?db=0&password=***"),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+    ],
+)
+def test_redact_hides_the_password_and_nothing_else(url: str, shown: str) -> None:
+    assert redact(url) == shown

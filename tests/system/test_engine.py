@@ -1,0 +1,172 @@
+"""The vLLM engine against the learner: same weights, same log-probabilities; the right version or an error."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from actors.behaviour import Behaviour
+from actors.config import ActorConfig
+from actors.engine import Engine, Sampled
+from buffer.errors import AdapterError
+from buffer.types import AdapterFiles, AdapterVersion, PolicySpec
+from learner.adapter import adapter_files, adapter_version
+from learner.batch import collate
+from learner.policy import LoraPolicy
+from tests.tiny import TinyTask, tiny_trajectory
+
+pytestmark = pytest.mark.slow
+
+RECORDED_BOUND = 2e-4
+"""Largest difference between engine and learner, nats, fp32; measured 4e-5 on SmolLM2-135M and 1e-5 on the tiny model."""
+ON_POLICY = Behaviour("on_policy", 1.0, suppress_stop=False)
+LONG = Behaviour("suppressed", 1.3, suppress_stop=True)
+
+
+@pytest.fixture(scope="module")
+def task(tiny_model: Path) -> TinyTask:
+    return TinyTask(Tokenizer.from_file(str(tiny_model / "tokenizer.json")))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_spec: PolicySpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One engine for the module; its start takes half a minute."""
+    yield Engine(tiny_spec, ActorConfig(max_in_flight=32, max_model_len=64), tmp_path_factory.mktemp("adapters"), seed=1, on_gpu=False)
+
+
+def published(spec: PolicySpec, task: TinyTask, number: int, seed: int) -> tuple[LoraPolicy, AdapterVersion, AdapterFiles]:
+    """A policy with a random adapter, as the learner would publish it."""
+    policy = LoraPolicy(spec, torch.device("cpu"))
+    torch.manual_seed(seed)
+    for name, parameter in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    files = adapter_files(policy)
+    return policy, adapter_version(policy, files, number, 0, tiny_trajectory(task, (0, 1)), RECORDED_BOUND), files
+
+
+def drain(engine: Engine, wanted: set[str]) -> dict[str, Sampled]:
+    """Step until all of `wanted` are finished."""
+    done: dict[str, Sampled] = {}
+    while set(done) < wanted:
+        done |= {s.request_id: s for s in engine.step() if s.request_id in wanted}
+    return done
+
+
+def largest_difference(policy: LoraPolicy, task: TinyTask, samples: list[Sampled]) -> float:
+    rows = [tiny_trajectory(task, task.string(s.token_ids)) for s in samples]
+    with torch.no_grad():
+        scored = policy.log_probs(collate(rows, policy.spec))
+    worst = 0.0
+    for b, s in enumerate(samples):
+        n = len(s.token_ids)
+        worst = max(worst, np.abs(scored.log_pf[b, :n].numpy() - s.log_pf).max(initial=0.0))
+        worst = max(worst, np.abs(scored.log_pterm[b, : n + 1].numpy() - s.log_pterm).max())
+    return worst
+
+
+def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+    policy, version, files = published(tiny_spec, task, 1, seed=1)
+    assert engine.serve(version, files) < RECORDED_BOUND
+    prompt = task.prompts()[0].token_ids
+    ids = {engine.add(prompt, behaviour) for behaviour in (ON_POLICY, LONG) for _ in range(40)}
+    samples = list(drain(engine, ids).values())
+    assert {len(s.token_ids) for s in samples} >= {1, 3}
+    assert largest_difference(policy, task, samples) < RECORDED_BOUND
+
+
+def test_two_versions_in_flight_each_answer_with_their_own_weights(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+    """Requests keep the version they started with; the prefix cache never mixes blocks; rows of both share a step."""
+    old, old_version, old_files = published(tiny_spec, task, 2, seed=2)
+    new, new_version, new_files = published(tiny_spec, task, 3, seed=3)
+    prompt = task.prompts()[0].token_ids
+    engine.serve(old_version, old_files)
+    old_ids = {engine.add(prompt, LONG) for _ in range(10)}
+    engine.serve(new_version, new_files)
+    new_ids = {engine.add(prompt, LONG) for _ in range(10)}
+    done = drain(engine, old_ids | new_ids)
+    of_old, of_new = [done[i] for i in old_ids], [done[i] for i in new_ids]
+    assert largest_difference(old, task, of_old) < RECORDED_BOUND
+    assert largest_difference(new, task, of_new) < RECORDED_BOUND
+    assert largest_difference(new, task, of_old) > 100 * RECORDED_BOUND, "the versions differ, or this test shows nothing"
+
+
+def test_base_model_requests_are_not_touched_by_the_adapter(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+    """vLLM's stock CPU path lets a row without an adapter (index -1) select the last slot."""
+    _, version, files = published(tiny_spec, task, 4, seed=4)
+    engine.serve(version, files)
+    prompt = task.prompts()[0].token_ids
+    base_ids = {engine.add(prompt, LONG, use_base_model=True) for _ in range(10)}
+    other_ids = {engine.add(prompt, LONG) for _ in range(10)}
+    done = drain(engine, base_ids | other_ids)
+    assert largest_difference(LoraPolicy(tiny_spec, torch.device("cpu")), task, [done[i] for i in base_ids]) < RECORDED_BOUND
+
+
+def test_a_sync_skipped_on_purpose_is_detected(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+    """The actor is told of version 11 and given the weights of version 10, digest and all: only the canary can tell."""
+    _, stale, stale_files = published(tiny_spec, task, 10, seed=10)
+    _, told, _ = published(tiny_spec, task, 11, seed=11)
+    engine.serve(stale, stale_files)
+    with pytest.raises(AdapterError, match="does not serve adapter version 11"):
+        engine.serve(replace(told, digest=stale.digest), stale_files)
+    assert engine.version is not None and engine.version.number == 10, "the old version stays"
+
+
+def test_bytes_that_are_not_those_announced_are_refused(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+    _, version, files = published(tiny_spec, task, 12, seed=12)
+    with pytest.raises(AdapterError, match="sha256"):
+        engine.serve(version, AdapterFiles(files.weights + b"\0", files.config_json))
+
+
+def test_old_versions_leave_the_engine_when_their_last_request_is_done(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+    prompt = task.prompts()[0].token_ids
+    for number in range(20, 30):
+        _, version, files = published(tiny_spec, task, number, seed=number)
+        engine.serve(version, files)
+        drain(engine, {engine.add(prompt, ON_POLICY)})
+    engine.step()
+    assert engine.can_take_version
+    assert [p.name for p in engine._folder.iterdir()] == ["v29"]
+
+
+def test_the_fast_lora_products_equal_vllms_own() -> None:
+    """Every row by itself, as the stock code does it, in shapes with and without the stacked dimension."""
+    from actors import cpu_lora
+
+    torch.manual_seed(0)
+    for stacked in (True, False):
+        a = torch.randn(3, 1, 4, 8) if stacked else torch.randn(3, 4, 8)
+        b = torch.randn(3, 1, 6, 4) if stacked else torch.randn(3, 6, 4)
+        for indices in (torch.tensor([1, 1, 1, 1]), torch.tensor([0, 2, 0, 1])):
+            x = torch.randn(4, 8)
+            shrunk, slow_shrunk = torch.zeros(4, 4), torch.zeros(4, 4)
+            out, slow_out = torch.ones(4, 10), torch.ones(4, 10)
+            cpu_lora.bgmv_shrink(x, a, shrunk, indices, 0.5)
+            cpu_lora.bgmv_expand_slice(shrunk, b, out, indices, 2, 6, True)
+            stock_shrink(x, a, slow_shrunk, indices, 0.5)
+            stock_expand_slice(slow_shrunk, b, slow_out, indices, 2, 6)
+            torch.testing.assert_close(shrunk, slow_shrunk)
+            torch.testing.assert_close(out, slow_out)
+
+
+def test_rows_without_an_adapter_are_left_alone() -> None:
+    from actors import cpu_lora
+
+    a, x, y = torch.randn(3, 4, 8), torch.randn(3, 8), torch.zeros(3, 4)
+    cpu_lora.bgmv_shrink(x, a, y, torch.tensor([-1, 1, -1]))
+    assert y[0].abs().sum() == 0 and y[2].abs().sum() == 0 and y[1].abs().sum() > 0
+
+
+def stock_shrink(x, weights, y, indices, scaling):  # type: ignore[no-untyped-def]
+    """vLLM's formula: each row times its own copy of A."""
+    chosen = weights[indices].squeeze(1) if weights.dim() == 4 else weights[indices]
+    y[:, : chosen.shape[1]] = scaling * torch.einsum("bi,boi->bo", x, chosen)
+
+
+def stock_expand_slice(x, weights, y, indices, offset, size):  # type: ignore[no-untyped-def]
+    chosen = weights[indices].squeeze(1) if weights.dim() == 4 else weights[indices]
+    y[:, offset : offset + size] += torch.einsum("bi,boi->bo", x, chosen)

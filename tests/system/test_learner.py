@@ -1,0 +1,151 @@
+"""The learner alone, on a tiny model: log-probabilities, gradients, and the exact posterior of 40 strings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from buffer.replay import Drawn
+from buffer.types import PolicySpec, Trajectory
+from learner.adapter import adapter_files
+from learner.batch import collate
+from learner.config import LearnerConfig
+from learner.learner import Learner
+from learner.policy import LoraPolicy
+from tests.oracle import total_variation
+from tests.tiny import MAX_ACTIONS, TinyTask, tiny_trajectory
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def task(tiny_model: Path) -> TinyTask:
+    return TinyTask(Tokenizer.from_file(str(tiny_model / "tokenizer.json")))
+
+
+def with_random_adapter(spec: PolicySpec, seed: int = 3) -> LoraPolicy:
+    """A policy whose adapter does something: B is not 0."""
+    policy = LoraPolicy(spec, CPU)
+    torch.manual_seed(seed)
+    for name, parameter in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return policy
+
+
+def plain_log_probs(policy: LoraPolicy, t: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    """log q of each token and of the stop after each prefix by one padded-row pass, with masks written out."""
+    spec = policy.spec
+    ids = torch.tensor([[*t.prompt_token_ids.tolist(), *t.token_ids.tolist()]])
+    logits = policy.model(input_ids=ids).logits[0, len(t.prompt_token_ids) - 1 :].float()
+    n, pf, pterm = len(t.token_ids), [], []
+    for i in range(n + 1):
+        row = logits[i].clone()
+        if spec.allowed_token_ids is not None:
+            keep = torch.zeros(len(row), dtype=torch.bool)
+            keep[[*spec.allowed_token_ids, spec.stop_token_id]] = True
+            row[~keep] = -torch.inf
+        if i < spec.min_actions:
+            row[spec.stop_token_id] = -torch.inf
+        row = row.log_softmax(-1)
+        pterm.append(0.0 if i in (spec.max_actions,) or i < spec.min_actions else row[spec.stop_token_id].item())
+        if i < n:
+            pf.append(row[int(t.token_ids[i])].item())
+    return np.array(pf), np.array(pterm)
+
+
+@pytest.mark.parametrize("min_actions", [0, 2])
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_packed_pass_equals_one_row_at_a_time(tiny_spec: PolicySpec, task: TinyTask, min_actions: int, masked: bool) -> None:
+    from dataclasses import replace
+
+    spec = replace(tiny_spec, min_actions=min_actions, allowed_token_ids=tiny_spec.allowed_token_ids if masked else None)
+    policy = with_random_adapter(spec)
+    rows = [tiny_trajectory(task, z) for z in [(), (0,), (0, 1), (0, 1, 2), (2, 1, 0), (0, 1, 2)]]
+    packed = policy.log_probs(collate(rows, spec))
+    for b, row in enumerate(rows):
+        pf, pterm = plain_log_probs(policy, row)
+        n = len(row.token_ids)
+        assert np.abs(packed.log_pf[b, :n].detach().numpy() - pf).max(initial=0.0) < 1e-5
+        assert np.abs(packed.log_pterm[b, : n + 1].detach().numpy() - pterm).max() < 1e-5
+        assert float(packed.log_pf[b, n:].abs().sum()) == 0.0
+
+
+def test_gradients_of_the_packed_pass_equal_those_of_rows_one_at_a_time(tiny_spec: PolicySpec, task: TinyTask) -> None:
+    policy = with_random_adapter(tiny_spec)
+    rows = [tiny_trajectory(task, z) for z in [(0,), (0, 1, 2), (2,), (1, 1)]]
+
+    def gradient(batches: list[list[Trajectory]]) -> torch.Tensor:
+        policy.model.zero_grad()
+        for batch in batches:
+            scored = policy.log_probs(collate(batch, tiny_spec))
+            (scored.log_pf.sum() + 0.3 * scored.log_pterm.sum()).backward()
+        return torch.cat([p.grad.flatten() for p in policy.trainable_parameters() if p.grad is not None])
+
+    together, apart = gradient([rows]), gradient([[row] for row in rows])
+    assert float((together - apart).norm() / apart.norm()) < 1e-4
+
+
+def test_tool_tokens_have_no_log_pf_and_no_state_inside(tiny_spec: PolicySpec, task: TinyTask) -> None:
+    """a [b c] a, where b and c were written by a tool: two actions, states before each action and at the end."""
+    from dataclasses import replace
+
+    row = tiny_trajectory(task, (0, 1, 2), pad_to=4)
+    row = replace(row, is_action=np.array([True, False, False, True]))
+    batch = collate([row], tiny_spec)
+    assert batch.counts[0].tolist() == [True, False, False, True, True]
+    scored = LoraPolicy(tiny_spec, CPU).log_probs(batch)
+    assert scored.log_pf[0, 1:3].tolist() == [0.0, 0.0] and float(scored.log_pf[0, 3]) < 0.0
+
+
+def test_the_base_weights_never_change(tiny_spec: PolicySpec, task: TinyTask, replay) -> None:  # type: ignore[no-untyped-def]
+    learner = make_learner(tiny_spec, task, replay, LearnerConfig(steps=5))
+    base = {n: p.detach().clone() for n, p in learner._policy.model.named_parameters() if "lora" not in n}
+    rows = [Drawn(str(k), tiny_trajectory(task, z), True) for k, z in enumerate(task.log_r)]
+    for _ in range(5):
+        learner.step(rows)
+    assert all(torch.equal(base[n], p) for n, p in learner._policy.model.named_parameters() if "lora" not in n)
+
+
+def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_counted(tiny_spec: PolicySpec, task: TinyTask, replay) -> None:  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    learner = make_learner(tiny_spec, task, replay, LearnerConfig(steps=5))
+    before = adapter_files(learner._policy).weights
+    row = tiny_trajectory(task, (0, 1))
+    bad = replace(row, log_reward=np.full_like(row.log_reward, np.nan))
+    assert learner.step([Drawn("x", bad, True)])["skipped_steps"] == 1
+    assert adapter_files(learner._policy).weights == before
+    learner.step([Drawn("x", row, True)])
+    assert adapter_files(learner._policy).weights != before
+
+
+@pytest.mark.parametrize("objective", ["subtb", "group_subtb"])
+def test_the_learner_reaches_the_exact_posterior_of_forty_strings(tiny_spec: PolicySpec, task: TinyTask, replay, objective: str) -> None:  # type: ignore[no-untyped-def]
+    config = LearnerConfig(steps=300, batch_size=40, learning_rate=5e-3, warmup_steps=10, decay_fraction=0.7, objective=objective, publish_every=1000)  # type: ignore[arg-type]
+    learner = make_learner(tiny_spec, task, replay, config)
+    strings = list(task.log_r)
+    replay.add([tiny_trajectory(task, z) for z in strings])
+    rng = np.random.default_rng(0)
+    for _ in range(config.steps):
+        figures = learner.step(replay.draw(0, config.batch_size, rng))
+    rows = [tiny_trajectory(task, z) for z in strings]
+    with torch.no_grad():
+        scored = learner._policy.log_probs(collate(rows, tiny_spec))
+    log_q = {z: float(scored.log_pf[b].sum() + scored.log_pterm[b, len(z)]) for b, z in enumerate(strings)}
+    log_z = np.logaddexp.reduce(list(task.log_r.values()))
+    q = {z: float(np.exp(v)) for z, v in log_q.items()}
+    assert sum(q.values()) == pytest.approx(1.0, abs=1e-5), "forced stop at the limit: the policy is a distribution over the 40 strings"
+    assert total_variation(q, {z: float(np.exp(r - log_z)) for z, r in task.log_r.items()}) <= 0.02
+    assert figures["log_z"] == pytest.approx(float(log_z), abs=0.05)
+
+
+def make_learner(spec: PolicySpec, task: TinyTask, replay, config: LearnerConfig) -> Learner:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    return Learner(LoraPolicy(spec, CPU), replay, config, lambda version, files: None, task.prompts()[0])
+
+
+def test_max_actions_of_the_tiny_task_is_its_depth(tiny_spec: PolicySpec) -> None:
+    assert tiny_spec.max_actions == MAX_ACTIONS

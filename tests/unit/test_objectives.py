@@ -1,0 +1,176 @@
+"""The objectives against the paper's double sum, and at the exact posterior of an enumerated tree."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learner.objectives import OBJECTIVES
+from learner.objectives.balance import log_z_estimates
+from learner.objectives.group_subtb import group_subtb
+from learner.objectives.subtb import subtb
+from tests.oracle import String, all_strings, exact_policy, subtb_double_sum
+
+V, N = 3, 3
+LAMBDAS = (0.5, 1.0, 2.0)
+Rows = list[tuple[list[float], list[float], list[float]]]
+
+
+def tensors(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """(u, counts) of ragged (log_pf, log_pterm, log_reward) rows, padded with junk where nothing counts."""
+    width = max(len(pf) for pf, _, _ in rows)
+    junk = 123.0
+    pf = torch.tensor([[*f, *[0.0] * (width - len(f))] for f, _, _ in rows], dtype=torch.float64)
+    pterm = torch.tensor([[*t, *[junk] * (width + 1 - len(t))] for _, t, _ in rows], dtype=torch.float64)
+    reward = torch.tensor([[*r, *[-junk] * (width + 1 - len(r))] for _, _, r in rows], dtype=torch.float64)
+    counts = torch.tensor([[i <= len(f) for i in range(width + 1)] for f, _, _ in rows])
+    return log_z_estimates(pf, pterm, reward), counts
+
+
+def exact_rows(seed: int = 0) -> tuple[Rows, float]:
+    """Every string of the tree under its exact posterior policy, and log Z."""
+    rng = np.random.default_rng(seed)
+    log_r: dict[String, float] = {z: float(rng.normal(scale=2.0)) for z in all_strings(V, N)}
+    stop, step, log_z = exact_policy(log_r, V, N)
+    rows = [
+        (
+            [step[z[:i]][z[i]] for i in range(len(z))],
+            [stop[z[:i]] for i in range(len(z) + 1)],
+            [log_r[z[:i]] for i in range(len(z) + 1)],
+        )
+        for z in log_r
+    ]
+    return rows, log_z
+
+
+def random_rows(lengths: list[int], seed: int) -> Rows:
+    rng = np.random.default_rng(seed)
+    return [(list(-rng.exponential(size=n)), list(-rng.exponential(size=n + 1)), list(rng.normal(scale=3, size=n + 1))) for n in lengths]
+
+
+def value(name: str, rows: Rows, lam: float = 1.0, group: list[int] | None = None) -> float:
+    u, counts = tensors(rows)
+    return float(OBJECTIVES[name](u, counts, torch.tensor(group or [0] * len(rows)), lam).value)
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_subtb_is_zero_for_every_string_at_the_exact_policy(lam: float) -> None:
+    rows, _ = exact_rows()
+    assert max(value("subtb", [row], lam) for row in rows) < 1e-12
+
+
+def test_group_subtb_is_zero_at_the_exact_policy() -> None:
+    rows, _ = exact_rows()
+    assert value("group_subtb", rows) < 1e-12
+
+
+def test_every_prefix_estimates_log_z_at_the_exact_policy() -> None:
+    rows, log_z = exact_rows()
+    u, counts = tensors(rows)
+    assert float((u[counts] - log_z).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("shifted", ["stop", "reward"])
+def test_an_off_by_one_of_reward_against_stop_is_seen(name: str, shifted: str) -> None:
+    rows, _ = exact_rows()
+    moved: Rows = [
+        (pf, pterm[1:] + pterm[:1] if shifted == "stop" else pterm, reward[1:] + reward[:1] if shifted == "reward" else reward)
+        for pf, pterm, reward in rows
+    ]
+    assert value(name, moved) > 0.1
+
+
+def test_the_unmasked_stop_at_the_limit_is_seen() -> None:
+    """log q(⊤ | z_1:N) must be 0, not what the model says there."""
+    rows, _ = exact_rows()
+    wrong: Rows = [(pf, [*pterm[:-1], pterm[-1] - 0.9] if len(pf) == N else pterm, reward) for pf, pterm, reward in rows]
+    assert value("subtb", wrong) > 0.1
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=5), seed=st.integers(0, 10_000), lam=st.sampled_from([0.25, 0.5, 1.0, 1.5, 2.0]))
+def test_subtb_matches_the_double_sum_of_the_paper(lengths: list[int], seed: int, lam: float) -> None:
+    rows = random_rows(lengths, seed)
+    sums = [subtb_double_sum(*row, lam) for row in rows]
+    slow = sum(total for total, _ in sums) / max(sum(weight for _, weight in sums), 1.0)
+    assert value("subtb", rows, lam) == pytest.approx(slow, rel=1e-9, abs=1e-12)
+
+
+def test_the_closed_form_at_lambda_one_equals_the_pairwise_form() -> None:
+    rows = random_rows([0, 1, 4, 6], seed=3)
+    assert value("subtb", rows, 1.0) == pytest.approx(value("subtb", rows, 1.0 + 1e-12), rel=1e-9)
+
+
+def test_subtb_tends_to_detailed_balance_as_lambda_tends_to_zero() -> None:
+    rows = random_rows([5, 2], seed=4)
+    u, counts = tensors(rows)
+    neighbours = counts[:, 1:] & counts[:, :-1]
+    detailed = float(((u[:, 1:] - u[:, :-1]).square() * neighbours).sum() / neighbours.sum())
+    assert value("subtb", rows, 1e-9) == pytest.approx(detailed, rel=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.integers(0, 5), min_size=2, max_size=6), seed=st.integers(0, 10_000))
+def test_group_subtb_is_the_mean_squared_difference_over_all_pairs_of_a_prompt(lengths: list[int], seed: int) -> None:
+    rows = random_rows(lengths, seed)
+    group = [k % 2 for k in range(len(rows))]
+    u, counts = tensors(rows)
+    total, pairs = 0.0, 0
+    for g in (0, 1):
+        pool = [float(u[b, i]) for b in range(len(rows)) if group[b] == g for i in range(lengths[b] + 1)]
+        total += sum((pool[a] - pool[b]) ** 2 for a in range(len(pool)) for b in range(a + 1, len(pool)))
+        pairs += len(pool) * (len(pool) - 1) // 2
+    assert value("group_subtb", rows, group=group) == pytest.approx(total / max(pairs, 1), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_row_order_never_changes_the_loss(name: str) -> None:
+    rows = random_rows([3, 0, 5, 1], seed=5)
+    assert value(name, rows) == pytest.approx(value(name, rows[::-1]), rel=1e-12)
+
+
+def test_duplicated_rows_never_change_the_subtb_loss() -> None:
+    rows = random_rows([3, 1, 5], seed=6)
+    assert value("subtb", rows) == pytest.approx(value("subtb", rows + rows), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_padding_has_no_gradient_and_makes_no_nan(name: str, lam: float) -> None:
+    u, counts = tensors(random_rows([2, 6], seed=8))
+    u = u.clone().requires_grad_(True)
+    OBJECTIVES[name](u, counts, torch.tensor([0, 0]), lam).value.backward()
+    assert u.grad is not None and bool(u.grad.isfinite().all())
+    assert float(u.grad[~counts].abs().max()) == 0.0
+
+
+def test_the_empty_prefix_takes_part() -> None:
+    """Only R(⊤) of the empty string changes; n = 1 has one pair, n = 0 none and no NaN."""
+    pf, pterm, reward = random_rows([1], seed=9)[0]
+    assert value("subtb", [(pf, pterm, reward)]) != value("subtb", [(pf, pterm, [reward[0] + 1, reward[1]])])
+    u, counts = tensors([(pf, pterm, reward)])
+    assert float(subtb(u, counts, torch.tensor([0]), 1.0).denominator) == 1.0
+    empty = subtb(*tensors([([], [-0.5], [1.0])]), torch.tensor([0]), 1.0)
+    assert float(empty.denominator) == 0.0 and float(empty.value) == 0.0
+
+
+def test_four_ranks_of_sixteen_equal_one_rank_of_sixty_four() -> None:
+    """Numerators and denominators add up; means of means would not."""
+    lengths = [int(n) for n in np.random.default_rng(1).integers(0, 6, size=64)]
+    rows = random_rows(lengths, seed=10)
+    whole = value("subtb", rows)
+    parts = [subtb(*tensors(rows[k : k + 16]), torch.zeros(16, dtype=torch.int64), 1.0) for k in range(0, 64, 16)]
+    pooled = float(sum(p.numerator for p in parts) / sum(p.denominator for p in parts))
+    assert pooled == pytest.approx(whole, rel=1e-12)
+    assert float(sum(p.value for p in parts) / 4) != pytest.approx(whole, rel=1e-3)
+
+
+def test_the_residual_is_zero_exactly_where_a_trajectory_agrees_with_itself() -> None:
+    rows, _ = exact_rows()
+    bad = ([-0.1, -0.2], [-1.0, -1.0, -1.0], [0.0, 3.0, -2.0])
+    residual = subtb(*tensors([rows[-1], bad]), torch.tensor([0, 0]), 1.0).residual
+    assert float(residual[0]) < 1e-7 < 0.5 < float(residual[1])
+    residual = group_subtb(*tensors([rows[-1], bad]), torch.tensor([0, 1]), 1.0).residual
+    assert float(residual[0]) < 1e-7 < 0.5 < float(residual[1])
