@@ -23,9 +23,15 @@ class BehaviourConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.temperature_low > self.temperature_high:
-            raise ValueError(f"temperature_low = {self.temperature_low} is above temperature_high = {self.temperature_high}: swap them")
-        if self.name == "on_policy" and (self.suppress_stop or self.temperature_low != 1.0 or self.temperature_high != 1.0):
-            raise ValueError("behaviour on_policy must have temperature 1 and may not suppress the stop: give the other one another name")
+            raise ValueError(
+                f"temperature_low = {self.temperature_low} is above temperature_high = {self.temperature_high}: swap them"
+            )
+        if self.name == "on_policy" and (
+            self.suppress_stop or self.temperature_low != 1.0 or self.temperature_high != 1.0
+        ):
+            raise ValueError(
+                "behaviour on_policy must have temperature 1 and may not suppress the stop: give the other one another name"
+            )
         return self
 
 

@@ -18,5 +18,7 @@ def apply() -> bool:
 
     if vllm.__version__.split("+")[0] != VLLM_VERSION:
         return False
-    cpu_attn.CPUAttentionBackend.get_supported_kernel_block_sizes = staticmethod(lambda kv_cache_spec=None: [MultipleOf(BLOCK_SIZE)])
+    cpu_attn.CPUAttentionBackend.get_supported_kernel_block_sizes = staticmethod(
+        lambda kv_cache_spec=None: [MultipleOf(BLOCK_SIZE)]
+    )
     return True

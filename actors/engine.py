@@ -171,14 +171,19 @@ class Engine:
         request_id = f"r{self._count}"
         self._count += 1
         self._engine.add_request(
-            request_id, {"prompt_token_ids": token_ids.tolist()}, params, lora_request=serving.request if serving else None
+            request_id,
+            {"prompt_token_ids": token_ids.tolist()},
+            params,
+            lora_request=serving.request if serving else None,
         )
         return request_id
 
     def _check_canary(self, serving: _Serving) -> float:
         canary, number = serving.version.canary, serving.version.number
         if len(canary.token_ids) == 0:
-            raise AdapterError(f"adapter version {number} came with an empty canary, so nothing proves what it is: publish one token or more")
+            raise AdapterError(
+                f"adapter version {number} came with an empty canary, so nothing proves what it is: publish one token or more"
+            )
         served = self.score(canary.prompt_token_ids, canary.token_ids, serving)
         difference = float(np.abs(served - canary.log_probs).max())
         if not difference <= canary.tolerance:
@@ -210,7 +215,9 @@ def _start(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool) -> An
     else:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_cache_gib)))
-        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # the first request would compile for 10 s and more, for nothing on CPUs
+        os.environ["TORCHDYNAMO_DISABLE"] = (
+            "1"  # the first request would compile for 10 s and more, for nothing on CPUs
+        )
         from actors import cpu_blocks, cpu_lora
 
         cpu_lora.apply()
@@ -253,7 +260,9 @@ def _vllm_rank(rank: int) -> int:
 def _allowed(spec: PolicySpec) -> list[int]:
     allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
     if len(allowed) > MAX_ALLOWED_TOKENS:
-        raise AdapterError(f"{len(allowed)} allowed tokens are more than the {MAX_ALLOWED_TOKENS} that an engine can report on: allow fewer, or all")
+        raise AdapterError(
+            f"{len(allowed)} allowed tokens are more than the {MAX_ALLOWED_TOKENS} that an engine can report on: allow fewer, or all"
+        )
     return allowed
 
 
@@ -266,7 +275,9 @@ def _read(output: Any, spec: PolicySpec) -> Sampled:
     for i, said in enumerate(output.outputs[0].logprobs):
         log_q = {token: entry.logprob for token, entry in said.items()}
         log_stop = log_q[spec.stop_token_id]
-        normaliser = 0.0 if spec.allowed_token_ids is None else float(np.logaddexp.reduce([log_q[t] for t in _allowed(spec)]))
+        normaliser = (
+            0.0 if spec.allowed_token_ids is None else float(np.logaddexp.reduce([log_q[t] for t in _allowed(spec)]))
+        )
         if i < spec.min_actions:
             normaliser += float(np.log1p(-np.exp(log_stop - normaliser)))
             log_stop = -np.inf

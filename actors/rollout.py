@@ -134,7 +134,9 @@ class RolloutActor:
 
     def _wait_for_first_adapter(self) -> None:
         self._wait = NamedWait(
-            f"actor {self._name} waits for the first adapter", self._config.wait_limit_s, lambda: "the learner has published none"
+            f"actor {self._name} waits for the first adapter",
+            self._config.wait_limit_s,
+            lambda: "the learner has published none",
         )
         while not self._stopping.is_set() and self._engine.version is None:
             self._beat()

@@ -19,6 +19,9 @@ class BufferConfig(BaseModel):
     """Loopback port of the run's own server. 0: any free one."""
     capacity: int = Field(default=100_000, ge=1)
     """Trajectories kept; beyond it the one added longest ago leaves."""
+    fresh_capacity: int = Field(default=1024, ge=1)
+    """Arrivals that wait to be drawn as fresh. When actors outpace the learner the oldest of them are only replayed: a
+    longer queue would be staler, not better."""
     min_size_to_sample: int = Field(default=64, ge=1)
     """The learner waits until this many are stored: fewer make batches of repeats."""
     priority_exponent: float = Field(default=1.0, ge=0.0)

@@ -5,7 +5,7 @@ payload         hash    id -> encoded Trajectory                       add, quar
 weight          hash    id -> draw weight                              add, reprio., quarantine draw, reprioritize
 clock           zset    id -> virtual time of its next draw            all four scripts         draw, reprioritize
 order           zset    id -> number of its last add                   add, quarantine          add (eviction), stats
-fresh           list    ids as they arrived, repeats kept              add, draw (takes away)   draw, stats
+fresh           list    "id version behaviour" as they arrived         add, draw (takes away)   draw, stats
 counters        hash    totals, the clock's now, the largest weight    all four scripts         all scripts, stats
 quarantine      list    msgpack [id, reason, head of the record]       quarantine               ReplayBuffer.quarantine
 answer:<nonce>  string  what one add call answered; expires            add                      the same add, sent again

@@ -55,6 +55,10 @@ class Drawn:
     trajectory: Trajectory
     fresh: bool
     """Drawn because it had just arrived, once per arrival; else by priority."""
+    policy_version: int
+    """Of this arrival; the record holds that of the string's newest one."""
+    behaviour: str
+    """Likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +116,12 @@ class ReplayBuffer:
         repeats included, also becomes a fresh row. Raise RecordError, and store nothing, if one is unscored or
         malformed.
         """
-        rows: list[tuple[str, bytes]] = []
+        rows: list[tuple[str, bytes, str]] = []
         for trajectory in trajectories:
             if not trajectory.is_scored:
                 raise RecordError(f"a trajectory of prompt {trajectory.prompt_id!r} is unscored; score it before add")
-            rows.append((content_id(trajectory), encode(trajectory)))
+            id_ = content_id(trajectory)
+            rows.append((id_, encode(trajectory), f"{id_} {trajectory.policy_version} {trajectory.behaviour}"))
         total = np.zeros(3, dtype=np.int64)
         for start in range(0, len(rows), ADD_CHUNK):
             total += self._add_chunk(rows[start : start + ADD_CHUNK])
@@ -191,13 +196,13 @@ class ReplayBuffer:
         """Forget everything, counters and quarantine included."""
         self._client.delete(*self._keys.stored())
 
-    def _add_chunk(self, rows: list[tuple[str, bytes]]) -> list[int]:
+    def _add_chunk(self, rows: list[tuple[str, bytes, str]]) -> list[int]:
         """Added, duplicates, evicted of one script call."""
         keys = self._keys
         delays = self._rng.exponential(size=len(rows)).tolist()
-        args: list[str | bytes | float] = [self._config.capacity, ANSWER_LIFETIME_S]
-        for (id_, record), delay in zip(rows, delays, strict=True):
-            args += [id_, record, delay]
+        args: list[str | bytes | float] = [self._config.capacity, self._config.fresh_capacity, ANSWER_LIFETIME_S]
+        for (id_, record, arrival), delay in zip(rows, delays, strict=True):
+            args += [id_, record, delay, arrival]
         answer = self._scripts.add(
             [
                 *(keys.payload, keys.weight, keys.clock, keys.order, keys.fresh, keys.counters),
@@ -207,16 +212,17 @@ class ReplayBuffer:
         )
         return [int(number) for number in answer.split()]
 
-    def _pick(self, fresh: int, wanted: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
-        """Ids to draw, each with whether it is fresh."""
+    def _pick(self, fresh: int, wanted: int, rng: np.random.Generator) -> list[tuple[str, str | None]]:
+        """Ids to draw, each with its arrival if it is fresh."""
         keys = self._keys
-        fresh_ids, other_ids = self._scripts.draw(
+        arrivals, other_ids = self._scripts.draw(
             [keys.payload, keys.weight, keys.clock, keys.fresh, keys.counters],
             [fresh, wanted, *rng.exponential(size=wanted).tolist()],
         )
-        return [(_text(id_), True) for id_ in fresh_ids] + [(_text(id_), False) for id_ in other_ids]
+        fresh_rows: list[tuple[str, str | None]] = [(a.split(" ", 1)[0], a) for a in map(_text, arrivals)]
+        return fresh_rows + [(_text(id_), None) for id_ in other_ids]
 
-    def _fetch(self, picked: list[tuple[str, bool]]) -> list[Drawn]:
+    def _fetch(self, picked: list[tuple[str, str | None]]) -> list[Drawn]:
         """The rows of `picked` that are still there and can be read."""
         ids = list(dict.fromkeys(id_ for id_, _ in picked))
         if not ids:
@@ -230,7 +236,7 @@ class ReplayBuffer:
                 found[id_] = decode(record)
             except RecordError as error:
                 self._quarantine(id_, record, str(error))
-        return [Drawn(id_, found[id_], is_fresh) for id_, is_fresh in picked if id_ in found]
+        return [_row(id_, found[id_], arrival) for id_, arrival in picked if id_ in found]
 
     def _quarantine(self, id_: str, record: bytes, reason: str) -> None:
         keys = self._keys
@@ -247,6 +253,13 @@ class ReplayBuffer:
         lowest, highest = (math.log(bound) for bound in WEIGHT_RANGE)
         log_weight = self._config.priority_exponent * math.log(priority) if priority > 0 else lowest
         return math.exp(min(max(log_weight, lowest), highest))
+
+
+def _row(id_: str, trajectory: Trajectory, arrival: str | None) -> Drawn:
+    if arrival is None:
+        return Drawn(id_, trajectory, False, trajectory.policy_version, trajectory.behaviour)
+    _, version, behaviour = arrival.split(" ", 2)
+    return Drawn(id_, trajectory, True, int(version), behaviour)
 
 
 def _text(id_: bytes) -> str:

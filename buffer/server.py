@@ -36,6 +36,7 @@ STOP_LIMIT_S = 10.0
 LOCK_LIMIT_S = 10.0
 """How long a predecessor on the same folder may take to die, s."""
 PORT_ATTEMPTS = 5
+PORT_REMEDY = "set buffer.port to a free one, or to 0 for any"
 _POLL_S = 0.02
 
 _CONF = """\
@@ -103,7 +104,7 @@ class RedisServer:
         finally:
             os.close(lock)  # the server holds it on
         taken = f"port {port}" if port else f"each of {PORT_ATTEMPTS} free ports"
-        raise ConfigError(f"{taken} was taken by another process; set buffer.port to a free one, or to 0 for any")
+        raise ConfigError(f"{taken} was taken by another process; {PORT_REMEDY}")
 
     @property
     def redacted_url(self) -> str:
@@ -201,6 +202,14 @@ def _lock(folder: Path) -> int:
                     f"another run's Redis server still uses {folder}; stop that run or choose another run folder"
                 ) from None
             time.sleep(_POLL_S)
+
+
+def check_port(port: int) -> None:
+    """Raise ConfigError when a server could not listen on this loopback port now."""
+    try:
+        _free_port(port)
+    except _PortTaken:
+        raise ConfigError(f"port {port} was taken by another process; {PORT_REMEDY}") from None
 
 
 def _free_port(port: int) -> int:

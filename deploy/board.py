@@ -21,7 +21,9 @@ class AdapterBoard:
     def publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
         """Replace what hangs here. Versions only go up: ValueError otherwise."""
         if self._version is not None and version.number <= self._version.number:
-            raise ValueError(f"adapter version {version.number} is not newer than {self._version.number}, which is published already")
+            raise ValueError(
+                f"adapter version {version.number} is not newer than {self._version.number}, which is published already"
+            )
         self._version, self._files = version, ray.put(files)
 
     def latest(self, known: int) -> tuple[int, tuple[AdapterVersion, list[Any]] | None]:

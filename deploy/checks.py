@@ -43,6 +43,7 @@ def check(config: RunConfig) -> Checked:
     spec = policy_spec(config.model, config.policy, folder, tokenizer)
     _check_targets(config.model, folder)
     task = make_task(config.task, tokenizer)
+    _check_length(config, folder)
     prompts = _check_prompts(task, config)
     _check_reward(task, prompts[0], spec, config.task.name)
     _check_floor(task, config.task)
@@ -100,12 +101,22 @@ def _check_targets(model: ModelConfig, folder: Path) -> None:
         )
 
 
+def _check_length(config: RunConfig, folder: Path) -> None:
+    longest = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+    if longest and config.actors.max_model_len > longest:
+        raise ConfigError(
+            f"actors.max_model_len = {config.actors.max_model_len} is more than the {longest} positions of {config.model.name}: lower it."
+        )
+
+
 def _tensor_names(file: Path) -> list[str]:
     try:
         with safe_open(file, framework="np") as tensors:
             return list(tensors.keys())
     except Exception as error:  # safetensors raises a class of its own for any damage
-        raise ModelError(f"{file.name} of the base model can't be read ({error}): the file is damaged. Fetch the model again.") from error
+        raise ModelError(
+            f"{file.name} of the base model can't be read ({error}): the file is damaged. Fetch the model again."
+        ) from error
 
 
 def _check_prompts(task: Task, config: RunConfig) -> Sequence[Prompt]:
@@ -130,7 +141,11 @@ def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, name: str) -> No
     choices = np.array(spec.allowed_token_ids or range(min(1000, spec.stop_token_id + 1000)), dtype=np.int32)
     for n in sorted({0, 1, spec.max_actions}):
         token_ids = rng.choice(choices, size=n).astype(np.int32)
-        base = BaseLogProbs(np.full(n, -5.0, np.float32), np.full(n + 1, -3.0, np.float32)) if task.needs_base_model else None
+        base = (
+            BaseLogProbs(np.full(n, -5.0, np.float32), np.full(n + 1, -3.0, np.float32))
+            if task.needs_base_model
+            else None
+        )
         try:
             terms = task.log_reward(prompt, token_ids, base)
             labels = task.labels(prompt, token_ids)
@@ -142,7 +157,9 @@ def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, name: str) -> No
         check_terms(terms, n, name)
         bad = [key for key, value in labels.items() if not math.isfinite(value)]
         if bad:
-            raise RewardError(f"labels of task {name!r} has {bad[0]} = {labels[bad[0]]} on a response of {n} tokens: it must be finite.")
+            raise RewardError(
+                f"labels of task {name!r} has {bad[0]} = {labels[bad[0]]} on a response of {n} tokens: it must be finite."
+            )
 
 
 def _check_floor(task: Task, config: TaskConfig) -> None:

@@ -11,7 +11,12 @@ from rich.markup import escape
 
 from buffer.errors import TributaryError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Fine-tune language models to sample from posteriors.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Fine-tune language models to sample from posteriors.",
+)
 model_app = typer.Typer(no_args_is_help=True, help="Base models.")
 app.add_typer(model_app, name="model")
 console = Console(highlight=False)
@@ -63,10 +68,12 @@ def evaluate(
     folder, checked = _open(run)
     n = samples or checked.config.evaluation.samples
     console.print(f"Drawing {n:,} samples a prompt from the base model and from {run}/adapter ...")
-    base, trained = draw(checked, (folder.version(), folder.adapter()), n, base_too=True, seed=seed)
+    version = folder.version()
+    base, trained = draw(checked, (version, folder.adapter()), n, base_too=True, seed=seed)
     assert base is not None
     before, after = judge(checked, base), judge(checked, trained)
-    folder.write_json("evaluation.json", {"metrics": {"before": before.metrics, "after": after.metrics}, "seed": seed, "adapter_sha256": folder.version().digest})
+    metrics = {"before": before.metrics, "after": after.metrics}
+    folder.write_json("evaluation.json", {"metrics": metrics, "seed": seed, "adapter_sha256": version.digest})
     write_plots(folder, checked, before, after)
     console.print(before_after_table(before.metrics, after.metrics, {}))
     console.print(f"Written: {run}/evaluation.json and {run}/plots")
@@ -101,7 +108,7 @@ def model_get(name: Annotated[str, typer.Argument(help="A model that Tributary k
     """Fetch a base model into the cache, checked by sha256."""
     from deploy.models import get_model
 
-    console.print(str(get_model(name, console)), soft_wrap=True)
+    get_model(name, console)
 
 
 def main() -> NoReturn:
@@ -141,7 +148,9 @@ def _cause(error: BaseException) -> TributaryError | None:
 
 
 def _fail(error: TributaryError) -> NoReturn:
-    Console(stderr=True, highlight=False).print(f"[red bold]{type(error).__name__}[/red bold]: {escape(str(error))}", soft_wrap=True)
+    Console(stderr=True, highlight=False).print(
+        f"[red bold]{type(error).__name__}[/red bold]: {escape(str(error))}", soft_wrap=True
+    )
     raise SystemExit(2)
 
 

@@ -104,10 +104,16 @@ def find_recipe(recipe: str) -> Path:
     """A path as it is, else deploy/recipes/NAME.toml."""
     if Path(recipe).is_file():
         return Path(recipe)
-    shipped = {p.stem: p for p in map(Path, map(str, resources.files("deploy").joinpath("recipes").iterdir())) if p.suffix == ".toml"}
+    shipped = {
+        p.stem: p
+        for p in map(Path, map(str, resources.files("deploy").joinpath("recipes").iterdir()))
+        if p.suffix == ".toml"
+    }
     if recipe in shipped:
         return shipped[recipe]
-    raise ConfigError(f"recipe {recipe!r} is neither a file nor shipped. Shipped: {', '.join(sorted(shipped))}; or give the path of a TOML file.")
+    raise ConfigError(
+        f"recipe {recipe!r} is neither a file nor shipped. Shipped: {', '.join(sorted(shipped))}; or give the path of a TOML file."
+    )
 
 
 def _cross_check(config: RunConfig) -> None:
@@ -120,7 +126,9 @@ def _cross_check(config: RunConfig) -> None:
             "Raise buffer.capacity or lower learner.batch_size."
         )
     if least > capacity:
-        problems.append(f"buffer.min_size_to_sample = {least} is larger than buffer.capacity = {capacity}: the learner would wait for ever.")
+        problems.append(
+            f"buffer.min_size_to_sample = {least} is larger than buffer.capacity = {capacity}: the learner would wait for ever."
+        )
     if config.policy.min_actions > config.policy.max_actions:
         problems.append(
             f"policy.min_actions = {config.policy.min_actions} is above policy.max_actions = {config.policy.max_actions}: lower it."

@@ -28,7 +28,9 @@ def judge(checked: Checked, responses: Responses) -> Judged:
     return Judged(checked.task.evaluate(responses), responses)
 
 
-def draw(checked: Checked, adapter: tuple[AdapterVersion, AdapterFiles], n: int, base_too: bool, seed: int) -> tuple[Responses | None, Responses]:
+def draw(
+    checked: Checked, adapter: tuple[AdapterVersion, AdapterFiles], n: int, base_too: bool, seed: int
+) -> tuple[Responses | None, Responses]:
     """n on-policy responses of each prompt, of the base model (if `base_too`) and of the adapter, from one engine.
 
     The adapter's digest and canary are checked first (AdapterError).

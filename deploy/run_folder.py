@@ -6,7 +6,6 @@ plots/ logs/     pictures, what processes said  buffer/         data of the run'
 """
 
 import json
-import math
 import os
 import shutil
 import tomllib
@@ -14,13 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import tomli_w
+from pydantic import ValidationError
 
 from buffer.errors import ConfigError
-from buffer.types import AdapterFiles
+from buffer.types import AdapterFiles, AdapterVersion
+from deploy.json_files import append_line, read_lines, write_json, write_whole
+from deploy.stamp import Stamp
 
-_WEIGHTS, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_WEIGHTS, _ADAPTER_CONFIG, _VERSION = "adapter_model.safetensors", "adapter_config.json", "version.json"
 
 
 class RunFolder:
@@ -31,7 +32,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, replace: bool = False) -> Self:
-        """An empty run folder. ConfigError when the path is taken; `replace` removes an earlier run, and nothing else."""
+        """An empty run folder. ConfigError when the path is taken; `replace` removes an earlier run, nothing else."""
         path = path.expanduser().absolute()
         if path.is_dir() and not path.is_symlink():
             names = {entry.name for entry in path.iterdir()}
@@ -92,7 +93,7 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Keep the resolved recipe. TOML has no null: a field that is None is left out, which reads as its default."""
-        _write(self.path / "config.toml", tomli_w.dumps(_without_none(config)).encode())
+        write_whole(self.path / "config.toml", tomli_w.dumps(_without_none(config)).encode())
 
     def read_config(self) -> dict[str, Any]:
         """The resolved recipe as plain values. ConfigError when it is no TOML."""
@@ -105,49 +106,63 @@ class RunFolder:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add one row as a line of JSON; figures that are not finite are written as null."""
-        with self._metrics.open("a") as file:
-            file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
+        append_line(self._metrics, row)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows, oldest first, null as NaN. A line torn by a killed process is left out."""
-        rows = []
-        for line in self._metrics.read_text().splitlines() if self._metrics.exists() else []:
-            try:
-                rows.append(_with_nan(json.loads(line)))
-            except json.JSONDecodeError:
-                continue
-        return rows
+        return read_lines(self._metrics)
 
     def write_adapter(self, files: AdapterFiles) -> None:
         """Replace the adapter. Each file changes whole; the configuration is the same all through a run."""
         self.adapter_path.mkdir(exist_ok=True)
-        _write(self.adapter_path / _ADAPTER_CONFIG, files.config_json.encode())
-        _write(self.adapter_path / _WEIGHTS, files.weights)
+        write_whole(self.adapter_path / _ADAPTER_CONFIG, files.config_json.encode())
+        write_whole(self.adapter_path / _WEIGHTS, files.weights)
 
     def adapter(self) -> AdapterFiles:
         """The newest adapter. ConfigError when the run has written none."""
+        return AdapterFiles(self._read_adapter_file(_WEIGHTS), self._read_adapter_file(_ADAPTER_CONFIG).decode())
+
+    def write_version(self, version: AdapterVersion) -> None:
+        """Say beside the adapter what it is; call it after `write_adapter`."""
+        write_whole(self.adapter_path / _VERSION, Stamp.of(version).model_dump_json(indent=2).encode())
+
+    def version(self) -> AdapterVersion:
+        """Number, digest and canary of the newest adapter. ConfigError when there is none, or when it is damaged."""
         try:
-            config = (self.adapter_path / _ADAPTER_CONFIG).read_text()
-            return AdapterFiles((self.adapter_path / _WEIGHTS).read_bytes(), config)
-        except FileNotFoundError as error:
+            return Stamp.model_validate_json(self._read_adapter_file(_VERSION)).version()
+        except ValidationError as error:
             raise ConfigError(
-                f"{self.path} has no adapter yet: {Path(error.filename).name} is missing from adapter/. "
-                "Let the run finish, or train again with --replace."
+                f"{self.adapter_path / _VERSION} is damaged ({error.error_count()} problems). It holds the adapter's digest and canary: "
+                "use the folder as the run wrote it, or train again with --replace."
             ) from error
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Replace the JSON file `name`; figures that are not finite are written as null."""
+        write_json(self.path / name, values)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace summary.json; figures that are not finite are written as null."""
-        _write(self.path / "summary.json", json.dumps(_plain(summary), allow_nan=False, indent=2).encode() + b"\n")
+        self.write_json("summary.json", summary)
 
     def read_summary(self) -> dict[str, Any]:
-        """What `write_summary` was given, null as NaN. ConfigError when the run has not finished."""
+        """What is in summary.json. ConfigError when the run has not finished."""
         try:
-            values: dict[str, Any] = _with_nan(json.loads((self.path / "summary.json").read_text()))
+            values: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
         except FileNotFoundError as error:
             raise ConfigError(
-                f"{self.path} has no summary.json: the run has not finished. Let it finish, or train again with --replace."
+                f"{self.path} has no summary.json: the run has not finished. "
+                "Let it finish, or train again with --replace."
             ) from error
         return values
+
+    def _read_adapter_file(self, name: str) -> bytes:
+        try:
+            return (self.adapter_path / name).read_bytes()
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{self.path} has no adapter yet: adapter/{name} is missing. "
+                "Let the run finish, or train again with --replace."
+            ) from error
 
 
 _CREATED = {"metrics.jsonl", "plots", "logs", "buffer"}
@@ -167,38 +182,9 @@ def check_disk(path: Path, needed_bytes: int) -> None:
         )
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Old content or new, never half of it, whenever the process dies."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def _without_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_without_none(item) for item in value]
     return value
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: numpy as Python, NaN and infinities as None."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _with_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_nan(item) for item in value]
-    return math.nan if value is None else value

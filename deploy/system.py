@@ -11,7 +11,6 @@ Learner        batches              adapters, priorities   data                 
 """
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,7 +36,9 @@ class System:
         self.board = BoardClient(address.board)
         self.rewards = [_remote(RewardProcess, config.rewards).remote(address) for _ in range(config.rewards.workers)]
         self.actors = [
-            _remote(ActorProcess, config.actors, max_concurrency=4, max_restarts=config.actors.max_restarts).remote(number, address, self.rewards)
+            _remote(ActorProcess, config.actors, max_concurrency=4, max_restarts=config.actors.max_restarts).remote(
+                number, address, self.rewards
+            )
             for number in range(config.actors.count)
         ]
         self.learner = _remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, prompts[0])
@@ -46,14 +47,18 @@ class System:
 
     def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
         """Return when every process has loaded its model. `on_wait` gets the named wait about once a second."""
-        names = {a.ready.remote(): "actors" for a in self.actors} | {r.ready.remote(): "reward workers" for r in self.rewards}
+        names = {a.ready.remote(): "actors" for a in self.actors} | {
+            r.ready.remote(): "reward workers" for r in self.rewards
+        }
         names[self.learner.ready.remote()] = "learner"
         pending = list(names)
         wait = NamedWait(
             "the run waits for its processes to load",
             START_LIMIT_S,
-            lambda: f"{len(names) - len(pending)} of {len(names)} ready, missing: {', '.join(sorted({names[p] for p in pending}))}"
-            + _unplaced(self._config),
+            lambda: (
+                f"{len(names) - len(pending)} of {len(names)} ready, missing: {', '.join(sorted({names[p] for p in pending}))}"
+                + _unplaced(self._config)
+            ),
         )
         while pending:
             done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
@@ -61,7 +66,9 @@ class System:
             on_wait(wait.sentence() if pending else "")
             wait.check()
 
-    def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> Callable[[], dict[str, list[IntArray]] | None]:
+    def sample(
+        self, prompts: Sequence[Prompt], n: int, use_base_model: bool
+    ) -> Callable[[], dict[str, list[IntArray]] | None]:
         """Start to draw n on-policy responses of each prompt, shared out among the actors. Call the result until it is not None."""
         share = [n // len(self.actors) + (k < n % len(self.actors)) for k in range(len(self.actors))]
         threads = self._config.evaluation.threads
@@ -130,13 +137,17 @@ class System:
         done, pending = ray.wait(list(self._actor_runs), num_returns=len(self._actor_runs), timeout=STOP_LIMIT_S)
         ray.get(done)
         if pending:
-            raise TributaryError(f"{len(pending)} of {len(self.actors)} actors did not stop within {STOP_LIMIT_S:.0f} s of being asked to")
+            raise TributaryError(
+                f"{len(pending)} of {len(self.actors)} actors did not stop within {STOP_LIMIT_S:.0f} s of being asked to"
+            )
 
     def newest_adapter(self) -> tuple[AdapterVersion, AdapterFiles]:
         """What hangs on the board."""
         _, newest = self.board.latest(-1)
         if newest is None:
-            raise TributaryError("no adapter was published: the learner ended before its first one. Its error is above.")
+            raise TributaryError(
+                "no adapter was published: the learner ended before its first one. Its error is above."
+            )
         return newest
 
     def kill(self) -> None:
@@ -152,7 +163,13 @@ def start_ray() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level="warning")
     else:
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="warning", _node_ip_address="127.0.0.1")
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="warning",
+            _node_ip_address="127.0.0.1",
+        )
 
 
 def make_board() -> Any:

@@ -4,7 +4,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,14 @@ class Training:
         """Train; returns the summary. Whatever ends it, no process is left and what was learned is in the folder."""
         with _store(self._checked, self._folder) as (redis_url, buffer), _ray(), self._signals():
             check_placement(self._config)
-            address = Address(self._config, self._checked.spec, redis_url, self._folder.path.name, self._config.task.name, make_board())
+            address = Address(
+                self._config,
+                self._checked.spec,
+                redis_url,
+                self._folder.path.name,
+                self._config.task.name,
+                make_board(),
+            )
             system = System(self._config, address, self._checked.prompts)
             try:
                 return self._train(system, buffer)
@@ -125,8 +131,8 @@ class Training:
             "trajectories_per_s": trajectories / seconds,
             "tokens_per_s": tokens / seconds,
             "metrics": {"before": before and before.metrics, "after": after and after.metrics},
-            "log_z": self._row.get("log_z"),
-            "var_u": self._row.get("var_u"),
+            "log_z": self._recent("log_z"),
+            "var_u": self._recent("var_u"),
             "staleness": {
                 "mean": float(np.mean([mean for mean, _ in self._fresh_staleness])) if self._fresh_staleness else 0.0,
                 "max": max((top for _, top in self._fresh_staleness), default=0),
@@ -140,11 +146,18 @@ class Training:
         self._folder.write_summary(summary)
         write_plots(self._folder, self._checked, before, after)
         if self._stop_signal:
-            self._console.print(f"\nStopped by {self._stop_signal} after {summary['steps']} steps; the adapter of that step is in {self._folder.path}/adapter.")
+            self._console.print(
+                f"\nStopped by {self._stop_signal} after {summary['steps']} steps; the adapter of that step is in {self._folder.path}/adapter."
+            )
         if before and after:
             self._console.print(before_after_table(before.metrics, after.metrics, {}))
         self._console.print(next_commands(self._folder.path))
         return summary
+
+    def _recent(self, name: str) -> float:
+        """Median of the last ten finite values of a figure: a single batch is noise, and not every one has on-policy rows."""
+        values = [row[name] for row in self._folder.metrics() if np.isfinite(row[name])]
+        return float(np.median(values[-10:])) if values else float("nan")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -182,7 +195,9 @@ def write_plots(folder: RunFolder, checked: Checked, before: Judged | None, afte
         counts = histogram(checked, before.responses), histogram(checked, after.responses)
         if counts[0] is not None:
             n = [sum(map(len, judged.responses.values())) for judged in (before, after)]
-            plot_histogram(folder.plots / "histogram.png", counts[0], counts[1], n[0], n[1], title=checked.prompts[0].text)
+            plot_histogram(
+                folder.plots / "histogram.png", counts[0], counts[1], n[0], n[1], title=checked.prompts[0].text
+            )
 
 
 def installed_versions() -> dict[str, str]:
@@ -200,7 +215,7 @@ def installed_versions() -> dict[str, str]:
 def _store(checked: Checked, folder: RunFolder) -> Iterator[tuple[str, ReplayBuffer]]:
     """The Redis that the recipe names, else a server of the run's own. Started in the main thread: it dies with it."""
     config = checked.config.buffer
-    server = None if config.url else RedisServer.start(folder.path / "buffer", config.port)
+    server = None if config.url else RedisServer.start(folder.buffer, config.port)
     try:
         url = server.url if server else str(config.url)
         buffer = ReplayBuffer(connect(url), config, folder.path.name)

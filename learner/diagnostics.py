@@ -13,4 +13,6 @@ def var_u(u: Tensor, counts: Tensor, group: Tensor) -> float:
     if len(group) == 0:
         return float("nan")
     _, group = group.unique(return_inverse=True)  # the rows may be a selection of a batch: number their prompts anew
-    return float(group_subtb(u, counts, group, 1.0).value) / 2  # the mean squared difference of pairs is twice the variance
+    return (
+        float(group_subtb(u, counts, group, 1.0).value) / 2
+    )  # the mean squared difference of pairs is twice the variance

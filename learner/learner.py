@@ -66,7 +66,9 @@ class Learner:
                 last = self.step_number == self._config.steps or self._stopping.is_set()
                 if last or self.step_number % self._config.publish_every == 0:
                     self._publish_adapter(rows[0].trajectory)
-                self._rows.put(figures | {"wait_s": waited, "step_s": time.perf_counter() - began, "version": self.version})
+                self._rows.put(
+                    figures | {"wait_s": waited, "step_s": time.perf_counter() - began, "version": self.version}
+                )
         finally:
             source.stop()
 
@@ -117,8 +119,8 @@ class Learner:
     def _figures(self, rows: Sequence[Drawn], batch: Batch, u: torch.Tensor) -> Row:
         """What the batch says of the policy, before the update."""
         fresh = [i for i, row in enumerate(rows) if row.fresh]
-        on_policy = [i for i in fresh if rows[i].trajectory.behaviour == "on_policy"]
-        staleness = [self.version - rows[i].trajectory.policy_version for i in fresh]
+        on_policy = [i for i in fresh if rows[i].behaviour == "on_policy"]
+        staleness = [self.version - rows[i].policy_version for i in fresh]
         labels: dict[str, list[float]] = {}
         for i in on_policy:
             for name, value in rows[i].trajectory.labels.items():
@@ -126,7 +128,9 @@ class Learner:
         return {
             "var_u": var_u(u[on_policy], batch.counts[on_policy], batch.group[on_policy]),
             "log_z": float(u[batch.counts[:, 0], 0].mean()),
-            "log_reward": float(np.mean([rows[i].trajectory.log_reward.sum(0)[-1] for i in on_policy])) if on_policy else float("nan"),
+            "log_reward": float(np.mean([rows[i].trajectory.log_reward.sum(0)[-1] for i in on_policy]))
+            if on_policy
+            else float("nan"),
             "staleness_mean": float(np.mean(staleness)) if staleness else 0.0,
             "staleness_max": max(staleness, default=0),
             "fresh": len(fresh),
@@ -138,9 +142,7 @@ class Learner:
         self.version += 1
         files = adapter_files(self._policy)
         tolerance = self._config.canary_tolerance
-        self._publish(
-            adapter_version(self._policy, files, self.version, self.step_number, example, tolerance), files
-        )
+        self._publish(adapter_version(self._policy, files, self.version, self.step_number, example, tolerance), files)
 
 
 def _empty_string(prompt: Prompt) -> Trajectory:

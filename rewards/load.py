@@ -38,7 +38,11 @@ def _import_task(name: str) -> type[Task]:
         raise ConfigError(
             f"task.name = {name!r} can't be imported ({error}). It must be module:Class, importable from the folder where the run is started."
         ) from error
-    missing = [m for m in ("prompts", "log_reward", "labels", "evaluate", "log_mass", "needs_base_model") if not hasattr(cls, m)]
+    missing = [
+        m
+        for m in ("prompts", "log_reward", "labels", "evaluate", "log_mass", "needs_base_model")
+        if not hasattr(cls, m)
+    ]
     if missing:
         raise ConfigError(f"task.name = {name!r} lacks {', '.join(missing)}. See rewards/task.py for what a task has.")
     loaded: type[Task] = cls

@@ -33,7 +33,9 @@ class Score:
 class RewardWorker:
     """Scores batches of trajectories of one task."""
 
-    def __init__(self, name: str, task: Task, base: BaseModel | None, buffer: ReplayBuffer, config: RewardConfig) -> None:
+    def __init__(
+        self, name: str, task: Task, base: BaseModel | None, buffer: ReplayBuffer, config: RewardConfig
+    ) -> None:
         """`base` may be None for a task that does not need it."""
         self._name = name
         self._task = task
@@ -56,7 +58,14 @@ class RewardWorker:
         seconds = (time.perf_counter() - began) / len(trajectories)
         added = self._buffer.add(
             [
-                replace(t, log_reward=s.log_reward, reward_terms=s.names, labels=s.labels, task=self._name, scoring_s=seconds)
+                replace(
+                    t,
+                    log_reward=s.log_reward,
+                    reward_terms=s.names,
+                    labels=s.labels,
+                    task=self._name,
+                    scoring_s=seconds,
+                )
                 for t, s in ((t, scores[key]) for key, t in zip(keys, trajectories, strict=True))
             ]
         )
@@ -69,7 +78,11 @@ class RewardWorker:
         if not trajectories:
             return []
         responses = [t.token_ids for t in trajectories]
-        base = self._base.log_probs([t.prompt_token_ids for t in trajectories], responses) if self._base else [None] * len(responses)
+        base = (
+            self._base.log_probs([t.prompt_token_ids for t in trajectories], responses)
+            if self._base
+            else [None] * len(responses)
+        )
         scores = []
         for t, said in zip(trajectories, base, strict=True):
             prompt = self._prompts[t.prompt_id]

@@ -17,7 +17,9 @@ def all_strings(V: int, N: int) -> list[String]:
     return [z for n in range(N + 1) for z in itertools.product(range(V), repeat=n)]
 
 
-def exact_policy(R: Mapping[String, float], V: int, N: int) -> tuple[dict[String, float], dict[String, list[float]], float]:
+def exact_policy(
+    R: Mapping[String, float], V: int, N: int
+) -> tuple[dict[String, float], dict[String, list[float]], float]:
     """(log q(⊤|z), log q(v|z) for each v, log Z) of the policy whose samples are exactly R / Σ R."""
     S: dict[String, float] = {}
     for z in sorted(R, key=len, reverse=True):

@@ -3,13 +3,14 @@
 -- KEYS[2] weight    hash    id -> draw weight
 -- KEYS[3] clock     zset    id -> virtual time of its next draw
 -- KEYS[4] order     zset    id -> number of its last add
--- KEYS[5] fresh     list    ids as they arrived, repeats kept, at most `capacity`
+-- KEYS[5] fresh     list    arrivals ("id version behaviour"), repeats kept, the newest `fresh capacity`
 -- KEYS[6] counters  hash
 -- KEYS[7] answer    string  what this very call answered before, if it is a repetition
--- ARGV    capacity (trajectories), answer's lifetime (s), then for each trajectory: id, record, a draw of Exp(1)
+-- ARGV    capacity (trajectories), fresh capacity (arrivals), answer's lifetime (s), then for each trajectory: id, record,
+--         a draw of Exp(1), arrival
 -- returns "added duplicates evicted"       cost O(log N) per trajectory
 local payload, weight, clock, order, fresh, counters, answer = unpack(KEYS)
-local capacity, lifetime = tonumber(ARGV[1]), ARGV[2]
+local capacity, fresh_capacity, lifetime = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 
 -- A client that lost the reply sends the call again: it must not count, nor feed `fresh`, twice.
 local before = redis.call('GET', answer)
@@ -23,8 +24,8 @@ local entry_weight = tonumber(redis.call('HGET', counters, 'max_weight') or 1)
 local number = tonumber(redis.call('HGET', counters, 'adds') or 0)
 local added, duplicates, evicted = 0, 0, 0
 
-for i = 3, #ARGV, 3 do
-  local id, record, delay = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+for i = 4, #ARGV, 4 do
+  local id, record, delay, arrival = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
   if redis.call('HEXISTS', payload, id) == 1 then
     duplicates = duplicates + 1
   else
@@ -43,9 +44,9 @@ for i = 3, #ARGV, 3 do
   number = number + 1
   redis.call('HSET', payload, id, record)
   redis.call('ZADD', order, number, id)
-  redis.call('RPUSH', fresh, id)
+  redis.call('RPUSH', fresh, arrival)
 end
-redis.call('LTRIM', fresh, -capacity, -1)
+redis.call('LTRIM', fresh, -fresh_capacity, -1)
 
 local time = redis.call('TIME')
 redis.call('HSET', counters, 'adds', number, 'last_add_s', time[1])

@@ -1,11 +1,11 @@
--- draw(n): ids of fresh trajectories, oldest first, then ids in proportion to weight, with replacement. Atomic.
+-- draw(n): fresh arrivals, oldest first, then ids in proportion to weight, with replacement. Atomic.
 -- KEYS[1] payload   hash  id -> encoded Trajectory
 -- KEYS[2] weight    hash  id -> draw weight
 -- KEYS[3] clock     zset  id -> virtual time of its next draw
--- KEYS[4] fresh     list  ids as they arrived, repeats kept
+-- KEYS[4] fresh     list  arrivals ("id version behaviour"), repeats kept
 -- KEYS[5] counters  hash
 -- ARGV    fresh ids wanted, ids wanted in all, then as many draws of Exp(1)
--- returns {fresh ids, other ids}           cost O(log N) per id
+-- returns {arrivals, other ids}             cost O(log N) per id
 --
 -- Why it is exact: every id is a Poisson process of rate `weight`. The next event of all of them together belongs to an
 -- id with probability weight / sum of weights, independently of all before; so pop the lowest clock and wind it again.
@@ -15,19 +15,20 @@ local fresh_wanted, wanted = tonumber(ARGV[1]), tonumber(ARGV[2])
 -- replay.py), a draw thus advances time by at most 1e6 / N on average and one new start costs N: O(1) per draw.
 local LATEST = 2 ^ 20
 
-local fresh_ids, other_ids = {}, {}
-while #fresh_ids < fresh_wanted do
-  local id = redis.call('LPOP', fresh)
-  if not id then
+local arrivals, other_ids = {}, {}
+while #arrivals < fresh_wanted do
+  local arrival = redis.call('LPOP', fresh)
+  if not arrival then
     break
   end
+  local id = string.match(arrival, '^%S+')
   if redis.call('HEXISTS', payload, id) == 1 then -- else evicted while it waited
-    fresh_ids[#fresh_ids + 1] = id
+    arrivals[#arrivals + 1] = arrival
   end
 end
 
 local now = tonumber(redis.call('HGET', counters, 'now') or 0)
-for i = #fresh_ids + 1, wanted do
+for i = #arrivals + 1, wanted do
   local first = redis.call('ZPOPMIN', clock)
   if #first == 0 then
     break
@@ -50,5 +51,5 @@ if now > LATEST then
 end
 -- A number in a redis.call keeps 17 digits; tostring(now) would keep 14.
 redis.call('HSET', counters, 'now', now)
-redis.call('HINCRBY', counters, 'drawn', #fresh_ids + #other_ids)
-return { fresh_ids, other_ids }
+redis.call('HINCRBY', counters, 'drawn', #arrivals + #other_ids)
+return { arrivals, other_ids }

@@ -23,15 +23,21 @@ class IntegerTask:
 
     needs_base_model = True
 
-    def __init__(self, tokenizer: Tokenizer, largest: int = 100, log_epsilon: float = -5.0, prompt: str = PROMPT) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, largest: int = 100, log_epsilon: float = -5.0, prompt: str = PROMPT
+    ) -> None:
         """`log_epsilon` (nats, < 0) bounds the log mass of everything that is no integer in range."""
         if largest < 1:
             raise ValueError(f"largest = {largest} must be at least 1")
         if not log_epsilon < 0:
-            raise ValueError(f"log_epsilon = {log_epsilon} must be negative: it is the log of the mass that other strings may have")
+            raise ValueError(
+                f"log_epsilon = {log_epsilon} must be negative: it is the log of the mass that other strings may have"
+            )
         self._log_epsilon = log_epsilon
         self._number = {tuple(tokenizer.encode(str(k), add_special_tokens=False).ids): k for k in range(largest + 1)}
-        self._prompt = Prompt(id="integer", text=prompt, token_ids=np.array(tokenizer.encode(prompt).ids, dtype=np.int32))
+        self._prompt = Prompt(
+            id="integer", text=prompt, token_ids=np.array(tokenizer.encode(prompt).ids, dtype=np.int32)
+        )
 
     def prompts(self) -> Sequence[Prompt]:
         """The one prompt."""

@@ -159,7 +159,7 @@ def test_priorities_of_unknown_ids_are_ignored(make_buffer: MakeBuffer, make_tra
 def test_the_buffer_never_exceeds_its_capacity_and_evicts_what_was_added_longest_ago(
     make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis, keys: Keys
 ) -> None:
-    buffer = make_buffer(capacity=3)
+    buffer = make_buffer(capacity=3, fresh_capacity=3)
     a, b, c, d, e = (make_trajectory(k) for k in range(5))
     assert buffer.add([a, b, c]) == AddResult(added=3, duplicates=0, evicted=0)
     assert buffer.add([a]) == AddResult(added=0, duplicates=1, evicted=0)  # a is young again
@@ -212,7 +212,7 @@ def test_fresh_rows_come_in_order_of_arrival_with_their_multiplicity_and_once(
 
 
 def test_fresh_ids_that_were_evicted_are_skipped(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
-    buffer = make_buffer(capacity=2)
+    buffer = make_buffer(capacity=2, fresh_capacity=2)
     a, b, c = (make_trajectory(k, policy_version=k) for k in range(3))
     buffer.add([a, b])
     buffer.add([b, c])
@@ -286,7 +286,7 @@ def test_a_buffer_full_of_unreadable_records_ends_in_an_error_not_in_a_loop(
 
 
 def test_counters_add_up_and_clear_forgets(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
-    buffer = make_buffer(capacity=2)
+    buffer = make_buffer(capacity=2, fresh_capacity=2)
     assert buffer.stats().last_insert_age_s is None
     buffer.add([make_trajectory(k) for k in (0, 1, 1, 2)])
     buffer.draw(1, 3, np.random.default_rng(0))
@@ -320,3 +320,22 @@ def test_who_beats_is_alive_and_who_is_silent_too_long_is_not(client: redis.Redi
     client.zincrby(keys.alive("actor"), -LIFETIME_S - 1, "1")  # its last beat was this much earlier
     assert heartbeats.alive("actor") == ["0"]
     assert 0 < client.ttl(keys.alive("actor")) <= LIFETIME_S
+
+
+def test_a_fresh_row_keeps_the_behaviour_and_version_of_its_own_arrival(
+    make_buffer: MakeBuffer, make_trajectory: Make
+) -> None:
+    """The same string drawn twice: the record is the newer one's, but figures on on-policy rows must not lose the first."""
+    buffer = make_buffer()
+    buffer.add([make_trajectory(1, behaviour="on_policy", policy_version=4)])
+    buffer.add([make_trajectory(1, behaviour="tempered", policy_version=6)])
+    rows = buffer.draw(2, 0, np.random.default_rng(0))
+    assert [(row.behaviour, row.policy_version) for row in rows] == [("on_policy", 4), ("tempered", 6)]
+    assert {row.trajectory.policy_version for row in rows} == {6}
+
+
+def test_the_fresh_queue_keeps_the_newest_arrivals(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
+    buffer = make_buffer(fresh_capacity=3)
+    buffer.add([make_trajectory(k, policy_version=k) for k in range(10)])
+    rows = buffer.draw(10, 0, np.random.default_rng(0))
+    assert [row.policy_version for row in rows if row.fresh] == [7, 8, 9]

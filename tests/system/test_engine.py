@@ -35,10 +35,18 @@ def task(tiny_model: Path) -> TinyTask:
 @pytest.fixture(scope="module")
 def engine(tiny_spec: PolicySpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """One engine for the module; its start takes half a minute."""
-    yield Engine(tiny_spec, ActorConfig(max_in_flight=32, max_model_len=64), tmp_path_factory.mktemp("adapters"), seed=1, on_gpu=False)
+    yield Engine(
+        tiny_spec,
+        ActorConfig(max_in_flight=32, max_model_len=64),
+        tmp_path_factory.mktemp("adapters"),
+        seed=1,
+        on_gpu=False,
+    )
 
 
-def published(spec: PolicySpec, task: TinyTask, number: int, seed: int) -> tuple[LoraPolicy, AdapterVersion, AdapterFiles]:
+def published(
+    spec: PolicySpec, task: TinyTask, number: int, seed: int
+) -> tuple[LoraPolicy, AdapterVersion, AdapterFiles]:
     """A policy with a random adapter, as the learner would publish it."""
     policy = LoraPolicy(spec, torch.device("cpu"))
     torch.manual_seed(seed)
@@ -69,7 +77,9 @@ def largest_difference(policy: LoraPolicy, task: TinyTask, samples: list[Sampled
     return worst
 
 
-def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(
+    engine: Engine, tiny_spec: PolicySpec, task: TinyTask
+) -> None:
     policy, version, files = published(tiny_spec, task, 1, seed=1)
     assert engine.serve(version, files) < RECORDED_BOUND
     prompt = task.prompts()[0].token_ids
@@ -79,7 +89,9 @@ def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(engine: 
     assert largest_difference(policy, task, samples) < RECORDED_BOUND
 
 
-def test_two_versions_in_flight_each_answer_with_their_own_weights(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+def test_two_versions_in_flight_each_answer_with_their_own_weights(
+    engine: Engine, tiny_spec: PolicySpec, task: TinyTask
+) -> None:
     """Requests keep the version they started with; the prefix cache never mixes blocks; rows of both share a step."""
     old, old_version, old_files = published(tiny_spec, task, 2, seed=2)
     new, new_version, new_files = published(tiny_spec, task, 3, seed=3)
@@ -92,10 +104,14 @@ def test_two_versions_in_flight_each_answer_with_their_own_weights(engine: Engin
     of_old, of_new = [done[i] for i in old_ids], [done[i] for i in new_ids]
     assert largest_difference(old, task, of_old) < RECORDED_BOUND
     assert largest_difference(new, task, of_new) < RECORDED_BOUND
-    assert largest_difference(new, task, of_old) > 100 * RECORDED_BOUND, "the versions differ, or this test shows nothing"
+    assert largest_difference(new, task, of_old) > 100 * RECORDED_BOUND, (
+        "the versions differ, or this test shows nothing"
+    )
 
 
-def test_base_model_requests_are_not_touched_by_the_adapter(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+def test_base_model_requests_are_not_touched_by_the_adapter(
+    engine: Engine, tiny_spec: PolicySpec, task: TinyTask
+) -> None:
     """vLLM's stock CPU path lets a row without an adapter (index -1) select the last slot."""
     _, version, files = published(tiny_spec, task, 4, seed=4)
     engine.serve(version, files)
@@ -103,7 +119,10 @@ def test_base_model_requests_are_not_touched_by_the_adapter(engine: Engine, tiny
     base_ids = {engine.add(prompt, LONG, use_base_model=True) for _ in range(10)}
     other_ids = {engine.add(prompt, LONG) for _ in range(10)}
     done = drain(engine, base_ids | other_ids)
-    assert largest_difference(LoraPolicy(tiny_spec, torch.device("cpu")), task, [done[i] for i in base_ids]) < RECORDED_BOUND
+    assert (
+        largest_difference(LoraPolicy(tiny_spec, torch.device("cpu")), task, [done[i] for i in base_ids])
+        < RECORDED_BOUND
+    )
 
 
 def test_a_sync_skipped_on_purpose_is_detected(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
@@ -122,7 +141,9 @@ def test_bytes_that_are_not_those_announced_are_refused(engine: Engine, tiny_spe
         engine.serve(version, AdapterFiles(files.weights + b"\0", files.config_json))
 
 
-def test_old_versions_leave_the_engine_when_their_last_request_is_done(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+def test_old_versions_leave_the_engine_when_their_last_request_is_done(
+    engine: Engine, tiny_spec: PolicySpec, task: TinyTask
+) -> None:
     prompt = task.prompts()[0].token_ids
     for number in range(20, 30):
         _, version, files = published(tiny_spec, task, number, seed=number)

@@ -58,10 +58,14 @@ def plain_log_probs(policy: LoraPolicy, t: Trajectory) -> tuple[np.ndarray, np.n
 
 @pytest.mark.parametrize("min_actions", [0, 2])
 @pytest.mark.parametrize("masked", [True, False])
-def test_the_packed_pass_equals_one_row_at_a_time(tiny_spec: PolicySpec, task: TinyTask, min_actions: int, masked: bool) -> None:
+def test_the_packed_pass_equals_one_row_at_a_time(
+    tiny_spec: PolicySpec, task: TinyTask, min_actions: int, masked: bool
+) -> None:
     from dataclasses import replace
 
-    spec = replace(tiny_spec, min_actions=min_actions, allowed_token_ids=tiny_spec.allowed_token_ids if masked else None)
+    spec = replace(
+        tiny_spec, min_actions=min_actions, allowed_token_ids=tiny_spec.allowed_token_ids if masked else None
+    )
     policy = with_random_adapter(spec)
     rows = [tiny_trajectory(task, z) for z in [(), (0,), (0, 1), (0, 1, 2), (2, 1, 0), (0, 1, 2)]]
     packed = policy.log_probs(collate(rows, spec))
@@ -103,28 +107,40 @@ def test_tool_tokens_have_no_log_pf_and_no_state_inside(tiny_spec: PolicySpec, t
 def test_the_base_weights_never_change(tiny_spec: PolicySpec, task: TinyTask, replay) -> None:  # type: ignore[no-untyped-def]
     learner = make_learner(tiny_spec, task, replay, LearnerConfig(steps=5))
     base = {n: p.detach().clone() for n, p in learner._policy.model.named_parameters() if "lora" not in n}
-    rows = [Drawn(str(k), tiny_trajectory(task, z), True) for k, z in enumerate(task.log_r)]
+    rows = [drawn(str(k), tiny_trajectory(task, z)) for k, z in enumerate(task.log_r)]
     for _ in range(5):
         learner.step(rows)
     assert all(torch.equal(base[n], p) for n, p in learner._policy.model.named_parameters() if "lora" not in n)
 
 
-def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_counted(tiny_spec: PolicySpec, task: TinyTask, replay) -> None:  # type: ignore[no-untyped-def]
+def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_counted(
+    tiny_spec: PolicySpec, task: TinyTask, replay
+) -> None:  # type: ignore[no-untyped-def]
     from dataclasses import replace
 
     learner = make_learner(tiny_spec, task, replay, LearnerConfig(steps=5))
     before = adapter_files(learner._policy).weights
     row = tiny_trajectory(task, (0, 1))
     bad = replace(row, log_reward=np.full_like(row.log_reward, np.nan))
-    assert learner.step([Drawn("x", bad, True)])["skipped_steps"] == 1
+    assert learner.step([drawn("x", bad)])["skipped_steps"] == 1
     assert adapter_files(learner._policy).weights == before
-    learner.step([Drawn("x", row, True)])
+    learner.step([drawn("x", row)])
     assert adapter_files(learner._policy).weights != before
 
 
 @pytest.mark.parametrize("objective", ["subtb", "group_subtb"])
-def test_the_learner_reaches_the_exact_posterior_of_forty_strings(tiny_spec: PolicySpec, task: TinyTask, replay, objective: str) -> None:  # type: ignore[no-untyped-def]
-    config = LearnerConfig(steps=300, batch_size=40, learning_rate=5e-3, warmup_steps=10, decay_fraction=0.7, objective=objective, publish_every=1000)  # type: ignore[arg-type]
+def test_the_learner_reaches_the_exact_posterior_of_forty_strings(
+    tiny_spec: PolicySpec, task: TinyTask, replay, objective: str
+) -> None:  # type: ignore[no-untyped-def]
+    config = LearnerConfig(
+        steps=300,
+        batch_size=40,
+        learning_rate=5e-3,
+        warmup_steps=10,
+        decay_fraction=0.7,
+        objective=objective,
+        publish_every=1000,
+    )  # type: ignore[arg-type]
     learner = make_learner(tiny_spec, task, replay, config)
     strings = list(task.log_r)
     replay.add([tiny_trajectory(task, z) for z in strings])
@@ -137,9 +153,15 @@ def test_the_learner_reaches_the_exact_posterior_of_forty_strings(tiny_spec: Pol
     log_q = {z: float(scored.log_pf[b].sum() + scored.log_pterm[b, len(z)]) for b, z in enumerate(strings)}
     log_z = np.logaddexp.reduce(list(task.log_r.values()))
     q = {z: float(np.exp(v)) for z, v in log_q.items()}
-    assert sum(q.values()) == pytest.approx(1.0, abs=1e-5), "forced stop at the limit: the policy is a distribution over the 40 strings"
+    assert sum(q.values()) == pytest.approx(1.0, abs=1e-5), (
+        "forced stop at the limit: the policy is a distribution over the 40 strings"
+    )
     assert total_variation(q, {z: float(np.exp(r - log_z)) for z, r in task.log_r.items()}) <= 0.02
     assert figures["log_z"] == pytest.approx(float(log_z), abs=0.05)
+
+
+def drawn(id_: str, trajectory: Trajectory) -> Drawn:
+    return Drawn(id_, trajectory, True, trajectory.policy_version, trajectory.behaviour)
 
 
 def make_learner(spec: PolicySpec, task: TinyTask, replay, config: LearnerConfig) -> Learner:  # type: ignore[no-untyped-def]

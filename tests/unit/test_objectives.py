@@ -46,7 +46,10 @@ def exact_rows(seed: int = 0) -> tuple[Rows, float]:
 
 def random_rows(lengths: list[int], seed: int) -> Rows:
     rng = np.random.default_rng(seed)
-    return [(list(-rng.exponential(size=n)), list(-rng.exponential(size=n + 1)), list(rng.normal(scale=3, size=n + 1))) for n in lengths]
+    return [
+        (list(-rng.exponential(size=n)), list(-rng.exponential(size=n + 1)), list(rng.normal(scale=3, size=n + 1)))
+        for n in lengths
+    ]
 
 
 def value(name: str, rows: Rows, lam: float = 1.0, group: list[int] | None = None) -> float:
@@ -76,7 +79,11 @@ def test_every_prefix_estimates_log_z_at_the_exact_policy() -> None:
 def test_an_off_by_one_of_reward_against_stop_is_seen(name: str, shifted: str) -> None:
     rows, _ = exact_rows()
     moved: Rows = [
-        (pf, pterm[1:] + pterm[:1] if shifted == "stop" else pterm, reward[1:] + reward[:1] if shifted == "reward" else reward)
+        (
+            pf,
+            pterm[1:] + pterm[:1] if shifted == "stop" else pterm,
+            reward[1:] + reward[:1] if shifted == "reward" else reward,
+        )
         for pf, pterm, reward in rows
     ]
     assert value(name, moved) > 0.1
@@ -85,12 +92,18 @@ def test_an_off_by_one_of_reward_against_stop_is_seen(name: str, shifted: str) -
 def test_the_unmasked_stop_at_the_limit_is_seen() -> None:
     """log q(⊤ | z_1:N) must be 0, not what the model says there."""
     rows, _ = exact_rows()
-    wrong: Rows = [(pf, [*pterm[:-1], pterm[-1] - 0.9] if len(pf) == N else pterm, reward) for pf, pterm, reward in rows]
+    wrong: Rows = [
+        (pf, [*pterm[:-1], pterm[-1] - 0.9] if len(pf) == N else pterm, reward) for pf, pterm, reward in rows
+    ]
     assert value("subtb", wrong) > 0.1
 
 
 @settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=5), seed=st.integers(0, 10_000), lam=st.sampled_from([0.25, 0.5, 1.0, 1.5, 2.0]))
+@given(
+    lengths=st.lists(st.integers(0, 6), min_size=1, max_size=5),
+    seed=st.integers(0, 10_000),
+    lam=st.sampled_from([0.25, 0.5, 1.0, 1.5, 2.0]),
+)
 def test_subtb_matches_the_double_sum_of_the_paper(lengths: list[int], seed: int, lam: float) -> None:
     rows = random_rows(lengths, seed)
     sums = [subtb_double_sum(*row, lam) for row in rows]
@@ -116,7 +129,7 @@ def test_subtb_tends_to_detailed_balance_as_lambda_tends_to_zero() -> None:
 def test_group_subtb_is_the_mean_squared_difference_over_all_pairs_of_a_prompt(lengths: list[int], seed: int) -> None:
     rows = random_rows(lengths, seed)
     group = [k % 2 for k in range(len(rows))]
-    u, counts = tensors(rows)
+    u, _ = tensors(rows)
     total, pairs = 0.0, 0
     for g in (0, 1):
         pool = [float(u[b, i]) for b in range(len(rows)) if group[b] == g for i in range(lengths[b] + 1)]

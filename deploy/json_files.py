@@ -1,0 +1,61 @@
+"""Files that are whole at every moment, and JSON that every reader accepts: figures that are not finite become null."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Old content or new, never half of it, whenever the process dies."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a JSON file, whole."""
+    write_whole(path, json.dumps(_plain(value), allow_nan=False, indent=2).encode() + b"\n")
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one line of JSON."""
+    with path.open("a") as file:
+        file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All lines, null as NaN. One torn by a killed process is left out; no file is no lines."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(_with_nan(json.loads(line)))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: numpy as Python, NaN and infinities as None."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value

@@ -1,0 +1,120 @@
+"""What a person sees while it trains: a panel on a terminal, single lines anywhere else."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deploy.panel import Progress, View, clock, curves, draw_panel, figure, shown, staleness
+
+__all__ = ["LiveView", "View", "before_after_table", "next_commands"]
+
+LINE_EVERY_S = 10.0
+"""Away from a terminal, between two lines of one phase."""
+
+
+@dataclass
+class LiveView:
+    """A context manager; `update` it as often as there is news. It starts no thread and asks no clock."""
+
+    console: Console
+    title: str
+    steps: int
+    _history: dict[str, list[float]] = field(default_factory=dict)
+    _first: tuple[int, float] | None = None
+    _newest: tuple[int, float] = (0, 0.0)
+    _said: tuple[str, float, int] = ("", -math.inf, 0)
+    _view: View | None = None
+    _live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_interactive:
+            self._live = Live(console=self.console, auto_refresh=False)
+            self._live.start()
+        else:
+            self._say(self.title)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        elif self._view and self._view.row.get("step", 0) != self._said[2]:
+            self._say(self._line(self._view))
+
+    def update(self, view: View) -> None:
+        """Show `view`."""
+        self._view = view
+        self._remember(view)
+        if self._live:
+            progress = Progress(self.steps, self._left_s(view), self._history)
+            self._live.update(draw_panel(self.title, view, progress, self.console), refresh=True)
+        elif view.phase != self._said[0] or view.elapsed_s - self._said[1] >= LINE_EVERY_S:
+            self._said = view.phase, view.elapsed_s, view.row.get("step", 0)
+            self._say(self._line(view))
+
+    def _remember(self, view: View) -> None:
+        step = view.row.get("step", 0)
+        if step == self._newest[0]:
+            return
+        self._newest = step, view.elapsed_s
+        self._first = self._first or self._newest
+        for name, value in curves(view.row).items():
+            self._history.setdefault(name, []).append(value)
+
+    def _left_s(self, view: View) -> float | None:
+        """Seconds to the last step, from the steps seen so far; None before there are two, and after the last."""
+        step, at = self._newest
+        if self._first is None or step in (self._first[0], self.steps):
+            return None
+        pace = (at - self._first[1]) / (step - self._first[0])
+        return max(pace * (self.steps - step) - (view.elapsed_s - at), 0.0)
+
+    def _say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+    def _line(self, view: View) -> str:
+        words = [f"[{clock(view.elapsed_s)}] {view.phase}"]
+        if step := view.row.get("step"):
+            words.append(f"step {step}/{self.steps}")
+            words += [f"{name} {shown(name, value)}" for name, value in curves(view.row).items()]
+            words.append(f"staleness {staleness(view.row)}")
+        if (left := self._left_s(view)) is not None:
+            words.append(f"{clock(left)} left")
+        return "  ".join([*words, *view.waits])
+
+
+def before_after_table(
+    before: Mapping[str, float], after: Mapping[str, float], explanations: Mapping[str, str]
+) -> Table:
+    """The metrics of the base model beside those of the trained one, each with its explanation where there is one."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("base model", justify="right")
+    table.add_column("trained", justify="right", style="bold")
+    for name in [*before, *(name for name in after if name not in before)]:
+        told = Text(name)
+        if name in explanations:
+            told.append(f"\n{explanations[name]}", "dim")
+        table.add_row(told, figure(before.get(name, math.nan)), figure(after.get(name, math.nan)))
+    return table
+
+
+def next_commands(run: Path) -> str:
+    """What to type next, as plain text."""
+    return (
+        "Next:\n"
+        f"  tributary sample --run {run} -n 20\n"
+        f"  tributary evaluate --run {run}\n"
+        f"  tributary train demo learner.steps=200 --run {run}-200\n"
+        f"{run}/adapter is a PEFT adapter: vLLM, PEFT and transformers load it on top of the base model."
+    )

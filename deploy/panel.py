@@ -1,0 +1,158 @@
+"""How one moment of a run looks: the panel of a terminal, and the words that a log line shares with it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from buffer.replay import BufferStats
+
+SPARK_WIDTH = 16
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_NARROW, _WIDEST = 80, 100
+"""Below the first the two columns stand one above the other; columns of the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything there is to show at one moment."""
+
+    row: Mapping[str, Any]
+    """Newest figures of the learner, as in `Learner.step`; empty before the first step."""
+    buffer: BufferStats | None
+    actors: Sequence[Mapping[str, Any]]
+    """As in `RolloutActor.status`."""
+    phase: str
+    """What is going on, in words."""
+    elapsed_s: float
+    waits: Sequence[str] = ()
+    """The named waits of this moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the moments before add to this one."""
+
+    steps: int
+    """To be done in all."""
+    left_s: float | None
+    """Until the last step; None while unknown."""
+    history: Mapping[str, Sequence[float]]
+    """Name of a curve -> its values so far."""
+
+
+def draw_panel(title: str, view: View, progress: Progress, console: Console) -> Panel:
+    """The panel for `console`'s width and character set."""
+    body = Table.grid(expand=True, padding=(0, 3))
+    if console.width < _NARROW:
+        body.add_row(_learning(view, progress))
+        body.add_row(_flow(view))
+    else:
+        body.add_row(_learning(view, progress), _flow(view))
+    waits = [Text(wait, "yellow") for wait in view.waits]
+    return Panel(
+        Group(Text(view.phase, "cyan"), _head(view, progress), Text(), body, *waits),
+        title=Text(title, "bold"),
+        title_align="left",
+        box=box.ROUNDED,
+        border_style="dim",
+        padding=(1, 2),
+        width=min(console.width, _WIDEST),
+    )
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """All values in at most `width` blocks: a block is the mean of its stretch, a space where nothing is finite."""
+    stretches = np.array_split(np.asarray(values, dtype=np.float64), max(min(width, len(values)), 1))
+    means = [float(part[np.isfinite(part)].mean()) if np.isfinite(part).any() else math.nan for part in stretches]
+    finite = [mean for mean in means if math.isfinite(mean)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else " " for mean in means)
+
+
+def _head(view: View, progress: Progress) -> Table:
+    step = view.row.get("step", 0)
+    table = Table.grid(expand=True, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    table.add_column(justify="right", no_wrap=True)
+    left = f" · {clock(progress.left_s)} left" if progress.left_s is not None else ""
+    table.add_row(
+        Text(f"step {step} of {progress.steps}", "bold"),
+        ProgressBar(total=progress.steps, completed=step, complete_style="cyan", finished_style="green"),
+        Text(f"{clock(view.elapsed_s)}{left}"),
+    )
+    return table
+
+
+def _learning(view: View, progress: Progress) -> Table:
+    """Left column: what the learner measures, each with its course."""
+    table = _pairs()
+    table.add_column(no_wrap=True, style="cyan")
+    for name, value in (curves(view.row) or dict.fromkeys(("loss", "Var(u)", "log Z"), math.nan)).items():
+        table.add_row(Text(name), shown(name, value), sparkline(progress.history.get(name, []), SPARK_WIDTH))
+    return table
+
+
+def _flow(view: View) -> Table:
+    """Right column: what runs through the buffer."""
+    table, stats = _pairs(), view.buffer
+    if stats:
+        table.add_row("buffer", f"{stats.size:,} of {stats.capacity:,}")
+        table.add_row("fresh, waiting", f"{stats.fresh_waiting:,}")
+        if stats.quarantined:
+            table.add_row(Text("unreadable", "red"), f"{stats.quarantined:,}")
+    table.add_row("staleness", staleness(view.row))
+    rate = sum(actor["trajectories"] / max(actor["seconds"], 1e-9) for actor in view.actors)
+    table.add_row("trajectories / s", f"{rate:.1f}" if view.actors else "-")
+    for actor in view.actors:
+        table.add_row(Text(str(actor["name"])), f"{actor['tokens_per_s']:.0f} tokens/s · v{actor['version']}")
+    return table
+
+
+def _pairs() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    return table
+
+
+def curves(row: Mapping[str, Any]) -> dict[str, float]:
+    """The figures with a course, in the order shown."""
+    if "step" not in row:
+        return {}
+    return {"loss": row["loss"], "Var(u)": row["var_u"], "log Z": row["log_z"], **row["labels"]}
+
+
+def shown(name: str, value: float) -> str:
+    """A label between 0 and 1 is a share."""
+    is_share = name not in ("loss", "Var(u)", "log Z") and 0 <= value <= 1
+    return f"{100 * value:.0f} %" if is_share else figure(value)
+
+
+def staleness(row: Mapping[str, Any]) -> str:
+    """Mean / max of the last batch's fresh rows, versions."""
+    return f"{row['staleness_mean']:.1f} / {row['staleness_max']}" if "step" in row else "-"
+
+
+def figure(value: float) -> str:
+    """Three digits; a dash for what is not finite."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+
+
+def clock(seconds: float) -> str:
+    """m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,204 @@
+"""The whole system through its command: Ray actors, vLLM, Redis, a separate learner; on a tiny model with a known posterior."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomli_w
+from tokenizers import Tokenizer
+
+from tests.processes import MARK, ROOT, Command, marked, until
+from tests.tiny import LINEAR_LAYERS, TinyTask
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe for the 40 strings."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    values = {
+        "model": {"name": str(tiny_model), "lora_rank": 16, "lora_alpha": 16, "lora_targets": list(LINEAR_LAYERS)},
+        "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
+        "task": {"name": "tests.tiny:TinyTask"},
+        "actors": {
+            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "max_staleness": 100,
+            "behaviours": [
+                {"name": "on_policy", "weight": 1.0},
+                {"name": "suppressed", "weight": 1.0, "suppress_stop": True},
+                {"name": "tempered", "weight": 1.0, "temperature_low": 1.0, "temperature_high": 2.0},
+            ],
+        },
+        "buffer": {"capacity": 1000, "min_size_to_sample": 20},
+        "learner": {"steps": 300, "batch_size": 64, "learning_rate": 5e-3, "decay_fraction": 0.7, "publish_every": 2},
+        "evaluation": {"samples": 20000},
+    }  # fmt: skip
+    path.write_text(tomli_w.dumps(values))
+    return path
+
+
+def rows(run: Path) -> list[dict[str, object]]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Command, str]:
+    """One complete run, its command and what it printed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    command = Command("train", str(recipe), "--run", str(run))
+    return run, command, command.finish()
+
+
+def test_the_whole_system_reaches_the_exact_posterior(finished: tuple[Path, Command, str]) -> None:
+    run, command, output = finished
+    assert command.process.returncode == 0, output
+    metrics = json.loads((run / "summary.json").read_text())["metrics"]
+    assert metrics["after"]["total_variation"] <= 0.05 < 0.3 < metrics["before"]["total_variation"]
+
+
+def test_a_finished_run_leaves_no_process(finished: tuple[Path, Command, str]) -> None:
+    assert finished[1].alive() == []
+
+
+def test_the_summary_holds_what_other_tools_read(finished: tuple[Path, Command, str], tiny_model: Path) -> None:
+    run = finished[0]
+    summary = json.loads((run / "summary.json").read_text())
+    keys = {"task", "seconds", "steps", "trajectories", "trajectories_per_s", "tokens_per_s", "metrics", "log_z", "var_u",
+            "staleness", "versions_published", "adapter_sha256", "versions"}  # fmt: skip
+    assert keys <= set(summary)
+    assert summary["steps"] == 300 and summary["versions_published"] == 151
+    assert summary["trajectories"] > 500 and summary["staleness"]["max"] < 100
+    task = TinyTask(Tokenizer.from_file(str(tiny_model / "tokenizer.json")))
+    assert summary["log_z"] == pytest.approx(task.log_mass()[0], abs=0.1)
+    assert summary["var_u"] < 0.05
+    assert summary["canary_difference_max"] < 2e-4, "actors served what was published, every time"
+
+
+def test_a_run_lives_in_one_folder(finished: tuple[Path, Command, str]) -> None:
+    run = finished[0]
+    for name in (
+        "config.toml",
+        "metrics.jsonl",
+        "summary.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/adapter_config.json",
+        "plots/training.png",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    assert [row["step"] for row in rows(run)] == list(range(1, 301))
+
+
+def test_the_final_adapter_is_one_that_peft_loads(finished: tuple[Path, Command, str], tiny_model: Path) -> None:
+    import hashlib
+
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = finished[0]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(run / "adapter"))
+    moved = [float(p.abs().sum()) for n, p in model.named_parameters() if "lora_B" in n]
+    assert moved and min(moved) > 0
+    digest = hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert digest == json.loads((run / "summary.json").read_text())["adapter_sha256"]
+
+
+def test_evaluate_and_sample_read_a_run_back(finished: tuple[Path, Command, str]) -> None:
+    run = finished[0]
+    evaluate = Command("evaluate", "--run", str(run), "--samples", "20000")
+    assert "total_variation" in evaluate.finish() and evaluate.process.returncode == 0
+    metrics = json.loads((run / "evaluation.json").read_text())["metrics"]
+    assert metrics["after"]["total_variation"] <= 0.05 < metrics["before"]["total_variation"]
+    sample = Command("sample", "--run", str(run), "-n", "7")
+    lines = [line for line in sample.finish().splitlines() if line.startswith("draw")]
+    assert len(lines) == 7 and {c for line in lines for c in line.removeprefix("draw")} <= set("abc ")
+
+
+def test_an_adapter_that_was_tampered_with_is_not_evaluated(finished: tuple[Path, Command, str]) -> None:
+    path = finished[0] / "adapter" / "adapter_model.safetensors"
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    try:
+        command = Command("sample", "--run", str(finished[0]), "-n", "1")
+        assert "sha256" in command.finish() and command.process.returncode == 2
+    finally:
+        path.write_bytes(good)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_cleanly_with_its_adapter(recipe: Path, tmp_path: Path, number: signal.Signals) -> None:
+    run = tmp_path / "run"
+    command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
+    until(lambda: len(rows(run)) > 20, 240, "training")
+    command.process.send_signal(number)
+    output = command.finish(60)
+    assert command.process.returncode == 0, output
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["stopped_by"] == number.name and 20 < summary["steps"] < 100000
+    assert (run / "adapter" / "adapter_model.safetensors").stat().st_size > 0
+    assert command.alive() == []
+
+
+def test_kill_9_of_the_run_leaves_no_process(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
+    until(lambda: len(rows(run)) > 5, 240, "training")
+    assert command.pids("valkey-server") and command.pids("ray::"), "there is something to leave behind"
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.process.wait()
+    until(lambda: command.alive() == [], 30, "the end of all processes")
+
+
+def test_an_actor_that_is_killed_comes_back_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
+    until(lambda: len(rows(run)) > 5, 240, "training")
+    [actor] = command.pids("ray::ActorProcess")
+    os.kill(actor, signal.SIGKILL)
+    until(lambda: command.pids("ray::ActorProcess.run") not in ([], [actor]), 120, "a new actor process")
+    killed_at = len(rows(run))
+    fresh = lambda: sum(int(str(row["fresh"])) for row in rows(run)[killed_at + 200 :])  # noqa: E731
+    until(lambda: fresh() > 100, 120, "fresh trajectories from the new actor")
+    command.process.send_signal(signal.SIGTERM)
+    assert command.finish(60) and command.process.returncode == 0
+
+
+def test_ray_job_submit_runs_the_same_loop(recipe: Path, tmp_path: Path) -> None:
+    """A real head node, the working directory shipped, the driver inside the cluster."""
+    ray = str(Path(sys.executable).parent / "ray")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: tmp_path.name + str(os.getpid()),
+    }  # fmt: skip
+    port, dashboard = free_port(), free_port()
+    run = tmp_path / "run"
+
+    def call(*args: str, limit_s: float) -> str:
+        done = subprocess.run([ray, *args], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit_s)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    call("start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--disable-usage-stats", limit_s=120)  # fmt: skip
+    try:
+        output = call(
+            "job", "submit", f"--address=http://127.0.0.1:{dashboard}", "--working-dir", ".", "--",
+            sys.executable, "-m", "deploy.cli", "train", str(recipe), "learner.steps=40", "evaluation.samples=200", "--run", str(run),
+            limit_s=400,
+        )  # fmt: skip
+        assert "succeeded" in output
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["steps"] == 40 and summary["trajectories"] > 0
+    finally:
+        for process in marked(environment[MARK]):  # not `ray stop`: it would end every cluster of this machine
+            process.kill()
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
