@@ -1,0 +1,79 @@
+"""Recipes and overrides: what fits is resolved, what does not is told with value, rule and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from buffer.errors import ConfigError
+from deploy.config import RunConfig, find_recipe, load_recipe, parse_config
+
+RECIPES = sorted(find_recipe("demo").parent.glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_shipped_recipe_loads(path: Path) -> None:
+    assert isinstance(load_recipe(str(path)), RunConfig)
+
+
+def test_a_resolved_configuration_reads_back_as_itself() -> None:
+    config = load_recipe("demo")
+    assert parse_config(config.model_dump(mode="json", exclude_none=True), "again") == config
+
+
+def test_overrides_reach_their_field_in_toml_types() -> None:
+    config = load_recipe(
+        "demo", ["learner.steps=7", "learner.learning_rate=2e-4", "policy.stop=,", "task.options={largest=9}"]
+    )
+    assert (config.learner.steps, config.learner.learning_rate, config.policy.stop) == (7, 2e-4, ",")
+    assert config.task.options == {"largest": 9}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("learner.stepz=3", ["learner.stepz = 3", "not known", "steps"]),
+        ("lerner.steps=3", ["lerner", "not known", "learner"]),
+        ("learner.steps=many", ["learner.steps = 'many'", "integer"]),
+        ("learner.steps=0", ["learner.steps = 0", "greater than or equal to 1"]),
+        ("learner.learning_rate=nan", ["learner.learning_rate", "finite"]),
+        (
+            "learner.batch_size=30000",
+            ["learner.batch_size = 30000", "buffer.capacity = 20000", "Raise buffer.capacity"],
+        ),
+        ("buffer.min_size_to_sample=30000", ["min_size_to_sample = 30000", "wait forever"]),
+        ("policy.min_actions=4", ["policy.min_actions = 4", "policy.max_actions = 3"]),
+        ("learner.publish_every=1000", ["learner.publish_every = 1000", "base model"]),
+        ("learner.objective=ppo", ["learner.objective = 'ppo'", "subtb"]),
+        ("actors.behaviours=[]", ["actors.behaviours", "at least 1"]),
+        ("nonsense", ["'nonsense'", "section.field=value"]),
+        ("seed.x=1", ["'seed.x=1'", "not a section"]),
+    ],
+)
+def test_an_override_that_does_not_fit_says_value_and_rule(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_recipe("demo", [override])
+    assert all(word in str(raised.value) for word in words), str(raised.value)
+
+
+def test_all_problems_of_a_recipe_are_told_at_once(tmp_path: Path) -> None:
+    recipe = tmp_path / "bad.toml"
+    recipe.write_text('[learner]\nstepz = 1\nbatch_size = "64"\n')
+    with pytest.raises(ConfigError, match=r"(?s)stepz.*batch_size"):
+        load_recipe(str(recipe))
+
+
+def test_a_file_that_is_no_toml_is_named_with_the_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "bad.toml"
+    recipe.write_text("[learner\n")
+    with pytest.raises(ConfigError, match=r"bad\.toml.*line 1"):
+        load_recipe(str(recipe))
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="demo"):
+        load_recipe("no-such-recipe")
+
+
+def test_a_behaviour_called_on_policy_can_be_nothing_else() -> None:
+    with pytest.raises(ConfigError, match="on_policy must have temperature 1"):
+        load_recipe("demo", ['actors.behaviours=[{name="on_policy",weight=1.0,suppress_stop=true}]'])
