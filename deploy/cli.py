@@ -61,7 +61,7 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 12345,
 ) -> None:
     """Draw fresh samples of the base model and of the final adapter through vLLM, and judge both."""
-    from deploy.evaluation import draw, judge
+    from deploy.evaluation import draw, explanations, judge
     from deploy.live import before_after_table
     from deploy.train import write_plots
 
@@ -75,7 +75,7 @@ def evaluate(
     metrics = {"before": before.metrics, "after": after.metrics}
     folder.write_json("evaluation.json", {"metrics": metrics, "seed": seed, "adapter_sha256": version.digest})
     write_plots(folder, checked, before, after)
-    console.print(before_after_table(before.metrics, after.metrics, {}))
+    console.print(before_after_table(before.metrics, after.metrics, explanations(checked)))
     console.print(f"Written: {run}/evaluation.json and {run}/plots")
 
 

@@ -61,5 +61,10 @@ def histogram(checked: Checked, responses: Responses) -> Any:
     return None if count is None else count([r for drawn in responses.values() for r in drawn])
 
 
+def explanations(checked: Checked) -> dict[str, str]:
+    """What the task's figures mean, in words, where it says so."""
+    return dict(getattr(checked.task, "explanations", {}))
+
+
 def _draw(engine: Engine, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> Responses:
     return {prompt.id: sample(engine, prompt, n, use_base_model) for prompt in prompts}

@@ -26,13 +26,15 @@ class Address:
     redis_url: str
     buffer_name: str
     task_name: str
-    board: Any
+    board: str
+    """Name of the AdapterBoard within the job. Names, not handles: a handle among its arguments would stop Ray from starting a dead
+    process again once the handle's owner is gone."""
 
 
 class ActorProcess:
     """One vLLM engine that samples."""
 
-    def __init__(self, number: int, address: Address, reward_workers: Sequence[Any]) -> None:
+    def __init__(self, number: int, address: Address, reward_workers: Sequence[str]) -> None:
         from actors.engine import Engine
         from actors.rollout import RolloutActor
         from buffer.connect import connect
@@ -49,8 +51,13 @@ class ActorProcess:
             prompts=_task(address).prompts(),
             task=address.task_name,
             config=config.actors,
-            adapters=BoardClient(address.board).latest,
-            hand_on=_RewardClient(reward_workers, config.rewards.max_in_flight, config.actors.wait_limit_s, number),
+            adapters=BoardClient(ray.get_actor(address.board)).latest,
+            hand_on=_RewardClient(
+                [ray.get_actor(name) for name in reward_workers],
+                config.rewards.max_in_flight,
+                config.actors.wait_limit_s,
+                number,
+            ),
             heartbeats=Heartbeats(connect(address.redis_url), address.buffer_name),
             seed=seed,
         )
@@ -119,7 +126,9 @@ class LearnerProcess:
         client = connect(address.redis_url)
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name)
         policy = LoraPolicy(address.spec, _device(config.learner.device))
-        self._learner = Learner(policy, buffer, config.learner, BoardClient(address.board).publish, first_prompt)
+        self._learner = Learner(
+            policy, buffer, config.learner, BoardClient(ray.get_actor(address.board)).publish, first_prompt
+        )
         self._source = BatchSource(
             buffer,
             Heartbeats(client, address.buffer_name),

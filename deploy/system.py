@@ -33,12 +33,13 @@ class System:
     def __init__(self, config: RunConfig, address: Address, prompts: Sequence[Prompt]) -> None:
         """Start all processes; they load side by side. See `wait_until_ready`."""
         self._config = config
-        self.board = BoardClient(address.board)
-        self.rewards = [_remote(RewardProcess, config.rewards).remote(address) for _ in range(config.rewards.workers)]
+        self._board = ray.remote(AdapterBoard).options(num_cpus=0, name=address.board).remote()
+        self.board = BoardClient(self._board)
+        reward_names = [f"reward-{number}" for number in range(config.rewards.workers)]
+        self.rewards = [_remote(RewardProcess, config.rewards, name=name).remote(address) for name in reward_names]
+        actor_options = {"max_concurrency": 4, "max_restarts": config.actors.max_restarts}
         self.actors = [
-            _remote(ActorProcess, config.actors, max_concurrency=4, max_restarts=config.actors.max_restarts).remote(
-                number, address, self.rewards
-            )
+            _remote(ActorProcess, config.actors, **actor_options).remote(number, address, reward_names)
             for number in range(config.actors.count)
         ]
         self.learner = _remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, prompts[0])
@@ -152,7 +153,7 @@ class System:
 
     def kill(self) -> None:
         """End every process now."""
-        for process in (*self.actors, *self.rewards, self.learner):
+        for process in (*self.actors, *self.rewards, self.learner, self._board):
             ray.kill(process)
 
 
@@ -161,7 +162,7 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers run in the driver's own environment
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="warning")
+        ray.init(log_to_driver=False, logging_level="error")
     else:
         ray.init(
             address="local",
@@ -170,11 +171,6 @@ def start_ray() -> None:
             logging_level="warning",
             _node_ip_address="127.0.0.1",
         )
-
-
-def make_board() -> Any:
-    """A new AdapterBoard, as a Ray actor."""
-    return ray.remote(AdapterBoard).options(num_cpus=0).remote()
 
 
 def check_placement(config: RunConfig) -> None:

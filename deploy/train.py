@@ -16,12 +16,12 @@ from buffer.connect import connect
 from buffer.replay import ReplayBuffer
 from buffer.server import RedisServer
 from deploy.checks import Checked, check_store
-from deploy.evaluation import Judged, Responses, histogram, judge
+from deploy.evaluation import Judged, Responses, explanations, histogram, judge
 from deploy.live import LiveView, View, before_after_table, next_commands
 from deploy.plots import plot_histogram, plot_training
 from deploy.processes import Address
 from deploy.run_folder import RunFolder, check_disk
-from deploy.system import System, check_placement, make_board, start_ray
+from deploy.system import System, check_placement, start_ray
 
 NEEDED_DISK_BYTES = 500 * 2**20
 """For a run's folder and Ray's session: what the demo takes, several times over."""
@@ -48,14 +48,8 @@ class Training:
         """Train; returns the summary. Whatever ends it, no process is left and what was learned is in the folder."""
         with _store(self._checked, self._folder) as (redis_url, buffer), _ray(), self._signals():
             check_placement(self._config)
-            address = Address(
-                self._config,
-                self._checked.spec,
-                redis_url,
-                self._folder.path.name,
-                self._config.task.name,
-                make_board(),
-            )
+            task = self._config.task.name
+            address = Address(self._config, self._checked.spec, redis_url, self._folder.path.name, task, board="board")
             system = System(self._config, address, self._checked.prompts)
             try:
                 return self._train(system, buffer)
@@ -150,7 +144,7 @@ class Training:
                 f"\nStopped by {self._stop_signal} after {summary['steps']} steps; the adapter of that step is in {self._folder.path}/adapter."
             )
         if before and after:
-            self._console.print(before_after_table(before.metrics, after.metrics, {}))
+            self._console.print(before_after_table(before.metrics, after.metrics, explanations(self._checked)))
         self._console.print(next_commands(self._folder.path))
         return summary
 

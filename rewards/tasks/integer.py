@@ -22,6 +22,13 @@ class IntegerTask:
     """R = 1 on the canonical strings of 0..largest, a floor relative to the frozen model elsewhere."""
 
     needs_base_model = True
+    explanations: Mapping[str, str] = {
+        "valid": "share of samples that are an integer in range",
+        "kl_uniform": "nats, of the valid samples to uniform",
+        "kl_noise_floor": "nats, what a perfect sampler would show with as many valid samples",
+        "distinct": "different integers among them",
+        "samples": "drawn",
+    }
 
     def __init__(
         self, tokenizer: Tokenizer, largest: int = 100, log_epsilon: float = -5.0, prompt: str = PROMPT

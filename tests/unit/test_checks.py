@@ -69,7 +69,12 @@ def test_a_configuration_that_fits_resolves_its_tokens(make: Make) -> None:
         ("task", {"name": "no.such:Class"}, ConfigError, ["no.such:Class", "can't be imported"]),
         ("task", {"options": {"biggest": 3}}, ConfigError, ["biggest", "largest"]),
         ("task", {"options": {"largest": 0}}, ConfigError, ["largest = 0", "at least 1"]),
-        ("task", {"options": {"log_epsilon": -0.5, "largest": 9}}, ConfigError, ["log_epsilon", "more than 1%", "Lower the floor"]),
+        (
+            "task",
+            {"options": {"log_epsilon": -0.5, "largest": 9}},
+            ConfigError,
+            ["log_epsilon", "more than 1%", "Lower the floor"],
+        ),
         ("actors", {"max_model_len": 600}, ConfigError, ["actors.max_model_len = 600", "512 positions"]),
         ("learner", {"device": "cuda"}, ConfigError, ["learner.device", "no GPU is reserved", "learner.gpus"]),
     ],
@@ -127,12 +132,20 @@ def test_a_full_disk_is_told_with_what_is_free_and_what_is_needed(tmp_path: Path
 
 def test_bad_input_ends_the_command_before_ray_torch_or_vllm_are_loaded(model: Path) -> None:
     """In a process of its own: exit code 2, the message alone, and none of the heavy packages imported."""
+    arguments = [
+        "tributary",
+        "validate",
+        "demo",
+        "policy.stop=two tokens",
+        f"model.name={model}",
+        'model.lora_targets=["q_proj"]',
+    ]
     program = (
-        "import sys; sys.argv = ['tributary', 'validate', 'demo', 'policy.stop=two tokens', 'model.name=%s', \"model.lora_targets=['q_proj']\"]\n"
+        f"import sys; sys.argv = {arguments!r}\n"
         "from deploy.cli import main\n"
         "try: main()\n"
         "finally: print('HEAVY', sorted({'ray', 'torch', 'vllm', 'transformers'} & set(sys.modules)))\n"
-    ) % model
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("ConfigError: policy.stop = 'two tokens'") and "Traceback" not in done.stderr
