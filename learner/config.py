@@ -16,6 +16,8 @@ class LearnerConfig(BaseModel):
     """Trajectories a step."""
     fresh_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of a batch taken in order of arrival; the rest is replayed by priority."""
+    priority: Literal["residual", "reward"] = "residual"
+    """What draws replayed rows: learner/priority.py."""
     objective: Literal["subtb", "group_subtb"] = "subtb"
     """A file of learner/objectives."""
     subtb_lambda: float = Field(default=1.0, gt=0.0, le=10.0)

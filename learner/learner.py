@@ -24,6 +24,7 @@ from learner.diagnostics import var_u
 from learner.objectives import OBJECTIVES
 from learner.objectives.balance import Loss, log_z_estimates
 from learner.policy import LoraPolicy
+from learner.priority import Priorities
 from learner.schedule import learning_rate, reward_temperature
 from learner.source import BatchSource
 
@@ -43,6 +44,7 @@ class Learner:
         self._config = config
         self._publish = publish
         self._objective = OBJECTIVES[config.objective]
+        self._priorities = Priorities(config.priority)
         self._parameters = policy.trainable_parameters()
         self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.weight_decay)
         self._stopping = threading.Event()
@@ -94,7 +96,8 @@ class Learner:
             for parameters in self._optimiser.param_groups:
                 parameters["lr"] = rate
             self._optimiser.step()
-            self._buffer.reprioritize([row.id for row in rows], loss.residual.cpu().tolist())
+            log_rewards = [float(row.trajectory.log_reward.sum(0)[-1]) for row in rows]
+            self._buffer.reprioritize([row.id for row in rows], self._priorities.of(loss, log_rewards))
         else:
             self.skipped_steps += 1
         self.step_number += 1

@@ -1,8 +1,13 @@
-"""Learning rate and reward temperature over the steps."""
+"""Learning rate, reward temperature and priorities over the steps."""
+
+import math
 
 import pytest
+import torch
 
 from learner.config import LearnerConfig
+from learner.objectives.balance import Loss
+from learner.priority import Priorities
 from learner.schedule import learning_rate, reward_temperature
 
 
@@ -21,3 +26,11 @@ def test_without_warm_up_or_decay_the_rate_is_constant() -> None:
 def test_the_reward_temperature_moves_in_a_line_and_stays() -> None:
     config = LearnerConfig(reward_temperature_start=2.0, reward_temperature_end=1.0, reward_temperature_steps=10)
     assert [reward_temperature(step, config) for step in (0, 5, 10, 50)] == [2.0, 1.5, 1.0, 1.0]
+
+
+def test_priority_by_reward_is_relative_to_the_largest_seen_and_by_residual_is_the_residual() -> None:
+    loss = Loss(torch.tensor(0.0), torch.tensor(1.0), torch.tensor([3.0, 0.5]))
+    assert Priorities("residual").of(loss, [-1.0, -9.0]) == [3.0, 0.5]
+    by_reward = Priorities("reward")
+    assert by_reward.of(loss, [-60.0, -61.0]) == pytest.approx([1.0, math.exp(-1)])
+    assert by_reward.of(loss, [-62.0, -60.0]) == pytest.approx([math.exp(-2), 1.0])
