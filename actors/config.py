@@ -59,7 +59,7 @@ class ActorConfig(BaseModel):
     """Longest wait for an adapter or for reward workers, s."""
     max_model_len: int = Field(default=512, ge=16)
     """Prompt and response tokens an engine makes room for."""
-    kv_cache_gib: float = Field(default=1.0, gt=0.0)
+    kv_cache_gib: int = Field(default=1, ge=1)
     """Memory for keys and values on CPU, GiB."""
     gpu_memory_fraction: float = Field(default=0.5, gt=0.0, le=0.95)
     """Of a GPU's memory, for weights and cache of one engine."""

@@ -214,7 +214,7 @@ def _start(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool) -> An
         extra["gpu_memory_utilization"] = config.gpu_memory_fraction
     else:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_cache_gib)))
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
         os.environ["TORCHDYNAMO_DISABLE"] = (
             "1"  # the first request would compile for 10 s and more, for nothing on CPUs
         )

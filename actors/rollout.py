@@ -1,7 +1,7 @@
 """The rollout actor: sample from the newest policy at hand, hand trajectories on, never stop.
 
 consumes   prompts, adapter versions (AdapterSource)
-produces   unscored trajectories -> hand_on
+produces   unscored trajectories -> RewardGate
 waits for  the first adapter; room with the reward workers
 unblocked by  Learner publishing; RewardWorker.score returning
 """
@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,8 +24,17 @@ from buffer.waiting import NamedWait
 
 AdapterSource = Callable[[int], tuple[int, tuple[AdapterVersion, AdapterFiles] | None]]
 """known version (-1: none) -> (newest number, its version and files if it is newer than the known one)."""
-HandOn = Callable[[list[Trajectory]], None]
-"""Takes unscored trajectories; returns when there is room for more."""
+
+
+class RewardGate(Protocol):
+    """The way to the reward workers."""
+
+    def send(self, trajectories: list[Trajectory]) -> None:
+        """Hand unscored trajectories on, without waiting for their scores."""
+
+    def room(self, timeout_s: float) -> int:
+        """How many times `send` may be called now, after waiting up to `timeout_s` for one. Raises what a worker raised."""
+
 
 POLL_S = 0.1
 REFRESH_S = 0.2
@@ -44,7 +53,7 @@ class RolloutActor:
         task: str,
         config: ActorConfig,
         adapters: AdapterSource,
-        hand_on: HandOn,
+        rewards: RewardGate,
         heartbeats: Heartbeats,
         seed: int,
     ) -> None:
@@ -54,7 +63,7 @@ class RolloutActor:
         self._task = task
         self._config = config
         self._adapters = adapters
-        self._hand_on = hand_on
+        self._rewards = rewards
         self._heartbeats = heartbeats
         self._mix = BehaviourMix(config.behaviours, seed)
         self._stopping = threading.Event()
@@ -77,7 +86,8 @@ class RolloutActor:
             self._top_up()
             finished += [self._trajectory(sampled) for sampled in self._engine.step()]
             if len(finished) >= self._config.push_size:
-                self._hand_on(finished)
+                self._wait_for_room()
+                self._rewards.send(finished)
                 self._count(finished)
                 finished = []
 
@@ -144,6 +154,20 @@ class RolloutActor:
             self._wait.check()
             if self._engine.version is None:
                 self._stopping.wait(POLL_S)
+        self._wait = None
+
+    def _wait_for_room(self) -> None:
+        """Backpressure: go on sampling only when reward workers keep up."""
+        if self._rewards.room(0.0) > 0:
+            return
+        self._wait = NamedWait(
+            f"actor {self._name} waits for reward workers",
+            self._config.wait_limit_s,
+            lambda: "as many batches under way as allowed",
+        )
+        while not self._stopping.is_set() and self._rewards.room(POLL_S) <= 0:
+            self._beat()
+            self._wait.check()
         self._wait = None
 
     def _beat(self) -> None:

@@ -23,7 +23,7 @@ class BufferConfig(BaseModel):
     """Arrivals that wait to be drawn as fresh. When actors outpace the learner the oldest of them are only replayed: a
     longer queue would be staler, not better."""
     min_size_to_sample: int = Field(default=64, ge=1)
-    """The learner waits until this many are stored: fewer make batches of repeats."""
+    """The learner waits until this many have arrived, repeats included: fewer make batches of repeats."""
     priority_exponent: float = Field(default=1.0, ge=0.0)
     """Draw weight = priority ** exponent. 0: uniform; 1: proportional to the residual."""
     max_samples_per_insert: float = Field(default=0.0, ge=0.0)

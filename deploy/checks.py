@@ -173,15 +173,9 @@ def _check_floor(task: Task, config: TaskConfig) -> None:
 
 
 def _check_devices(config: RunConfig) -> None:
-    wants_gpu = [
-        f"{section}.{field}"
-        for section, field, wanted in (
-            ("learner", "device", config.learner.device.startswith("cuda")),
-            ("rewards", "device", config.rewards.device.startswith("cuda")),
-        )
-        if wanted
-    ]
-    if wants_gpu and not config.learner.gpus + config.rewards.gpus:
-        raise ConfigError(
-            f"{' and '.join(wants_gpu)} is cuda but no GPU is reserved: set learner.gpus or rewards.gpus to a share such as 0.2, or the device to cpu."
-        )
+    for section, part in (("learner", config.learner), ("rewards", config.rewards)):
+        if part.device.startswith("cuda") and not part.gpus:
+            raise ConfigError(
+                f"{section}.device = {part.device!r} but {section}.gpus = 0, so Ray would hide all GPUs from it. "
+                f"Set {section}.gpus to a share such as 0.2, or {section}.device to cpu."
+            )

@@ -46,12 +46,12 @@ def train(
 def validate(recipe: Recipe, overrides: Overrides = None) -> None:
     """Resolve and check everything that `train` would, start nothing, print the resolved configuration."""
     from deploy.checks import check, check_store
-    from deploy.config import load_recipe
+    from deploy.config import load_recipe, shown_config
 
     config = load_recipe(recipe, overrides or [])
     check(config)
     check_store(config.buffer)
-    sys.stdout.write(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+    sys.stdout.write(tomli_w.dumps(shown_config(config)))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actors.config import ActorConfig
 from buffer.config import BufferConfig
+from buffer.connect import redact
 from buffer.errors import ConfigError
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig, TaskConfig
@@ -57,6 +58,8 @@ class EvaluationConfig(BaseModel):
     """Per prompt, on-policy, through vLLM."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of the engine while evaluating, when nobody else works; 0: all cores."""
+    limit_s: float = Field(default=7200.0, gt=0.0)
+    """Longest that drawing the samples may take, s."""
 
 
 class RunConfig(BaseModel):
@@ -100,6 +103,14 @@ def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
     return config
 
 
+def shown_config(config: RunConfig) -> dict[str, Any]:
+    """The resolved recipe for people and files: without the password that a Redis URL may hold."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    if config.buffer.url:
+        values["buffer"]["url"] = redact(config.buffer.url)
+    return values
+
+
 def find_recipe(recipe: str) -> Path:
     """A path as it is, else deploy/recipes/NAME.toml."""
     if Path(recipe).is_file():
@@ -137,7 +148,7 @@ def _cross_check(config: RunConfig) -> None:
         problems.append(
             f"policy.max_actions = {config.policy.max_actions} leaves no room for a prompt in actors.max_model_len = {config.actors.max_model_len}: raise the latter."
         )
-    if config.actors.max_staleness < 1 or config.learner.publish_every > config.learner.steps:
+    if config.learner.publish_every > config.learner.steps:
         problems.append(
             f"learner.publish_every = {config.learner.publish_every} is above learner.steps = {config.learner.steps}: actors would only ever see the base model."
         )

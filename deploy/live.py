@@ -1,6 +1,8 @@
 """What a person sees while it trains: a panel on a terminal, single lines anywhere else."""
 
 import math
+import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,11 +112,18 @@ def before_after_table(
 
 
 def next_commands(run: Path) -> str:
-    """What to type next, as plain text."""
+    """What to type next, as plain text: with the command in the form that works where it is read."""
+    tributary = "tributary" if shutil.which("tributary") else f"{_shown_path(Path(sys.executable).parent)}/tributary"
+    run = _shown_path(run)
     return (
         "Next:\n"
-        f"  tributary sample --run {run} -n 20\n"
-        f"  tributary evaluate --run {run}\n"
-        f"  tributary train demo learner.steps=200 --run {run}-200\n"
+        f"  {tributary} sample --run {run} -n 20\n"
+        f"  {tributary} evaluate --run {run}\n"
+        f"  {tributary} train {run}/config.toml learner.steps=200 --run {run}-200\n"
         f"{run}/adapter is a PEFT adapter: vLLM, PEFT and transformers load it on top of the base model."
     )
+
+
+def _shown_path(path: Path) -> Path:
+    """Relative where it lies below the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

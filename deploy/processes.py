@@ -52,11 +52,8 @@ class ActorProcess:
             task=address.task_name,
             config=config.actors,
             adapters=BoardClient(ray.get_actor(address.board)).latest,
-            hand_on=_RewardClient(
-                [ray.get_actor(name) for name in reward_workers],
-                config.rewards.max_in_flight,
-                config.actors.wait_limit_s,
-                number,
+            rewards=_RewardClient(
+                [ray.get_actor(name) for name in reward_workers], config.rewards.max_in_flight, number
             ),
             heartbeats=Heartbeats(connect(address.redis_url), address.buffer_name),
             seed=seed,
@@ -160,35 +157,26 @@ class LearnerProcess:
 
 
 class _RewardClient:
-    """An actor's way to the reward workers: in turns, a bounded number of calls under way."""
+    """An actor's way to the reward workers (actors.rollout.RewardGate): in turns, a bounded number of calls under way."""
 
-    def __init__(self, workers: Sequence[Any], max_in_flight: int, wait_limit_s: float, first: int) -> None:
+    def __init__(self, workers: Sequence[Any], max_in_flight: int, first: int) -> None:
         self._workers = workers
         self._max_in_flight = max_in_flight
-        self._wait_limit_s = wait_limit_s
         self._turn = first
         self._in_flight: list[Any] = []
 
-    def __call__(self, trajectories: list[Trajectory]) -> None:
-        """Returns when there is room for the next call. Raises what a worker raised."""
-        from buffer.waiting import NamedWait
-
+    def send(self, trajectories: list[Trajectory]) -> None:
+        """Start a call; does not wait for it."""
         self._in_flight.append(self._workers[self._turn % len(self._workers)].score.remote(trajectories))
         self._turn += 1
-        wait = NamedWait(
-            "actor waits for reward workers",
-            self._wait_limit_s,
-            lambda: f"{len(self._in_flight)} of {self._max_in_flight} calls under way",
-        )
-        while True:
+
+    def room(self, timeout_s: float) -> int:
+        """Calls that may still be started, waiting up to `timeout_s` for one. Raises what a worker raised."""
+        if self._in_flight:
             full = len(self._in_flight) >= self._max_in_flight
-            done, self._in_flight = ray.wait(
-                self._in_flight, num_returns=len(self._in_flight), timeout=0.5 if full else 0
-            )
+            done, self._in_flight = ray.wait(self._in_flight, num_returns=1, timeout=timeout_s if full else 0)
             ray.get(done)
-            if len(self._in_flight) < self._max_in_flight:
-                return
-            wait.check()
+        return self._max_in_flight - len(self._in_flight)
 
 
 def _task(address: Address) -> Any:

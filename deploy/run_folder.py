@@ -2,7 +2,7 @@
 
 config.toml      the resolved recipe            metrics.jsonl   one row of figures a learner step
 adapter/         the newest adapter, PEFT form  summary.json    the result, before and after
-plots/ logs/     pictures, what processes said  buffer/         data of the run's own Redis server
+plots/           pictures                       buffer/         data of the run's own Redis server
 """
 
 import json
@@ -52,7 +52,6 @@ class RunFolder:
             raise ConfigError(f"{path} is a file or a link and a run needs a folder. Give another with --run.")
         run = cls(path)
         run.plots.mkdir(parents=True)
-        run.logs.mkdir()
         run._metrics.touch()
         return run
 
@@ -71,11 +70,6 @@ class RunFolder:
     def plots(self) -> Path:
         """Folder of PNG files."""
         return self.path / "plots"
-
-    @property
-    def logs(self) -> Path:
-        """Folder of what the processes said."""
-        return self.path / "logs"
 
     @property
     def buffer(self) -> Path:
@@ -165,7 +159,7 @@ class RunFolder:
             ) from error
 
 
-_CREATED = {"metrics.jsonl", "plots", "logs", "buffer"}
+_CREATED = {"metrics.jsonl", "plots", "buffer"}
 """What a run that died before `write_config` leaves behind."""
 
 

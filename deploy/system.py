@@ -10,13 +10,14 @@ RewardWorker   trajectories         scored trajectories    nothing              
 Learner        batches              adapters, priorities   data                     RewardWorker
 """
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 
-from buffer.errors import ConfigError, TributaryError
+from buffer.errors import ConfigError, TributaryError, WaitTimeout
 from buffer.types import AdapterFiles, AdapterVersion, IntArray, Prompt
 from buffer.waiting import NamedWait
 from deploy.board import AdapterBoard, BoardClient
@@ -25,6 +26,8 @@ from deploy.processes import ActorProcess, Address, LearnerProcess, RewardProces
 
 START_LIMIT_S = 600.0
 STOP_LIMIT_S = 30.0
+ANSWER_LIMIT_S = 120.0
+_LOGS = "What its process said last is in the logs folder of the Ray session (by default /tmp/ray/session_latest/logs)."
 
 
 class System:
@@ -36,7 +39,10 @@ class System:
         self._board = ray.remote(AdapterBoard).options(num_cpus=0, name=address.board).remote()
         self.board = BoardClient(self._board)
         reward_names = [f"reward-{number}" for number in range(config.rewards.workers)]
-        self.rewards = [_remote(RewardProcess, config.rewards, name=name).remote(address) for name in reward_names]
+        retries = {"max_restarts": config.rewards.max_restarts, "max_task_retries": config.rewards.max_restarts}
+        self.rewards = [
+            _remote(RewardProcess, config.rewards, name=name, **retries).remote(address) for name in reward_names
+        ]
         actor_options = {"max_concurrency": 4, "max_restarts": config.actors.max_restarts}
         self.actors = [
             _remote(ActorProcess, config.actors, **actor_options).remote(number, address, reward_names)
@@ -63,7 +69,8 @@ class System:
         )
         while pending:
             done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
-            ray.get(done)
+            for call in done:
+                _get(call, names[call])
             on_wait(wait.sentence() if pending else "")
             wait.check()
 
@@ -104,24 +111,25 @@ class System:
         done, _ = ray.wait([self._learner_run, *self._actor_runs], timeout=timeout_s)
         for run in done:
             if run == self._learner_run:
-                ray.get(run)
+                _get(run, "learner")
                 return True
             number = self._actor_runs.pop(run)
             try:
                 ray.get(run)
+            except ray.exceptions.RayTaskError:
+                raise  # the loop itself ended with an error: of its own, or one that a reward worker passed on
             except ray.exceptions.ActorUnavailableError:
                 pass
             except ray.exceptions.ActorDiedError as error:
                 raise TributaryError(
-                    f"actor-{number} died more than actors.max_restarts = {self._config.actors.max_restarts} times: {error}. "
-                    "Its log is under the Ray session's logs folder."
+                    f"actor-{number} died more than actors.max_restarts = {self._config.actors.max_restarts} times. {_LOGS}"
                 ) from error
             self._actor_runs[self.actors[number].run.remote()] = number
         return False
 
     def report(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
         """(new rows of the learner, statuses of the actors that answer within 2 s, all named waits)."""
-        rows, learner_wait = ray.get(self.learner.report.remote())
+        rows, learner_wait = _get(self.learner.report.remote(), "learner")
         calls = [actor.status.remote() for actor in self.actors]
         answered, _ = ray.wait(calls, num_returns=len(calls), timeout=2.0)
         statuses = [status for call in answered if (status := _or_none(call))]
@@ -161,16 +169,20 @@ def start_ray() -> None:
     """Join the cluster that RAY_ADDRESS names (as under `ray job submit`), else start Ray on this machine for this run only."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers run in the driver's own environment
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="error")
-    else:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="warning",
-            _node_ip_address="127.0.0.1",
+    logging.getLogger("ray").setLevel(logging.ERROR)  # Ray says at every start that its token authentication is on
+    address = os.environ.get("RAY_ADDRESS")
+    local = {} if address else {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    try:
+        ray.init(log_to_driver=False, logging_level="error", **local)
+    except Exception as error:  # Ray has no class of its own for what can go wrong here
+        where = (
+            f"the cluster at RAY_ADDRESS = {address} can't be joined"
+            if address
+            else "Ray did not start on this machine"
         )
+        raise TributaryError(
+            f"{where}: {error}. On a loaded machine try again; else see the newest folder under /tmp/ray, and `tributary doctor`."
+        ) from error
 
 
 def check_placement(config: RunConfig) -> None:
@@ -191,6 +203,20 @@ def check_placement(config: RunConfig) -> None:
 
 def _remote(process: type, config: Any, **options: Any) -> Any:
     return ray.remote(process).options(num_cpus=config.cpus, num_gpus=config.gpus, **options)
+
+
+def _get(call: Any, role: str) -> Any:
+    """The result of a call; a process that died, or is silent for ANSWER_LIMIT_S, is named."""
+    try:
+        return ray.get(call, timeout=ANSWER_LIMIT_S)
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.GetTimeoutError as error:
+        raise WaitTimeout(f"the {role} did not answer for {ANSWER_LIMIT_S:.0f} s. {_LOGS}") from error
+    except ray.exceptions.RayActorError as error:
+        raise TributaryError(
+            f"the process of the {role} died; where memory is short, the system kills the largest (see `dmesg`). {_LOGS}"
+        ) from error
 
 
 def _or_none(call: Any) -> Any:

@@ -1,6 +1,8 @@
 """One run from start to end: check, start, judge the base model, train, judge the result, write it all down."""
 
+import hashlib
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ from rich.console import Console
 from buffer.connect import connect
 from buffer.replay import ReplayBuffer
 from buffer.server import RedisServer
+from buffer.waiting import NamedWait
 from deploy.checks import Checked, check_store
+from deploy.config import shown_config
 from deploy.evaluation import Judged, Responses, explanations, histogram, judge
 from deploy.live import LiveView, View, before_after_table, next_commands
 from deploy.plots import plot_histogram, plot_training
@@ -49,7 +53,9 @@ class Training:
         with _store(self._checked, self._folder) as (redis_url, buffer), _ray(), self._signals():
             check_placement(self._config)
             task = self._config.task.name
-            address = Address(self._config, self._checked.spec, redis_url, self._folder.path.name, task, board="board")
+            address = Address(
+                self._config, self._checked.spec, redis_url, buffer_name(self._folder.path), task, board="board"
+            )
             system = System(self._config, address, self._checked.prompts)
             try:
                 return self._train(system, buffer)
@@ -79,10 +85,14 @@ class Training:
     def _judge(self, system: System, use_base_model: bool, show: Callable[[], None]) -> Judged | None:
         """Draw and judge; None where a signal came first."""
         result = system.sample(self._checked.prompts, self._config.evaluation.samples, use_base_model)
+        wait = NamedWait(
+            "the run waits for samples", self._config.evaluation.limit_s, lambda: "the actors' engines draw them"
+        )
         responses: Responses | None = None
         while responses is None and not self._stop_signal:
             show()
             responses = result()
+            wait.check()
         return None if responses is None else judge(self._checked, responses)
 
     def _loop(self, system: System, show: Callable[[list[str]], None]) -> None:
@@ -175,8 +185,14 @@ def train(checked: Checked, run: Path, replace_run: bool, console: Console) -> d
     check_store(checked.config.buffer)
     check_disk(run, NEEDED_DISK_BYTES)
     folder = RunFolder.create(run, replace=replace_run)
-    folder.write_config(checked.config.model_dump(mode="json", exclude_none=True))
+    folder.write_config(shown_config(checked.config))
     return Training(checked, folder, console).run()
+
+
+def buffer_name(folder: Path) -> str:
+    """A name for the run's buffer that no other folder or machine gives: several runs may share a Redis."""
+    place = f"{socket.gethostname()}:{folder.absolute()}"
+    return f"run-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
 
 
 def write_plots(folder: RunFolder, checked: Checked, before: Judged | None, after: Judged | None) -> None:
@@ -212,7 +228,7 @@ def _store(checked: Checked, folder: RunFolder) -> Iterator[tuple[str, ReplayBuf
     server = None if config.url else RedisServer.start(folder.buffer, config.port)
     try:
         url = server.url if server else str(config.url)
-        buffer = ReplayBuffer(connect(url), config, folder.path.name)
+        buffer = ReplayBuffer(connect(url), config, buffer_name(folder.path))
         buffer.clear()
         yield url, buffer
     finally:

@@ -130,7 +130,9 @@ class Learner:
                 labels.setdefault(name, []).append(value)
         return {
             "var_u": var_u(u[on_policy], batch.counts[on_policy], batch.group[on_policy]),
-            "log_z": float(u[batch.counts[:, 0], 0].mean()),
+            "log_z": float(
+                u[torch.arange(len(u)), batch.counts.int().argmax(1)].mean()
+            ),  # of the first prefix that counts
             "log_reward": float(np.mean([rows[i].trajectory.log_reward.sum(0)[-1] for i in on_policy]))
             if on_policy
             else float("nan"),

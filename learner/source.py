@@ -2,7 +2,7 @@
 
 consumes   ReplayBuffer.draw
 produces   rows, one batch ahead, from a thread of its own
-waits for  `min_size_to_sample` trajectories in the buffer, and new ones where samples per insert are limited
+waits for  `min_size_to_sample` trajectories to arrive in the buffer, and new ones where samples per insert are limited
 unblocked by  RewardWorker.score -> ReplayBuffer.add
 """
 
@@ -96,13 +96,14 @@ class BatchSource:
 
     def _enough(self) -> bool:
         stats = self._buffer.stats()
-        if stats.size < self._min_size:
-            return False
+        arrivals = stats.inserted + stats.duplicates  # a duplicate was sampled and scored like any other
         limit = self._max_samples_per_insert
-        # duplicates were sampled and scored like any other: they count as inserts here
-        return not limit or stats.drawn <= limit * (stats.inserted + stats.duplicates)
+        return arrivals >= self._min_size and (not limit or stats.drawn <= limit * arrivals)
 
     def _describe(self) -> str:
         stats, alive = self._buffer.stats(), len(self._heartbeats.alive("actor"))
         age = "no push yet" if stats.last_insert_age_s is None else f"last push {stats.last_insert_age_s:.0f} s ago"
-        return f"{stats.size} of {self._min_size} trajectories, {alive} actors alive, {age}"
+        arrivals = stats.inserted + stats.duplicates
+        limit = self._max_samples_per_insert
+        paced = f", {stats.drawn} drawn (at most {limit:g} an arrival)" if limit else ""
+        return f"{arrivals} of {self._min_size} trajectories{paced}, {alive} actors alive, {age}"

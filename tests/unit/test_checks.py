@@ -76,7 +76,12 @@ def test_a_configuration_that_fits_resolves_its_tokens(make: Make) -> None:
             ["log_epsilon", "more than 1%", "Lower the floor"],
         ),
         ("actors", {"max_model_len": 600}, ConfigError, ["actors.max_model_len = 600", "512 positions"]),
-        ("learner", {"device": "cuda"}, ConfigError, ["learner.device", "no GPU is reserved", "learner.gpus"]),
+        (
+            "learner",
+            {"device": "cuda"},
+            ConfigError,
+            ["learner.device = 'cuda'", "learner.gpus = 0", "share such as 0.2"],
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_with_value_and_remedy(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from buffer.errors import ConfigError
-from deploy.config import RunConfig, find_recipe, load_recipe, parse_config
+from deploy.config import RunConfig, find_recipe, load_recipe, parse_config, shown_config
 
 RECIPES = sorted(find_recipe("demo").parent.glob("*.toml"))
 
@@ -77,3 +77,8 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
 def test_a_behaviour_called_on_policy_can_be_nothing_else() -> None:
     with pytest.raises(ConfigError, match="on_policy must have temperature 1"):
         load_recipe("demo", ['actors.behaviours=[{name="on_policy",weight=1.0,suppress_stop=true}]'])
+
+
+def test_a_password_in_the_redis_url_is_not_shown() -> None:
+    config = load_recipe("demo", ["buffer.url=redis://:s3cret@127.0.0.1:6379/0"])
+    assert "s3cret" not in str(shown_config(config)) and "127.0.0.1:6379" in str(shown_config(config))

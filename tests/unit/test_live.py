@@ -143,4 +143,4 @@ def test_the_next_commands_name_the_run() -> None:
     commands = next_commands(Path("runs/a"))
     assert "tributary sample --run runs/a -n 20" in commands
     assert "tributary evaluate --run runs/a" in commands
-    assert "tributary train demo learner.steps=" in commands and "runs/a/adapter" in commands
+    assert "tributary train runs/a/config.toml learner.steps=" in commands and "runs/a/adapter" in commands

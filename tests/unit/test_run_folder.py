@@ -50,7 +50,7 @@ def test_replace_follows_no_link(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_can_become_a_run(tmp_path: Path) -> None:
-    assert RunFolder.create(tmp_path).logs.is_dir()
+    assert RunFolder.create(tmp_path).plots.is_dir()
 
 
 def test_opening_what_is_no_run_names_the_missing_file(tmp_path: Path) -> None:
