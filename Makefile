@@ -16,7 +16,7 @@ help:
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml deploy/install/constraints.txt deploy/install/overrides.txt deploy/install/setup.sh
+$(INSTALLED): pyproject.toml deploy/install/constraints-$(EXTRA).txt deploy/install/overrides.txt deploy/install/setup.sh
 	@sh deploy/install/setup.sh $(VENV) $(EXTRA)
 	@touch $@
 

@@ -36,6 +36,9 @@ def train(
     """Train: actors, reward workers, buffer and learner, until the recipe's steps are done. Ctrl-C ends it cleanly."""
     from deploy.checks import check
     from deploy.config import load_recipe
+    from deploy.environment import prepare_for_ray
+
+    prepare_for_ray()
     from deploy.train import train as run_training
 
     checked = check(load_recipe(recipe, overrides or []))

@@ -167,11 +167,9 @@ class System:
 
 def start_ray() -> None:
     """Join the cluster that RAY_ADDRESS names (as under `ray job submit`), else start Ray on this machine for this run only."""
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers run in the driver's own environment
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)  # Ray says at every start that its token authentication is on
     address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    local = {} if address else {"address": "local", "include_dashboard": False}
     try:
         ray.init(log_to_driver=False, logging_level="error", **local)
     except Exception as error:  # Ray has no class of its own for what can go wrong here

@@ -52,7 +52,7 @@ class Learner:
         self.step_number = 0
         self.version = -1
         self.skipped_steps = 0
-        self._publish_adapter(_empty_string(prompt))
+        self._publish_adapter(empty_string(prompt))
 
     def run(self, source: BatchSource) -> None:
         """Learn until `steps` are done or `stop` is called; the last step's adapter is published before it returns."""
@@ -150,7 +150,7 @@ class Learner:
         self._publish(adapter_version(self._policy, files, self.version, self.step_number, example, tolerance), files)
 
 
-def _empty_string(prompt: Prompt) -> Trajectory:
+def empty_string(prompt: Prompt) -> Trajectory:
     """The trajectory that stops at once: all that can be scored before anything was sampled."""
     return Trajectory(
         prompt_id=prompt.id,

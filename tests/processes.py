@@ -28,6 +28,7 @@ class Command:
 
     def __init__(self, *args: str, folder: Path = ROOT, **environment: str) -> None:
         self.mark = uuid4().hex
+        self._known: set[psutil.Process] = set()
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", *args],
@@ -40,22 +41,47 @@ class Command:
         output, _ = self.process.communicate(timeout=limit_s)
         return output
 
+    def family(self) -> list[psutil.Process]:
+        """The command and all its living descendants. Servers that rewrite their title lose their environment, so the tree is what
+        tells them; `alive` still finds them when the tree is gone."""
+        try:
+            root = psutil.Process(self.process.pid)
+            self._known |= {root, *root.children(recursive=True)}
+        except psutil.NoSuchProcess:
+            pass
+        return [p for p in self._known if _lives(p)]
+
     def alive(self) -> list[str]:
-        """Command lines of all living processes that carry the mark, the command itself included."""
-        return [" ".join(p.info["cmdline"] or [])[:150] for p in marked(self.mark)]
+        """Command lines of what lives of the family, and of all else that carries the mark."""
+        return [title for p in {*self.family(), *marked(self.mark)} if (title := _title(p))]
 
     def pids(self, name: str) -> list[int]:
-        """Living processes with the mark whose name or command line holds `name`."""
-        return [p.pid for p in marked(self.mark) if name in " ".join([p.info["name"], *(p.info["cmdline"] or [])])]
+        """Members of the family whose command line holds `name`."""
+        return [p.pid for p in self.family() if name in _title(p)]
 
 
 def marked(mark: str) -> list[psutil.Process]:
     """All living processes with this mark in their environment."""
     found = []
-    for process in psutil.process_iter(["name", "cmdline", "status"]):
+    for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == mark and process.info["status"] != psutil.STATUS_ZOMBIE:
+            if process.environ().get(MARK) == mark and _lives(process):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def _title(process: psutil.Process) -> str:
+    """Command line of a living process; nothing for one that is gone."""
+    try:
+        return (" ".join(process.cmdline()) or process.name()) if _lives(process) else ""
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

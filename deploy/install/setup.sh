@@ -40,4 +40,4 @@ fi
 echo "Installing tributary[$extra,dev] into $venv ..."
 # shellcheck disable=SC2086
 "$uv" pip install --quiet --python "$venv/bin/python" $backend \
-  --constraint "$here/constraints.txt" --override "$here/overrides.txt" --editable ".[$extra,dev]"
+  --constraint "$here/constraints-$extra.txt" --override "$here/overrides.txt" --editable ".[$extra,dev]"
