@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class BehaviourConfig(BaseModel):
-    """One way to draw trajectories: `[[actors.behaviours]]`. It changes which strings are drawn, never how they are scored."""
+    """One way to draw trajectories: `[[actors.behaviours]]`. It changes which strings are drawn, not how they score."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -24,13 +24,15 @@ class BehaviourConfig(BaseModel):
     def _consistent(self) -> Self:
         if self.temperature_low > self.temperature_high:
             raise ValueError(
-                f"temperature_low = {self.temperature_low} is above temperature_high = {self.temperature_high}: swap them"
+                f"temperature_low = {self.temperature_low} is above "
+                f"temperature_high = {self.temperature_high}: swap them"
             )
         if self.name == "on_policy" and (
             self.suppress_stop or self.temperature_low != 1.0 or self.temperature_high != 1.0
         ):
             raise ValueError(
-                "behaviour on_policy must have temperature 1 and may not suppress the stop: give the other one another name"
+                "behaviour on_policy must have temperature 1 and may not suppress the stop: "
+                "give the other one another name"
             )
         return self
 

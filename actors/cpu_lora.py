@@ -1,8 +1,9 @@
 """vLLM 0.32 on CPUs: LoRA by one matrix product for each adapter in the batch.
 
-vLLM's CPU path gathers a copy of A and B for *every token* and multiplies them one by one; with rank 16 on SmolLM2-135M this costs
-two thirds of the speed (docs/log.md). Here the rows of each adapter are multiplied at once, as for any linear layer.
-Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights; here such rows are left alone.
+vLLM's CPU path gathers a copy of A and B for *every token* and multiplies them one by one; with rank 16 on
+SmolLM2-135M this costs two thirds of the speed (docs/log.md). Here the rows of each adapter are multiplied at once, as
+for any linear layer. Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights;
+here such rows are left alone.
 
 CPU only, applied by actors/engine.py before the engine starts. tests/system/test_engine.py holds it to the stock path.
 """
@@ -17,7 +18,7 @@ VLLM_VERSION = "0.32.0"
 
 
 def apply() -> bool:
-    """Replace vLLM's three row-wise products, in the module that defines them and where they are used. Returns whether it fits."""
+    """Replace vLLM's three row-wise products, where defined and where used. Returns whether the version fits."""
     import vllm
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
@@ -32,14 +33,20 @@ def apply() -> bool:
 
 
 def bgmv_shrink(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, scaling: float = 1.0) -> None:
-    """output[t] = scaling * A[indices[t]] inputs[t].  inputs [t, in], weights [slots, (1,) rank, in], output [t, rank]."""
+    """output[t] = scaling * A[indices[t]] inputs[t].
+
+    inputs [t, in], weights [slots, (1,) rank, in], output [t, rank].
+    """
     for slot, rows in _rows_by_slot(indices):
         a = _slot(weights, slot, output.dtype)
         output[rows, : a.shape[0]] = scaling * (inputs[rows].to(output.dtype) @ a.t())
 
 
 def bgmv_expand(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, add_inputs: bool = True) -> None:
-    """output[t] += B[indices[t]] inputs[t].  inputs [t, rank], weights [slots, (1,) out, rank], output [t, out or more]."""
+    """output[t] += B[indices[t]] inputs[t].
+
+    inputs [t, rank], weights [slots, (1,) out, rank], output [t, out or more].
+    """
     bgmv_expand_slice(inputs, weights, output, indices, 0, min(weights.shape[-2], output.shape[1]), add_inputs)
 
 
@@ -57,7 +64,7 @@ def bgmv_expand_slice(
 
 
 def _rows_by_slot(indices: Tensor) -> Iterator[tuple[int, slice | Tensor]]:
-    """(slot, its rows) for each adapter among `indices` [t]. All rows of one adapter come as a slice, which copies nothing."""
+    """(slot, its rows) for each adapter among `indices` [t]; a slice, which copies nothing, where there is only one."""
     first = int(indices[0])
     if bool((indices == first).all()):
         if first >= 0:

@@ -1,6 +1,7 @@
 """A vLLM engine that samples from several adapter versions at once and reports log q of what it took and of stopping.
 
-In-process (no engine-core child): a dead engine is a dead actor, and nothing outlives it. The same code drives CPU and GPU.
+In-process (no engine-core child): a dead engine is a dead actor, and nothing outlives it. The same code drives CPU and
+GPU.
 """
 
 import hashlib
@@ -50,7 +51,7 @@ class Engine:
     """vLLM behind five verbs: add, step, serve, forget (by itself) and score."""
 
     def __init__(self, spec: PolicySpec, config: ActorConfig, folder: Path, seed: int, on_gpu: bool) -> None:
-        """Start the engine; takes tens of seconds. `folder` receives adapter files, which are removed when a version is done."""
+        """Start the engine; takes tens of seconds. `folder` receives adapter files, removed when a version is done."""
         self._spec = spec
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,10 +108,10 @@ class Engine:
         return done
 
     def serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
-        """Take a version for all later requests; those in flight finish on theirs. Returns the largest canary difference, nats.
+        """Take a version for all later requests; those in flight finish on theirs.
 
-        Raises AdapterError, and goes on with the old version, when the bytes are not those of the digest or when the engine's
-        log-probabilities are not those of the learner.
+        Returns the largest canary difference, nats. Raises AdapterError, and goes on with the old version, when the
+        bytes are not those of the digest or when the engine's log-probabilities are not those of the learner.
         """
         from vllm.lora.request import LoRARequest
 
@@ -118,7 +119,8 @@ class Engine:
         if digest != version.digest:
             raise AdapterError(
                 f"adapter version {version.number} has sha256 {digest[:12]}…, announced was {version.digest[:12]}…: "
-                "the bytes are not what the learner published. Restart the run; if it comes back, check the network and memory."
+                "the bytes are not what the learner published. Restart the run; if it comes back, check the network "
+                "and memory."
             )
         folder = self._folder / f"v{version.number}"
         folder.mkdir(exist_ok=True)
@@ -182,14 +184,16 @@ class Engine:
         canary, number = serving.version.canary, serving.version.number
         if len(canary.token_ids) == 0:
             raise AdapterError(
-                f"adapter version {number} came with an empty canary, so nothing proves what it is: publish one token or more"
+                f"adapter version {number} came with an empty canary, so nothing proves what it is: "
+                "publish one token or more"
             )
         served = self.score(canary.prompt_token_ids, canary.token_ids, serving)
         difference = float(np.abs(served - canary.log_probs).max())
         if not difference <= canary.tolerance:
             raise AdapterError(
-                f"the engine does not serve adapter version {number}: its canary log-probabilities {_show(served)} differ from the "
-                f"learner's {_show(canary.log_probs)} by {difference:.4g} nats, more than {canary.tolerance:g}. "
+                f"the engine does not serve adapter version {number}: its canary log-probabilities {_show(served)} "
+                f"differ from the learner's {_show(canary.log_probs)} by {difference:.4g} nats, more than "
+                f"{canary.tolerance:g}. "
                 "Samples would come from another policy than they are stamped with."
             )
         return difference
@@ -261,7 +265,8 @@ def _allowed(spec: PolicySpec) -> list[int]:
     allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
     if len(allowed) > MAX_ALLOWED_TOKENS:
         raise AdapterError(
-            f"{len(allowed)} allowed tokens are more than the {MAX_ALLOWED_TOKENS} that an engine can report on: allow fewer, or all"
+            f"{len(allowed)} allowed tokens are more than the {MAX_ALLOWED_TOKENS} that an engine can report on: "
+            "allow fewer, or all"
         )
     return allowed
 

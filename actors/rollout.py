@@ -33,7 +33,7 @@ class RewardGate(Protocol):
         """Hand unscored trajectories on, without waiting for their scores."""
 
     def room(self, timeout_s: float) -> int:
-        """How many times `send` may be called now, after waiting up to `timeout_s` for one. Raises what a worker raised."""
+        """How often `send` may be called now, after waiting up to `timeout_s` for one. Raises what a worker raised."""
 
 
 POLL_S = 0.1
@@ -108,7 +108,7 @@ class RolloutActor:
         }
 
     def sample(self, prompt: Prompt, n: int, use_base_model: bool, threads: int) -> list[IntArray]:
-        """n on-policy responses of the newest version (or of the base model), outside of training. Not while `run` runs."""
+        """n on-policy responses of the newest version (or of the base model). Not while `run` runs."""
         self._engine.set_threads(threads)
         if not use_base_model:
             self._refresh()
@@ -123,7 +123,7 @@ class RolloutActor:
             self._open[request_id] = prompt, behaviour, version, time.time()
 
     def _refresh(self) -> None:
-        """Take the newest adapter, if there is a newer one and a free slot, between requests and without waiting for any."""
+        """Take the newest adapter, if there is a newer one and a free slot, without waiting for any request."""
         self._last_refresh = time.monotonic()
         served = self._engine.version
         known = served.number if served else -1
@@ -138,8 +138,9 @@ class RolloutActor:
             newest, _ = self._adapters(2**62)  # only the number: nothing is newer than this
         if newest - known > self._config.max_staleness:
             raise AdapterError(
-                f"actor {self._name} serves version {known} and the newest is {newest}: {newest - known} behind, more than "
-                f"actors.max_staleness = {self._config.max_staleness}. Raise learner.publish_every or actors.max_staleness, or give actors more speed."
+                f"actor {self._name} serves version {known} and the newest is {newest}: {newest - known} behind, "
+                f"more than actors.max_staleness = {self._config.max_staleness}. "
+                "Raise learner.publish_every or actors.max_staleness, or give actors more speed."
             )
 
     def _wait_for_first_adapter(self) -> None:
@@ -200,7 +201,7 @@ class RolloutActor:
 
 
 def sample(engine: Engine, prompt: Prompt, n: int, use_base_model: bool) -> list[IntArray]:
-    """n on-policy responses behind one prompt, in the order they finish. Other requests of the engine are finished and dropped."""
+    """n on-policy responses behind one prompt, in the order they finish. The engine's other requests are dropped."""
     asked = {engine.add(prompt.token_ids, ON_POLICY, use_base_model) for _ in range(n)}
     responses: list[IntArray] = []
     while len(responses) < n:

@@ -1,7 +1,7 @@
-"""Trajectories as a prefix tree: every distinct prefix of every prompt is one node, so one pass computes each only once.
+"""Trajectories as a prefix tree: every distinct prefix of every prompt is one node, so one pass computes each once.
 
-The layout is plain arrays, so that whoever owns a model (the learner, a reward worker) can feed it: the tokens of all trees in one
-row, each token attending to its ancestors only (tree attention), at the position it has in its own string.
+The layout is plain arrays, so that whoever owns a model (the learner, a reward worker) can feed it: the tokens of all
+trees in one row, each token attending to its ancestors only (tree attention), at the position it has in its own string.
 Log-probabilities equal those of padded rows; the work is that of the distinct prefixes.
 """
 

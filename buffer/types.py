@@ -2,8 +2,8 @@
 
 Shapes    P prompt tokens, T response tokens, K reward terms.  Logs are natural, in nats.
 Prefixes  position i in 0..T stands for the prefix z_1:i; log_pterm and log_reward have T+1 entries, log_pf has T.
-States    a prefix is a *state* when the policy chooses what comes next (is_action[i]) or when it is the whole string (i = T).
-          Without tools every prefix is a state.
+States    a prefix is a *state* when the policy chooses what comes next (is_action[i]) or when it is the whole string
+          (i = T). Without tools every prefix is a state.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,8 @@ class Trajectory:
     log_pf: FloatArray
     """[T] log q(z_i | z_1:i-1) when it was sampled, under the untempered policy, nats; 0 where a tool wrote."""
     log_pterm: FloatArray
-    """[T+1] log q(stop | z_1:i) likewise; 0 after the last allowed action, where stopping is forced; -inf where stopping is not allowed."""
+    """[T+1] log q(stop | z_1:i) likewise; 0 after the last allowed action, where stopping is forced; -inf where it is
+    not allowed."""
     policy_version: int
     """Adapter version that sampled it; staleness = newest version - this."""
     adapter_digest: str

@@ -1,7 +1,7 @@
 """Where the newest adapter hangs: the learner puts it up, actors take it down.
 
-The board is a small Ray actor. It puts the bytes into the object store once; every node that needs them fetches them from there.
-It owns them too, so an actor that starts after the learner has died still finds the newest.
+The board is a small Ray actor. It puts the bytes into the object store once; every node that needs them fetches them
+from there. It owns them too, so an actor that starts after the learner has died still finds the newest.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ class AdapterBoard:
         self._version, self._files = version, ray.put(files)
 
     def latest(self, known: int) -> tuple[int, tuple[AdapterVersion, list[Any]] | None]:
-        """(newest number or -1, and if it is newer than `known`: the version and a list with the reference of its files)."""
+        """(newest number or -1, and if it is newer than `known`: the version and a list with its files' reference)."""
         if self._version is None:
             return -1, None
         newer = (self._version, [self._files]) if self._version.number > known else None

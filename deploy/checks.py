@@ -52,7 +52,7 @@ def check(config: RunConfig) -> Checked:
 
 
 def check_store(config: BufferConfig) -> None:
-    """Redis answers and lets us in; or, where the run starts its own, the port is free. Raises StoreError or ConfigError."""
+    """Redis answers and lets us in; or, where the run starts its own, the port is free. StoreError or ConfigError."""
     if config.url:
         connect(config.url).close()
     elif config.port:
@@ -97,7 +97,8 @@ def _check_targets(model: ModelConfig, folder: Path) -> None:
     unknown = [target for target in model.lora_targets if target not in layers]
     if unknown:
         raise ConfigError(
-            f"model.lora_targets names {', '.join(unknown)}, which {model.name} does not have. It has: {', '.join(sorted(layers))}."
+            f"model.lora_targets names {', '.join(unknown)}, which {model.name} does not have. "
+            f"It has: {', '.join(sorted(layers))}."
         )
 
 
@@ -105,7 +106,8 @@ def _check_length(config: RunConfig, folder: Path) -> None:
     longest = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
     if longest and config.actors.max_model_len > longest:
         raise ConfigError(
-            f"actors.max_model_len = {config.actors.max_model_len} is more than the {longest} positions of {config.model.name}: lower it."
+            f"actors.max_model_len = {config.actors.max_model_len} is more than the {longest} positions of "
+            f"{config.model.name}: lower it."
         )
 
 
@@ -127,8 +129,8 @@ def _check_prompts(task: Task, config: RunConfig) -> Sequence[Prompt]:
     room = config.actors.max_model_len - config.policy.max_actions
     if longest > room:
         raise ConfigError(
-            f"the longest prompt has {longest} tokens and actors.max_model_len = {config.actors.max_model_len} leaves {room} beside "
-            f"policy.max_actions = {config.policy.max_actions}. Raise actors.max_model_len."
+            f"the longest prompt has {longest} tokens and actors.max_model_len = {config.actors.max_model_len} leaves "
+            f"{room} beside policy.max_actions = {config.policy.max_actions}. Raise actors.max_model_len."
         )
     if len({prompt.id for prompt in prompts}) < len(prompts):
         raise ConfigError(f"task {config.task.name!r} gives two prompts the same id: ids must be unique.")
@@ -136,7 +138,7 @@ def _check_prompts(task: Task, config: RunConfig) -> Sequence[Prompt]:
 
 
 def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, name: str) -> None:
-    """Score three strings with a made-up base model: NaN, wrong shapes and exceptions show before anything is loaded."""
+    """Score three strings with a made-up base model: NaN, wrong shapes and exceptions show before any loading."""
     rng = np.random.default_rng(0)
     choices = np.array(spec.allowed_token_ids or range(min(1000, spec.stop_token_id + 1000)), dtype=np.int32)
     for n in sorted({0, 1, spec.max_actions}):
@@ -151,14 +153,16 @@ def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, name: str) -> No
             labels = task.labels(prompt, token_ids)
         except Exception as error:
             raise RewardError(
-                f"task {name!r} raised {type(error).__name__} on a response of {n} tokens {token_ids.tolist()[:8]}: {error}. "
+                f"task {name!r} raised {type(error).__name__} on a response of {n} tokens "
+                f"{token_ids.tolist()[:8]}: {error}. "
                 "log_reward and labels must answer for any string, the empty one included."
             ) from error
         check_terms(terms, n, name)
         bad = [key for key, value in labels.items() if not math.isfinite(value)]
         if bad:
             raise RewardError(
-                f"labels of task {name!r} has {bad[0]} = {labels[bad[0]]} on a response of {n} tokens: it must be finite."
+                f"labels of task {name!r} has {bad[0]} = {labels[bad[0]]} on a response of {n} tokens: "
+                "it must be finite."
             )
 
 
@@ -166,8 +170,9 @@ def _check_floor(task: Task, config: TaskConfig) -> None:
     known, floor = task.log_mass()
     if math.isfinite(known) and floor - known > math.log(LARGEST_FLOOR_SHARE):
         raise ConfigError(
-            f"task {config.name!r} with options {json.dumps(config.options)}: the floor for all other strings may weigh "
-            f"{math.exp(floor - known):.1%} of the target, more than {LARGEST_FLOOR_SHARE:.0%}: the optimum would be samples of the floor. "
+            f"task {config.name!r} with options {json.dumps(config.options)}: the floor for all other strings may "
+            f"weigh {math.exp(floor - known):.1%} of the target, more than {LARGEST_FLOOR_SHARE:.0%}: "
+            "the optimum would be samples of the floor. "
             "Lower the floor (for the relative floor: a smaller log_epsilon)."
         )
 

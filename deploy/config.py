@@ -1,6 +1,7 @@
 """A run's whole configuration: one class a package, composed here, checked across packages here and nowhere else.
 
-A recipe is a TOML file; `section.field=value` on the command line overrides it; the resolved form is written into the run's folder.
+A recipe is a TOML file; `section.field=value` on the command line overrides it; the resolved form is written into the
+run's folder.
 """
 
 import tomllib
@@ -123,7 +124,8 @@ def find_recipe(recipe: str) -> Path:
     if recipe in shipped:
         return shipped[recipe]
     raise ConfigError(
-        f"recipe {recipe!r} is neither a file nor shipped. Shipped: {', '.join(sorted(shipped))}; or give the path of a TOML file."
+        f"recipe {recipe!r} is neither a file nor shipped. Shipped: {', '.join(sorted(shipped))}; "
+        "or give the path of a TOML file."
     )
 
 
@@ -138,19 +140,23 @@ def _cross_check(config: RunConfig) -> None:
         )
     if least > capacity:
         problems.append(
-            f"buffer.min_size_to_sample = {least} is larger than buffer.capacity = {capacity}: the learner would wait for ever."
+            f"buffer.min_size_to_sample = {least} is larger than buffer.capacity = {capacity}: "
+            "the learner would wait for ever."
         )
     if config.policy.min_actions > config.policy.max_actions:
         problems.append(
-            f"policy.min_actions = {config.policy.min_actions} is above policy.max_actions = {config.policy.max_actions}: lower it."
+            f"policy.min_actions = {config.policy.min_actions} is above "
+            f"policy.max_actions = {config.policy.max_actions}: lower it."
         )
     if config.policy.max_actions >= config.actors.max_model_len:
         problems.append(
-            f"policy.max_actions = {config.policy.max_actions} leaves no room for a prompt in actors.max_model_len = {config.actors.max_model_len}: raise the latter."
+            f"policy.max_actions = {config.policy.max_actions} leaves no room for a prompt in "
+            f"actors.max_model_len = {config.actors.max_model_len}: raise the latter."
         )
     if config.learner.publish_every > config.learner.steps:
         problems.append(
-            f"learner.publish_every = {config.learner.publish_every} is above learner.steps = {config.learner.steps}: actors would only ever see the base model."
+            f"learner.publish_every = {config.learner.publish_every} is above "
+            f"learner.steps = {config.learner.steps}: actors would only ever see the base model."
         )
     names = [b.name for b in config.actors.behaviours]
     if len(set(names)) < len(names):

@@ -4,12 +4,12 @@ import os
 
 
 def prepare_for_ray() -> None:
-    """Workers run in the driver's own environment, nothing is reported to anybody, and a cluster of our own stays on loopback.
+    """Workers run in the driver's environment, nothing is reported to anybody, a cluster of our own stays on loopback.
 
     Under RAY_ADDRESS (as in a submitted job) the cluster has its own settings, and only the first two apply.
     """
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not os.environ.get("RAY_ADDRESS"):
-        # in spite of its name it decides on every platform whether Ray listens on this machine's address or on 127.0.0.1
+        # in spite of its name it decides on every platform whether Ray listens on the machine's address or on 127.0.0.1
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

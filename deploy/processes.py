@@ -27,8 +27,8 @@ class Address:
     buffer_name: str
     task_name: str
     board: str
-    """Name of the AdapterBoard within the job. Names, not handles: a handle among its arguments would stop Ray from starting a dead
-    process again once the handle's owner is gone."""
+    """Name of the AdapterBoard within the job. Names, not handles: a handle among its arguments would stop Ray from
+    starting a dead process again once the handle's owner is gone."""
 
 
 class ActorProcess:
@@ -157,7 +157,7 @@ class LearnerProcess:
 
 
 class _RewardClient:
-    """An actor's way to the reward workers (actors.rollout.RewardGate): in turns, a bounded number of calls under way."""
+    """An actor's way to the reward workers (actors.rollout.RewardGate): in turns, a bounded number under way."""
 
     def __init__(self, workers: Sequence[Any], max_in_flight: int, first: int) -> None:
         self._workers = workers

@@ -126,7 +126,8 @@ class RunFolder:
             return Stamp.model_validate_json(self._read_adapter_file(_VERSION)).version()
         except ValidationError as error:
             raise ConfigError(
-                f"{self.adapter_path / _VERSION} is damaged ({error.error_count()} problems). It holds the adapter's digest and canary: "
+                f"{self.adapter_path / _VERSION} is damaged ({error.error_count()} problems). "
+                "It holds the adapter's digest and canary: "
                 "use the folder as the run wrote it, or train again with --replace."
             ) from error
 

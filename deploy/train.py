@@ -151,7 +151,8 @@ class Training:
         write_plots(self._folder, self._checked, before, after)
         if self._stop_signal:
             self._console.print(
-                f"\nStopped by {self._stop_signal} after {summary['steps']} steps; the adapter of that step is in {self._folder.path}/adapter."
+                f"\nStopped by {self._stop_signal} after {summary['steps']} steps; "
+                f"the adapter of that step is in {self._folder.path}/adapter."
             )
         if before and after:
             self._console.print(before_after_table(before.metrics, after.metrics, explanations(self._checked)))
@@ -159,13 +160,16 @@ class Training:
         return summary
 
     def _recent(self, name: str) -> float:
-        """Median of the last ten finite values of a figure: a single batch is noise, and not every one has on-policy rows."""
+        """Median of a figure's last ten finite values: one batch is noise, and not every one has on-policy rows."""
         values = [row[name] for row in self._folder.metrics() if np.isfinite(row[name])]
         return float(np.median(values[-10:])) if values else float("nan")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the step under way; a second one ends it now. After ray.init, which sets its own."""
+        """Ctrl-C and SIGTERM end the run after the step under way; a second one ends it now.
+
+        After ray.init, which sets its own.
+        """
 
         def remember(number: int, _frame: object) -> None:
             if self._stop_signal:

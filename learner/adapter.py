@@ -26,7 +26,7 @@ def adapter_files(policy: LoraPolicy) -> AdapterFiles:
 def adapter_version(
     policy: LoraPolicy, files: AdapterFiles, number: int, step: int, example: Trajectory, tolerance: float
 ) -> AdapterVersion:
-    """Stamp `files` with a digest and with what the policy makes of `example`'s tokens and of the stop token after each prefix."""
+    """Stamp `files` with a digest and with the canary that the policy makes of `example`."""
     return AdapterVersion(
         number=number,
         digest=hashlib.sha256(files.weights).hexdigest(),
@@ -36,7 +36,7 @@ def adapter_version(
 
 
 def make_canary(policy: LoraPolicy, example: Trajectory, tolerance: float) -> Canary:
-    """Log-probabilities of `example`'s tokens and of the stop token after them: plain softmax, without masks or gradient."""
+    """Log-probabilities of `example`'s tokens and of the stop token after them: plain softmax, no mask or gradient."""
     token_ids = np.append(example.token_ids, np.int32(policy.spec.stop_token_id)).astype(np.int32)
     n = len(token_ids)
     text = replace(

@@ -26,7 +26,8 @@ class Batch:
     counts: Tensor
     """[B, T+1] bool: prefixes at which the policy may stop, so that they have a u."""
     may_stop: Tensor
-    """[B, T+1] bool: like `counts`, but false also where stopping is forced or not allowed yet: there log q(stop) is no output of the model."""
+    """[B, T+1] bool: like `counts`, but false also where stopping is forced or not allowed yet: there log q(stop) is no
+    output of the model."""
     too_short: Tensor
     """[B, T+1] bool: states before `min_actions`, where the stop token is masked."""
     log_reward: Tensor

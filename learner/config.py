@@ -39,8 +39,8 @@ class LearnerConfig(BaseModel):
     publish_every: int = Field(default=1, ge=1)
     """Steps between two published adapters."""
     canary_tolerance: float = Field(default=2e-3, gt=0.0)
-    """Largest accepted difference between the actor's and the learner's canary log-probabilities, nats. fp32: 2e-3 (measured 5e-5);
-    bf16: 0.3."""
+    """Largest accepted difference between the actor's and the learner's canary log-probabilities, nats.
+    fp32: 2e-3 (measured 5e-5); bf16: 0.3."""
     wait_limit_s: float = Field(default=300.0, gt=0.0)
     """Longest wait for data before the run stops with the reason, s."""
     device: str = "auto"

@@ -8,7 +8,8 @@ from learner.objectives.group_subtb import group_subtb
 def var_u(u: Tensor, counts: Tensor, group: Tensor) -> float:
     """Variance of u over all prefixes of all trajectories of a prompt, nats², pooled over prompts.
 
-    0 at the optimum. On fresh on-policy rows it is the loss on data that replay did not choose. u and counts [B, T+1], group [B].
+    0 at the optimum. On fresh on-policy rows it is the loss on data that replay did not choose.
+    u and counts [B, T+1], group [B].
     """
     if len(group) == 0:
         return float("nan")

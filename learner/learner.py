@@ -83,7 +83,7 @@ class Learner:
         return [self._rows.get() for _ in range(self._rows.qsize())]
 
     def step(self, rows: Sequence[Drawn]) -> Row:
-        """One update on B trajectories; returns its figures. A step whose loss or gradient is not finite changes nothing."""
+        """One update on B trajectories; returns its figures. A loss or gradient that is not finite changes nothing."""
         batch = collate([row.trajectory for row in rows], self._policy.spec)
         rate = learning_rate(self.step_number, self._config)
         temperature = reward_temperature(self.step_number, self._config)
@@ -113,7 +113,7 @@ class Learner:
         }
 
     def _evaluate(self, batch: Batch, temperature: float) -> tuple[torch.Tensor, Loss]:
-        """u [B, T+1] under the policy of now, with gradient, and the objective's loss; R is tempered here and nowhere else."""
+        """u [B, T+1] under the policy of now, with gradient, and the loss; R is tempered here and nowhere else."""
         scored = self._policy.log_probs(batch)
         device = scored.log_pf.device
         u = log_z_estimates(scored.log_pf, scored.log_pterm, batch.log_reward.to(device) / temperature)

@@ -1,4 +1,4 @@
-"""What makes a replayed trajectory urgent: a number >= 0 for each row of a batch, sent back to the buffer after the step.
+"""What makes a replayed trajectory urgent: a number >= 0 for each row of a batch, sent to the buffer after the step.
 
 Priorities move effort, not the optimum: SubTB needs no importance weights.
 """
@@ -10,8 +10,9 @@ from learner.objectives.balance import Loss
 
 
 class Priorities:
-    """By `residual`: how far a trajectory's prefixes are from agreeing, nats. By `reward`: R of the whole string relative to the largest
-    one seen, so that every good string found is visited alike, however rarely the policy samples it now."""
+    """By `residual`: how far a trajectory's prefixes are from agreeing, nats. By `reward`: R of the whole string
+    relative to the largest one seen, so that every good string found is visited alike, however rarely the policy
+    samples it now."""
 
     def __init__(self, kind: str) -> None:
         """`kind` is residual or reward."""

@@ -1,4 +1,4 @@
-"""The frozen base model: log-probabilities of responses and of stopping at every prefix, one pass over the distinct prefixes.
+"""The frozen base model: log p of responses and of stopping at every prefix, one pass over the distinct prefixes.
 
 Shapes   B responses, T tokens of the longest, N tree nodes, S states, V vocabulary.
 """

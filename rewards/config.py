@@ -26,7 +26,7 @@ class RewardConfig(BaseModel):
     max_in_flight: int = Field(default=4, ge=1)
     """Batches one actor may have under way to reward workers before it waits for them."""
     max_restarts: int = Field(default=3, ge=0)
-    """Times that Ray starts a dead worker again; the calls it had are made again, which the buffer's deduplication absorbs."""
+    """Times that Ray starts a dead worker again; its calls are made again, which the buffer's deduplication absorbs."""
     cache_size: int = Field(default=100_000, ge=0)
     """Scores kept by content, so that a string that comes again is not scored again."""
     threads: int = Field(default=1, ge=0)

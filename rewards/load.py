@@ -18,7 +18,8 @@ def make_task(config: TaskConfig, tokenizer: Tokenizer) -> Task:
     unknown = sorted(set(config.options) - set(accepted))
     if unknown:
         raise ConfigError(
-            f"task.options has {', '.join(unknown)}, which task {config.name!r} does not take. It takes: {', '.join(accepted) or 'nothing'}."
+            f"task.options has {', '.join(unknown)}, which task {config.name!r} does not take. "
+            f"It takes: {', '.join(accepted) or 'nothing'}."
         )
     try:
         return cls(tokenizer, **config.options)  # type: ignore[call-arg]
@@ -30,13 +31,15 @@ def _import_task(name: str) -> type[Task]:
     module_name, _, class_name = name.partition(":")
     if not class_name:
         raise ConfigError(
-            f"task.name = {name!r} is not known. Known: {', '.join(sorted(TASKS))}; or name a class of your own as module:Class."
+            f"task.name = {name!r} is not known. Known: {', '.join(sorted(TASKS))}; "
+            "or name a class of your own as module:Class."
         )
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"task.name = {name!r} can't be imported ({error}). It must be module:Class, importable from the folder where the run is started."
+            f"task.name = {name!r} can't be imported ({error}). "
+            "It must be module:Class, importable from the folder where the run is started."
         ) from error
     missing = [
         m

@@ -33,7 +33,10 @@ class BaseLogProbs:
 
 
 class Task(Protocol):
-    """One file of rewards/tasks, or a class of your own. Built in every process, from the tokenizer and the recipe's options."""
+    """One file of rewards/tasks, or a class of your own.
+
+    Built in every process, from the tokenizer and the recipe's options.
+    """
 
     needs_base_model: bool
     """False saves a copy of the model: `log_reward` is then given None."""
@@ -58,7 +61,7 @@ class Task(Protocol):
 
 
 def check_terms(terms: Terms, n_tokens: int, task: str) -> FloatArray:
-    """Stack terms to [K, T+1] float32. Raises RewardError where the contract is broken: names, shapes or finite values."""
+    """Stack terms to [K, T+1] float32. RewardError where the contract is broken: names, shapes or finite values."""
     if not terms:
         raise RewardError(f"task {task!r} returned no reward term. log_reward must return at least one named array.")
     for name, values in terms.items():
@@ -71,8 +74,9 @@ def check_terms(terms: Terms, n_tokens: int, task: str) -> FloatArray:
         if not np.isfinite(values).all():
             where = int(np.flatnonzero(~np.isfinite(values))[0])
             raise RewardError(
-                f"reward term {name!r} of task {task!r} is {values[where]} at prefix {where} of a response of {n_tokens} tokens. "
-                "log R must be finite everywhere: give impossible strings a floor (relative to the base model's log-probability, "
-                "such as log 0.01 + log p_LM) instead of -inf, and look for a division or log of 0."
+                f"reward term {name!r} of task {task!r} is {values[where]} at prefix {where} of a response of "
+                f"{n_tokens} tokens. log R must be finite everywhere: give impossible strings a floor (relative to the "
+                "base model's log-probability, such as log 0.01 + log p_LM) instead of -inf, and look for a division "
+                "or log of 0."
             )
     return np.stack([np.asarray(values, dtype=np.float32) for values in terms.values()])

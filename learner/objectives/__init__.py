@@ -1,4 +1,7 @@
-"""Objectives: pure functions of one number a prefix. A new one is a file here, a word in `OBJECTIVES` and in `LearnerConfig`."""
+"""Objectives: pure functions of one number a prefix.
+
+A new one is a file here, a word in `OBJECTIVES` and in `LearnerConfig`.
+"""
 
 from learner.objectives.balance import Objective
 from learner.objectives.group_subtb import group_subtb

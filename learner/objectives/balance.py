@@ -4,8 +4,8 @@ Shapes   B trajectories, T response tokens.
 
     u_i = log R(z_1:i ⊤) − log q(⊤ | z_1:i) − Σ_{k≤i} log q(z_k | z_1:k−1)
 
-Everything between two prefixes telescopes, so the (i, j) term of sub-trajectory balance (Hu et al., arXiv 2310.04363, modified
-SubTB; Madan et al., arXiv 2209.12782) is (u_i − u_j)²: all prefixes must agree on log Z.
+Everything between two prefixes telescopes, so the (i, j) term of sub-trajectory balance (Hu et al., arXiv 2310.04363,
+modified SubTB; Madan et al., arXiv 2209.12782) is (u_i − u_j)²: all prefixes must agree on log Z.
 """
 
 from collections.abc import Callable
@@ -34,14 +34,17 @@ class Loss:
 
 
 Objective: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Loss]
-"""(u [B, T+1] nats, counts [B, T+1] bool, group [B] int, lam) -> Loss. `counts` says which prefixes have a u; `group` numbers the prompts."""
+"""(u [B, T+1] nats, counts [B, T+1] bool, group [B] int, lam) -> Loss.
+
+`counts` says which prefixes have a u; `group` numbers the prompts.
+"""
 
 
 def log_z_estimates(log_pf: Tensor, log_pterm: Tensor, log_reward: Tensor) -> Tensor:
     """u, the estimate of log Z that each prefix makes.
 
-    log_pf [B, T] is 0 at tool tokens and padding; log_pterm and log_reward [B, T+1] are finite everywhere (anything where a prefix
-    does not count). Returns [B, T+1] nats.
+    log_pf [B, T] is 0 at tool tokens and padding; log_pterm and log_reward [B, T+1] are finite everywhere (anything
+    where a prefix does not count). Returns [B, T+1] nats.
     """
     assert log_pterm.shape == log_reward.shape == (log_pf.shape[0], log_pf.shape[1] + 1)
     log_q_prefix = torch.nn.functional.pad(log_pf.cumsum(1), (1, 0))  # [B, T+1] Σ_{k≤i} log q(z_k | z_1:k−1)

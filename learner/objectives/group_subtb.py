@@ -1,9 +1,12 @@
 """Group sub-trajectory balance: all prefixes of all trajectories of one prompt agree on log Z.
 
-Ours: VarGrad's idea (Richter et al., arXiv 2010.10436: the batch's own mean stands for log Z) on every prefix. It adds to SubTB the
-pairs of prefixes of *different* trajectories, which share nothing but log Z, so an error at one leaf is seen by all at once.
+Ours: VarGrad's idea (Richter et al., arXiv 2010.10436: the batch's own mean stands for log Z) on every prefix. It adds
+to SubTB the pairs of prefixes of *different* trajectories, which share nothing but log Z, so an error at one leaf is
+seen by all at once.
 
-    L = Σ_prompts Σ_{a<b} (u_a − u_b)²  /  Σ_prompts (number of pairs),     a, b over all prefixes of all its trajectories
+    L = Σ_prompts Σ_{a<b} (u_a − u_b)²  /  Σ_prompts (number of pairs)
+
+with a and b over all prefixes of all trajectories of the prompt.
 
 Measured against plain SubTB on the integer task in docs/log.md.
 """
@@ -14,7 +17,10 @@ from learner.objectives.balance import Loss
 
 
 def group_subtb(u: Tensor, counts: Tensor, group: Tensor, lam: float) -> Loss:
-    """u [B, T+1] nats, counts [B, T+1] bool, group [B] int in 0..G-1 -> Loss. λ is not read: pairs across strings have no distance."""
+    """u [B, T+1] nats, counts [B, T+1] bool, group [B] int in 0..G-1 -> Loss.
+
+    λ is not read: pairs across strings have no distance.
+    """
     counts = counts.to(u.dtype)
     u = u * counts
     n_groups = int(group.max()) + 1 if len(group) else 0

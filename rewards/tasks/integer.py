@@ -2,7 +2,7 @@
 
 prompt   "The following is a random integer drawn uniformly between 0 and 100: "
 good     "42"    log R = 0              exactly 101 strings, so log Z = log 101 = 4.615 up to the floor
-other    "420"   log R = log ε + log p_LM("420" ⊤ | prompt): all other strings together weigh at most ε, whatever the vocabulary
+other    "420"   log R = log ε + log p_LM("420" ⊤ | prompt): all others together weigh at most ε, with any vocabulary
 """
 
 import math
@@ -61,7 +61,7 @@ class IntegerTask:
         return {"valid": float(tuple(token_ids.tolist()) in self._number)}
 
     def evaluate(self, responses: Mapping[str, Sequence[IntArray]]) -> dict[str, float]:
-        """valid (fraction), kl_uniform (nats, plug-in, of the valid part to uniform), its noise floor (K−1)/2N, distinct, samples."""
+        """Figures of `explanations`. K integers, N valid samples: kl_uniform is plug-in, kl_noise_floor (K−1)/2N."""
         samples = responses[self._prompt.id]
         counts = self.histogram(samples)
         n_valid, size = int(counts.sum()), len(counts)
