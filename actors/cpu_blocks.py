@@ -8,18 +8,12 @@ applied before the engine starts.
 
 BLOCK_SIZE = 16
 """Tokens a block."""
-VLLM_VERSION = "0.32.0"
 
 
-def apply() -> bool:
-    """Let the CPU attention backend accept blocks of 16. Returns whether the version fits."""
-    import vllm
+def apply() -> None:
+    """Let the CPU attention backend accept blocks of 16."""
     from vllm.v1.attention.backend import MultipleOf
     from vllm.v1.attention.backends import cpu_attn
 
-    if vllm.__version__.split("+")[0] != VLLM_VERSION:
-        return False
-    cpu_attn.CPUAttentionBackend.get_supported_kernel_block_sizes = staticmethod(
-        lambda kv_cache_spec=None: [MultipleOf(BLOCK_SIZE)]
-    )
-    return True
+    backend = cpu_attn.CPUAttentionBackend
+    backend.get_supported_kernel_block_sizes = staticmethod(lambda kv_cache_spec=None: [MultipleOf(BLOCK_SIZE)])

@@ -5,7 +5,7 @@ SmolLM2-135M this costs two thirds of the speed (docs/log.md). Here the rows of 
 for any linear layer. Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights;
 here such rows are left alone.
 
-CPU only, applied by actors/engine.py before the engine starts. tests/system/test_engine.py holds it to the stock path.
+CPU only, applied by actors/cpu_patches.py before the engine starts. tests/system/test_engine.py holds it to the stock path.
 """
 
 from collections.abc import Iterator
@@ -13,23 +13,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-VLLM_VERSION = "0.32.0"
-"""The version these replacements were written for; another one keeps its own code."""
 
-
-def apply() -> bool:
-    """Replace vLLM's three row-wise products, where defined and where used. Returns whether the version fits."""
-    import vllm
+def apply() -> None:
+    """Replace vLLM's three row-wise products, in the module that defines them and where they are used."""
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
 
-    if vllm.__version__.split("+")[0] != VLLM_VERSION:
-        return False
     for module in (lora_ops, punica_cpu):
         module.bgmv_shrink = bgmv_shrink
         module.bgmv_expand = bgmv_expand
         module.bgmv_expand_slice = bgmv_expand_slice
-    return True
 
 
 def bgmv_shrink(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, scaling: float = 1.0) -> None:
@@ -65,6 +58,8 @@ def bgmv_expand_slice(
 
 def _rows_by_slot(indices: Tensor) -> Iterator[tuple[int, slice | Tensor]]:
     """(slot, its rows) for each adapter among `indices` [t]; a slice, which copies nothing, where there is only one."""
+    if len(indices) == 0:
+        return
     first = int(indices[0])
     if bool((indices == first).all()):
         if first >= 0:

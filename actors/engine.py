@@ -20,6 +20,8 @@ from actors.config import ActorConfig
 from buffer.errors import AdapterError
 from buffer.types import AdapterFiles, AdapterVersion, FloatArray, IntArray, PolicySpec
 
+MAX_VERSIONS = 4
+"""Adapter versions one engine holds at once: the newest, one or two that finish, one that arrives."""
 MAX_ALLOWED_TOKENS = 120
 """vLLM returns at most 128 chosen log-probabilities a position, and q must be renormalised over all allowed tokens."""
 
@@ -58,7 +60,6 @@ class Engine:
         self._engine = _start(spec, config, seed, on_gpu)
         self._serving: dict[int, _Serving] = {}
         self._newest: int | None = None
-        self._max_versions = _max_versions()
         self._finished: list[Any] = []
         self._count = 0
 
@@ -142,7 +143,7 @@ class Engine:
     @property
     def can_take_version(self) -> bool:
         """Whether there is a free slot for one more version; old ones leave when their last request is done."""
-        return len(self._serving) < self._max_versions
+        return len(self._serving) < MAX_VERSIONS
 
     def score(self, prompt_token_ids: IntArray, token_ids: IntArray, serving: _Serving | None = None) -> FloatArray:
         """log q of given tokens [T] behind a prompt, untempered and unmasked, nats. Other requests go on meanwhile."""
@@ -222,11 +223,9 @@ def _start(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool) -> An
         os.environ["TORCHDYNAMO_DISABLE"] = (
             "1"  # the first request would compile for 10 s and more, for nothing on CPUs
         )
-        from actors import cpu_blocks, cpu_lora
+        from actors import cpu_patches
 
-        cpu_lora.apply()
-        if cpu_blocks.apply():
-            extra["block_size"] = cpu_blocks.BLOCK_SIZE
+        extra |= cpu_patches.apply()
     from vllm import EngineArgs, LLMEngine
 
     return LLMEngine.from_engine_args(
@@ -236,8 +235,8 @@ def _start(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool) -> An
             dtype=spec.dtype,
             seed=seed,
             enable_lora=True,
-            max_loras=_max_versions(),
-            max_cpu_loras=_max_versions() + 1,
+            max_loras=MAX_VERSIONS,
+            max_cpu_loras=MAX_VERSIONS + 1,
             max_lora_rank=_vllm_rank(spec.lora_rank),
             lora_target_modules=list(spec.lora_targets),
             max_model_len=config.max_model_len,
@@ -249,11 +248,6 @@ def _start(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool) -> An
             **extra,
         )
     )
-
-
-def _max_versions() -> int:
-    """Adapter versions one engine holds at once: the newest, one or two that finish, one that arrives."""
-    return 4
 
 
 def _vllm_rank(rank: int) -> int:

@@ -67,6 +67,7 @@ class RolloutActor:
         self._heartbeats = heartbeats
         self._mix = BehaviourMix(config.behaviours, seed)
         self._stopping = threading.Event()
+        self._running = threading.Lock()
         self._open: dict[str, tuple[Prompt, Behaviour, AdapterVersion, float]] = {}
         self._last_beat = self._last_refresh = -math.inf
         self._wait: NamedWait | None = None
@@ -75,6 +76,10 @@ class RolloutActor:
 
     def run(self) -> None:
         """Sample until `stop`. Raises AdapterError when the served version is wrong or too old."""
+        with self._running:  # a second call waits: two loops must never share an engine
+            self._run()
+
+    def _run(self) -> None:
         self._engine.set_threads(self._config.threads)  # a thread's own setting, so in the thread that runs
         self._began = time.monotonic()
         self._wait_for_first_adapter()
@@ -96,7 +101,7 @@ class RolloutActor:
         self._stopping.set()
 
     def status(self) -> dict[str, Any]:
-        """Figures for people: name, trajectories, tokens, tokens_per_s, served and newest version, the named wait."""
+        """Figures for people since `run` began: counts, tokens_per_s, the version served, the largest canary difference, the wait."""
         version, wait = self._engine.version, self._wait
         seconds = max(time.monotonic() - self._began, 1e-9)
         return self._figures | {
@@ -110,6 +115,9 @@ class RolloutActor:
     def sample(self, prompt: Prompt, n: int, use_base_model: bool, threads: int) -> list[IntArray]:
         """n on-policy responses of the newest version (or of the base model). Not while `run` runs."""
         self._engine.set_threads(threads)
+        while self._engine.in_flight:  # what `run` left behind holds adapter slots
+            self._engine.step()
+        self._open.clear()
         if not use_base_model:
             self._refresh()
         return sample(self._engine, prompt, n, use_base_model)

@@ -24,7 +24,7 @@ class BufferConfig(BaseModel):
     longer queue would be staler, not better."""
     min_size_to_sample: int = Field(default=64, ge=1)
     """The learner waits until this many have arrived, repeats included: fewer make batches of repeats."""
-    priority_exponent: float = Field(default=1.0, ge=0.0)
+    priority_exponent: float = Field(default=0.6, ge=0.0)
     """Draw weight = priority ** exponent. 0: uniform; 1: proportional to the residual."""
     max_samples_per_insert: float = Field(default=0.0, ge=0.0)
     """The learner waits while it has drawn more rows than this per added trajectory. 0: no limit."""

@@ -1,4 +1,4 @@
-"""Everything that can be known before anything heavy starts: model, tokens, task, reward, floor, store, disk."""
+"""Everything that can be known before anything heavy starts: model, tokens, task, reward, floor, store."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def check(config: RunConfig) -> Checked:
     task = make_task(config.task, tokenizer)
     _check_length(config, folder)
     prompts = _check_prompts(task, config)
-    _check_reward(task, prompts[0], spec, config.task.name)
+    _check_reward(task, prompts[0], spec, tokenizer.get_vocab_size(), config.task.name)
     _check_floor(task, config.task)
     _check_devices(config)
     return Checked(config, spec, tokenizer, task, prompts)
@@ -137,10 +137,10 @@ def _check_prompts(task: Task, config: RunConfig) -> Sequence[Prompt]:
     return prompts
 
 
-def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, name: str) -> None:
+def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, vocabulary: int, name: str) -> None:
     """Score three strings with a made-up base model: NaN, wrong shapes and exceptions show before any loading."""
     rng = np.random.default_rng(0)
-    choices = np.array(spec.allowed_token_ids or range(min(1000, spec.stop_token_id + 1000)), dtype=np.int32)
+    choices = np.array(spec.allowed_token_ids or range(vocabulary), dtype=np.int32)
     for n in sorted({0, 1, spec.max_actions}):
         token_ids = rng.choice(choices, size=n).astype(np.int32)
         base = (

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import tomli_w
 import typer
@@ -10,6 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from buffer.errors import TributaryError
+
+if TYPE_CHECKING:
+    from deploy.checks import Checked
+    from deploy.run_folder import RunFolder
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,9 +68,8 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 12345,
 ) -> None:
     """Draw fresh samples of the base model and of the final adapter through vLLM, and judge both."""
-    from deploy.evaluation import draw, explanations, judge
+    from deploy.evaluation import draw, explanations, judge, write_plots
     from deploy.live import before_after_table
-    from deploy.train import write_plots
 
     folder, checked = _open(run)
     n = samples or checked.config.evaluation.samples
@@ -129,7 +132,7 @@ def main() -> NoReturn:
     raise SystemExit(0)
 
 
-def _open(run: Path):  # type: ignore[no-untyped-def]
+def _open(run: Path) -> "tuple[RunFolder, Checked]":
     """A run's folder and its checked configuration."""
     from deploy.checks import check
     from deploy.config import parse_config

@@ -132,16 +132,11 @@ def find_recipe(recipe: str) -> Path:
 def _cross_check(config: RunConfig) -> None:
     """Rules that more than one section takes part in."""
     problems = []
-    batch, capacity, least = config.learner.batch_size, config.buffer.capacity, config.buffer.min_size_to_sample
+    batch, capacity = config.learner.batch_size, config.buffer.capacity
     if batch > capacity:
         problems.append(
             f"learner.batch_size = {batch} is larger than buffer.capacity = {capacity}: every batch would repeat rows. "
             "Raise buffer.capacity or lower learner.batch_size."
-        )
-    if least > capacity:
-        problems.append(
-            f"buffer.min_size_to_sample = {least} is larger than buffer.capacity = {capacity}: "
-            "the learner would wait for ever."
         )
     if config.policy.min_actions > config.policy.max_actions:
         problems.append(
@@ -188,7 +183,10 @@ def _explain(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         known = ", ".join(_known_fields(error["loc"][:-1]))
         return f"  {where} = {error['input']!r} is not known here. Known: {known}. Remove it or mend the spelling."
-    return f"  {where} = {error['input']!r}: {error['msg']}. Give a value that fits."
+    message = error["msg"].rstrip(".")
+    if isinstance(error["input"], Mapping) or where.endswith("url"):
+        return f"  {where}: {message}."  # a whole section, or what may hold a password, is not shown
+    return f"  {where} = {error['input']!r}: {message}. Give a value that fits."
 
 
 def _known_fields(loc: Sequence[Any]) -> list[str]:

@@ -1,15 +1,20 @@
-"""Judge a run: fresh samples of the base model and of the final adapter, through vLLM, without Ray."""
+"""Judge a run: samples of the base model and of the adapter, what the task says of them, and the pictures."""
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from actors.engine import Engine
 from actors.rollout import sample
 from buffer.types import AdapterFiles, AdapterVersion, IntArray, Prompt
 from deploy.checks import Checked
+from deploy.plots import plot_histogram, plot_training
+from deploy.run_folder import RunFolder
 
 Responses = dict[str, list[IntArray]]
 """Prompt id -> its responses."""
@@ -35,8 +40,6 @@ def draw(
 
     The adapter's digest and canary are checked first (AdapterError).
     """
-    import os
-
     with tempfile.TemporaryDirectory(prefix="tributary-adapters-") as scratch:
         engine = Engine(checked.spec, checked.config.actors, Path(scratch), seed, on_gpu=checked.config.actors.gpus > 0)
         engine.set_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
@@ -64,6 +67,21 @@ def histogram(checked: Checked, responses: Responses) -> Any:
 def explanations(checked: Checked) -> dict[str, str]:
     """What the task's figures mean, in words, where it says so."""
     return dict(getattr(checked.task, "explanations", {}))
+
+
+def write_plots(folder: RunFolder, checked: Checked, before: Judged | None, after: Judged | None) -> None:
+    """training.png, and histogram.png for a task that counts its outcomes."""
+    log_z, _ = checked.task.log_mass()
+    rows = folder.metrics()
+    if rows:
+        plot_training(folder.plots / "training.png", rows, log_z if np.isfinite(log_z) else None)
+    if before and after:
+        counts = histogram(checked, before.responses), histogram(checked, after.responses)
+        if counts[0] is not None:
+            n = [sum(map(len, judged.responses.values())) for judged in (before, after)]
+            plot_histogram(
+                folder.plots / "histogram.png", counts[0], counts[1], n[0], n[1], title=checked.prompts[0].text
+            )
 
 
 def _draw(engine: Engine, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> Responses:

@@ -120,6 +120,7 @@ def next_commands(run: Path) -> str:
         f"  {tributary} sample --run {run} -n 20\n"
         f"  {tributary} evaluate --run {run}\n"
         f"  {tributary} train {run}/config.toml learner.steps=200 --run {run}-200\n"
+        f"Pictures are in {run}/plots, figures in {run}/summary.json.\n"
         f"{run}/adapter is a PEFT adapter: vLLM, PEFT and transformers load it on top of the base model."
     )
 

@@ -42,7 +42,6 @@ class ActorProcess:
 
         config, spec = address.config, address.spec
         seed = config.seed * 1000 + number
-        self._threads = config.actors.threads
         self._scratch = tempfile.TemporaryDirectory(prefix="tributary-adapters-")
         engine = Engine(spec, config.actors, Path(self._scratch.name), seed, on_gpu=config.actors.gpus > 0)
         self._rollout = RolloutActor(

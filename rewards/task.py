@@ -36,6 +36,9 @@ class Task(Protocol):
     """One file of rewards/tasks, or a class of your own.
 
     Built in every process, from the tokenizer and the recipe's options.
+
+    Two more members are optional. `histogram(responses)` [K] counts outcomes 0..K-1 among responses and gives
+    histogram.png; `explanations` says in words what the figures of `evaluate` mean.
     """
 
     needs_base_model: bool

@@ -3,7 +3,7 @@
 consumes   unscored trajectories (calls from actors, bounded in flight)
 produces   scored trajectories -> ReplayBuffer.add
 waits for  nothing
-unblocked by  RolloutActor.hand_on
+unblocked by  RolloutActor
 """
 
 import time

@@ -26,7 +26,7 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
     import numpy as np
     import torch
 
-    from actors import cpu_blocks, cpu_lora
+    from actors import cpu_patches
     from actors.behaviour import Behaviour
     from actors.config import ActorConfig
     from actors.engine import Engine
@@ -39,8 +39,7 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
     from learner.policy import LoraPolicy
 
     if not patched:
-        cpu_lora.apply = lambda: False
-        cpu_blocks.apply = lambda: False
+        cpu_patches.apply = dict
     folder = resolve_model(model)
     tokenizer = read_tokenizer(folder)
     prompt = Prompt("benchmark", PROMPT, np.array(tokenizer.encode(PROMPT).ids, dtype=np.int32))

@@ -133,9 +133,9 @@ def test_the_learner_reaches_the_exact_posterior_of_forty_strings(
     tiny_spec: PolicySpec, task: TinyTask, replay, objective: str
 ) -> None:  # type: ignore[no-untyped-def]
     config = LearnerConfig(
-        steps=300,
+        steps=400,
         batch_size=40,
-        learning_rate=5e-3,
+        learning_rate=3e-3,
         warmup_steps=10,
         decay_fraction=0.7,
         objective=objective,
