@@ -161,6 +161,9 @@ class Training:
             "metrics": {"before": before and before.metrics, "after": after and after.metrics},
             "log_z": self._recent("log_z"),
             "var_u": self._recent("var_u"),
+            "posterior": {
+                name: self._recent(name) for name in ("log_z_lower", "log_z_mean", "ess", "slope", "correlation")
+            },
             "staleness": {
                 "mean": float(np.mean([mean for mean, _ in self._fresh_staleness])) if self._fresh_staleness else 0.0,
                 "max": max((top for _, top in self._fresh_staleness), default=0),

@@ -18,7 +18,7 @@ class LearnerConfig(BaseModel):
     """Share of a batch taken in order of arrival; the rest is replayed by priority."""
     priority: Literal["residual", "reward"] = "residual"
     """What draws replayed rows: learner/priority.py."""
-    objective: Literal["subtb", "group_subtb"] = "subtb"
+    objective: Literal["subtb", "group_subtb", "tb", "db", "vargrad", "sft"] = "subtb"
     """A file of learner/objectives."""
     subtb_lambda: float = Field(default=1.0, gt=0.0, le=10.0)
     """Weight of a pair of prefixes of one trajectory is lambda^(j-i-1). Only `subtb` reads it."""

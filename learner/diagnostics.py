@@ -1,19 +1,67 @@
-"""Is it sampling the posterior? Figures that read 0 at the optimum whatever the data."""
+"""Is it sampling the posterior? Figures of fresh on-policy strings, and what each reads at the optimum.
 
+Shapes   B trajectories, T response tokens, K strings of one prompt.  w = R(Z ⊤) / q(Z ⊤), so log w = u_n.
+"""
+
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
+from learner.objectives.balance import Estimates, at, last
 from learner.objectives.group_subtb import group_subtb
 
 
-def var_u(u: Tensor, counts: Tensor, group: Tensor) -> float:
+def select(estimates: Estimates, rows: Sequence[int]) -> Estimates:
+    """Some rows of a batch, without gradient, on the CPU, their prompts numbered anew."""
+    index = torch.tensor(rows, dtype=torch.int64)
+    parts = (x.detach().cpu()[index] for x in (estimates.u, estimates.counts, estimates.group, estimates.log_q))
+    u, counts, group, log_q = parts
+    return Estimates(u, counts, group.unique(return_inverse=True)[1], log_q)
+
+
+def var_u(estimates: Estimates) -> float:
     """Variance of u over all prefixes of all trajectories of a prompt, nats², pooled over prompts.
 
     0 at the optimum. On fresh on-policy rows it is the loss on data that replay did not choose.
-    u and counts [B, T+1], group [B].
     """
-    if len(group) == 0:
+    if len(estimates.group) == 0:
         return float("nan")
-    _, group = group.unique(return_inverse=True)  # the rows may be a selection of a batch: number their prompts anew
-    return (
-        float(group_subtb(u, counts, group, 1.0).value) / 2
-    )  # the mean squared difference of pairs is twice the variance
+    # the mean squared difference of pairs is twice the variance
+    return float(group_subtb(estimates, 1.0).value) / 2
+
+
+def posterior_figures(estimates: Estimates) -> dict[str, float]:
+    """Of whole strings, a mean over prompts with at least two of them; NaN where there is none.
+
+    log_z_lower   E_q[u_n], nats: a lower bound of log Z; their gap is KL(q ‖ p), 0 at the optimum
+    log_z_mean    log-mean-exp of u_n over the K strings, nats: tighter; both meet at the optimum
+    ess           effective sample size of w as a fraction of K: 1 at the optimum
+    slope, correlation   of log q(Z ⊤) against log R(Z ⊤): 1 and 1 at the optimum; NaN where all R are equal
+    """
+    u_n = at(estimates.u, last(estimates.counts)) if len(estimates.group) else estimates.log_q
+    figures: dict[str, list[float]] = {
+        name: [] for name in ("log_z_lower", "log_z_mean", "ess", "slope", "correlation")
+    }
+    for prompt in estimates.group.unique().tolist():
+        rows = estimates.group == prompt
+        log_w, log_q, k = u_n[rows], estimates.log_q[rows], int(rows.sum())
+        if k < 2:
+            continue
+        figures["log_z_lower"].append(float(log_w.mean()))
+        figures["log_z_mean"].append(float(log_w.logsumexp(0)) - float(torch.tensor(k).log()))
+        figures["ess"].append(float((2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()) / k)
+        slope, correlation = _line(log_w + log_q, log_q)
+        figures["slope"].append(slope)
+        figures["correlation"].append(correlation)
+    return {name: sum(values) / len(values) if values else float("nan") for name, values in figures.items()}
+
+
+def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Slope and correlation of y [K] against x [K]; NaN where x, or for the correlation y, does not vary."""
+    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
+    var_x, var_y, both = float((x * x).sum()), float((y * y).sum()), float((x * y).sum())
+    tiny = 1e-12 * len(x)
+    if var_x <= tiny:
+        return float("nan"), float("nan")
+    return both / var_x, both / (var_x * var_y) ** 0.5 if var_y > tiny else float("nan")

@@ -20,9 +20,9 @@ from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
 from learner.adapter import adapter_files, adapter_version
 from learner.batch import Batch, collate
 from learner.config import LearnerConfig
-from learner.diagnostics import var_u
+from learner.diagnostics import posterior_figures, select, var_u
 from learner.objectives import OBJECTIVES
-from learner.objectives.balance import Loss, log_z_estimates
+from learner.objectives.balance import Estimates, Loss, at, first, log_q_of_strings, log_z_estimates
 from learner.policy import LoraPolicy
 from learner.priority import Priorities
 from learner.schedule import learning_rate, reward_temperature
@@ -94,7 +94,7 @@ class Learner:
         rate = learning_rate(self.step_number, self._config)
         temperature = reward_temperature(self.step_number, self._config)
 
-        u, loss = self._evaluate(batch, temperature)
+        estimates, loss = self._evaluate(batch, temperature)
         self._optimiser.zero_grad(set_to_none=True)
         loss.value.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm))
@@ -115,17 +115,23 @@ class Learner:
             "reward_temperature": temperature,
             "skipped_steps": self.skipped_steps,
             "tree_nodes": len(batch.tree.token_ids),
-            **self._figures(rows, batch, u.detach().cpu()),
+            **self._figures(rows, estimates),
         }
 
-    def _evaluate(self, batch: Batch, temperature: float) -> tuple[torch.Tensor, Loss]:
-        """u [B, T+1] under the policy of now, with gradient, and the loss; R is tempered here and nowhere else."""
+    def _evaluate(self, batch: Batch, temperature: float) -> tuple[Estimates, Loss]:
+        """u under the policy of now, with gradient, and the loss; R is tempered here and nowhere else."""
         scored = self._policy.log_probs(batch)
         device = scored.log_pf.device
-        u = log_z_estimates(scored.log_pf, scored.log_pterm, batch.log_reward.to(device) / temperature)
-        return u, self._objective(u, batch.counts.to(device), batch.group.to(device), self._config.subtb_lambda)
+        counts = batch.counts.to(device)
+        estimates = Estimates(
+            u=log_z_estimates(scored.log_pf, scored.log_pterm, batch.log_reward.to(device) / temperature),
+            counts=counts,
+            group=batch.group.to(device),
+            log_q=log_q_of_strings(scored.log_pf, scored.log_pterm, counts),
+        )
+        return estimates, self._objective(estimates, self._config.subtb_lambda)
 
-    def _figures(self, rows: Sequence[Drawn], batch: Batch, u: torch.Tensor) -> Row:
+    def _figures(self, rows: Sequence[Drawn], estimates: Estimates) -> Row:
         """What the batch says of the policy, before the update."""
         fresh = [i for i, row in enumerate(rows) if row.fresh]
         on_policy = [i for i in fresh if rows[i].behaviour == "on_policy"]
@@ -134,11 +140,11 @@ class Learner:
         for i in on_policy:
             for name, value in rows[i].trajectory.labels.items():
                 labels.setdefault(name, []).append(value)
+        chosen = select(estimates, on_policy)
         return {
-            "var_u": var_u(u[on_policy], batch.counts[on_policy], batch.group[on_policy]),
-            "log_z": float(
-                u[torch.arange(len(u)), batch.counts.int().argmax(1)].mean()
-            ),  # of the first prefix that counts
+            "var_u": var_u(chosen),
+            **posterior_figures(chosen),
+            "log_z": float(at(estimates.u.detach(), first(estimates.counts)).mean()),
             "log_reward": float(np.mean([rows[i].trajectory.log_reward.sum(0)[-1] for i in on_policy]))
             if on_policy
             else float("nan"),

@@ -21,7 +21,7 @@ class Loss:
     """A loss before it is divided, so that several ranks can add up both parts first."""
 
     numerator: Tensor
-    """[] sum of weighted squared differences, nats²."""
+    """[] sum of weighted squared differences, nats²; of negative log-likelihoods, nats, for `sft`."""
     denominator: Tensor
     """[] sum of the weights."""
     residual: Tensor
@@ -29,15 +29,26 @@ class Loss:
 
     @property
     def value(self) -> Tensor:
-        """[] nats²; 0 where no pair exists."""
+        """[] nats² (nats for `sft`); 0 where there is nothing to compare."""
         return self.numerator / self.denominator.clamp_min(1.0)
 
 
-Objective: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Loss]
-"""(u [B, T+1] nats, counts [B, T+1] bool, group [B] int, lam) -> Loss.
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What every objective reads."""
 
-`counts` says which prefixes have a u; `group` numbers the prompts.
-"""
+    u: Tensor
+    """[B, T+1] nats; anything finite where a prefix does not count."""
+    counts: Tensor
+    """[B, T+1] bool: prefixes that have a u."""
+    group: Tensor
+    """[B] int in 0..G-1: the number of the trajectory's prompt."""
+    log_q: Tensor
+    """[B] log q(Z ⊤ | X) of the whole string, nats."""
+
+
+Objective: TypeAlias = Callable[[Estimates, float], Loss]
+"""(estimates, λ) -> Loss. Only `subtb` reads λ."""
 
 
 def log_z_estimates(log_pf: Tensor, log_pterm: Tensor, log_reward: Tensor) -> Tensor:
@@ -49,6 +60,26 @@ def log_z_estimates(log_pf: Tensor, log_pterm: Tensor, log_reward: Tensor) -> Te
     assert log_pterm.shape == log_reward.shape == (log_pf.shape[0], log_pf.shape[1] + 1)
     log_q_prefix = torch.nn.functional.pad(log_pf.cumsum(1), (1, 0))  # [B, T+1] Σ_{k≤i} log q(z_k | z_1:k−1)
     return log_reward - log_pterm - log_q_prefix
+
+
+def log_q_of_strings(log_pf: Tensor, log_pterm: Tensor, counts: Tensor) -> Tensor:
+    """log q(Z ⊤ | X) [B] of whole strings, nats: all actions and the stop at the last prefix that counts."""
+    return log_pf.sum(1) + at(log_pterm, last(counts))
+
+
+def first(counts: Tensor) -> Tensor:
+    """[B] index of the first prefix that counts: the root, unless stopping is not allowed there yet."""
+    return counts.int().argmax(1)
+
+
+def last(counts: Tensor) -> Tensor:
+    """[B] index of the last prefix that counts: the whole string."""
+    return counts.shape[1] - 1 - counts.flip(1).int().argmax(1)
+
+
+def at(x: Tensor, index: Tensor) -> Tensor:
+    """x [B, n] at one index [B] a row. Returns [B]."""
+    return x.gather(1, index[:, None])[:, 0]
 
 
 def masked_mean(x: Tensor, counts: Tensor) -> Tensor:

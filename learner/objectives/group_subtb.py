@@ -11,18 +11,13 @@ with a and b over all prefixes of all trajectories of the prompt.
 Measured against plain SubTB on the integer task in docs/log.md.
 """
 
-from torch import Tensor
-
-from learner.objectives.balance import Loss
+from learner.objectives.balance import Estimates, Loss
 
 
-def group_subtb(u: Tensor, counts: Tensor, group: Tensor, lam: float) -> Loss:
-    """u [B, T+1] nats, counts [B, T+1] bool, group [B] int in 0..G-1 -> Loss.
-
-    λ is not read: pairs across strings have no distance.
-    """
-    counts = counts.to(u.dtype)
-    u = u * counts
+def group_subtb(estimates: Estimates, lam: float) -> Loss:
+    """Reads u and counts [B, T+1] and group [B]; not λ, since pairs across strings have no distance."""
+    counts, group = estimates.counts.to(estimates.u.dtype), estimates.group
+    u = estimates.u * counts
     n_groups = int(group.max()) + 1 if len(group) else 0
     n_states = u.new_zeros(n_groups).index_add(0, group, counts.sum(1))  # [G]
     mean = u.new_zeros(n_groups).index_add(0, group, u.sum(1)) / n_states.clamp_min(1)

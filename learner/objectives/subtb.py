@@ -8,15 +8,16 @@ Deviates from the paper: divided by the pooled sum of weights, so the scale does
 """
 
 import torch
-from torch import Tensor
 
-from learner.objectives.balance import Loss, masked_mean
+from learner.objectives.balance import Estimates, Loss, masked_mean
 
 
-def subtb(u: Tensor, counts: Tensor, group: Tensor, lam: float) -> Loss:
-    """u [B, T+1] nats, counts [B, T+1] bool -> Loss. `group` is not read. λ → 0 is detailed balance."""
-    counts = counts.to(u.dtype)
-    u = u * counts  # what does not count must be finite before it is multiplied by 0; see balance.log_z_estimates
+def subtb(estimates: Estimates, lam: float) -> Loss:
+    """Reads u and counts [B, T+1]. λ → 0 is detailed balance."""
+    counts = estimates.counts.to(estimates.u.dtype)
+    u = (
+        estimates.u * counts
+    )  # what does not count must be finite before it is multiplied by 0; see balance.log_z_estimates
     deviation = (u - masked_mean(u, counts)) * counts
     n_states = counts.sum(1)
     if lam == 1.0:

@@ -128,7 +128,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_counted(
     assert adapter_files(learner._policy).weights != before
 
 
-@pytest.mark.parametrize("objective", ["subtb", "group_subtb"])
+@pytest.mark.parametrize("objective", ["subtb", "group_subtb", "tb", "db", "vargrad"])
 def test_the_learner_reaches_the_exact_posterior_of_forty_strings(
     tiny_spec: PolicySpec, task: TinyTask, replay, objective: str
 ) -> None:  # type: ignore[no-untyped-def]

@@ -1,5 +1,7 @@
 """The objectives against the paper's double sum, and at the exact posterior of an enumerated tree."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,25 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.objectives import OBJECTIVES
-from learner.objectives.balance import log_z_estimates
+from learner.objectives.balance import Estimates, log_q_of_strings, log_z_estimates
 from learner.objectives.group_subtb import group_subtb
 from learner.objectives.subtb import subtb
 from tests.oracle import String, all_strings, exact_policy, subtb_double_sum
 
 V, N = 3, 3
 LAMBDAS = (0.5, 1.0, 2.0)
+BALANCES = sorted(set(OBJECTIVES) - {"sft"})
+"""All that are 0 exactly where the policy samples the posterior."""
 Rows = list[tuple[list[float], list[float], list[float]]]
 
 
-def tensors(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-    """(u, counts) of ragged (log_pf, log_pterm, log_reward) rows, padded with junk where nothing counts."""
+def tensors(rows: Rows, group: list[int] | None = None) -> Estimates:
+    """Of ragged (log_pf, log_pterm, log_reward) rows, padded with junk where nothing counts."""
     width = max(len(pf) for pf, _, _ in rows)
     junk = 123.0
     pf = torch.tensor([[*f, *[0.0] * (width - len(f))] for f, _, _ in rows], dtype=torch.float64)
     pterm = torch.tensor([[*t, *[junk] * (width + 1 - len(t))] for _, t, _ in rows], dtype=torch.float64)
     reward = torch.tensor([[*r, *[-junk] * (width + 1 - len(r))] for _, _, r in rows], dtype=torch.float64)
     counts = torch.tensor([[i <= len(f) for i in range(width + 1)] for f, _, _ in rows])
-    return log_z_estimates(pf, pterm, reward), counts
+    u, log_q = log_z_estimates(pf, pterm, reward), log_q_of_strings(pf, pterm, counts)
+    return Estimates(u, counts, torch.tensor(group or [0] * len(rows)), log_q)
 
 
 def exact_rows(seed: int = 0) -> tuple[Rows, float]:
@@ -53,8 +58,7 @@ def random_rows(lengths: list[int], seed: int) -> Rows:
 
 
 def value(name: str, rows: Rows, lam: float = 1.0, group: list[int] | None = None) -> float:
-    u, counts = tensors(rows)
-    return float(OBJECTIVES[name](u, counts, torch.tensor(group or [0] * len(rows)), lam).value)
+    return float(OBJECTIVES[name](tensors(rows, group), lam).value)
 
 
 @pytest.mark.parametrize("lam", LAMBDAS)
@@ -63,18 +67,20 @@ def test_subtb_is_zero_for_every_string_at_the_exact_policy(lam: float) -> None:
     assert max(value("subtb", [row], lam) for row in rows) < 1e-12
 
 
-def test_group_subtb_is_zero_at_the_exact_policy() -> None:
+@pytest.mark.parametrize("name", BALANCES)
+def test_every_balance_objective_is_zero_at_the_exact_policy_and_not_beside_it(name: str) -> None:
     rows, _ = exact_rows()
-    assert value("group_subtb", rows) < 1e-12
+    assert value(name, rows) < 1e-12
+    assert value(name, random_rows([3, 1, 2, 3], seed=1)) > 0.1
 
 
 def test_every_prefix_estimates_log_z_at_the_exact_policy() -> None:
     rows, log_z = exact_rows()
-    u, counts = tensors(rows)
-    assert float((u[counts] - log_z).abs().max()) < 1e-12
+    e = tensors(rows)
+    assert float((e.u[e.counts] - log_z).abs().max()) < 1e-12
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("name", BALANCES)
 @pytest.mark.parametrize("shifted", ["stop", "reward"])
 def test_an_off_by_one_of_reward_against_stop_is_seen(name: str, shifted: str) -> None:
     rows, _ = exact_rows()
@@ -118,8 +124,8 @@ def test_the_closed_form_at_lambda_one_equals_the_pairwise_form() -> None:
 
 def test_subtb_tends_to_detailed_balance_as_lambda_tends_to_zero() -> None:
     rows = random_rows([5, 2], seed=4)
-    u, counts = tensors(rows)
-    neighbours = counts[:, 1:] & counts[:, :-1]
+    e = tensors(rows)
+    u, neighbours = e.u, e.counts[:, 1:] & e.counts[:, :-1]
     detailed = float(((u[:, 1:] - u[:, :-1]).square() * neighbours).sum() / neighbours.sum())
     assert value("subtb", rows, 1e-9) == pytest.approx(detailed, rel=1e-6)
 
@@ -129,7 +135,7 @@ def test_subtb_tends_to_detailed_balance_as_lambda_tends_to_zero() -> None:
 def test_group_subtb_is_the_mean_squared_difference_over_all_pairs_of_a_prompt(lengths: list[int], seed: int) -> None:
     rows = random_rows(lengths, seed)
     group = [k % 2 for k in range(len(rows))]
-    u, _ = tensors(rows)
+    u = tensors(rows).u
     total, pairs = 0.0, 0
     for g in (0, 1):
         pool = [float(u[b, i]) for b in range(len(rows)) if group[b] == g for i in range(lengths[b] + 1)]
@@ -149,23 +155,22 @@ def test_duplicated_rows_never_change_the_subtb_loss() -> None:
     assert value("subtb", rows) == pytest.approx(value("subtb", rows + rows), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("name", BALANCES)
 @pytest.mark.parametrize("lam", LAMBDAS)
 def test_padding_has_no_gradient_and_makes_no_nan(name: str, lam: float) -> None:
-    u, counts = tensors(random_rows([2, 6], seed=8))
-    u = u.clone().requires_grad_(True)
-    OBJECTIVES[name](u, counts, torch.tensor([0, 0]), lam).value.backward()
+    e = tensors(random_rows([2, 6], seed=8))
+    u = e.u.clone().requires_grad_(True)
+    OBJECTIVES[name](replace(e, u=u), lam).value.backward()
     assert u.grad is not None and bool(u.grad.isfinite().all())
-    assert float(u.grad[~counts].abs().max()) == 0.0
+    assert float(u.grad[~e.counts].abs().max()) == 0.0
 
 
 def test_the_empty_prefix_takes_part() -> None:
     """Only R(⊤) of the empty string changes; n = 1 has one pair, n = 0 none and no NaN."""
     pf, pterm, reward = random_rows([1], seed=9)[0]
     assert value("subtb", [(pf, pterm, reward)]) != value("subtb", [(pf, pterm, [reward[0] + 1, reward[1]])])
-    u, counts = tensors([(pf, pterm, reward)])
-    assert float(subtb(u, counts, torch.tensor([0]), 1.0).denominator) == 1.0
-    empty = subtb(*tensors([([], [-0.5], [1.0])]), torch.tensor([0]), 1.0)
+    assert float(subtb(tensors([(pf, pterm, reward)]), 1.0).denominator) == 1.0
+    empty = subtb(tensors([([], [-0.5], [1.0])]), 1.0)
     assert float(empty.denominator) == 0.0 and float(empty.value) == 0.0
 
 
@@ -174,7 +179,7 @@ def test_four_ranks_of_sixteen_equal_one_rank_of_sixty_four() -> None:
     lengths = [int(n) for n in np.random.default_rng(1).integers(0, 6, size=64)]
     rows = random_rows(lengths, seed=10)
     whole = value("subtb", rows)
-    parts = [subtb(*tensors(rows[k : k + 16]), torch.zeros(16, dtype=torch.int64), 1.0) for k in range(0, 64, 16)]
+    parts = [subtb(tensors(rows[k : k + 16]), 1.0) for k in range(0, 64, 16)]
     pooled = float(sum(p.numerator for p in parts) / sum(p.denominator for p in parts))
     assert pooled == pytest.approx(whole, rel=1e-12)
     assert float(sum(p.value for p in parts) / 4) != pytest.approx(whole, rel=1e-3)
@@ -183,7 +188,33 @@ def test_four_ranks_of_sixteen_equal_one_rank_of_sixty_four() -> None:
 def test_the_residual_is_zero_exactly_where_a_trajectory_agrees_with_itself() -> None:
     rows, _ = exact_rows()
     bad = ([-0.1, -0.2], [-1.0, -1.0, -1.0], [0.0, 3.0, -2.0])
-    residual = subtb(*tensors([rows[-1], bad]), torch.tensor([0, 0]), 1.0).residual
+    residual = subtb(tensors([rows[-1], bad]), 1.0).residual
     assert float(residual[0]) < 1e-7 < 0.5 < float(residual[1])
-    residual = group_subtb(*tensors([rows[-1], bad]), torch.tensor([0, 1]), 1.0).residual
+    residual = group_subtb(tensors([rows[-1], bad], [0, 1]), 1.0).residual
     assert float(residual[0]) < 1e-7 < 0.5 < float(residual[1])
+
+
+def test_trajectory_balance_is_the_one_pair_of_root_and_leaf() -> None:
+    rows = random_rows([4, 0, 2], seed=11)
+    u = tensors(rows).u
+    slow = [float(u[b, 0] - u[b, n]) ** 2 for b, n in ((0, 4), (2, 2))]
+    assert value("tb", rows) == pytest.approx(sum(slow) / 2, rel=1e-12)
+
+
+def test_vargrad_is_the_variance_of_whole_strings_within_a_prompt() -> None:
+    rows, group = random_rows([4, 1, 2, 3, 2], seed=12), [0, 0, 1, 0, 2]
+    u = tensors(rows).u
+    leaves = np.array([float(u[b, n]) for b, n in ((0, 4), (1, 1), (3, 3))])
+    assert value("vargrad", rows, group=group) == pytest.approx(float(leaves.var()), rel=1e-12)
+    assert value("vargrad", rows[:1]) == 0.0, "one string of a prompt has nothing to agree with"
+
+
+def test_detailed_balance_is_subtb_at_lambda_zero() -> None:
+    rows = random_rows([5, 2, 0, 1], seed=13)
+    assert value("db", rows) == pytest.approx(value("subtb", rows, 1e-9), rel=1e-6)
+
+
+def test_sft_is_the_mean_negative_log_likelihood_of_whole_strings() -> None:
+    rows = random_rows([3, 0], seed=14)
+    slow = [-(sum(pf) + pterm[-1]) for pf, pterm, _ in rows]
+    assert value("sft", rows) == pytest.approx(sum(slow) / 2, rel=1e-12)

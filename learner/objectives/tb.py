@@ -1,0 +1,18 @@
+"""Trajectory balance with Z read off the root: the whole string and the empty one agree on log Z.
+
+Malkin et al., arXiv 2201.13259. Here u_0 = log R(⊤) − log q(⊤ | X) stands for the learned log Z of that paper, so it is the one pair
+(0, n) of sub-trajectory balance.
+
+    L = Σ_batch (u_0 − u_n)² / B
+"""
+
+from learner.objectives.balance import Estimates, Loss, at, first, last
+
+
+def trajectory_balance(estimates: Estimates, lam: float) -> Loss:
+    """Reads u and counts [B, T+1]; not λ. A trajectory of one state has no pair."""
+    begin, end = first(estimates.counts), last(estimates.counts)
+    difference = at(estimates.u, end) - at(estimates.u, begin)
+    pairs = (end > begin).to(difference.dtype)
+    square = difference.square() * pairs
+    return Loss(square.sum(), pairs.sum(), square.sqrt().detach())

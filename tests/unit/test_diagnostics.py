@@ -1,0 +1,50 @@
+"""The posterior's figures: what they read at the optimum, and that they read something else beside it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from learner.diagnostics import posterior_figures, select, var_u
+from learner.objectives.balance import Estimates
+
+RNG = np.random.default_rng(0)
+
+
+def estimates(log_r: np.ndarray, log_q: np.ndarray, group: list[int] | None = None) -> Estimates:
+    """Strings of no prefix but themselves: u_n = log R - log q."""
+    u = torch.tensor(log_r - log_q)[:, None]
+    return Estimates(u, torch.ones_like(u, dtype=torch.bool), torch.tensor(group or [0] * len(u)), torch.tensor(log_q))
+
+
+def test_at_the_optimum_all_figures_read_what_they_say() -> None:
+    log_r = RNG.normal(size=50)
+    figures = posterior_figures(estimates(log_r, log_r - 2.5))
+    assert figures["log_z_lower"] == pytest.approx(2.5) == figures["log_z_mean"]
+    assert figures["ess"] == pytest.approx(1.0)
+    assert figures["slope"] == pytest.approx(1.0) == figures["correlation"]
+    assert var_u(estimates(log_r, log_r - 2.5)) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_policy_that_is_too_flat_shows_in_slope_bounds_and_sample_size() -> None:
+    log_r = RNG.normal(size=2000)
+    figures = posterior_figures(estimates(log_r, 0.5 * log_r))
+    assert figures["slope"] == pytest.approx(0.5) and figures["correlation"] == pytest.approx(1.0)
+    # log w = log R / 2 is normal with variance 1/4: the bounds differ by 1/8, w's effective size is exp(-1/4)
+    assert figures["log_z_mean"] - figures["log_z_lower"] == pytest.approx(0.125, abs=0.03)
+    assert figures["ess"] == pytest.approx(math.exp(-0.25), abs=0.05)
+
+
+def test_prompts_are_judged_apart() -> None:
+    log_r = RNG.normal(size=6)
+    log_z = np.array([1.0, 1.0, 1.0, 5.0, 5.0, 5.0])
+    e = estimates(log_r, log_r - log_z, [0, 0, 0, 1, 1, 1])
+    assert posterior_figures(e)["ess"] == pytest.approx(1.0) and var_u(e) == pytest.approx(0.0, abs=1e-12)
+    assert posterior_figures(select(e, [0, 1, 4, 5]))["log_z_lower"] == pytest.approx(3.0)
+
+
+def test_equal_rewards_have_no_slope_and_no_rows_have_no_figures() -> None:
+    assert math.isnan(posterior_figures(estimates(np.zeros(4), RNG.normal(size=4)))["slope"])
+    nothing = select(estimates(np.zeros(2), np.zeros(2)), [])
+    assert math.isnan(var_u(nothing)) and all(math.isnan(v) for v in posterior_figures(nothing).values())
