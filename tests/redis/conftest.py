@@ -39,7 +39,9 @@ def make_buffer(client: redis.Redis, name: str) -> Callable[..., ReplayBuffer]:
     """The test's buffer with a small capacity; keyword arguments go into its config."""
 
     def make(**fields: object) -> ReplayBuffer:
-        config = BufferConfig.model_validate({"capacity": 1000, "priority_exponent": 1.0, **fields})
+        config = BufferConfig.model_validate(
+            {"capacity": 1000, "min_size_to_sample": 1, "priority_exponent": 1.0, **fields}
+        )
         return ReplayBuffer(client, config, name, seed=0)
 
     return make
