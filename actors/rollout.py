@@ -101,7 +101,7 @@ class RolloutActor:
         self._stopping.set()
 
     def status(self) -> dict[str, Any]:
-        """Figures for people since `run` began: counts, tokens_per_s, the version served, the largest canary difference, the wait."""
+        """Figures since `run` began: counts, tokens_per_s, version served, largest canary difference, the wait."""
         version, wait = self._engine.version, self._wait
         seconds = max(time.monotonic() - self._began, 1e-9)
         return self._figures | {

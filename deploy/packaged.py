@@ -67,8 +67,11 @@ def sha256_of(file: Path) -> str:
 
 
 def has_pip() -> bool:
-    """Whether this environment has pip. By its metadata: setuptools takes a look at the module for a start of pip, and then
-    leaves the standard library's distutils in place, which breaks its own import later in the same process."""
+    """Whether this environment has pip.
+
+    By its metadata: setuptools takes a look for the module as a start of pip, and then leaves the standard library's
+    distutils in place, which breaks its own import later in the same process.
+    """
     return any(distribution.name == "pip" for distribution in metadata.distributions())
 
 

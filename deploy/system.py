@@ -63,7 +63,8 @@ class System:
             "the run waits for its processes to load",
             START_LIMIT_S,
             lambda: (
-                f"{len(names) - len(pending)} of {len(names)} ready, missing: {', '.join(sorted({names[p] for p in pending}))}"
+                f"{len(names) - len(pending)} of {len(names)} ready, missing: "
+                + ", ".join(sorted({names[p] for p in pending}))
                 + _unplaced(self._config)
             ),
         )
@@ -77,7 +78,10 @@ class System:
     def sample(
         self, prompts: Sequence[Prompt], n: int, use_base_model: bool
     ) -> Callable[[], dict[str, list[IntArray]] | None]:
-        """Start to draw n on-policy responses of each prompt, shared out among the actors. Call the result until it is not None."""
+        """Start to draw n on-policy responses of each prompt, shared out among the actors.
+
+        Call the result until it is not None.
+        """
         share = [n // len(self.actors) + (k < n % len(self.actors)) for k in range(len(self.actors))]
         threads = self._config.evaluation.threads
         calls = {
@@ -104,7 +108,7 @@ class System:
         self._learner_run = self.learner.run.remote()
 
     def poll(self, timeout_s: float) -> bool:
-        """Wait up to `timeout_s` for something to end. True once the learner has done its steps; raises what a loop raised.
+        """Wait up to `timeout_s` for something to end; True once the learner has. Raises what a loop raised.
 
         An actor whose process died is started again by Ray (actors.max_restarts times); its loop is started again here.
         """
@@ -122,7 +126,8 @@ class System:
                 pass
             except ray.exceptions.ActorDiedError as error:
                 raise TributaryError(
-                    f"actor-{number} died more than actors.max_restarts = {self._config.actors.max_restarts} times. {_LOGS}"
+                    f"actor-{number} died more than actors.max_restarts = {self._config.actors.max_restarts} times. "
+                    + _LOGS
                 ) from error
             self._actor_runs[self.actors[number].run.remote()] = number
         return False
@@ -147,7 +152,7 @@ class System:
         ray.get(done)
         if pending:
             raise TributaryError(
-                f"{len(pending)} of {len(self.actors)} actors did not stop within {STOP_LIMIT_S:.0f} s of being asked to"
+                f"{len(pending)} of {len(self.actors)} actors did not stop within {STOP_LIMIT_S:.0f} s. {_LOGS}"
             )
 
     def newest_adapter(self) -> tuple[AdapterVersion, AdapterFiles]:
@@ -166,7 +171,7 @@ class System:
 
 
 def start_ray() -> None:
-    """Join the cluster that RAY_ADDRESS names (as under `ray job submit`), else start Ray on this machine for this run only."""
+    """Join the cluster of RAY_ADDRESS (set under `ray job submit`), else start Ray here, for this run only."""
     logging.getLogger("ray").setLevel(logging.ERROR)  # Ray says at every start that its token authentication is on
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"address": "local", "include_dashboard": False}
@@ -179,7 +184,8 @@ def start_ray() -> None:
             else "Ray did not start on this machine"
         )
         raise TributaryError(
-            f"{where}: {error}. On a loaded machine try again; else see the newest folder under /tmp/ray, and `tributary doctor`."
+            f"{where}: {error}. On a loaded machine try again; else see the newest folder under /tmp/ray, "
+            "and `tributary doctor`."
         ) from error
 
 
@@ -213,7 +219,7 @@ def _get(call: Any, role: str) -> Any:
         raise WaitTimeout(f"the {role} did not answer for {ANSWER_LIMIT_S:.0f} s. {_LOGS}") from error
     except ray.exceptions.RayActorError as error:
         raise TributaryError(
-            f"the process of the {role} died; where memory is short, the system kills the largest (see `dmesg`). {_LOGS}"
+            f"the process of the {role} died; where memory is short, the system kills the largest (`dmesg`). {_LOGS}"
         ) from error
 
 

@@ -42,8 +42,10 @@ class Command:
         return output
 
     def family(self) -> list[psutil.Process]:
-        """The command and all its living descendants. Servers that rewrite their title lose their environment, so the tree is what
-        tells them; `alive` still finds them when the tree is gone."""
+        """The command and all its living descendants, remembered from call to call.
+
+        Servers that rewrite their title lose their environment, so the tree tells them; once the tree is gone, the memory.
+        """
         try:
             root = psutil.Process(self.process.pid)
             self._known |= {root, *root.children(recursive=True)}

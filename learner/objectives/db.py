@@ -1,6 +1,7 @@
 """Modified detailed balance: neighbouring prefixes agree on log Z.
 
-Deleu et al., arXiv 2202.13903 (every state may stop, so the flow is R / q(⊤)). The limit λ → 0 of sub-trajectory balance.
+Deleu et al., arXiv 2202.13903 (every state may stop, so the flow is R / q(⊤)). The limit λ → 0 of sub-trajectory
+balance.
 
     L = Σ_batch Σ_i (u_i − u_i+1)² / number of neighbours
 """

@@ -7,6 +7,6 @@ from learner.objectives.balance import Estimates, Loss
 
 
 def sft(estimates: Estimates, lam: float) -> Loss:
-    """Reads log_q [B]; not u, not λ. Its rows should be demonstrations: on samples of the policy it only sharpens them."""
+    """Reads log_q [B]; not u, not λ. For demonstrations: on samples of the policy it only sharpens them."""
     loss = -estimates.log_q
     return Loss(loss.sum(), loss.new_tensor(len(loss)), loss.detach())

@@ -1,7 +1,7 @@
 """Trajectory balance with Z read off the root: the whole string and the empty one agree on log Z.
 
-Malkin et al., arXiv 2201.13259. Here u_0 = log R(⊤) − log q(⊤ | X) stands for the learned log Z of that paper, so it is the one pair
-(0, n) of sub-trajectory balance.
+Malkin et al., arXiv 2201.13259. Here u_0 = log R(⊤) − log q(⊤ | X) stands for the learned log Z of that paper, so it is
+the one pair (0, n) of sub-trajectory balance.
 
     L = Σ_batch (u_0 − u_n)² / B
 """

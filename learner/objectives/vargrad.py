@@ -1,6 +1,6 @@
 """VarGrad trajectory balance: the whole strings of one prompt agree on log Z.
 
-Richter et al., arXiv 2010.10436; as trajectory balance in Bartoldson et al., arXiv 2503.18929 (TBA), without its importance weights.
+Richter et al., arXiv 2010.10436; as trajectory balance in Bartoldson et al., arXiv 2503.18929 (TBA).
 
     L = Σ_prompts Σ_k (u_n^k − mean_k u_n)² / number of strings whose prompt has at least two
 """
