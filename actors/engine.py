@@ -164,11 +164,11 @@ class Engine:
                     return np.array([said[i][int(t)].logprob for i, t in enumerate(token_ids)], dtype=np.float32)
 
     def set_threads(self, threads: int) -> None:
-        """Use this many CPU threads from now on (0: leave as it is)."""
+        """Use this many CPU threads from now on, in the calling thread (0: leave as it is)."""
         if threads:
             import torch
 
-            torch.set_num_threads(threads)
+            torch._C.set_num_threads(threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
 
     def _submit(self, token_ids: IntArray, params: Any, serving: _Serving | None) -> str:
         request_id = f"r{self._count}"

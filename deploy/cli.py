@@ -68,6 +68,9 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 12345,
 ) -> None:
     """Draw fresh samples of the base model and of the final adapter through vLLM, and judge both."""
+    from deploy.environment import quiet_engine
+
+    quiet_engine()
     from deploy.evaluation import draw, explanations, judge, write_plots
     from deploy.live import before_after_table
 
@@ -92,6 +95,9 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 0,
 ) -> None:
     """Print samples of a run's final adapter, one a line."""
+    from deploy.environment import quiet_engine
+
+    quiet_engine()
     from deploy.evaluation import draw, texts
 
     folder, checked = _open(run)

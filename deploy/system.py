@@ -52,8 +52,11 @@ class System:
         self._actor_runs: dict[Any, int] = {}
         self._learner_run: Any = None
 
-    def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
-        """Return when every process has loaded its model. `on_wait` gets the named wait about once a second."""
+    def wait_until_ready(self, on_wait: Callable[[str], bool]) -> bool:
+        """True once every process has loaded its model.
+
+        `on_wait` gets the named wait about once a second; where it answers False, waiting ends with False.
+        """
         names = {a.ready.remote(): "actors" for a in self.actors} | {
             r.ready.remote(): "reward workers" for r in self.rewards
         }
@@ -72,8 +75,10 @@ class System:
             done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
             for call in done:
                 _get(call, names[call])
-            on_wait(wait.sentence() if pending else "")
+            if not on_wait(wait.sentence() if pending else ""):
+                return False
             wait.check()
+        return True
 
     def sample(
         self, prompts: Sequence[Prompt], n: int, use_base_model: bool

@@ -94,7 +94,13 @@ class Training:
                 elapsed = time.monotonic() - self._began
                 view.update(View(self._row, buffer.stats(), self._actors, phase, elapsed, waits))
 
-            system.wait_until_ready(lambda wait: show("starting the engines", [wait] if wait else []))
+            def starting(wait: str) -> bool:
+                show("starting the engines", [wait] if wait else [])
+                return self._stop_signal is None
+
+            if not system.wait_until_ready(starting):
+                self._console.print(f"Stopped by {self._stop_signal} before training began: nothing was learned.")
+                return {}
             n = self._config.evaluation.samples
             before = self._judge(system, True, lambda: show(f"base model: {n:,} samples a prompt", []))
             if not self._stop_signal:

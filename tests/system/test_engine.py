@@ -191,3 +191,10 @@ def stock_shrink(x, weights, y, indices, scaling):  # type: ignore[no-untyped-de
 def stock_expand_slice(x, weights, y, indices, offset, size):  # type: ignore[no-untyped-def]
     chosen = weights[indices].squeeze(1) if weights.dim() == 4 else weights[indices]
     y[:, offset : offset + size] += torch.einsum("bi,boi->bo", x, chosen)
+
+
+def test_the_number_of_threads_can_change_while_the_engine_stands(engine: Engine) -> None:
+    """vLLM's CPU worker replaces torch.set_num_threads by a warning."""
+    for threads in (1, 2):
+        engine.set_threads(threads)
+        assert torch.get_num_threads() == threads

@@ -146,6 +146,17 @@ def test_a_signal_ends_a_run_cleanly_with_its_adapter(recipe: Path, tmp_path: Pa
     assert command.alive() == []
 
 
+def test_ctrl_c_while_the_engines_start_ends_the_run_at_once(recipe: Path, tmp_path: Path) -> None:
+    command = Command("train", str(recipe), "--run", str(tmp_path / "run"))
+    until(
+        lambda: bool(command.pids("ray::ActorProcess")) or command.process.poll() is not None, 120, "an actor process"
+    )
+    command.process.send_signal(signal.SIGINT)
+    output = command.finish(20)
+    assert command.process.returncode == 0 and "before training began" in output
+    until(lambda: command.alive() == [], 20, "the end of all processes")
+
+
 def test_kill_9_of_the_run_leaves_no_process(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
