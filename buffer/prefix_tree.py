@@ -28,9 +28,12 @@ class PrefixTree:
     """[B, T+1] node of prefix z_1:i of row b; its output predicts z_i+1. Past the end of a row, the row's last node."""
 
 
-def build_prefix_tree(prompts: Sequence[IntArray], responses: Sequence[IntArray]) -> PrefixTree:
+def build_prefix_tree(
+    prompts: Sequence[IntArray], responses: Sequence[IntArray], width: int | None = None
+) -> PrefixTree:
     """Merge B strings (prompt [P], response [T]) into one forest.
 
+    `width` is the T of `nodes` where it should be more than that of the longest response.
     Prompts must not be empty: the first response token is predicted from the prompt's last token.
     """
     tokens: list[int] = []
@@ -49,7 +52,8 @@ def build_prefix_tree(prompts: Sequence[IntArray], responses: Sequence[IntArray]
             positions.append(0 if parent < 0 else positions[parent] + 1)
         return node
 
-    width = max((len(response) for response in responses), default=0)
+    if width is None:
+        width = max((len(response) for response in responses), default=0)
     nodes = np.zeros((len(responses), width + 1), dtype=np.int64)
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         if len(prompt) == 0:

@@ -89,7 +89,7 @@ class BufferStats:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A record that could not be read."""
+    """A record that could not be read, or was set aside."""
 
     id: str
     reason: str
@@ -191,6 +191,24 @@ class ReplayBuffer:
         notes = self._client.lrange(self._keys.quarantine, 0, limit - 1)
         return [Quarantined(*msgpack.unpackb(note)) for note in notes]
 
+    @store_errors("setting trajectories aside")
+    def set_aside(self, ids: Sequence[str], reason: str) -> int:
+        """Move records that can be read but do harm to quarantine; return how many were still there."""
+        ids = list(dict.fromkeys(ids))
+        records = cast(list[bytes | None], self._client.hmget(self._keys.payload, ids)) if ids else []
+        return sum(self._quarantine(id_, record, reason) for id_, record in zip(ids, records, strict=True) if record)
+
+    @store_errors("noting the newest version")
+    def note_version(self, number: int) -> None:
+        """Remember the newest adapter version published, for a learner that is started again."""
+        self._client.hset(self._keys.counters, "version", str(number))
+
+    @store_errors("reading the newest version")
+    def newest_version(self) -> int:
+        """What `note_version` was told last; -1 before."""
+        number = self._client.hget(self._keys.counters, "version")
+        return -1 if number is None else int(cast(bytes, number))
+
     @store_errors("clearing the buffer")
     def clear(self) -> None:
         """Forget everything, counters and quarantine included."""
@@ -238,13 +256,14 @@ class ReplayBuffer:
                 self._quarantine(id_, record, str(error))
         return [_row(id_, found[id_], arrival) for id_, arrival in picked if id_ in found]
 
-    def _quarantine(self, id_: str, record: bytes, reason: str) -> None:
+    def _quarantine(self, id_: str, record: bytes, reason: str) -> int:
         keys = self._keys
         note = msgpack.packb([id_, reason, record[:QUARANTINE_HEAD_BYTES]])
-        self._scripts.quarantine(
+        answer = self._scripts.quarantine(
             [keys.payload, keys.weight, keys.clock, keys.order, keys.quarantine, keys.counters],
             [id_, record, note, QUARANTINE_KEPT],
         )
+        return int(answer)
 
     def _weight(self, priority: float) -> float:
         """priority ** exponent within WEIGHT_RANGE; computed in logs, so that no exponent overflows."""

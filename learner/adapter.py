@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from peft import get_peft_model_state_dict
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save
+from torch import Tensor
 
+from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion, Canary, Trajectory
 from learner.batch import collate
 from learner.policy import LoraPolicy
@@ -16,11 +18,33 @@ from learner.policy import LoraPolicy
 
 def adapter_files(policy: LoraPolicy) -> AdapterFiles:
     """The policy's adapter as the files that PEFT and vLLM read."""
-    tensors = {name: t.detach().contiguous().cpu() for name, t in get_peft_model_state_dict(policy.model).items()}
     config = policy.model.peft_config["default"].to_dict()
     config["inference_mode"] = True
     config["base_model_name_or_path"] = policy.spec.base_model
-    return AdapterFiles(weights=save(tensors), config_json=json.dumps(config, indent=2, default=_plain, sort_keys=True))
+    return AdapterFiles(
+        weights=save(adapter_tensors(policy)), config_json=json.dumps(config, indent=2, default=_plain, sort_keys=True)
+    )
+
+
+def adapter_tensors(policy: LoraPolicy) -> dict[str, Tensor]:
+    """LoRA's A and B by PEFT's names, in the CPU's memory."""
+    return {name: t.detach().contiguous().cpu() for name, t in get_peft_model_state_dict(policy.model).items()}
+
+
+def digest(files: AdapterFiles) -> str:
+    """sha256 (hex) of the weights."""
+    return hashlib.sha256(files.weights).hexdigest()
+
+
+def load_adapter(policy: LoraPolicy, tensors: dict[str, Tensor]) -> None:
+    """Put back what `adapter_tensors` took. ConfigError where names or shapes are those of another adapter."""
+    here = {name: t.shape for name, t in adapter_tensors(policy).items()}
+    if here != {name: t.shape for name, t in tensors.items()}:
+        raise ConfigError(
+            f"the saved adapter has {len(tensors)} tensors that do not fit the {len(here)} of this recipe: "
+            "resume with the model section the run began with."
+        )
+    set_peft_model_state_dict(policy.model, tensors)
 
 
 def adapter_version(
@@ -29,7 +53,7 @@ def adapter_version(
     """Stamp `files` with a digest and with the canary that the policy makes of `example`."""
     return AdapterVersion(
         number=number,
-        digest=hashlib.sha256(files.weights).hexdigest(),
+        digest=digest(files),
         learner_step=step,
         canary=make_canary(policy, example, tolerance),
     )

@@ -1,8 +1,9 @@
-"""Trajectories to tensors: one batch, its prefix tree, and what each position means.
+"""Trajectories to tensors: one batch, the prefix trees of its passes, and what each position means.
 
-Shapes   B trajectories, T response tokens of the longest, N nodes of the prefix tree.
+Shapes   B trajectories, T response tokens of the longest, N nodes of a prefix tree.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,14 +12,25 @@ import torch
 from torch import Tensor
 
 from buffer.prefix_tree import PrefixTree, build_prefix_tree
-from buffer.types import PolicySpec, Trajectory
+from buffer.types import IntArray, PolicySpec, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the model computes in one pass: some rows of a batch."""
+
+    rows: Tensor
+    """[b] int64: which rows of the batch."""
+    tree: PrefixTree
+    """Of these rows; `nodes` is [b, T+1]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What the policy and the objective read. Padding: tokens 0, is_action false, counts false, log_reward 0."""
 
-    tree: PrefixTree
+    parts: tuple[Part, ...]
+    """Every row is in one of them."""
     token_ids: Tensor
     """[B, T] int64"""
     is_action: Tensor
@@ -32,12 +44,20 @@ class Batch:
     """[B, T+1] bool: states before `min_actions`, where the stop token is masked."""
     log_reward: Tensor
     """[B, T+1] float32, nats, untempered."""
-    group: Tensor
-    """[B] int64: the prompt's number within the batch."""
+    prompt: Tensor
+    """[B] int64: a digest of the prompt's id, the same on every rank."""
+
+    @property
+    def tree_nodes(self) -> int:
+        """Positions the model computes."""
+        return sum(len(part.tree.token_ids) for part in self.parts)
 
 
-def collate(trajectories: Sequence[Trajectory], spec: PolicySpec) -> Batch:
-    """Lay out B scored trajectories. The same function serves fresh, replayed and demonstration data."""
+def collate(trajectories: Sequence[Trajectory], spec: PolicySpec, max_tokens: int = 0) -> Batch:
+    """Lay out B scored trajectories. The same function serves fresh, replayed and demonstration data.
+
+    A pass has at most `max_tokens` tokens, prompts included (a single longer row has one of its own); 0 is one pass.
+    """
     rows, width = len(trajectories), max(len(t.token_ids) for t in trajectories)
     token_ids = np.zeros((rows, width), dtype=np.int64)
     is_action = np.zeros((rows, width), dtype=np.bool_)
@@ -52,15 +72,52 @@ def collate(trajectories: Sequence[Trajectory], spec: PolicySpec) -> Batch:
     actions_before = np.pad(is_action.cumsum(1), ((0, 0), (1, 0)))  # [B, T+1] actions in z_1:i
     too_short = is_state & (actions_before < spec.min_actions)
     counts = is_state & ~too_short
-    prompts: dict[str, int] = {}
-    group = [prompts.setdefault(t.prompt_id, len(prompts)) for t in trajectories]
+    may_stop = counts & (actions_before < spec.max_actions)
+    read = [_read(t, bool(may_stop[row, len(t.token_ids)])) for row, t in enumerate(trajectories)]
     return Batch(
-        tree=build_prefix_tree([t.prompt_token_ids for t in trajectories], [t.token_ids for t in trajectories]),
+        parts=tuple(
+            Part(
+                rows=torch.tensor(chosen, dtype=torch.int64),
+                tree=build_prefix_tree(
+                    [trajectories[k].prompt_token_ids for k in chosen], [read[k] for k in chosen], width
+                ),
+            )
+            for chosen in _passes(trajectories, max_tokens)
+        ),
         token_ids=torch.from_numpy(token_ids),
         is_action=torch.from_numpy(is_action),
         counts=torch.from_numpy(counts),
-        may_stop=torch.from_numpy(counts & (actions_before < spec.max_actions)),
+        may_stop=torch.from_numpy(may_stop),
         too_short=torch.from_numpy(too_short),
         log_reward=torch.from_numpy(log_reward),
-        group=torch.tensor(group, dtype=torch.int64),
+        prompt=torch.tensor([_digest(t.prompt_id) for t in trajectories], dtype=torch.int64),
     )
+
+
+def _read(trajectory: Trajectory, may_stop: bool) -> IntArray:
+    """The tokens whose outputs are read: where stopping is forced, nothing is asked after the last action."""
+    if may_stop or not trajectory.is_action.any():
+        return trajectory.token_ids
+    return trajectory.token_ids[: int(np.flatnonzero(trajectory.is_action)[-1])]
+
+
+def _passes(trajectories: Sequence[Trajectory], max_tokens: int) -> list[list[int]]:
+    """Row numbers of each pass, rows of a prompt side by side."""
+    order = sorted(range(len(trajectories)), key=lambda k: trajectories[k].prompt_id)
+    if not max_tokens:
+        return [order]
+    passes: list[list[int]] = []
+    room, prompt = 0, ""
+    for k in order:
+        row = trajectories[k]
+        need = len(row.token_ids) + (len(row.prompt_token_ids) if row.prompt_id != prompt else 0)
+        if not passes or need > room:
+            passes.append([])
+            room, need = max_tokens, len(row.token_ids) + len(row.prompt_token_ids)
+        passes[-1].append(k)
+        room, prompt = room - need, row.prompt_id
+    return passes
+
+
+def _digest(prompt_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(prompt_id.encode(), digest_size=8).digest(), signed=True)

@@ -27,10 +27,19 @@ class LearnerConfig(BaseModel):
     warmup_steps: int = Field(default=10, ge=0)
     """Steps of linear rise from 0."""
     decay_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Last share of the steps over which the rate falls linearly to 0; 0 keeps it constant."""
+    """Last share of the steps over which the rate falls to 0; 0 keeps it constant."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How it falls."""
     weight_decay: float = Field(default=0.0, ge=0.0)
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """Gradients are scaled down to this L2 norm."""
+    max_skipped_steps: int = Field(default=10, ge=1)
+    """So many steps in a row whose loss or gradient is not finite end the run."""
+    max_tokens: int = Field(default=8192, ge=0)
+    """Tokens of one pass, prompts included; a batch with more is accumulated over several, each computed twice (once
+    for the loss, once with gradient). 0: always one pass."""
+    gradient_checkpointing: bool = False
+    """Keep one activation a layer and compute the rest again: slower, less memory."""
     reward_temperature_start: float = Field(default=1.0, gt=0.0)
     """T of R^(1/T) at step 0."""
     reward_temperature_end: float = Field(default=1.0, gt=0.0)
@@ -38,15 +47,23 @@ class LearnerConfig(BaseModel):
     reward_temperature_steps: int = Field(default=0, ge=0)
     publish_every: int = Field(default=1, ge=1)
     """Steps between two published adapters."""
+    diagnose_every: int = Field(default=10, ge=1)
+    """Steps between two readings of the exact distance to the target, where the task lists its strings."""
     canary_tolerance: float = Field(default=2e-3, gt=0.0)
     """Largest accepted difference between the actor's and the learner's canary log-probabilities, nats.
     fp32: 2e-3 (measured 5e-5); bf16: 0.3."""
+    checkpoint_every: int = Field(default=50, ge=1)
+    """Steps between two checkpoints; one more is made at the end."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """How many are kept, the newest ones."""
     wait_limit_s: float = Field(default=300.0, gt=0.0)
     """Longest wait for data before the run stops with the reason, s."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    ranks: int = Field(default=1, ge=1)
+    """Learner processes that act as one, each with its share of a batch."""
     threads: int = Field(default=1, ge=0)
-    """CPU threads of the learner; 0 leaves it to torch."""
+    """CPU threads of a learner; 0 leaves it to torch."""
     cpus: float = Field(default=0.5, ge=0.0)
     """CPU cores, or a share of one, that Ray reserves: a matter of placement, not of speed."""
     gpus: float = Field(default=0.0, ge=0.0)

@@ -57,6 +57,28 @@ def posterior_figures(estimates: Estimates) -> dict[str, float]:
     return {name: sum(values) / len(values) if values else float("nan") for name, values in figures.items()}
 
 
+def exact_figures(log_q: Tensor, log_reward: Tensor, group: Tensor) -> dict[str, float]:
+    """Distance of q to the target where the strings that carry its mass are listed; a mean over prompts.
+
+    log_q and log_reward [K] of whole strings, nats (R already tempered), group [K] their prompt. Both read 0 at the
+    optimum, without sampling noise:
+
+    total_variation   ½ (Σ_Z |q(Z ⊤) − p(Z)| + what q gives to strings that are not listed)
+    kl                KL(p ‖ q) = Σ_Z p(Z) log (p(Z) / q(Z ⊤)), nats
+    """
+    distances, divergences = [], []
+    for prompt in group.unique():
+        rows = group == prompt
+        q, log_p = log_q[rows].double(), log_reward[rows].double().log_softmax(0)
+        elsewhere = (1.0 - q.exp().sum()).clamp_min(0.0)
+        distances.append(float((q.exp() - log_p.exp()).abs().sum() + elsewhere) / 2)
+        divergences.append(float((log_p.exp() * (log_p - q)).sum()))
+    return {
+        "total_variation": sum(distances) / len(distances) if distances else float("nan"),
+        "kl": sum(divergences) / len(divergences) if divergences else float("nan"),
+    }
+
+
 def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
     """Slope and correlation of y [K] against x [K]; NaN where x, or for the correlation y, does not vary."""
     x, y = x.double() - x.double().mean(), y.double() - y.double().mean()

@@ -15,16 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from buffer.errors import TributaryError
 from buffer.replay import Drawn, ReplayBuffer
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
-from learner.adapter import adapter_files, adapter_version
-from learner.batch import Batch, collate
+from learner.adapter import adapter_files, adapter_tensors, adapter_version, digest, load_adapter
+from learner.batch import collate
+from learner.checkpoint import Checkpoints, Numbers, State, load_optimiser, optimiser_tensors
 from learner.config import LearnerConfig
-from learner.diagnostics import posterior_figures, select, var_u
+from learner.diagnostics import exact_figures, posterior_figures, select, var_u
+from learner.gradient import Gradient
 from learner.objectives import OBJECTIVES
-from learner.objectives.balance import Estimates, Loss, at, first, log_q_of_strings, log_z_estimates
+from learner.objectives.balance import Estimates, at, first, log_q_of_strings
 from learner.policy import LoraPolicy
 from learner.priority import Priorities
+from learner.ranks import Ranks
 from learner.schedule import learning_rate, reward_temperature
 from learner.source import BatchSource
 
@@ -36,50 +40,76 @@ class Learner:
     """SubTB updates of one policy. `step` is the algorithm; `run` is the loop around it."""
 
     def __init__(
-        self, policy: LoraPolicy, buffer: ReplayBuffer, config: LearnerConfig, publish: Publish, prompt: Prompt
+        self,
+        policy: LoraPolicy,
+        buffer: ReplayBuffer,
+        config: LearnerConfig,
+        publish: Publish,
+        prompt: Prompt,
+        checkpoints: Checkpoints | None = None,
+        ranks: Ranks | None = None,
+        support: Sequence[Trajectory] = (),
     ) -> None:
-        """`prompt` is what the canary of version 0 is read on; later ones take a string that was just learned from."""
+        """Go on from the newest of `checkpoints`, if there is one, and publish what the policy is now.
+
+        `prompt` is what the first canary is read on; later ones take a string that was just learned from. `support` is
+        the strings that carry the target's mass, scored, where the task lists them.
+        """
         self._policy = policy
         self._buffer = buffer
         self._config = config
         self._publish = publish
-        self._objective = OBJECTIVES[config.objective]
+        self._checkpoints = checkpoints
+        self._ranks = ranks or Ranks()
+        self._support = support
         self._priorities = Priorities(config.priority)
         self._parameters = policy.trainable_parameters()
         self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.weight_decay)
+        self._gradient = Gradient(
+            policy, self._parameters, OBJECTIVES[config.objective], config.subtb_lambda, self._ranks
+        )
         self._stopping = threading.Event()
         self._source: BatchSource | None = None
         self._rows: queue.SimpleQueue[Row] = queue.SimpleQueue()
         self.step_number = 0
         self.version = -1
         self.skipped_steps = 0
+        self._skipped_in_a_row = 0
+        self._saved_step = -1
+        saved = checkpoints.newest() if checkpoints else None
+        if saved:
+            self._restore(saved)
         self._publish_adapter(empty_string(prompt))
 
     def run(self, source: BatchSource) -> None:
-        """Learn until `steps` are done or `stop` is called; the last step's adapter is published before it returns."""
+        """Learn until `steps` are done or `stop` is called; the last step's adapter is published and its state saved
+        before it returns."""
         self._source = source
         source.start()
         try:
-            while self.step_number < self._config.steps and not self._stopping.is_set():
+            while self.step_number < self._config.steps:
                 began = time.perf_counter()
-                rows = source.next()
-                if rows is None:
+                rows = None if self._stopping.is_set() else source.next()
+                if not self._ranks.all_agree(rows is not None) or rows is None:
                     break
                 waited = time.perf_counter() - began
                 figures = self.step(rows)
                 example = rows[0].trajectory
                 if self.step_number % self._config.publish_every == 0:
                     self._publish_adapter(example)
+                if self.step_number % self._config.checkpoint_every == 0:
+                    self.save()
                 self._rows.put(
                     figures | {"wait_s": waited, "step_s": time.perf_counter() - began, "version": self.version}
                 )
             if self.step_number != self._published_step:
                 self._publish_adapter(example)
+            self.save()
         finally:
             source.stop()
 
     def stop(self) -> None:
-        """Finish the step under way, publish, return from `run`."""
+        """Finish the step under way, publish, save, return from `run`."""
         self._stopping.set()
         if self._source:
             self._source.stop()
@@ -89,14 +119,16 @@ class Learner:
         return [self._rows.get() for _ in range(self._rows.qsize())]
 
     def step(self, rows: Sequence[Drawn]) -> Row:
-        """One update on B trajectories; returns its figures. A loss or gradient that is not finite changes nothing."""
-        batch = collate([row.trajectory for row in rows], self._policy.spec)
+        """One update on B trajectories; returns its figures.
+
+        A loss or gradient that is not finite changes nothing, and the batch is set aside: it would do the same again.
+        """
+        batch = collate([row.trajectory for row in rows], self._policy.spec, self._config.max_tokens)
         rate = learning_rate(self.step_number, self._config)
         temperature = reward_temperature(self.step_number, self._config)
+        exact = self._exact_figures(temperature)
 
-        estimates, loss = self._evaluate(batch, temperature)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.value.backward()
+        estimates, loss = self._gradient.of(batch, temperature)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm))
         if np.isfinite(norm) and bool(loss.value.isfinite()):
             for parameters in self._optimiser.param_groups:
@@ -104,8 +136,9 @@ class Learner:
             self._optimiser.step()
             log_rewards = [float(row.trajectory.log_reward.sum(0)[-1]) for row in rows]
             self._buffer.reprioritize([row.id for row in rows], self._priorities.of(loss, log_rewards))
+            self._skipped_in_a_row = 0
         else:
-            self.skipped_steps += 1
+            self._skip(rows, f"step {self.step_number + 1}: loss {float(loss.value)}, gradient norm {norm}")
         self.step_number += 1
         return {
             "step": self.step_number,
@@ -114,22 +147,69 @@ class Learner:
             "learning_rate": rate,
             "reward_temperature": temperature,
             "skipped_steps": self.skipped_steps,
-            "tree_nodes": len(batch.tree.token_ids),
+            "tree_nodes": batch.tree_nodes,
+            "passes": len(batch.parts),
             **self._figures(rows, estimates),
+            **exact,
         }
 
-    def _evaluate(self, batch: Batch, temperature: float) -> tuple[Estimates, Loss]:
-        """u under the policy of now, with gradient, and the loss; R is tempered here and nowhere else."""
-        scored = self._policy.log_probs(batch)
-        device = scored.log_pf.device
-        counts = batch.counts.to(device)
-        estimates = Estimates(
-            u=log_z_estimates(scored.log_pf, scored.log_pterm, batch.log_reward.to(device) / temperature),
-            counts=counts,
-            group=batch.group.to(device),
-            log_q=log_q_of_strings(scored.log_pf, scored.log_pterm, counts),
+    def save(self) -> None:
+        """Write a checkpoint of now, unless this step has one."""
+        if self._checkpoints is None or not self._ranks.leads or self._saved_step == self.step_number:
+            return
+        numbers = Numbers(
+            step=self.step_number,
+            version=self.version,
+            skipped_steps=self.skipped_steps,
+            largest_log_reward=self._priorities.largest,
+            adapter_sha256=digest(adapter_files(self._policy)),
         )
-        return estimates, self._objective(estimates, self._config.subtb_lambda)
+        adapter = {f"adapter.{name}": tensor for name, tensor in adapter_tensors(self._policy).items()}
+        generator = {"torch_rng": torch.get_rng_state()}
+        self._checkpoints.save(State(numbers, adapter | optimiser_tensors(self._optimiser) | generator))
+        self._saved_step = self.step_number
+
+    def _restore(self, saved: State) -> None:
+        numbers = saved.numbers
+        prefix = "adapter."
+        load_adapter(
+            self._policy, {k.removeprefix(prefix): t for k, t in saved.tensors.items() if k.startswith(prefix)}
+        )
+        if digest(adapter_files(self._policy)) != numbers.adapter_sha256:
+            raise TributaryError(
+                f"the checkpoint of step {numbers.step} holds an adapter that is not the one it was made of "
+                f"(sha256 {numbers.adapter_sha256[:12]}...). Remove the file to go on from the one before it."
+            )
+        load_optimiser(self._optimiser, saved.tensors)
+        torch.set_rng_state(saved.tensors["torch_rng"])
+        self._priorities.largest = numbers.largest_log_reward
+        self.step_number = self._saved_step = numbers.step
+        self.skipped_steps = numbers.skipped_steps
+        # versions after the checkpoint may have been published and sampled from; no number is ever used twice
+        self.version = max(numbers.version, self._buffer.newest_version())
+
+    def _skip(self, rows: Sequence[Drawn], reason: str) -> None:
+        self.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        self._buffer.set_aside([row.id for row in rows], reason)
+        if self._skipped_in_a_row >= self._config.max_skipped_steps:
+            raise TributaryError(
+                f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient, the last one {reason}. "
+                "Nothing was learned from them and their trajectories are in the buffer's quarantine. Look at the "
+                "rewards, lower learner.learning_rate, or raise model.dtype's precision."
+            )
+
+    def _exact_figures(self, temperature: float) -> Row:
+        """Distance to the target before the update; NaN between two readings and where no strings are listed."""
+        if not self._support or self.step_number % self._config.diagnose_every:
+            return {"total_variation": float("nan"), "kl": float("nan")}
+        batch = collate(self._support, self._policy.spec, self._config.max_tokens)
+        with torch.no_grad():
+            scored = self._policy.log_probs(batch)
+        counts = batch.counts.to(self._policy.device)
+        log_q = log_q_of_strings(scored.log_pf, scored.log_pterm, counts).cpu()
+        log_reward = torch.tensor([float(t.log_reward.sum(0)[-1]) for t in self._support])
+        return exact_figures(log_q, log_reward / temperature, batch.prompt)
 
     def _figures(self, rows: Sequence[Drawn], estimates: Estimates) -> Row:
         """What the batch says of the policy, before the update."""
@@ -158,9 +238,12 @@ class Learner:
     def _publish_adapter(self, example: Trajectory) -> None:
         self.version += 1
         self._published_step = self.step_number
-        files = adapter_files(self._policy)
-        tolerance = self._config.canary_tolerance
-        self._publish(adapter_version(self._policy, files, self.version, self.step_number, example, tolerance), files)
+        if self._ranks.leads:
+            files = adapter_files(self._policy)
+            tolerance = self._config.canary_tolerance
+            version = adapter_version(self._policy, files, self.version, self.step_number, example, tolerance)
+            self._buffer.note_version(self.version)
+            self._publish(version, files)
 
 
 def empty_string(prompt: Prompt) -> Trajectory:

@@ -1,6 +1,6 @@
-"""The policy q: a frozen base model with a LoRA adapter, evaluated on the prefix tree of a batch.
+"""The policy q: a frozen base model with a LoRA adapter, evaluated on the prefix trees of a batch.
 
-Shapes   B trajectories, T response tokens, N tree nodes, S states (distinct prefixes), V vocabulary.
+Shapes   B trajectories (b in one pass), T response tokens, N tree nodes, S states, H hidden size, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from buffer.errors import ConfigError
 from buffer.types import PolicySpec
-from learner.batch import Batch
+from learner.batch import Batch, Part
+from learner.head import log_normaliser, token_logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,11 @@ class PrefixLogProbs:
 class LoraPolicy:
     """Base weights never change; only LoRA's A and B have gradients. Dropout is off in acting, scoring and learning."""
 
-    def __init__(self, spec: PolicySpec, device: torch.device) -> None:
-        """Load `spec.base_model` and put a fresh adapter (B = 0, so q is the base model) on it."""
+    def __init__(self, spec: PolicySpec, device: torch.device, gradient_checkpointing: bool = False) -> None:
+        """Load `spec.base_model` and put a fresh adapter (B = 0, so q is the base model) on it.
+
+        `gradient_checkpointing` keeps one activation a layer and computes the rest again in the backward pass.
+        """
         self.spec = spec
         self.device = device
         base = AutoModelForCausalLM.from_pretrained(
@@ -43,49 +49,95 @@ class LoraPolicy:
         )
         self.model = get_peft_model(base, lora).to(device).eval()
         self._trunk: nn.Module = self.model.get_base_model().base_model
-        self._head: nn.Module = self.model.get_base_model().get_output_embeddings()
-        self._allowed: Tensor | None = None
-        if spec.allowed_token_ids is not None:
-            self._allowed = torch.tensor(sorted({*spec.allowed_token_ids, spec.stop_token_id}), device=device)
+        self._weight = self._checked_output_weight()  # [V, H]
+        allowed = sorted({*(spec.allowed_token_ids or range(len(self._weight))), spec.stop_token_id})
+        self._stop_column = allowed.index(spec.stop_token_id)
+        self._allowed_weight = self._weight if spec.allowed_token_ids is None else self._weight[allowed]
+        if gradient_checkpointing:
+            self._checkpoint_layers()
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """LoRA's A and B."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def log_probs(self, batch: Batch, masked: bool = True) -> PrefixLogProbs:
-        """One pass over the distinct prefixes; logits at states only.
+        """Of all rows. Gradients flow to the adapter unless the caller turned them off.
 
-        Gradients flow to the adapter unless the caller turned them off. `masked=False` leaves out the allowed-token and
-        min-action masks: the plain softmax that an engine reports for given text.
+        `masked=False` leaves out the allowed-token and min-action masks: the plain softmax that an engine reports for
+        given text.
         """
-        tree = batch.tree
-        hidden = self._trunk(
+        log_pf = torch.zeros(batch.is_action.shape, device=self.device)
+        log_pterm = torch.zeros(batch.may_stop.shape, device=self.device)
+        for part in batch.parts:
+            scored = self.log_probs_of(batch, part, masked)
+            log_pf = log_pf.index_copy(0, part.rows.to(self.device), scored.log_pf)
+            log_pterm = log_pterm.index_copy(0, part.rows.to(self.device), scored.log_pterm)
+        return PrefixLogProbs(log_pf, log_pterm)
+
+    def log_probs_of(self, batch: Batch, part: Part, masked: bool = True) -> PrefixLogProbs:
+        """One pass over the distinct prefixes of some rows, [b, T] and [b, T+1]; logits only where one is read."""
+        is_action = batch.is_action[part.rows].to(self.device)
+        may_stop = batch.may_stop[part.rows].to(self.device)
+        acts = torch.nn.functional.pad(is_action, (0, 1))  # [b, T+1] prefixes from which an action was taken
+        read = acts | may_stop
+        nodes = torch.from_numpy(part.tree.nodes).to(self.device)
+        states, places = nodes[read].unique(return_inverse=True)  # [S] nodes that are read, and who reads which
+        place = torch.zeros_like(nodes)  # [b, T+1] index into `states`
+        place[read] = places
+        hidden = self._hidden(part)[states]  # [S, H]
+
+        blocked = torch.zeros(len(states), dtype=torch.bool, device=self.device)
+        if masked:
+            blocked[place[batch.too_short[part.rows].to(self.device) & acts]] = True
+            normaliser = log_normaliser(hidden, self._allowed_weight, self._stop_column, blocked)  # [S]
+        else:
+            normaliser = log_normaliser(hidden, self._weight, self.spec.stop_token_id, blocked)
+
+        log_pf, log_pterm = (
+            torch.zeros_like(acts[:, 1:], dtype=torch.float32),
+            torch.zeros_like(acts, dtype=torch.float32),
+        )
+        acted, stopped = place[:, :-1][is_action], place[may_stop]
+        taken = batch.token_ids[part.rows].to(self.device)[is_action]
+        stop = torch.full_like(stopped, self.spec.stop_token_id)
+        log_pf[is_action] = token_logits(hidden[acted], self._weight, taken) - normaliser[acted]
+        log_pterm[may_stop] = token_logits(hidden[stopped], self._weight, stop) - normaliser[stopped]
+        return PrefixLogProbs(log_pf, log_pterm)
+
+    def _hidden(self, part: Part) -> Tensor:
+        """The last layer's output at every node of a tree, [N, H]."""
+        tree = part.tree
+        output: Tensor = self._trunk(
             input_ids=torch.from_numpy(tree.token_ids)[None].to(self.device),
             position_ids=torch.from_numpy(tree.positions)[None].to(self.device),
             attention_mask=torch.from_numpy(tree.sees)[None, None].to(self.device),
             use_cache=False,
-        ).last_hidden_state[0]  # [N, hidden]
-        nodes = torch.from_numpy(tree.nodes)
-        states, where = nodes.unique(return_inverse=True)  # [S], [B, T+1] row of `logits` for each prefix
-        where = where.to(self.device)
-        logits = self._head(hidden[states.to(self.device)]).float()  # [S, V]
-        if masked:
-            logits = self._mask_early_stop(logits, where, batch.too_short.to(self.device))
-        choices = logits if self._allowed is None or not masked else logits[:, self._allowed]
-        normaliser = choices.logsumexp(-1)  # [S]
+        ).last_hidden_state[0]
+        return output
 
-        before = where[:, :-1]
-        log_pf = logits[before, batch.token_ids.to(self.device)] - normaliser[before]
-        log_pterm = logits[where, self.spec.stop_token_id] - normaliser[where]
-        return PrefixLogProbs(
-            log_pf=torch.where(batch.is_action.to(self.device), log_pf, 0.0),
-            log_pterm=torch.where(batch.may_stop.to(self.device), log_pterm, 0.0),
-        )
+    def _checked_output_weight(self) -> Tensor:
+        """[V, H]. ConfigError for a model whose logits are anything else than hidden · weight: q would be wrong."""
+        head = self.model.get_base_model().get_output_embeddings()
+        with torch.no_grad():
+            tokens = torch.tensor([[self.spec.stop_token_id]], device=self.device)
+            logits = self.model(input_ids=tokens).logits.float()
+            hidden = self._trunk(input_ids=tokens, use_cache=False).last_hidden_state
+            plain = type(head) is nn.Linear and torch.allclose(
+                hidden.float() @ head.weight.float().T, logits, rtol=0.01, atol=0.05
+            )
+        if not plain:
+            raise ConfigError(
+                f"{self.spec.base_model}: its logits are not a plain product of the last hidden state and one matrix "
+                "(a bias, a cap, a scale, or an adapter on the output layer), which the learner relies on. Take the "
+                "output layer out of model.lora_targets, or choose another base model."
+            )
+        weight: Tensor = head.weight.detach()
+        return weight
 
-    def _mask_early_stop(self, logits: Tensor, where: Tensor, too_short: Tensor) -> Tensor:
-        """Set the stop logit to -inf at prefixes [B, T+1] that are shorter than `min_actions`. logits [S, V]."""
-        if not bool(too_short.any()):
-            return logits
-        mask = torch.zeros_like(logits, dtype=torch.bool)
-        mask[where[too_short], self.spec.stop_token_id] = True
-        return logits.masked_fill(mask, -torch.inf)
+    def _checkpoint_layers(self) -> None:
+        """Only the layers themselves are told that they train, which is what turns checkpointing on; what is inside
+        them stays in eval mode, so that no dropout of the base model comes back."""
+        self.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+        for layer in self.model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.training = True

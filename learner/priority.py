@@ -17,12 +17,12 @@ class Priorities:
     def __init__(self, kind: str) -> None:
         """`kind` is residual or reward."""
         self._kind = kind
-        self._largest = -math.inf
+        self.largest: float | None = None
 
     def of(self, loss: Loss, log_rewards: Sequence[float]) -> list[float]:
         """[B] priorities; `log_rewards` [B] are those of the whole strings, untempered, nats."""
         if self._kind == "residual":
             residuals: list[float] = loss.residual.cpu().tolist()
             return residuals
-        self._largest = max(self._largest, *log_rewards)
-        return [math.exp(value - self._largest) for value in log_rewards]
+        self.largest = max(log_rewards if self.largest is None else (self.largest, *log_rewards))
+        return [math.exp(value - self.largest) for value in log_rewards]

@@ -1,16 +1,20 @@
 """What changes with the step: learning rate and reward temperature."""
 
+import math
+
 from learner.config import LearnerConfig
 
 
 def learning_rate(step: int, config: LearnerConfig) -> float:
-    """Linear warm-up from lr / warmup_steps, constant, then linear to 0 over the last `decay_fraction` of the steps.
+    """Linear warm-up from lr / warmup_steps, constant, then to 0 over the last `decay_fraction` of the steps.
 
     `step` counts from 0.
     """
     rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     decay_steps = config.decay_fraction * config.steps
     fall = min(1.0, (config.steps - step) / decay_steps) if decay_steps else 1.0
+    if config.decay == "cosine":
+        fall = (1.0 - math.cos(math.pi * fall)) / 2.0
     return config.learning_rate * rise * fall
 
 

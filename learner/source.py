@@ -1,5 +1,8 @@
 """Batches for the learner, drawn one ahead of the step.
 
+The n-th draw has a generator of its own, made of (seed, rank, n): a run that is resumed after n steps draws as it would
+have drawn. Rows that were on their way when a learner died stay in the buffer; they are no longer fresh.
+
 consumes   ReplayBuffer.draw
 produces   rows, one batch ahead, from a thread of its own
 waits for  `min_size_to_sample` trajectories to arrive in the buffer, and new ones where samples per insert are limited
@@ -31,7 +34,10 @@ class BatchSource:
         max_samples_per_insert: float,
         wait_limit_s: float,
         seed: int,
+        rank: int = 0,
+        first_draw: int = 0,
     ) -> None:
+        """`first_draw` is the number of steps done before."""
         self._buffer = buffer
         self._heartbeats = heartbeats
         self._fresh = round(batch_size * fresh_fraction)
@@ -39,7 +45,8 @@ class BatchSource:
         self._min_size = min_size
         self._max_samples_per_insert = max_samples_per_insert
         self._wait_limit_s = wait_limit_s
-        self._rng = np.random.default_rng(seed)
+        self._seed = (seed, rank)
+        self._draw = first_draw
         self._ready: queue.Queue[list[Drawn] | Exception] = queue.Queue(maxsize=1)
         self._stopping = threading.Event()
         self._wait: NamedWait | None = None
@@ -75,7 +82,9 @@ class BatchSource:
             while not self._stopping.is_set():
                 self._wait_for_data()
                 if not self._stopping.is_set():
-                    self._offer(self._buffer.draw(self._fresh, self._replay, self._rng))
+                    rng = np.random.default_rng([*self._seed, self._draw])
+                    self._offer(self._buffer.draw(self._fresh, self._replay, rng))
+                    self._draw += 1
         except Exception as error:  # carried to the learner's thread, where it ends the run
             self._offer(error)
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-CASES = {"short": (64, 20, 4), "long": (16, 200, 60)}
-"""Trajectories, prompt tokens, actions."""
+CASES = {"short": (64, 20, 4, 5), "long": (16, 200, 60, 61), "forced": (64, 20, 4, 4)}
+"""Trajectories, prompt tokens, actions, and the action limit, at which stopping is forced."""
 SHAPES = {
     "7b": dict(
         hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8
@@ -63,7 +63,7 @@ def plain_log_probs(policy: Any, rows: list[Any], batch: Any) -> Any:
     )
     begin = len(rows[0].prompt_token_ids) - 1
     hidden = policy._trunk(input_ids=ids, use_cache=False).last_hidden_state[:, begin:]
-    logits = policy._head(hidden).float()
+    logits = (hidden @ policy._weight.T).float()
     normaliser = logits.logsumexp(-1)
     log_pf = logits[:, :-1].gather(2, ids[:, begin + 1 :, None])[..., 0] - normaliser[:, :-1]
     log_pterm = logits[..., policy.spec.stop_token_id] - normaliser
@@ -82,10 +82,10 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
 
     if threads:
         torch.set_num_threads(threads)
-    n, prompt, actions = CASES[case]
+    n, prompt, actions, limit = CASES[case]
     dtype = "bfloat16" if device == "cuda" else "float32"
     targets = ("q_proj", "k_proj", "v_proj", "o_proj")
-    spec = PolicySpec(model, dtype, 16, 16, targets, stop_token_id=2, max_actions=actions)
+    spec = PolicySpec(model, dtype, 16, 16, targets, stop_token_id=2, max_actions=limit)
     policy = LoraPolicy(spec, torch.device(device))
     vocabulary = policy.model.config.vocab_size
     rows = trajectories(n, prompt, actions, vocabulary)
@@ -101,7 +101,7 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
         counts = batch.counts.to(device)
         u = log_z_estimates(scored.log_pf, scored.log_pterm, batch.log_reward.to(device))
         estimates = Estimates(
-            u, counts, batch.group.to(device), log_q_of_strings(scored.log_pf, scored.log_pterm, counts)
+            u, counts, torch.zeros(n, dtype=torch.int64), log_q_of_strings(scored.log_pf, scored.log_pterm, counts)
         )
         loss = subtb(estimates, 1.0).value
         t3 = now(device)
@@ -113,9 +113,10 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
         t5 = now(device)
         totals.append(t5 - t0)
         outside.append((t1 - t0) + (t3 - t2) + (t5 - t4))
-    states = len(set(batch.tree.nodes.flatten().tolist())) if side == "ours" else n * (actions + 1)
-    tokens = len(batch.tree.token_ids) if side == "ours" else n * (prompt + actions)
-    head = policy._head.weight.numel()
+    nodes = batch.parts[0].tree.nodes
+    states = len(set(nodes.flatten().tolist())) if side == "ours" else n * (actions + 1)
+    tokens = batch.tree_nodes if side == "ours" else n * (prompt + actions)
+    head = policy._weight.numel()
     body = sum(p.numel() for p in policy._trunk.parameters()) - policy.model.get_input_embeddings().weight.numel()
     return {
         "seconds": statistics.median(totals[1:]),

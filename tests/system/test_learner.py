@@ -1,5 +1,6 @@
 """The learner alone, on a tiny model: log-probabilities, gradients, and the exact posterior of 40 strings."""
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
 from buffer.connect import connect
+from buffer.errors import ConfigError, TributaryError
 from buffer.replay import Drawn, ReplayBuffer
 from buffer.types import PolicySpec, Trajectory
 from learner.adapter import adapter_files
@@ -64,8 +66,6 @@ def plain_log_probs(policy: LoraPolicy, t: Trajectory) -> tuple[np.ndarray, np.n
 def test_the_packed_pass_equals_one_row_at_a_time(
     tiny_spec: PolicySpec, task: TinyTask, min_actions: int, masked: bool
 ) -> None:
-    from dataclasses import replace
-
     spec = replace(
         tiny_spec, min_actions=min_actions, allowed_token_ids=tiny_spec.allowed_token_ids if masked else None
     )
@@ -77,7 +77,7 @@ def test_the_packed_pass_equals_one_row_at_a_time(
         n = len(row.token_ids)
         assert np.abs(packed.log_pf[b, :n].detach().numpy() - pf).max(initial=0.0) < 1e-5
         assert np.abs(packed.log_pterm[b, : n + 1].detach().numpy() - pterm).max() < 1e-5
-        assert float(packed.log_pf[b, n:].abs().sum()) == 0.0
+        assert float(packed.log_pf[b, n:].detach().abs().sum()) == 0.0
 
 
 def test_gradients_of_the_packed_pass_equal_those_of_rows_one_at_a_time(tiny_spec: PolicySpec, task: TinyTask) -> None:
@@ -97,8 +97,6 @@ def test_gradients_of_the_packed_pass_equal_those_of_rows_one_at_a_time(tiny_spe
 
 def test_tool_tokens_have_no_log_pf_and_no_state_inside(tiny_spec: PolicySpec, task: TinyTask) -> None:
     """a [b c] a, where b and c were written by a tool: two actions, states before each action and at the end."""
-    from dataclasses import replace
-
     row = tiny_trajectory(task, (0, 1, 2), pad_to=4)
     row = replace(row, is_action=np.array([True, False, False, True]))
     batch = collate([row], tiny_spec)
@@ -119,8 +117,6 @@ def test_the_base_weights_never_change(tiny_spec: PolicySpec, task: TinyTask, re
 def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_counted(
     tiny_spec: PolicySpec, task: TinyTask, replay
 ) -> None:  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
     learner = make_learner(tiny_spec, task, replay, LearnerConfig(steps=5))
     before = adapter_files(learner._policy).weights
     row = tiny_trajectory(task, (0, 1))
@@ -165,6 +161,66 @@ def test_the_learner_reaches_the_exact_posterior_of_forty_strings(
     )
     assert total_variation(q, {z: float(np.exp(r - log_z)) for z, r in task.log_r.items()}) <= 0.02
     assert figures["log_z"] == pytest.approx(float(log_z), abs=0.05)
+
+
+def test_the_batch_of_a_step_that_is_not_finite_is_set_aside(
+    tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
+) -> None:
+    learner = make_learner(tiny_spec, task, replay, LearnerConfig(steps=5))
+    replay.add([tiny_trajectory(task, z) for z in [(0, 1), (2,), (1,)]])
+    rows = replay.draw(3, 0, np.random.default_rng(0))
+    broken = [replace(rows[0], trajectory=with_reward(rows[0].trajectory, np.inf)), rows[1]]
+    figures = learner.step(broken)
+    assert figures["skipped_steps"] == 1
+    stats, notes = replay.stats(), replay.quarantine()
+    assert stats.size == 1 and stats.quarantined == 2
+    assert {note.id for note in notes} == {rows[0].id, rows[1].id} and "step 1" in notes[0].reason
+
+
+def test_a_run_of_steps_that_are_not_finite_ends_with_what_to_do(
+    tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
+) -> None:
+    learner = make_learner(tiny_spec, task, replay, LearnerConfig(max_skipped_steps=3))
+    good = tiny_trajectory(task, (0, 1))
+    bad = drawn("x", with_reward(good, np.nan))
+    learner.step([bad])
+    learner.step([bad])
+    learner.step([drawn("y", good)])
+    learner.step([bad])
+    learner.step([bad])
+    with pytest.raises(TributaryError, match=r"3 steps in a row.*learning_rate"):
+        learner.step([bad])
+
+
+def test_the_exact_distance_is_read_where_the_strings_are_listed(
+    tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
+) -> None:
+    support = [tiny_trajectory(task, z) for z in task.log_r]
+    config = LearnerConfig(diagnose_every=2)
+    learner = Learner(LoraPolicy(tiny_spec, CPU), replay, config, lambda *_: None, task.prompts()[0], support=support)
+    row = drawn("x", support[7])
+    read = [learner.step([row])["total_variation"] for _ in range(3)]
+    assert 0.1 < read[0] < 1.0 and np.isnan(read[1]) and 0.1 < read[2] < 1.0
+
+
+def test_a_model_whose_logits_are_more_than_a_product_is_refused(tiny_spec: PolicySpec, tmp_path: Path) -> None:
+    """Gemma 2 caps its logits; an adapter on the output layer changes them."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, head_dim=32,
+        final_logit_softcapping=1.0, initializer_range=0.5,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="not a plain product"):
+        LoraPolicy(replace(tiny_spec, base_model=str(tmp_path)), CPU)
+    with pytest.raises(ConfigError, match="lora_targets"):
+        LoraPolicy(replace(tiny_spec, lora_targets=("lm_head",)), CPU)
+
+
+def with_reward(trajectory: Trajectory, value: float) -> Trajectory:
+    return replace(trajectory, log_reward=np.full_like(trajectory.log_reward, value))
 
 
 def drawn(id_: str, trajectory: Trajectory) -> Drawn:

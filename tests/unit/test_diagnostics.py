@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learner.diagnostics import posterior_figures, select, var_u
+from learner.diagnostics import exact_figures, posterior_figures, select, var_u
 from learner.objectives.balance import Estimates
 
 RNG = np.random.default_rng(0)
@@ -48,3 +48,16 @@ def test_equal_rewards_have_no_slope_and_no_rows_have_no_figures() -> None:
     assert math.isnan(posterior_figures(estimates(np.zeros(4), RNG.normal(size=4)))["slope"])
     nothing = select(estimates(np.zeros(2), np.zeros(2)), [])
     assert math.isnan(var_u(nothing)) and all(math.isnan(v) for v in posterior_figures(nothing).values())
+
+
+def test_the_exact_distance_is_zero_at_the_target_and_counts_what_lies_elsewhere() -> None:
+    log_r, group = torch.tensor([0.0, 1.0, 2.0, 5.0, 5.0]), torch.tensor([0, 0, 0, 9, 9])
+    p = torch.cat([log_r[:3].log_softmax(0), log_r[3:].log_softmax(0)])
+    assert exact_figures(p, log_r, group) == pytest.approx({"total_variation": 0.0, "kl": 0.0}, abs=1e-6)
+    half = exact_figures(p - math.log(2), log_r, group)  # half of q is on strings that are not listed
+    assert half == pytest.approx({"total_variation": 0.5, "kl": math.log(2)}, abs=1e-6)
+    swapped = exact_figures(
+        torch.tensor([math.log(0.25), math.log(0.75)]), torch.log(torch.tensor([0.5, 0.5])), group[:2]
+    )
+    assert swapped["total_variation"] == pytest.approx(0.25)
+    assert all(math.isnan(v) for v in exact_figures(p[:0], log_r[:0], group[:0]).values())

@@ -1,0 +1,138 @@
+"""A learner that is killed goes on as if nothing had happened, to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from buffer.errors import ConfigError, TributaryError
+from buffer.replay import ReplayBuffer
+from learner.checkpoint import Checkpoints, Numbers, State
+from learner.config import LearnerConfig
+from learner.learner import Learner
+from learner.policy import LoraPolicy
+from tests.learner_process import batch, learn
+from tests.processes import ROOT
+from tests.tiny import TinyTask, tiny_spec
+
+STEPS = 60
+
+
+def start(model: Path, checkpoints: Path, redis_url: str, result: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "tests/learner_process.py", str(model), str(checkpoints), redis_url, str(STEPS), str(result)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def kill_when(process: subprocess.Popen[bytes], moment: str, checkpoints: Path, step: int) -> None:
+    """kill -9 once step `step` was saved: at once, or in the middle of the next write."""
+
+    def reached() -> bool:
+        names = [p.name for p in checkpoints.glob("step-*")] if checkpoints.is_dir() else []
+        if moment == "during a save":
+            return any(n.endswith(".partial") and int(n[5:13]) > step for n in names)
+        return any(n.endswith(".safetensors") and int(n[5:13]) >= step for n in names)
+
+    spinning = threading.Event()
+    while not reached():
+        assert process.poll() is None, "it ended before it was killed"
+        spinning.wait(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_learner_killed_again_and_again_ends_with_the_same_bits(
+    tiny_model: Path, redis_url: str, tmp_path: Path
+) -> None:
+    uninterrupted = learn(tiny_model, tmp_path / "whole", redis_url, STEPS)
+    assert uninterrupted == learn(tiny_model, tmp_path / "again", redis_url, STEPS), "the same batches, the same bits"
+    folder, result, torn = tmp_path / "killed", tmp_path / "adapter", 0
+    for moment, step in [("between", 5), *[("during a save", k) for k in (15, 25, 35)]]:
+        process = start(tiny_model, folder, redis_url, result)
+        kill_when(process, moment, folder, step)
+        torn += len(list(folder.glob("*.partial")))
+        newest = Checkpoints(folder, keep=2).newest()
+        assert newest is not None and step <= newest.numbers.step < STEPS and not result.exists()
+    assert start(tiny_model, folder, redis_url, result).wait(120) == 0
+    assert result.read_bytes() == uninterrupted
+    assert torn > 0, "at least one kill left half a file"
+
+
+def state(step: int, fill: float = 0.0) -> State:
+    numbers = Numbers(step=step, version=step, skipped_steps=0, largest_log_reward=None, adapter_sha256="0" * 64)
+    return State(numbers, {"adapter.a": torch.full((3,), fill)})
+
+
+def test_the_newest_few_are_kept_and_half_files_are_swept_away(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    (tmp_path / "step-00000007.partial").write_bytes(b"half")
+    for step in (1, 2, 30):
+        checkpoints.save(state(step, float(step)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002.safetensors", "step-00000030.safetensors"]
+    newest = checkpoints.newest()
+    assert newest is not None and newest.numbers.step == 30 and newest.tensors["adapter.a"].tolist() == [30.0] * 3
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.newest() is None
+    checkpoints.save(state(3))
+    path = tmp_path / "step-00000003.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ConfigError, match="Remove it to go on from the checkpoint before"):
+        checkpoints.newest()
+
+
+def make(model: Path, replay: ReplayBuffer, folder: Path, rank: int = 16) -> tuple[Learner, TinyTask, list[int]]:
+    from tokenizers import Tokenizer
+
+    task = TinyTask(Tokenizer.from_file(str(model / "tokenizer.json")))
+    published: list[int] = []
+    learner = Learner(
+        LoraPolicy(replace(tiny_spec(model), lora_rank=rank), torch.device("cpu")), replay, LearnerConfig(),
+        lambda version, files: published.append(version.number), task.prompts()[0], checkpoints=Checkpoints(folder, keep=2),
+    )  # fmt: skip
+    return learner, task, published
+
+
+def test_no_version_number_is_used_twice(tiny_model: Path, replay: ReplayBuffer, tmp_path: Path) -> None:
+    """Versions after the checkpoint were published and sampled from: the resumed learner begins above them."""
+    learner, task, published = make(tiny_model, replay, tmp_path)
+    learner.step(batch(task, 0))
+    learner.save()
+    for step in (1, 2, 3):
+        learner.step(batch(task, step))
+        learner._publish_adapter(batch(task, step)[0].trajectory)
+    assert published == [0, 1, 2, 3]
+    resumed, _, published = make(tiny_model, replay, tmp_path)
+    assert resumed.step_number == 1 and published == [4]
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(tiny_model: Path, replay: ReplayBuffer, tmp_path: Path) -> None:
+    learner, task, _ = make(tiny_model, replay, tmp_path)
+    learner.step(batch(task, 0))
+    learner.save()
+    with pytest.raises(ConfigError, match="model section the run began with"):
+        make(tiny_model, replay, tmp_path, rank=8)
+
+
+def test_a_checkpoint_whose_adapter_was_changed_is_refused(
+    tiny_model: Path, replay: ReplayBuffer, tmp_path: Path
+) -> None:
+    learner, task, _ = make(tiny_model, replay, tmp_path)
+    learner.step(batch(task, 0))
+    learner.save()
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    saved = checkpoints.newest()
+    assert saved is not None
+    name = next(n for n in saved.tensors if n.startswith("adapter."))
+    checkpoints.save(State(saved.numbers, saved.tensors | {name: saved.tensors[name] + 1}))
+    with pytest.raises(TributaryError, match="not the one it was made of"):
+        make(tiny_model, replay, tmp_path)

@@ -1,0 +1,136 @@
+"""One gradient, however the batch is cut: into passes, over ranks, with or without kept activations."""
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from torch import multiprocessing
+
+from buffer.types import PolicySpec, Trajectory
+from learner.batch import collate
+from learner.gradient import Gradient
+from learner.objectives import OBJECTIVES
+from learner.policy import LoraPolicy
+from learner.ranks import Ranks
+from tests.tiny import TinyTask, tiny_trajectory
+
+LAMBDA = 0.8
+
+
+def policy(spec: PolicySpec, gradient_checkpointing: bool = False) -> LoraPolicy:
+    """With an adapter that does something: the same in every process."""
+    torch.manual_seed(1)
+    result = LoraPolicy(spec, torch.device("cpu"), gradient_checkpointing)
+    for name, parameter in result.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return result
+
+
+def mixed_rows(model: Path, count: int = 64) -> list[Trajectory]:
+    """Ragged strings of three prompts of different lengths, some with text of a tool."""
+    task = TinyTask(Tokenizer.from_file(str(model / "tokenizer.json")))
+    rng, strings = np.random.default_rng(2), list(task.log_r)
+    rows = []
+    for k in range(count):
+        row = tiny_trajectory(task, strings[int(rng.integers(len(strings)))])
+        prompt = int(rng.integers(3))
+        acts = row.is_action.copy()
+        if len(acts) == 3 and k % 4 == 0:
+            acts[1] = False
+        ids = np.concatenate([row.prompt_token_ids, row.prompt_token_ids[:1].repeat(prompt)])
+        rows.append(replace(row, prompt_id=f"p{prompt}", prompt_token_ids=ids, is_action=acts))
+    return rows
+
+
+def gradient(
+    q: LoraPolicy, rows: list[Trajectory], objective: str, max_tokens: int = 0, ranks: Ranks | None = None
+) -> tuple[torch.Tensor, float, torch.Tensor]:
+    """(gradient, loss, residuals)."""
+    parameters = q.trainable_parameters()
+    _, loss = Gradient(q, parameters, OBJECTIVES[objective], LAMBDA, ranks or Ranks()).of(
+        collate(rows, q.spec, max_tokens), temperature=1.3
+    )
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    return flat, float(loss.value.detach()), loss.residual
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_many_small_passes_give_the_gradient_of_one(tiny_spec: PolicySpec, tiny_model: Path, objective: str) -> None:
+    q, rows = policy(tiny_spec), mixed_rows(tiny_model, 24)
+    whole, loss, _ = gradient(q, rows, objective)
+    assert float(whole.norm()) > 0
+    assert len(collate(rows, tiny_spec, 10).parts) > 5
+    parts, loss_of_parts, _ = gradient(q, rows, objective, max_tokens=10)
+    assert relative(parts, whole) < 1e-5 and loss_of_parts == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_pass_holds_no_more_tokens_than_allowed_and_every_row_is_in_one(
+    tiny_spec: PolicySpec, tiny_model: Path
+) -> None:
+    rows = mixed_rows(tiny_model, 40)
+    batch = collate(rows, tiny_spec, max_tokens=12)
+    assert max(len(part.tree.token_ids) for part in batch.parts) <= 12
+    assert sorted(int(k) for part in batch.parts for k in part.rows) == list(range(40))
+    assert len(collate(rows, tiny_spec, max_tokens=1).parts) == 40, "a longer row has a pass of its own"
+
+
+def test_gradient_checkpointing_changes_no_gradient(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+    rows = mixed_rows(tiny_model, 16)
+    plain, checkpointed = policy(tiny_spec), policy(tiny_spec, gradient_checkpointing=True)
+    saved: list[int] = []
+    for layer in checkpointed.model.get_base_model().base_model.layers:
+        layer.mlp.register_forward_pre_hook(lambda *_: saved.append(1))
+    a, _, _ = gradient(plain, rows, "subtb")
+    b, _, _ = gradient(checkpointed, rows, "subtb")
+    assert len(saved) == 4, "each of the two layers ran twice"
+    assert relative(b, a) < 1e-6
+
+
+def test_several_prompts_in_one_batch_score_as_each_alone(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+    q, rows = policy(tiny_spec), mixed_rows(tiny_model, 24)
+    together = q.log_probs(collate(rows, tiny_spec))
+    for k, row in enumerate(rows):
+        alone, n = q.log_probs(collate([row], tiny_spec)), len(row.token_ids)
+        assert torch.allclose(together.log_pf[k, :n], alone.log_pf[0], atol=1e-5)
+        assert torch.allclose(together.log_pterm[k, : n + 1], alone.log_pterm[0], atol=1e-5)
+
+
+def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, objective: str, out: str) -> None:
+    """What each process of the test below does."""
+    torch.set_num_threads(1)
+    ranks = Ranks(number, size, address)
+    share = mixed_rows(Path(model))[number * 16 : (number + 1) * 16]
+    if number == 1:  # ragged between ranks too
+        share = [replace(r, token_ids=r.token_ids[:1], is_action=r.is_action[:1], log_reward=r.log_reward[:, :2]) for r in share]  # fmt: skip
+    found = gradient(policy(spec), share, objective, ranks=ranks)
+    assert ranks.all_agree(True) and not ranks.all_agree(number != 2)
+    torch.save(found, f"{out}/{number}.pt")
+    ranks.close()
+
+
+@pytest.mark.parametrize("objective", ["subtb", "group_subtb"])
+def test_four_ranks_of_sixteen_give_the_gradient_of_one_rank_of_sixty_four(
+    tiny_spec: PolicySpec, tiny_model: Path, tmp_path: Path, objective: str
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    multiprocessing.spawn(rank, (4, address, tiny_spec, str(tiny_model), objective, str(tmp_path)), nprocs=4)  # type: ignore[no-untyped-call]
+    rows = mixed_rows(tiny_model)
+    for k in range(16, 32):
+        r = rows[k]
+        rows[k] = replace(r, token_ids=r.token_ids[:1], is_action=r.is_action[:1], log_reward=r.log_reward[:, :2])
+    whole, loss, residual = gradient(policy(tiny_spec), rows, objective)
+    for number in range(4):
+        g, its_loss, its_residual = torch.load(tmp_path / f"{number}.pt")
+        assert relative(g, whole) < 1e-5 and its_loss == pytest.approx(loss, rel=1e-6)
+        assert torch.allclose(its_residual, residual[16 * number : 16 * (number + 1)], atol=1e-4)

@@ -1,0 +1,51 @@
+"""The normaliser in chunks against the plain one that keeps all logits."""
+
+import pytest
+import torch
+
+from learner import head
+from learner.head import log_normaliser, token_logits
+
+STATES, HIDDEN, VOCABULARY, COLUMN = 7, 5, 11, 3
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(STATES, HIDDEN, generator=generator).requires_grad_(True)
+    weight = torch.randn(VOCABULARY, HIDDEN, generator=generator)
+    return hidden, weight, torch.arange(STATES) % 3 == 0
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 4 * VOCABULARY * 2, 2**25])
+def test_values_and_gradients_equal_those_of_all_logits_at_once(
+    monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
+) -> None:
+    monkeypatch.setattr(head, "CHUNK_BYTES", chunk_bytes)
+    hidden, weight, blocked = inputs()
+    weights = torch.arange(1.0, STATES + 1)
+    found = log_normaliser(hidden, weight, COLUMN, blocked)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), hidden)
+
+    logits = hidden @ weight.T
+    logits = torch.where(blocked[:, None] & (torch.arange(VOCABULARY) == COLUMN), -torch.inf, logits)
+    plain = logits.logsumexp(-1)
+    (plain_gradient,) = torch.autograd.grad((plain * weights).sum(), hidden)
+    assert torch.allclose(found, plain, atol=1e-6)
+    assert torch.allclose(gradient, plain_gradient, atol=1e-5)
+
+
+def test_a_pass_without_gradient_needs_none() -> None:
+    hidden, weight, blocked = inputs()
+    with torch.no_grad():
+        assert not log_normaliser(hidden, weight, COLUMN, blocked).requires_grad
+
+
+def test_large_logits_do_not_overflow() -> None:
+    hidden, weight, blocked = inputs()
+    assert bool(log_normaliser(hidden.detach() * 1e4, weight, COLUMN, blocked).isfinite().all())
+
+
+def test_token_logits_are_single_entries_of_the_product() -> None:
+    hidden, weight, _ = inputs()
+    tokens = torch.tensor([0, 3, 10, 1, 1, 2, 5])
+    assert torch.allclose(token_logits(hidden, weight, tokens), (hidden @ weight.T)[torch.arange(STATES), tokens])
