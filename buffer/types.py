@@ -80,6 +80,33 @@ class Trajectory:
         return np.append(self.is_action, True)
 
 
+def given_trajectory(
+    prompt: Prompt,
+    token_ids: IntArray,
+    behaviour: str,
+    log_reward: FloatArray = NOT_SCORED,
+    reward_terms: tuple[str, ...] = (),
+) -> Trajectory:
+    """A string [T] that no policy sampled, all of it actions: a demonstration, a string of a list, the empty one."""
+    n = len(token_ids)
+    return Trajectory(
+        prompt_id=prompt.id,
+        prompt_token_ids=prompt.token_ids,
+        token_ids=token_ids,
+        is_action=np.ones(n, dtype=np.bool_),
+        log_pf=np.zeros(n, dtype=np.float32),
+        log_pterm=np.zeros(n + 1, dtype=np.float32),
+        policy_version=0,
+        adapter_digest="",
+        behaviour=behaviour,
+        task="",
+        sampled_at=0.0,
+        sampling_s=0.0,
+        log_reward=log_reward,
+        reward_terms=reward_terms,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Canary:
     """Fixed tokens with the log-probabilities that the right weights give them: proof of what is served."""

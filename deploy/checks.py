@@ -14,8 +14,9 @@ from buffer.config import BufferConfig
 from buffer.connect import connect
 from buffer.errors import ConfigError, ModelError, RewardError
 from buffer.server import check_port
-from buffer.types import PolicySpec, Prompt
+from buffer.types import PolicySpec, Prompt, Trajectory
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
+from deploy.demonstrations import read_demonstrations
 from deploy.models import read_tokenizer, resolve_model
 from rewards.config import TaskConfig
 from rewards.load import make_task
@@ -34,6 +35,7 @@ class Checked:
     tokenizer: Tokenizer
     task: Task
     prompts: Sequence[Prompt]
+    demonstrations: Sequence[Trajectory]
 
 
 def check(config: RunConfig) -> Checked:
@@ -48,7 +50,9 @@ def check(config: RunConfig) -> Checked:
     _check_reward(task, prompts[0], spec, tokenizer.get_vocab_size(), config.task.name)
     _check_floor(task, config.task)
     _check_devices(config)
-    return Checked(config, spec, tokenizer, task, prompts)
+    path = config.task.demonstrations
+    given = read_demonstrations(Path(path), prompts, tokenizer, spec) if path else []
+    return Checked(config, spec, tokenizer, task, prompts, given)
 
 
 def check_store(config: BufferConfig) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from buffer.errors import TributaryError
+from buffer.errors import ConfigError, TributaryError
 
 if TYPE_CHECKING:
     from deploy.checks import Checked
@@ -25,6 +25,9 @@ model_app = typer.Typer(no_args_is_help=True, help="Base models.")
 app.add_typer(model_app, name="model")
 console = Console(highlight=False)
 
+TrainedRecipe = Annotated[
+    str | None, typer.Argument(help="A name under deploy/recipes, or the path of a TOML file.", show_default=False)
+]
 Recipe = Annotated[str, typer.Argument(help="A name under deploy/recipes, or the path of a TOML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.field=value ...", show_default=False)]
 RunDir = Annotated[Path, typer.Option("--run", help="The run's folder.")]
@@ -32,20 +35,38 @@ RunDir = Annotated[Path, typer.Option("--run", help="The run's folder.")]
 
 @app.command()
 def train(
-    recipe: Recipe,
+    recipe: TrainedRecipe = None,
     overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the run. Default: runs/RECIPE.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Start anew where a run exists already.")] = False,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder.")] = None,
 ) -> None:
-    """Train: actors, reward workers, buffer and learner, until the recipe's steps are done. Ctrl-C ends it cleanly."""
-    from deploy.checks import check
-    from deploy.config import load_recipe
-    from deploy.environment import prepare_for_ray
+    """Train: actors, reward workers, buffer and learner, until the recipe's steps are done. Ctrl-C ends it cleanly.
 
+    A run that ended early, or died, goes on from its newest checkpoint: tributary train --resume runs/NAME
+    """
+    from deploy.checks import check
+    from deploy.config import load_recipe, resumed_config
+    from deploy.environment import prepare_for_ray
+    from deploy.run_folder import RunFolder
+
+    if resume is not None:
+        changes = [*([recipe] if recipe else []), *(overrides or [])]
+        _only_overrides(changes, run, replace)
+        folder = RunFolder.open(resume)
+        config = resumed_config(folder.read_config(), changes, source=f"{resume}/config.toml")
+        checked = check(config)
+        prepare_for_ray()
+        from deploy.train import resume as resume_training
+
+        resume_training(checked, folder, console)
+        return
+    if recipe is None:
+        raise ConfigError("train needs a recipe, such as `tributary train demo`, or --resume with a run's folder.")
+    checked = check(load_recipe(recipe, overrides or []))
     prepare_for_ray()
     from deploy.train import train as run_training
 
-    checked = check(load_recipe(recipe, overrides or []))
     run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console)
 
 
@@ -136,6 +157,15 @@ def main() -> NoReturn:
             raise
         _fail(cause)
     raise SystemExit(0)
+
+
+def _only_overrides(arguments: list[str], run: Path | None, replace: bool) -> None:
+    """A resumed run has its recipe and its folder already."""
+    if run or replace or any("=" not in argument for argument in arguments):
+        raise ConfigError(
+            "--resume takes the folder of a run and section.field=value, and nothing else: recipe and folder are "
+            "the run's own."
+        )
 
 
 def _open(run: Path) -> "tuple[RunFolder, Checked]":

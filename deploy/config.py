@@ -4,6 +4,7 @@ A recipe is a TOML file; `section.field=value` on the command line overrides it;
 run's folder.
 """
 
+import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -94,6 +95,26 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
     return parse_config(values, source=str(path))
 
 
+def resumed_config(values: Mapping[str, Any], overrides: Sequence[str], source: str) -> RunConfig:
+    """The configuration of an earlier run with `overrides`. ConfigError for what its state would not fit any more."""
+    changed = copy.deepcopy(dict(values))
+    for override in overrides:
+        _apply(changed, override)
+    before, after = parse_config(values, source), parse_config(changed, source)
+    fixed = [name for name in ("seed", "model", "policy", "task") if getattr(before, name) != getattr(after, name)]
+    if fixed:
+        raise ConfigError(
+            f"{', '.join(fixed)} can't change when a run is resumed: adapter and buffer were made for what {source} "
+            "says. Start another run for that."
+        )
+    if after.buffer.url and ":***@" in after.buffer.url:
+        raise ConfigError(
+            f"{source} does not keep the password of buffer.url = {after.buffer.url!r}. Give it again: "
+            "buffer.url=... with the password, or without it and TRIBUTARY_REDIS_PASSWORD set."
+        )
+    return after
+
+
 def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
     """Check plain values against the classes, then across sections."""
     try:
@@ -137,6 +158,16 @@ def _cross_check(config: RunConfig) -> None:
         problems.append(
             f"learner.batch_size = {batch} is larger than buffer.capacity = {capacity}: every batch would repeat rows. "
             "Raise buffer.capacity or lower learner.batch_size."
+        )
+    if batch % config.learner.ranks:
+        problems.append(
+            f"learner.batch_size = {batch} can't be shared by learner.ranks = {config.learner.ranks}: "
+            "make it a multiple."
+        )
+    if config.learner.objective == "sft" and not config.task.demonstrations:
+        problems.append(
+            "learner.objective = 'sft' learns from given strings and task.demonstrations names none: give a file, or "
+            "choose an objective that learns from samples."
         )
     if config.policy.min_actions > config.policy.max_actions:
         problems.append(

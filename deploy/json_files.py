@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Add one line of JSON."""
     with path.open("a") as file:
         file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file of lines, whole."""
+    write_whole(path, b"".join(json.dumps(_plain(row), allow_nan=False).encode() + b"\n" for row in rows))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -111,7 +111,7 @@ def before_after_table(
     return table
 
 
-def next_commands(run: Path) -> str:
+def next_commands(run: Path, steps: int) -> str:
     """What to type next, as plain text: with the command in the form that works where it is read."""
     tributary = "tributary" if shutil.which("tributary") else f"{_shown_path(Path(sys.executable).parent)}/tributary"
     run = _shown_path(run)
@@ -119,7 +119,7 @@ def next_commands(run: Path) -> str:
         "Next:\n"
         f"  {tributary} sample --run {run} -n 20\n"
         f"  {tributary} evaluate --run {run}\n"
-        f"  {tributary} train {run}/config.toml learner.steps=200 --run {run}-200\n"
+        f"  {tributary} train --resume {run} learner.steps={2 * steps}\n"
         f"Pictures are in {run}/plots, figures in {run}/summary.json.\n"
         f"{run}/adapter is a PEFT adapter: vLLM, PEFT and transformers load it on top of the base model."
     )

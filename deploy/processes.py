@@ -4,15 +4,17 @@ Ray calls `run` in one thread and the short questions (`status`, `stop`) in othe
 """
 
 import os
+import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 
-from buffer.types import IntArray, PolicySpec, Prompt, Trajectory
+from buffer.types import IntArray, PolicySpec, Prompt, Trajectory, given_trajectory
 from deploy.board import BoardClient
 from deploy.config import RunConfig
 
@@ -26,6 +28,8 @@ class Address:
     redis_url: str
     buffer_name: str
     task_name: str
+    checkpoints: str
+    """Folder of the learner's checkpoints, on a disk that its node shares with the driver's."""
     board: str
     """Name of the AdapterBoard within the job. Names, not handles: a handle among its arguments would stop Ray from
     starting a dead process again once the handle's owner is gone."""
@@ -70,6 +74,10 @@ class ActorProcess:
         """RolloutActor.stop"""
         self._rollout.stop()
 
+    def close(self) -> None:
+        """Remove the adapters' files: nothing else does when Ray kills the process."""
+        self._scratch.cleanup()
+
     def status(self) -> dict[str, Any]:
         """RolloutActor.status"""
         return self._rollout.status()
@@ -105,44 +113,65 @@ class RewardProcess:
 
 
 class LearnerProcess:
-    """Draws batches and updates the adapter."""
+    """Draws batches and updates the adapter; one of `learner.ranks` that act as one."""
 
-    def __init__(self, address: Address, first_prompt: Prompt) -> None:
+    def __init__(self, address: Address, rank: int) -> None:
+        from learner.policy import LoraPolicy
+
+        self._address, self._rank = address, rank
+        config = address.config.learner
+        _set_threads(config.threads)
+        _seed(address.config.seed)  # the same on every rank: so is the fresh adapter
+        self._policy = LoraPolicy(address.spec, _device(config.device), config.gradient_checkpointing)
+
+    def meeting_point(self) -> str:
+        """host:port where this process, as rank 0, will listen for the others."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    def ready(self, meeting_point: str) -> int:
+        """Meet the other ranks, load the newest checkpoint, publish; returns the number of steps done before."""
         from buffer.connect import connect
         from buffer.heartbeat import Heartbeats
         from buffer.replay import ReplayBuffer
+        from learner.checkpoint import Checkpoints
         from learner.learner import Learner
-        from learner.policy import LoraPolicy
+        from learner.ranks import Ranks
         from learner.source import BatchSource
 
-        config = address.config
-        self._threads = config.learner.threads
-        _set_threads(self._threads)
-        _seed(config.seed)
-        client = connect(address.redis_url)
+        address, config = self._address, self._address.config
+        _set_threads(config.learner.threads)  # a thread's own setting, and Ray runs every method in another
+        client, task = connect(address.redis_url), _task(address)
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name)
-        policy = LoraPolicy(address.spec, _device(config.learner.device))
         self._learner = Learner(
-            policy, buffer, config.learner, BoardClient(ray.get_actor(address.board)).publish, first_prompt
+            self._policy,
+            buffer,
+            config.learner,
+            BoardClient(ray.get_actor(address.board)).publish,
+            task.prompts()[0],
+            Checkpoints(Path(address.checkpoints), config.learner.keep_checkpoints),
+            Ranks(self._rank, config.learner.ranks, meeting_point, self._policy.device),
+            _support(task) if self._rank == 0 else (),
         )
+        given = config.learner.objective == "sft"  # its strings are all there from the start
         self._source = BatchSource(
             buffer,
             Heartbeats(client, address.buffer_name),
-            batch_size=config.learner.batch_size,
+            batch_size=config.learner.batch_size // config.learner.ranks,
             fresh_fraction=config.learner.fresh_fraction,
-            min_size=config.buffer.min_size_to_sample,
-            max_samples_per_insert=config.buffer.max_samples_per_insert,
+            min_size=1 if given else config.buffer.min_size_to_sample,
+            max_samples_per_insert=0.0 if given else config.buffer.max_samples_per_insert,
             wait_limit_s=config.learner.wait_limit_s,
             seed=config.seed,
+            rank=self._rank,
+            first_draw=self._learner.step_number,
         )
-
-    def ready(self) -> bool:
-        """Answers once version 0 is published."""
-        return True
+        return self._learner.step_number
 
     def run(self) -> int:
         """Learner.run; returns the number of steps done."""
-        _set_threads(self._threads)  # a thread's own setting, and Ray runs this in another than __init__
+        _set_threads(self._address.config.learner.threads)
         self._learner.run(self._source)
         return self._learner.step_number
 
@@ -183,6 +212,17 @@ def _task(address: Address) -> Any:
     from rewards.load import make_task
 
     return make_task(address.config.task, read_tokenizer(Path(address.spec.base_model)))
+
+
+def _support(task: Any) -> list[Trajectory]:
+    """The strings that carry the target's mass, where the task lists them, as scored trajectories."""
+    listed: dict[str, Any] = getattr(task, "support", dict)()
+    prompts = {prompt.id: prompt for prompt in task.prompts()}
+    return [
+        given_trajectory(prompts[name], ids, "listed", np.full((1, len(ids) + 1), log_reward, np.float32), ("listed",))
+        for name, strings in listed.items()
+        for ids, log_reward in strings
+    ]
 
 
 def _device(name: str) -> Any:

@@ -2,7 +2,8 @@
 
 config.toml      the resolved recipe            metrics.jsonl   one row of figures a learner step
 adapter/         the newest adapter, PEFT form  summary.json    the result, before and after
-plots/           pictures                       buffer/         data of the run's own Redis server
+checkpoints/     the learner's newest states    plots/          pictures
+buffer/          data of the run's own Redis server
 """
 
 import json
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion
-from deploy.json_files import append_line, read_lines, write_json, write_whole
+from deploy.json_files import append_line, read_lines, write_json, write_lines, write_whole
 from deploy.stamp import Stamp
 
 _WEIGHTS, _ADAPTER_CONFIG, _VERSION = "adapter_model.safetensors", "adapter_config.json", "version.json"
@@ -77,6 +78,11 @@ class RunFolder:
         return self.path / "buffer"
 
     @property
+    def checkpoints(self) -> Path:
+        """Folder of the learner's states; the learner makes it."""
+        return self.path / "checkpoints"
+
+    @property
     def adapter_path(self) -> Path:
         """PEFT adapter folder: what transformers, PEFT and vLLM load. There once an adapter is written."""
         return self.path / "adapter"
@@ -101,6 +107,11 @@ class RunFolder:
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add one row as a line of JSON; figures that are not finite are written as null."""
         append_line(self._metrics, row)
+
+    def cut_metrics(self, step: int) -> None:
+        """Leave out the rows after `step`: a run that goes on from there writes them again."""
+        kept = [row for row in self.metrics() if row["step"] <= step]
+        write_lines(self._metrics, kept)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows, oldest first, null as NaN. A line torn by a killed process is left out."""

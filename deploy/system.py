@@ -18,7 +18,7 @@ from typing import Any
 import ray
 
 from buffer.errors import ConfigError, TributaryError, WaitTimeout
-from buffer.types import AdapterFiles, AdapterVersion, IntArray, Prompt
+from buffer.types import AdapterFiles, AdapterVersion, IntArray, Prompt, Trajectory
 from buffer.waiting import NamedWait
 from deploy.board import AdapterBoard, BoardClient
 from deploy.config import RunConfig
@@ -26,6 +26,7 @@ from deploy.processes import ActorProcess, Address, LearnerProcess, RewardProces
 
 START_LIMIT_S = 600.0
 STOP_LIMIT_S = 30.0
+CLOSE_LIMIT_S = 2.0
 ANSWER_LIMIT_S = 120.0
 _LOGS = "What its process said last is in the logs folder of the Ray session (by default /tmp/ray/session_latest/logs)."
 
@@ -33,7 +34,7 @@ _LOGS = "What its process said last is in the logs folder of the Ray session (by
 class System:
     """Handles of all processes of a run. Everything dies with the driver: no detached actors."""
 
-    def __init__(self, config: RunConfig, address: Address, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, config: RunConfig, address: Address) -> None:
         """Start all processes; they load side by side. See `wait_until_ready`."""
         self._config = config
         self._board = ray.remote(AdapterBoard).options(num_cpus=0, name=address.board).remote()
@@ -48,9 +49,14 @@ class System:
             _remote(ActorProcess, config.actors, **actor_options).remote(number, address, reward_names)
             for number in range(config.actors.count)
         ]
-        self.learner = _remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, prompts[0])
+        self.learners = [
+            _remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, rank)
+            for rank in range(config.learner.ranks)
+        ]
         self._actor_runs: dict[Any, int] = {}
-        self._learner_run: Any = None
+        self._learner_runs: list[Any] = []
+        self.steps_before = 0
+        """Of the checkpoint that the learner went on from; known once `wait_until_ready` has returned."""
 
     def wait_until_ready(self, on_wait: Callable[[str], bool]) -> bool:
         """True once every process has loaded its model.
@@ -60,7 +66,9 @@ class System:
         names = {a.ready.remote(): "actors" for a in self.actors} | {
             r.ready.remote(): "reward workers" for r in self.rewards
         }
-        names[self.learner.ready.remote()] = "learner"
+        meeting_point = self.learners[0].meeting_point.remote()
+        learners = [learner.ready.remote(meeting_point) for learner in self.learners]
+        names |= dict.fromkeys(learners, "learner")
         pending = list(names)
         wait = NamedWait(
             "the run waits for its processes to load",
@@ -78,7 +86,12 @@ class System:
             if not on_wait(wait.sentence() if pending else ""):
                 return False
             wait.check()
+        self.steps_before = ray.get(learners[0])
         return True
+
+    def score(self, trajectories: Sequence[Trajectory]) -> int:
+        """Have given strings scored and added to the buffer; returns how many were new. Blocks."""
+        return int(_get(self.rewards[0].score.remote(trajectories), "reward worker"))
 
     def sample(
         self, prompts: Sequence[Prompt], n: int, use_base_model: bool
@@ -107,21 +120,23 @@ class System:
 
         return result
 
-    def start(self) -> None:
-        """Let the loops run."""
-        self._actor_runs = {actor.run.remote(): k for k, actor in enumerate(self.actors)}
-        self._learner_run = self.learner.run.remote()
+    def start(self, sampling: bool = True) -> None:
+        """Let the loops run; without `sampling` the actors wait until they are asked for samples."""
+        if sampling:
+            self._actor_runs = {actor.run.remote(): k for k, actor in enumerate(self.actors)}
+        self._learner_runs = [learner.run.remote() for learner in self.learners]
 
     def poll(self, timeout_s: float) -> bool:
-        """Wait up to `timeout_s` for something to end; True once the learner has. Raises what a loop raised.
+        """Wait up to `timeout_s` for something to end; True once all learners have. Raises what a loop raised.
 
         An actor whose process died is started again by Ray (actors.max_restarts times); its loop is started again here.
         """
-        done, _ = ray.wait([self._learner_run, *self._actor_runs], timeout=timeout_s)
+        done, _ = ray.wait([*self._learner_runs, *self._actor_runs], timeout=timeout_s)
         for run in done:
-            if run == self._learner_run:
+            if run in self._learner_runs:
                 _get(run, "learner")
-                return True
+                self._learner_runs.remove(run)
+                continue
             number = self._actor_runs.pop(run)
             try:
                 ray.get(run)
@@ -135,11 +150,11 @@ class System:
                     + _LOGS
                 ) from error
             self._actor_runs[self.actors[number].run.remote()] = number
-        return False
+        return not self._learner_runs
 
     def report(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
-        """(new rows of the learner, statuses of the actors that answer within 2 s, all named waits)."""
-        rows, learner_wait = _get(self.learner.report.remote(), "learner")
+        """(new rows of rank 0, statuses of the actors that answer within 2 s, all named waits)."""
+        rows, learner_wait = _get(self.learners[0].report.remote(), "learner")
         calls = [actor.status.remote() for actor in self.actors]
         answered, _ = ray.wait(calls, num_returns=len(calls), timeout=2.0)
         statuses = [status for call in answered if (status := _or_none(call))]
@@ -147,10 +162,13 @@ class System:
 
     def stop_learner(self) -> None:
         """Ask the learner to end after the step under way; `poll` then returns True."""
-        self.learner.stop.remote()
+        for learner in self.learners:
+            learner.stop.remote()
 
     def stop_actors(self) -> None:
         """End the actors' loops and wait for it, so that they can draw the final samples."""
+        if not self._actor_runs:
+            return
         for actor in self.actors:
             actor.stop.remote()
         done, pending = ray.wait(list(self._actor_runs), num_returns=len(self._actor_runs), timeout=STOP_LIMIT_S)
@@ -170,8 +188,10 @@ class System:
         return newest
 
     def kill(self) -> None:
-        """End every process now."""
-        for process in (*self.actors, *self.rewards, self.learner, self._board):
+        """End every process now; actors that answer at once remove their files first."""
+        closing = [actor.close.remote() for actor in self.actors]
+        ray.wait(closing, num_returns=len(closing), timeout=CLOSE_LIMIT_S)
+        for process in (*self.actors, *self.rewards, *self.learners, self._board):
             ray.kill(process)
 
 
@@ -201,7 +221,7 @@ def check_placement(config: RunConfig) -> None:
         need = (
             config.actors.count * getattr(config.actors, kind)
             + config.rewards.workers * getattr(config.rewards, kind)
-            + getattr(config.learner, kind)
+            + config.learner.ranks * getattr(config.learner, kind)
         )
         if need > have.get(resource, 0.0):
             raise ConfigError(

@@ -16,6 +16,7 @@ import ray
 from rich.console import Console
 
 from buffer.connect import connect
+from buffer.errors import ConfigError
 from buffer.replay import ReplayBuffer
 from buffer.server import RedisServer
 from buffer.waiting import NamedWait
@@ -26,6 +27,7 @@ from deploy.live import LiveView, View, before_after_table, next_commands
 from deploy.processes import Address
 from deploy.run_folder import RunFolder, check_disk
 from deploy.system import System, check_placement, start_ray
+from learner.checkpoint import Checkpoints
 
 NEEDED_DISK_BYTES = 500 * 2**20
 """For a run's folder and Ray's session: what the demo takes, several times over."""
@@ -59,28 +61,37 @@ class Tally:
 class Training:
     """A run under way and what is known of it so far."""
 
-    def __init__(self, checked: Checked, folder: RunFolder, console: Console) -> None:
+    def __init__(self, checked: Checked, folder: RunFolder, console: Console, resumed: bool) -> None:
         self._checked = checked
         self._config = checked.config
         self._folder = folder
         self._console = console
+        self._resumed = resumed
         self._began = time.monotonic()
         self._row: dict[str, Any] = {}
         self._actors: list[dict[str, Any]] = []
         self._fresh_staleness: list[tuple[float, int]] = []
         self._tally = Tally()
         self._training_s = 0.0
+        self._trained_before_s = 0.0
+        self._steps_before = 0
         self._stop_signal: str | None = None
 
     def run(self) -> dict[str, Any]:
         """Train; returns the summary. Whatever ends it, no process is left and what was learned is in the folder."""
-        with _store(self._checked, self._folder) as (redis_url, buffer), _ray(), self._signals():
+        with _store(self._checked, self._folder, keep=self._resumed) as (redis_url, buffer), _ray(), self._signals():
             check_placement(self._config)
             task = self._config.task.name
             address = Address(
-                self._config, self._checked.spec, redis_url, buffer_name(self._folder.path), task, board="board"
+                self._config,
+                self._checked.spec,
+                redis_url,
+                buffer_name(self._folder.path),
+                task,
+                checkpoints=str(self._folder.checkpoints),
+                board="board",
             )
-            system = System(self._config, address, self._checked.prompts)
+            system = System(self._config, address)
             try:
                 return self._train(system, buffer)
             finally:
@@ -101,6 +112,7 @@ class Training:
             if not system.wait_until_ready(starting):
                 self._console.print(f"Stopped by {self._stop_signal} before training began: nothing was learned.")
                 return {}
+            self._go_on_from(system.steps_before)
             n = self._config.evaluation.samples
             before = self._judge(system, True, lambda: show(f"base model: {n:,} samples a prompt", []))
             if not self._stop_signal:
@@ -111,6 +123,17 @@ class Training:
                 after = self._judge(system, False, lambda: show(f"trained model: {n:,} samples a prompt", []))
             show("done", [])
         return self._finish(system, before, after)
+
+    def _go_on_from(self, step: int) -> None:
+        """After a resume: what was written beyond the checkpoint is cut, and time goes on from there."""
+        if not self._resumed:
+            return
+        self._folder.cut_metrics(step)
+        rows = self._folder.metrics()
+        self._row = rows[-1] if rows else {}
+        self._trained_before_s = self._row.get("elapsed_s", 0.0)
+        self._steps_before = step
+        self._console.print(f"Going on after step {step}, with what is in the buffer.")
 
     def _judge(self, system: System, use_base_model: bool, show: Callable[[], None]) -> Judged | None:
         """Draw and judge; None where a signal came first."""
@@ -127,8 +150,10 @@ class Training:
 
     def _loop(self, system: System, show: Callable[[list[str]], None]) -> None:
         """Watch the loops until the learner has done its steps, or ends early because a signal came."""
-        began = time.monotonic()
-        system.start()
+        began = time.monotonic() - self._trained_before_s
+        if self._checked.demonstrations:
+            system.score(self._checked.demonstrations)
+        system.start(sampling=self._config.learner.objective != "sft")
         ended, asked = False, False
         while not ended:
             ended = system.poll(REPORT_EVERY_S)
@@ -155,11 +180,12 @@ class Training:
         """Summary, plots, and what a person sees at the end."""
         version, _ = system.newest_adapter()
         trajectories, tokens = self._tally.total("trajectories"), self._tally.total("tokens")
-        seconds = max(self._training_s, 1e-9)
+        seconds = max(self._training_s - self._trained_before_s, 1e-9)  # actors count since they were started
         summary = {
             "task": self._config.task.name,
             "seconds": time.monotonic() - self._began,
             "training_seconds": self._training_s,
+            "resumed_after_step": self._steps_before if self._resumed else None,
             "steps": self._row.get("step", 0),
             "trajectories": trajectories,
             "trajectories_per_s": trajectories / seconds,
@@ -169,7 +195,8 @@ class Training:
             "var_u": self._recent("var_u"),
             "posterior": {
                 name: self._recent(name) for name in ("log_z_lower", "log_z_mean", "ess", "slope", "correlation")
-            },
+            }
+            | {name: self._last(name) for name in ("total_variation", "kl")},
             "staleness": {
                 "mean": float(np.mean([mean for mean, _ in self._fresh_staleness])) if self._fresh_staleness else 0.0,
                 "max": max((top for _, top in self._fresh_staleness), default=0),
@@ -189,13 +216,18 @@ class Training:
             )
         if before and after:
             self._console.print(before_after_table(before.metrics, after.metrics, explanations(self._checked)))
-        self._console.print(next_commands(self._folder.path), soft_wrap=True)
+        self._console.print(next_commands(self._folder.path, self._config.learner.steps), soft_wrap=True)
         return summary
 
     def _recent(self, name: str) -> float:
         """Median of a figure's last ten finite values: one batch is noise, and not every one has on-policy rows."""
         values = [row[name] for row in self._folder.metrics() if np.isfinite(row[name])]
         return float(np.median(values[-10:])) if values else float("nan")
+
+    def _last(self, name: str) -> float:
+        """A figure's last finite value: the exact ones have no noise to smooth."""
+        values = [row[name] for row in self._folder.metrics() if np.isfinite(row[name])]
+        return values[-1] if values else float("nan")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -223,7 +255,22 @@ def train(checked: Checked, run: Path, replace_run: bool, console: Console) -> d
     check_disk(run, NEEDED_DISK_BYTES)
     folder = RunFolder.create(run, replace=replace_run)
     folder.write_config(shown_config(checked.config))
-    return Training(checked, folder, console).run()
+    return Training(checked, folder, console, resumed=False).run()
+
+
+def resume(checked: Checked, folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Go on from the newest checkpoint, or from step 0 where the run died before its first one."""
+    check_store(checked.config.buffer)
+    check_disk(folder.path, NEEDED_DISK_BYTES)
+    learner = checked.config.learner
+    saved = Checkpoints(folder.checkpoints, learner.keep_checkpoints).newest()
+    if saved and saved.numbers.step >= learner.steps:
+        raise ConfigError(
+            f"{folder.path} has done all its learner.steps = {learner.steps}. To train it further give a larger "
+            f"number: tributary train --resume {folder.path} learner.steps={2 * learner.steps}"
+        )
+    folder.write_config(shown_config(checked.config))
+    return Training(checked, folder, console, resumed=True).run()
 
 
 def buffer_name(folder: Path) -> str:
@@ -244,14 +291,18 @@ def installed_versions() -> dict[str, str]:
 
 
 @contextmanager
-def _store(checked: Checked, folder: RunFolder) -> Iterator[tuple[str, ReplayBuffer]]:
-    """The Redis that the recipe names, else a server of the run's own. Started in the main thread: it dies with it."""
+def _store(checked: Checked, folder: RunFolder, keep: bool) -> Iterator[tuple[str, ReplayBuffer]]:
+    """The Redis that the recipe names, else a server of the run's own, emptied unless its content is to be kept.
+
+    Started in the main thread: it dies with it.
+    """
     config = checked.config.buffer
     server = None if config.url else RedisServer.start(folder.buffer, config.port)
     try:
         url = server.url if server else str(config.url)
         buffer = ReplayBuffer(connect(url), config, buffer_name(folder.path))
-        buffer.clear()
+        if not keep:
+            buffer.clear()
         yield url, buffer
     finally:
         if server:

@@ -17,7 +17,7 @@ import torch
 
 from buffer.errors import TributaryError
 from buffer.replay import Drawn, ReplayBuffer
-from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
+from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory, given_trajectory
 from learner.adapter import adapter_files, adapter_tensors, adapter_version, digest, load_adapter
 from learner.batch import collate
 from learner.checkpoint import Checkpoints, Numbers, State, load_optimiser, optimiser_tensors
@@ -79,7 +79,8 @@ class Learner:
         saved = checkpoints.newest() if checkpoints else None
         if saved:
             self._restore(saved)
-        self._publish_adapter(empty_string(prompt))
+        nothing = np.zeros(0, np.int32)
+        self._publish_adapter(given_trajectory(prompt, nothing, "canary", np.zeros((1, 1), np.float32), ("none",)))
 
     def run(self, source: BatchSource) -> None:
         """Learn until `steps` are done or `stop` is called; the last step's adapter is published and its state saved
@@ -244,23 +245,3 @@ class Learner:
             version = adapter_version(self._policy, files, self.version, self.step_number, example, tolerance)
             self._buffer.note_version(self.version)
             self._publish(version, files)
-
-
-def empty_string(prompt: Prompt) -> Trajectory:
-    """The trajectory that stops at once: all that can be scored before anything was sampled."""
-    return Trajectory(
-        prompt_id=prompt.id,
-        prompt_token_ids=prompt.token_ids,
-        token_ids=np.zeros(0, np.int32),
-        is_action=np.zeros(0, np.bool_),
-        log_pf=np.zeros(0, np.float32),
-        log_pterm=np.zeros(1, np.float32),
-        policy_version=0,
-        adapter_digest="",
-        behaviour="canary",
-        task="",
-        sampled_at=0.0,
-        sampling_s=0.0,
-        log_reward=np.zeros((1, 1), np.float32),
-        reward_terms=("none",),
-    )

@@ -14,6 +14,8 @@ class TaskConfig(BaseModel):
     """A name of rewards/tasks, or `module:Class` of your own, importable from where the run is started."""
     options: dict[str, Option] = Field(default_factory=dict)
     """Keyword arguments of the task's class."""
+    demonstrations: str | None = None
+    """A file of given strings, one JSON object a line, scored and added to the buffer before training begins."""
 
 
 class RewardConfig(BaseModel):

@@ -37,8 +37,9 @@ class Task(Protocol):
 
     Built in every process, from the tokenizer and the recipe's options.
 
-    Two more members are optional. `histogram(responses)` [K] counts outcomes 0..K-1 among responses and gives
-    histogram.png; `explanations` says in words what the figures of `evaluate` mean.
+    Three more members are optional. `histogram(responses)` [K] counts outcomes 0..K-1 among responses and gives
+    histogram.png; `explanations` says in words what the figures of `evaluate` mean; `support()` lists the strings that
+    carry the target's mass, prompt id -> [(token ids, log R)], so that the learner can read its exact distance to it.
     """
 
     needs_base_model: bool

@@ -28,6 +28,7 @@ class Command:
 
     def __init__(self, *args: str, folder: Path = ROOT, **environment: str) -> None:
         self.mark = uuid4().hex
+        self.started_at = time.time()
         self._known: set[psutil.Process] = set()
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         self.process = subprocess.Popen(
@@ -40,6 +41,13 @@ class Command:
         """What it printed, once it has ended."""
         output, _ = self.process.communicate(timeout=limit_s)
         return output
+
+    def kill(self) -> None:
+        """kill -9 of the command itself, and nothing else."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
 
     def family(self) -> list[psutil.Process]:
         """The command and all its living descendants, remembered from call to call.

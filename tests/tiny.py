@@ -70,6 +70,9 @@ class TinyTask:
         tv = 0.5 * sum(abs(drawn.count(z) / len(drawn) - np.exp(r - log_z)) for z, r in self.log_r.items())
         return {"total_variation": float(tv), "samples": float(len(drawn))}
 
+    def support(self) -> Mapping[str, Sequence[tuple[IntArray, float]]]:
+        return {"tiny": [(self.tokens(z), r) for z, r in self.log_r.items()]}
+
     def log_mass(self) -> tuple[float, float]:
         return log_sum(list(self.log_r.values())), -1e9
 

@@ -25,7 +25,8 @@ class Loss:
     denominator: Tensor
     """[] sum of the weights."""
     residual: Tensor
-    """[B] root mean square of a trajectory's u around the value it should have, nats, detached: its replay priority."""
+    """[B] root mean square of a trajectory's u around the value it should have, nats, detached: its replay priority.
+    1 for `sft`."""
 
     @property
     def value(self) -> Tensor:

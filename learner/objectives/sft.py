@@ -3,10 +3,12 @@
 L = − Σ_batch log q(Z ⊤ | X) / B
 """
 
+import torch
+
 from learner.objectives.balance import Estimates, Loss
 
 
 def sft(estimates: Estimates, lam: float) -> Loss:
-    """Reads log_q [B]; not u, not λ. For demonstrations: on samples of the policy it only sharpens them."""
+    """Reads log_q [B]; not u, not λ. All rows are equally urgent: a likelihood weighs each string alike."""
     loss = -estimates.log_q
-    return Loss(loss.sum(), loss.new_tensor(len(loss)), loss.detach())
+    return Loss(loss.sum(), loss.new_tensor(len(loss)), torch.ones_like(loss.detach()))

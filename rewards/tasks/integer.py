@@ -79,6 +79,10 @@ class IntegerTask:
         drawn = Counter(self._number.get(tuple(sample.tolist())) for sample in samples)
         return np.array([drawn[k] for k in range(len(self._number))])
 
+    def support(self) -> Mapping[str, Sequence[tuple[IntArray, float]]]:
+        """The integers, each with log R = 0."""
+        return {self._prompt.id: [(np.array(ids, dtype=np.int32), 0.0) for ids in self._number]}
+
     def log_mass(self) -> tuple[float, float]:
         """log of the number of integers, and log ε: p_LM sums to at most 1 over all strings."""
         return math.log(len(self._number)), self._log_epsilon

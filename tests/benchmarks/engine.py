@@ -30,12 +30,11 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
     from actors.behaviour import Behaviour
     from actors.config import ActorConfig
     from actors.engine import Engine
-    from buffer.types import Prompt
+    from buffer.types import Prompt, given_trajectory
     from deploy.checks import policy_spec
     from deploy.config import ModelConfig, PolicyConfig
     from deploy.models import read_tokenizer, resolve_model
     from learner.adapter import adapter_files, adapter_version
-    from learner.learner import empty_string
     from learner.policy import LoraPolicy
 
     if not patched:
@@ -50,7 +49,14 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
     files = adapter_files(policy)
-    version = adapter_version(policy, files, 0, 0, empty_string(prompt), 2e-3)
+    version = adapter_version(
+        policy,
+        files,
+        0,
+        0,
+        given_trajectory(prompt, np.zeros(0, np.int32), "canary", np.zeros((1, 1), np.float32), ("none",)),
+        2e-3,
+    )
     with tempfile.TemporaryDirectory() as scratch:
         engine = Engine(spec, ActorConfig(max_in_flight=REQUESTS), Path(scratch), 0, on_gpu=False)
         engine.set_threads(threads)

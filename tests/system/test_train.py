@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,11 @@ def test_the_whole_system_reaches_the_exact_posterior(finished: tuple[Path, Comm
     assert metrics["after"]["total_variation"] <= 0.05 < 0.3 < metrics["before"]["total_variation"]
 
 
-def test_a_finished_run_leaves_no_process(finished: tuple[Path, Command, str]) -> None:
+def test_a_finished_run_leaves_no_process_and_no_adapter_behind(finished: tuple[Path, Command, str]) -> None:
     assert finished[1].alive() == []
+    mark = finished[1].started_at
+    left = [p for p in Path(tempfile.gettempdir()).glob("tributary-adapters-*") if p.stat().st_mtime > mark]
+    assert left == []
 
 
 def test_the_summary_holds_what_other_tools_read(finished: tuple[Path, Command, str], tiny_model: Path) -> None:
@@ -162,8 +166,7 @@ def test_kill_9_of_the_run_leaves_no_process(recipe: Path, tmp_path: Path) -> No
     command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
     until(lambda: len(rows(run)) > 5, 240, "training")
     assert command.pids("valkey-server") and command.pids("ray::"), "there is something to leave behind"
-    os.kill(command.process.pid, signal.SIGKILL)
-    command.process.wait()
+    command.kill()
     ours = ("Actor", "Reward", "Learner", "Board", "valkey", "raylet", "gcs_server", "deploy.cli")
     until(
         lambda: not [p for p in command.alive() if any(name in p for name in ours)],
@@ -172,6 +175,92 @@ def test_kill_9_of_the_run_leaves_no_process(recipe: Path, tmp_path: Path) -> No
     )
     # two small helpers of Ray look for their head for a minute (measured 60 to 64 s) before they give up
     until(lambda: command.alive() == [], 120, "the end of all processes")
+
+
+def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ["learner.checkpoint_every=10", "learner.steps=150", "evaluation.samples=20000"]
+    command = Command("train", str(recipe), *options, "--run", str(run))
+    until(lambda: len(rows(run)) > 45, 240, "training")
+    command.kill()
+    ours = ("Actor", "Reward", "Learner", "Board", "valkey")
+    until(lambda: not [p for p in command.alive() if any(name in p for name in ours)], 30, "the end of its processes")
+    reached = len(rows(run))
+    saved = max(int(path.name[5:13]) for path in (run / "checkpoints").glob("*.safetensors"))
+    assert 40 <= saved <= reached + 20
+
+    resumed = Command("train", "--resume", str(run))
+    output = resumed.finish()
+    assert resumed.process.returncode == 0, output
+    assert f"Going on after step {saved}" in output
+    assert [row["step"] for row in rows(run)] == list(range(1, 151)), "every step is there once"
+    seconds = [float(str(row["elapsed_s"])) for row in rows(run)]
+    assert seconds == sorted(seconds), "time goes on where it stopped"
+    versions = [int(str(row["version"])) for row in rows(run)]
+    assert versions[saved] > versions[saved - 1], "no version number is used twice"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["resumed_after_step"] == saved and summary["steps"] == 150
+    assert summary["metrics"]["after"]["total_variation"] < summary["metrics"]["before"]["total_variation"]
+
+    again = Command("train", "--resume", str(run))
+    assert "has done all its learner.steps = 150" in again.finish() and again.process.returncode == 2
+
+
+def test_a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not(recipe: Path, tmp_path: Path) -> None:
+    """One given string, so that every batch is the same whatever is drawn: what differs could only come from the crash."""
+    given = tmp_path / "given.jsonl"
+    given.write_text('{"response": "a b"}\n')
+    options = [
+        f'task.demonstrations="{given}"', "learner.objective=sft", "learner.steps=200", "learner.checkpoint_every=1", "learner.decay=cosine",
+        "learner.learning_rate=1e-4", "evaluation.samples=16",
+    ]  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    uninterrupted = Command("train", str(recipe), *options, "--run", str(whole))
+    output = uninterrupted.finish()
+    assert uninterrupted.process.returncode == 0, output
+
+    command = Command("train", str(recipe), *options, "--run", str(killed))
+    until(lambda: len(rows(killed)) > 20, 240, "training")
+    [learner] = command.pids("ray::LearnerProcess")
+    os.kill(learner, signal.SIGKILL)
+    command.kill()
+    assert len(rows(killed)) < 200
+    resumed = Command("train", "--resume", str(killed))
+    output = resumed.finish()
+    assert resumed.process.returncode == 0 and "Going on after step" in output, output
+    name = "adapter/adapter_model.safetensors"
+    assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_two_learner_ranks_train_as_one(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = Command(
+        "train", str(recipe), "learner.ranks=2", "learner.steps=200", "learner.cpus=0.25", "--run", str(run)
+    )
+    until(lambda: len(rows(run)) > 5 or command.process.poll() is not None, 240, "training")
+    assert len(command.pids("ray::LearnerProcess")) == 2
+    output = command.finish()
+    assert command.process.returncode == 0, output
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 200 and summary["posterior"]["total_variation"] < 0.05
+    assert command.alive() == []
+
+
+def test_supervised_fine_tuning_learns_the_shares_of_given_strings(recipe: Path, tmp_path: Path) -> None:
+    """Two strings, equally often: the optimum of the likelihood is a half each, whatever their reward."""
+    given = tmp_path / "given.jsonl"
+    given.write_text('{"response": "a b"}\n' + '{"prompt": "tiny", "response": "c"}\n')
+    run = tmp_path / "run"
+    command = Command(
+        "train", str(recipe), f'task.demonstrations="{given}"', "learner.objective=sft", "learner.steps=150", "learner.batch_size=16",
+        "evaluation.samples=2000", "--run", str(run),
+    )  # fmt: skip
+    output = command.finish()
+    assert command.process.returncode == 0, output
+    sample = Command("sample", "--run", str(run), "-n", "200")
+    drawn = [line.removeprefix("draw").strip() for line in sample.finish().splitlines() if line.startswith("draw")]
+    shares = {text: drawn.count(text) / len(drawn) for text in set(drawn)}
+    assert shares["a b"] + shares["c"] > 0.95 and 0.3 < shares["c"] < 0.7
 
 
 def test_an_actor_that_is_killed_comes_back_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:

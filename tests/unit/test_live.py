@@ -140,7 +140,7 @@ def test_the_table_keeps_metrics_that_only_one_side_has() -> None:
 
 
 def test_the_next_commands_name_the_run() -> None:
-    commands = next_commands(Path("runs/a"))
+    commands = next_commands(Path("runs/a"), 160)
     assert "tributary sample --run runs/a -n 20" in commands
     assert "tributary evaluate --run runs/a" in commands
-    assert "tributary train runs/a/config.toml learner.steps=" in commands and "runs/a/adapter" in commands
+    assert "tributary train --resume runs/a learner.steps=320" in commands and "runs/a/adapter" in commands

@@ -1,0 +1,75 @@
+"""Given strings, from a file into the buffer: rationales to learn from, or good strings to begin with.
+
+One JSON object a line: {"prompt": id of a prompt of the task, "response": text}. With one prompt its id can be left
+out. They are scored like any other string.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tokenizers import Tokenizer
+
+from buffer.errors import ConfigError
+from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
+
+BEHAVIOUR = "demonstration"
+
+
+class Line(BaseModel):
+    """What a line may say."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    prompt: str | None = None
+    response: str
+
+
+def read_demonstrations(
+    path: Path, prompts: Sequence[Prompt], tokenizer: Tokenizer, spec: PolicySpec
+) -> list[Trajectory]:
+    """The strings of a file, unscored. ConfigError with the line for what the policy could not write itself."""
+    known = {prompt.id: prompt for prompt in prompts}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"task.demonstrations = {str(path)!r} can't be read: {error}. Give a text file.") from error
+    found = [
+        _trajectory(text, f"{path}, line {number}", known, tokenizer, spec)
+        for number, text in enumerate(lines, start=1)
+        if text.strip()
+    ]
+    if not found:
+        raise ConfigError(f"task.demonstrations = {str(path)!r} holds no line. Write at least one, or leave it out.")
+    return found
+
+
+def _trajectory(
+    text: str, where: str, prompts: Mapping[str, Prompt], tokenizer: Tokenizer, spec: PolicySpec
+) -> Trajectory:
+    try:
+        line = Line.model_validate(json.loads(text))
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f'{where}: {text[:80]!r} must be {{"prompt": "...", "response": "..."}} and nothing else.'
+        ) from error
+    first = next(iter(prompts))
+    name = line.prompt if line.prompt is not None else first
+    if name not in prompts or (line.prompt is None and len(prompts) > 1):
+        raise ConfigError(f"{where}: prompt {line.prompt!r} is none of the task's {len(prompts)}, such as {first!r}.")
+    ids = tokenizer.encode(line.response, add_special_tokens=False).ids
+    if not spec.min_actions <= len(ids) <= spec.max_actions:
+        raise ConfigError(
+            f"{where}: the response has {len(ids)} tokens, and policy.min_actions = {spec.min_actions} to "
+            f"policy.max_actions = {spec.max_actions} are allowed. Shorten it, or change the limits."
+        )
+    if spec.stop_token_id in ids:
+        raise ConfigError(f"{where}: the response holds the stop token, which only ends a string. Take it out.")
+    if spec.allowed_token_ids is not None and (strange := set(ids) - set(spec.allowed_token_ids)):
+        raise ConfigError(
+            f"{where}: {tokenizer.decode(sorted(strange))!r} is not in policy.allowed_tokens, so the policy can't "
+            "write it."
+        )
+    return given_trajectory(prompts[name], np.array(ids, dtype=np.int32), BEHAVIOUR)
