@@ -226,6 +226,8 @@ def _start(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool) -> An
         from actors import cpu_patches
 
         extra |= cpu_patches.apply()
+    if spec.quantization == "nf4":
+        extra["quantization"] = "bitsandbytes"
     from vllm import EngineArgs, LLMEngine
 
     return LLMEngine.from_engine_args(

@@ -22,10 +22,19 @@ class PrefixTree:
     """[N] the token that leads into each node."""
     positions: NDArray[np.int64]
     """[N] its place in its string, prompt included."""
-    sees: NDArray[np.bool_]
-    """[N, N] sees[a, b]: node a attends to node b, which is a itself or an ancestor."""
+    parents: NDArray[np.int64]
+    """[N] the node before it; -1 for the first token of a string."""
     nodes: NDArray[np.int64]
     """[B, T+1] node of prefix z_1:i of row b; its output predicts z_i+1. Past the end of a row, the row's last node."""
+
+    def sees(self) -> NDArray[np.bool_]:
+        """[N, N] sees[a, b]: node a attends to node b, which is a itself or an ancestor."""
+        sees = np.zeros((len(self.parents), len(self.parents)), dtype=np.bool_)
+        for node, parent in enumerate(self.parents.tolist()):
+            if parent >= 0:
+                sees[node] = sees[parent]
+            sees[node, node] = True
+        return sees
 
 
 def build_prefix_tree(
@@ -67,9 +76,9 @@ def build_prefix_tree(
             nodes[row, i] = node
         nodes[row, len(response) + 1 :] = node
 
-    sees = np.zeros((len(tokens), len(tokens)), dtype=np.bool_)
-    for node, parent in enumerate(parents):
-        if parent >= 0:
-            sees[node] = sees[parent]
-        sees[node, node] = True
-    return PrefixTree(np.array(tokens, dtype=np.int64), np.array(positions, dtype=np.int64), sees, nodes)
+    return PrefixTree(
+        token_ids=np.array(tokens, dtype=np.int64),
+        positions=np.array(positions, dtype=np.int64),
+        parents=np.array(parents, dtype=np.int64),
+        nodes=nodes,
+    )

@@ -161,3 +161,5 @@ class PolicySpec:
     """Stopping is masked before this many."""
     allowed_token_ids: tuple[int, ...] | None = None
     """When given, q is renormalised over these and the stop token, in sampling and in the loss."""
+    quantization: str = "none"
+    """Of the base weights under the adapter: none, or nf4 (4 bits; Dettmers et al., arXiv 2305.14314)."""

@@ -1,5 +1,6 @@
 """Everything that can be known before anything heavy starts: model, tokens, task, reward, floor, store."""
 
+import importlib.util
 import json
 import math
 from collections.abc import Sequence
@@ -68,6 +69,7 @@ def policy_spec(model: ModelConfig, policy: PolicyConfig, folder: Path, tokenize
     return PolicySpec(
         base_model=str(folder.resolve()),
         dtype=model.dtype,
+        quantization=model.quantization,
         lora_rank=model.lora_rank,
         lora_alpha=model.lora_alpha,
         lora_targets=tuple(model.lora_targets),
@@ -182,6 +184,16 @@ def _check_floor(task: Task, config: TaskConfig) -> None:
 
 
 def _check_devices(config: RunConfig) -> None:
+    if config.model.quantization != "none" and not config.actors.gpus:
+        raise ConfigError(
+            f"model.quantization = {config.model.quantization!r} but actors.gpus = 0: vLLM quantises on GPUs only, and "
+            "actors and learner must have the same policy. Give the actors GPUs, or set it to none."
+        )
+    if config.model.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.quantization = {config.model.quantization!r} needs bitsandbytes, which is not installed. Install "
+            "tributary[nf4], or set it to none."
+        )
     for section, part in (("learner", config.learner), ("rewards", config.rewards)):
         if part.device.startswith("cuda") and not part.gpus:
             raise ConfigError(

@@ -30,6 +30,8 @@ class ModelConfig(BaseModel):
     """A local folder, a name that `tributary model get` knows, or a hub id that is in the local hub cache."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights. On CPUs without AVX512-bf16, bfloat16 is 3x slower than float32."""
+    quantization: Literal["none", "nf4"] = "none"
+    """nf4: the policy's base weights in 4 bits (QLoRA), by bitsandbytes; on GPUs. Rewards keep the whole weights."""
     lora_rank: int = Field(default=16, ge=1, le=512)
     lora_alpha: int = Field(default=16, ge=1)
     lora_targets: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"], min_length=1)

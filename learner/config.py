@@ -36,8 +36,8 @@ class LearnerConfig(BaseModel):
     max_skipped_steps: int = Field(default=10, ge=1)
     """So many steps in a row whose loss or gradient is not finite end the run."""
     max_tokens: int = Field(default=8192, ge=0)
-    """Tokens of one pass, prompts included; a batch with more is accumulated over several, each computed twice (once
-    for the loss, once with gradient). 0: always one pass."""
+    """Tokens of one pass, prompts included; a batch with more is accumulated over several. Objectives that compare
+    trajectories compute each twice, once for the loss and once with gradient. 0: always one pass."""
     gradient_checkpointing: bool = False
     """Keep one activation a layer and compute the rest again: slower, less memory."""
     reward_temperature_start: float = Field(default=1.0, gt=0.0)

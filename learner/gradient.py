@@ -5,16 +5,20 @@ log q, over all passes and ranks at once; then each pass carries its part of tha
 exact for every objective, also for those that compare trajectories of different passes or ranks. With one pass the
 graph of the first step is used; with several it would hold all of them in memory, so each is computed again.
 
+An objective that compares no trajectories is a sum over them, divided by a number that only masks decide. Its passes
+are done one after the other, each computed once.
+
 Shapes   B trajectories of this rank, T response tokens.
 """
 
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from learner.batch import Batch
-from learner.objectives.balance import Estimates, Loss, Objective, log_q_of_strings, log_z_estimates
+from learner.objectives import COMPARING, OBJECTIVES
+from learner.objectives.balance import Estimates, Loss, log_q_of_strings, log_z_estimates
 from learner.policy import LoraPolicy
 from learner.ranks import Ranks
 
@@ -23,11 +27,13 @@ class Gradient:
     """Computes the loss of a batch and leaves its gradient in the parameters."""
 
     def __init__(
-        self, policy: LoraPolicy, parameters: Sequence[nn.Parameter], objective: Objective, lam: float, ranks: Ranks
+        self, policy: LoraPolicy, parameters: Sequence[nn.Parameter], objective: str, lam: float, ranks: Ranks
     ) -> None:
+        """`objective` is a name of OBJECTIVES, `lam` its λ."""
         self._policy = policy
         self._parameters = parameters
-        self._objective = objective
+        self._objective = OBJECTIVES[objective]
+        self._compares = objective in COMPARING
         self._lam = lam
         self._ranks = ranks
 
@@ -38,43 +44,73 @@ class Gradient:
         """
         for parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)
+        log_pf = torch.zeros(batch.is_action.shape, device=self._policy.device)
+        log_pterm = torch.zeros(batch.may_stop.shape, device=self._policy.device)
+        if len(batch.parts) > 1 and not self._compares:
+            estimates, loss = self._one_after_the_other(batch, temperature, log_pf, log_pterm)
+        else:
+            estimates, loss = self._all_at_once(batch, temperature, log_pf, log_pterm)
+        self._ranks.add_gradients(self._parameters)
+        return estimates, Loss(loss.numerator.detach(), loss.denominator.detach(), loss.residual)
+
+    def _all_at_once(
+        self, batch: Batch, temperature: float, log_pf: Tensor, log_pterm: Tensor
+    ) -> tuple[Estimates, Loss]:
         several = len(batch.parts) > 1
         with torch.set_grad_enabled(not several):
             passes = [self._policy.log_probs_of(batch, part) for part in batch.parts]
-        device = self._policy.device
-        log_pf = torch.zeros(batch.is_action.shape, device=device)
-        log_pterm = torch.zeros(batch.may_stop.shape, device=device)
         for part, scored in zip(batch.parts, passes, strict=True):
-            log_pf[part.rows] = scored.log_pf.detach()
-            log_pterm[part.rows] = scored.log_pterm.detach()
+            log_pf[part.rows], log_pterm[part.rows] = scored.log_pf.detach(), scored.log_pterm.detach()
         log_pf.requires_grad_(True)
         log_pterm.requires_grad_(True)
-
         estimates, loss = self._loss(batch, log_pf, log_pterm, temperature)
         to_pf, to_pterm = torch.autograd.grad(loss.value, (log_pf, log_pterm), materialize_grads=True)
         for part, scored in zip(batch.parts, passes, strict=True):
             if several:
                 scored = self._policy.log_probs_of(batch, part)
             torch.autograd.backward((scored.log_pf, scored.log_pterm), (to_pf[part.rows], to_pterm[part.rows]))
-        self._ranks.add_gradients(self._parameters)
-        return estimates, Loss(loss.numerator.detach(), loss.denominator.detach(), loss.residual)
+        return estimates, loss
 
-    def _loss(
-        self, batch: Batch, log_pf: torch.Tensor, log_pterm: torch.Tensor, temperature: float
+    def _one_after_the_other(
+        self, batch: Batch, temperature: float, log_pf: Tensor, log_pterm: Tensor
     ) -> tuple[Estimates, Loss]:
-        device, ranks = log_pf.device, self._ranks
-        counts = batch.counts.to(device)
-        u = log_z_estimates(log_pf, log_pterm, batch.log_reward.to(device) / temperature)
-        log_q = log_q_of_strings(log_pf, log_pterm, counts)
-        prompt = batch.prompt.to(device)
-        own = Estimates(u.detach(), counts, prompt.unique(return_inverse=True)[1], log_q.detach())
+        _, empty = self._loss(batch, log_pf, log_pterm, temperature)
+        for part in batch.parts:
+            scored = self._policy.log_probs_of(batch, part)
+            log_pf[part.rows], log_pterm[part.rows] = scored.log_pf.detach(), scored.log_pterm.detach()
+            estimates = self._estimates(batch, part.rows, scored.log_pf, scored.log_pterm, temperature)
+            numerator = self._objective(estimates, self._lam).numerator
+            Loss(numerator, empty.denominator, empty.residual).value.backward()
+        return self._loss(batch, log_pf, log_pterm, temperature)
+
+    def _estimates(
+        self, batch: Batch, rows: Tensor, log_pf: Tensor, log_pterm: Tensor, temperature: float
+    ) -> Estimates:
+        """Of some rows [b] of the batch; log_pf [b, T] and log_pterm [b, T+1] are theirs."""
+        device = log_pf.device
+        counts = batch.counts[rows].to(device)
+        return Estimates(
+            u=log_z_estimates(log_pf, log_pterm, batch.log_reward[rows].to(device) / temperature),
+            counts=counts,
+            group=batch.prompt[rows].to(device).unique(return_inverse=True)[1],
+            log_q=log_q_of_strings(log_pf, log_pterm, counts),
+        )
+
+    def _loss(self, batch: Batch, log_pf: Tensor, log_pterm: Tensor, temperature: float) -> tuple[Estimates, Loss]:
+        """This rank's estimates, without gradient, and the loss over all rows of all ranks."""
+        ranks, rows = self._ranks, torch.arange(len(batch.prompt))
+        own = self._estimates(batch, rows, log_pf, log_pterm, temperature)
         loss = self._objective(
             Estimates(
-                u=ranks.rows_of_all(u),
-                counts=ranks.rows_of_all(counts),
-                group=ranks.rows_of_all(prompt).unique(return_inverse=True)[1],
-                log_q=ranks.rows_of_all(log_q),
+                u=ranks.rows_of_all(own.u),
+                counts=ranks.rows_of_all(own.counts),
+                group=ranks.rows_of_all(batch.prompt.to(log_pf.device)).unique(return_inverse=True)[1],
+                log_q=ranks.rows_of_all(own.log_q),
             ),
             self._lam,
         )
-        return own, Loss(loss.numerator, loss.denominator, ranks.own_rows(loss.residual, len(prompt)))
+        residual = ranks.own_rows(loss.residual, len(rows))
+        return (
+            Estimates(own.u.detach(), own.counts, own.group, own.log_q.detach()),
+            Loss(loss.numerator, loss.denominator, residual),
+        )

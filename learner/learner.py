@@ -24,7 +24,6 @@ from learner.checkpoint import Checkpoints, Numbers, State, load_optimiser, opti
 from learner.config import LearnerConfig
 from learner.diagnostics import exact_figures, posterior_figures, select, var_u
 from learner.gradient import Gradient
-from learner.objectives import OBJECTIVES
 from learner.objectives.balance import Estimates, at, first, log_q_of_strings
 from learner.policy import LoraPolicy
 from learner.priority import Priorities
@@ -65,9 +64,7 @@ class Learner:
         self._priorities = Priorities(config.priority)
         self._parameters = policy.trainable_parameters()
         self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.weight_decay)
-        self._gradient = Gradient(
-            policy, self._parameters, OBJECTIVES[config.objective], config.subtb_lambda, self._ranks
-        )
+        self._gradient = Gradient(policy, self._parameters, config.objective, config.subtb_lambda, self._ranks)
         self._stopping = threading.Event()
         self._source: BatchSource | None = None
         self._rows: queue.SimpleQueue[Row] = queue.SimpleQueue()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from buffer.errors import ConfigError
 from buffer.types import PolicySpec
+from learner.attention import TREE_ATTENTION, tree_blocks
 from learner.batch import Batch, Part
 from learner.head import log_normaliser, token_logits
 
@@ -38,7 +39,12 @@ class LoraPolicy:
         self.spec = spec
         self.device = device
         base = AutoModelForCausalLM.from_pretrained(
-            spec.base_model, dtype=getattr(torch, spec.dtype), attn_implementation="sdpa", local_files_only=True
+            spec.base_model,
+            dtype=getattr(torch, spec.dtype),
+            attn_implementation=TREE_ATTENTION,
+            local_files_only=True,
+            device_map={"": str(device)},
+            quantization_config=_quantization(spec),
         )
         lora = LoraConfig(
             r=spec.lora_rank,
@@ -47,7 +53,9 @@ class LoraPolicy:
             target_modules=list(spec.lora_targets),
             task_type="CAUSAL_LM",
         )
-        self.model = get_peft_model(base, lora).to(device).eval()
+        self.model = get_peft_model(base, lora).eval()
+        if spec.quantization != "none":
+            self._keep_four_bits_differentiable()
         self._trunk: nn.Module = self.model.get_base_model().base_model
         self._weight = self._checked_output_weight()  # [V, H]
         allowed = sorted({*(spec.allowed_token_ids or range(len(self._weight))), spec.stop_token_id})
@@ -106,13 +114,20 @@ class LoraPolicy:
 
     def _hidden(self, part: Part) -> Tensor:
         """The last layer's output at every node of a tree, [N, H]."""
-        tree = part.tree
+        tree, blocks = part.tree, tree_blocks(part.tree.parents, self.device)
+        dense = None if blocks else torch.from_numpy(tree.sees())[None, None].to(self.device)
         output: Tensor = self._trunk(
             input_ids=torch.from_numpy(tree.token_ids)[None].to(self.device),
             position_ids=torch.from_numpy(tree.positions)[None].to(self.device),
-            attention_mask=torch.from_numpy(tree.sees)[None, None].to(self.device),
+            attention_mask=dense,
+            tree_blocks=blocks,
             use_cache=False,
         ).last_hidden_state[0]
+        if blocks and not blocks.uses:
+            raise ConfigError(
+                f"{self.spec.base_model}: its layers do not hand `tree_blocks` on to their attention, so nothing would "
+                "be masked. Choose another base model."
+            )
         return output
 
     def _checked_output_weight(self) -> Tensor:
@@ -134,6 +149,13 @@ class LoraPolicy:
         weight: Tensor = head.weight.detach()
         return weight
 
+    def _keep_four_bits_differentiable(self) -> None:
+        """In eval mode bitsandbytes repacks weights on some CPUs for a product whose gradient is wrong (0.50.2); told
+        that they train, these layers do nothing else differently."""
+        for layer in self.model.modules():
+            if type(layer).__name__ == "Linear4bit":
+                layer.training = True
+
     def _checkpoint_layers(self) -> None:
         """Only the layers themselves are told that they train, which is what turns checkpointing on; what is inside
         them stays in eval mode, so that no dropout of the base model comes back."""
@@ -141,3 +163,15 @@ class LoraPolicy:
         for layer in self.model.modules():
             if isinstance(layer, GradientCheckpointingLayer):
                 layer.training = True
+
+
+def _quantization(spec: PolicySpec) -> BitsAndBytesConfig | None:
+    """4-bit weights with quantised constants, as in QLoRA; products in the recipe's dtype."""
+    if spec.quantization == "none":
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=spec.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, spec.dtype),
+    )

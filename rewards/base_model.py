@@ -34,7 +34,7 @@ class BaseModel:
         hidden = self._trunk(
             input_ids=torch.from_numpy(tree.token_ids)[None].to(self._device),
             position_ids=torch.from_numpy(tree.positions)[None].to(self._device),
-            attention_mask=torch.from_numpy(tree.sees)[None, None].to(self._device),
+            attention_mask=torch.from_numpy(tree.sees())[None, None].to(self._device),
             use_cache=False,
         ).last_hidden_state[0]  # [N, hidden]
         states, where = torch.from_numpy(tree.nodes).unique(return_inverse=True)  # [S], [B, T+1]

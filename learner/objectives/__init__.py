@@ -1,6 +1,7 @@
 """Objectives: pure functions of one number a prefix.
 
-A new one is a file here, a word in `OBJECTIVES` and in `LearnerConfig`.
+A new one is a file here and a word in `OBJECTIVES` and in `LearnerConfig`, and in `COMPARING` where it compares
+trajectories.
 """
 
 from learner.objectives.balance import Objective
@@ -20,3 +21,6 @@ OBJECTIVES: dict[str, Objective] = {
     "sft": sft,
 }
 """By the name that a recipe gives."""
+
+COMPARING = frozenset({"group_subtb", "vargrad"})
+"""Those in which trajectories of a prompt are compared: their loss is no sum over trajectories."""

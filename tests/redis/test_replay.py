@@ -339,3 +339,28 @@ def test_the_fresh_queue_keeps_the_newest_arrivals(make_buffer: MakeBuffer, make
     buffer.add([make_trajectory(k, policy_version=k) for k in range(10)])
     rows = buffer.draw(10, 0, np.random.default_rng(0))
     assert [row.policy_version for row in rows if row.fresh] == [7, 8, 9]
+
+
+def test_what_is_set_aside_is_drawn_no_more_and_keeps_its_reason(
+    make_buffer: MakeBuffer, make_trajectory: Make
+) -> None:
+    buffer = make_buffer()
+    items = [make_trajectory(k) for k in range(4)]
+    buffer.add(items)
+    ids = [content_id(item) for item in items]
+    assert buffer.set_aside([ids[0], ids[2], ids[0], "gone"], "step 7: loss nan") == 2
+    stats = buffer.stats()
+    assert (stats.size, stats.quarantined) == (2, 2)
+    assert {note.id: note.reason for note in buffer.quarantine()} == dict.fromkeys((ids[0], ids[2]), "step 7: loss nan")
+    drawn = {row.id for row in buffer.draw(0, 50, np.random.default_rng(0))}
+    assert drawn == {ids[1], ids[3]}
+    assert buffer.set_aside([], "nothing") == 0
+
+
+def test_the_newest_version_is_remembered_until_the_buffer_is_cleared(make_buffer: MakeBuffer) -> None:
+    buffer = make_buffer()
+    assert buffer.newest_version() == -1
+    buffer.note_version(12)
+    assert buffer.newest_version() == 12
+    buffer.clear()
+    assert buffer.newest_version() == -1

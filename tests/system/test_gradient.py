@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import multiprocessing
 
 from buffer.types import PolicySpec, Trajectory
+from learner import attention
 from learner.batch import collate
 from learner.gradient import Gradient
 from learner.objectives import OBJECTIVES
@@ -52,7 +53,7 @@ def gradient(
 ) -> tuple[torch.Tensor, float, torch.Tensor]:
     """(gradient, loss, residuals)."""
     parameters = q.trainable_parameters()
-    _, loss = Gradient(q, parameters, OBJECTIVES[objective], LAMBDA, ranks or Ranks()).of(
+    _, loss = Gradient(q, parameters, objective, LAMBDA, ranks or Ranks()).of(
         collate(rows, q.spec, max_tokens), temperature=1.3
     )
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
@@ -102,6 +103,18 @@ def test_several_prompts_in_one_batch_score_as_each_alone(tiny_spec: PolicySpec,
         alone, n = q.log_probs(collate([row], tiny_spec)), len(row.token_ids)
         assert torch.allclose(together.log_pf[k, :n], alone.log_pf[0], atol=1e-5)
         assert torch.allclose(together.log_pterm[k, : n + 1], alone.log_pterm[0], atol=1e-5)
+
+
+def test_attention_by_blocks_gives_the_gradient_of_the_dense_mask(
+    tiny_spec: PolicySpec, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = mixed_rows(tiny_model, 40)
+    dense, loss, _ = gradient(policy(tiny_spec), rows, "subtb")
+    monkeypatch.setattr(attention, "BLOCK_SIZES", (4,))
+    monkeypatch.setattr(attention, "KEY_COST", -(10**9))
+    for gradient_checkpointing in (False, True):
+        by_blocks, its_loss, _ = gradient(policy(tiny_spec, gradient_checkpointing), rows, "subtb")
+        assert relative(by_blocks, dense) < 1e-5 and its_loss == pytest.approx(loss, rel=1e-5)
 
 
 def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, objective: str, out: str) -> None:

@@ -76,6 +76,7 @@ def test_a_configuration_that_fits_resolves_its_tokens(make: Make) -> None:
             ["log_epsilon", "more than 1%", "Lower the floor"],
         ),
         ("actors", {"max_model_len": 600}, ConfigError, ["actors.max_model_len = 600", "512 positions"]),
+        ("model", {"quantization": "nf4"}, ConfigError, ["model.quantization = 'nf4'", "actors.gpus = 0"]),
         (
             "learner",
             {"device": "cuda"},

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from buffer.errors import ConfigError
-from deploy.config import RunConfig, find_recipe, load_recipe, parse_config, shown_config
+from deploy.config import RunConfig, find_recipe, load_recipe, parse_config, resumed_config, shown_config
 
 RECIPES = sorted(find_recipe("demo").parent.glob("*.toml"))
 
@@ -77,6 +77,33 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
 def test_a_behaviour_called_on_policy_can_be_nothing_else() -> None:
     with pytest.raises(ConfigError, match="on_policy must have temperature 1"):
         load_recipe("demo", ['actors.behaviours=[{name="on_policy",weight=1.0,suppress_stop=true}]'])
+
+
+def test_a_batch_that_ranks_cannot_share_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"batch_size = 64 can't be shared by learner.ranks = 3"):
+        load_recipe("demo", ["learner.ranks=3"])
+
+
+def test_fine_tuning_without_given_strings_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"task\.demonstrations names none"):
+        load_recipe("demo", ["learner.objective=sft"])
+
+
+def test_a_resumed_run_may_change_how_it_learns_and_not_what() -> None:
+    values = shown_config(load_recipe("demo"))
+    assert resumed_config(values, ["learner.steps=500"], "c").learner.steps == 500
+    assert values["learner"]["steps"] == 160, "the given values stay"
+    for override in ("model.lora_rank=8", "policy.max_actions=4", "task.options.largest=10", "seed=5"):
+        section = override.split(".")[0].split("=")[0]
+        with pytest.raises(ConfigError, match=f"{section} can't change when a run is resumed"):
+            resumed_config(values, [override], "c")
+
+
+def test_a_resumed_run_asks_for_the_password_that_its_folder_does_not_keep() -> None:
+    values = shown_config(load_recipe("demo", ["buffer.url=redis://:secret@example:6379"]))
+    with pytest.raises(ConfigError, match="Give it again"):
+        resumed_config(values, [], "c")
+    assert resumed_config(values, ["buffer.url=redis://example:6379"], "c").buffer.url == "redis://example:6379"
 
 
 def test_a_password_in_the_redis_url_is_not_shown() -> None:

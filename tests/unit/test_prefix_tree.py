@@ -23,7 +23,7 @@ def test_each_node_sees_exactly_its_own_string(
     tree = build_prefix_tree([ids(p) for p in prompts], [ids(r) for r in responses])
     for row, (p, r) in enumerate(zip(prompts, responses, strict=True)):
         for i in range(len(r) + 1):
-            seen = np.flatnonzero(tree.sees[tree.nodes[row, i]])
+            seen = np.flatnonzero(tree.sees()[tree.nodes[row, i]])
             seen = seen[np.argsort(tree.positions[seen])]
             assert tree.token_ids[seen].tolist() == p + r[:i]
             assert tree.positions[seen].tolist() == list(range(len(p) + i))

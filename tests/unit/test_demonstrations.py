@@ -1,0 +1,67 @@
+"""Given strings: what is read, and what is refused with its line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from buffer.errors import ConfigError
+from buffer.types import PolicySpec, Prompt
+from deploy.demonstrations import read_demonstrations
+
+WORDS = ["<pad>", "a", "b", "c", "."]
+SPEC = PolicySpec(
+    "m", "float32", 1, 1, ("q_proj",), stop_token_id=4, max_actions=3, min_actions=1, allowed_token_ids=(1, 2)
+)
+PROMPTS = [Prompt(name, "x", np.array([1], np.int32)) for name in ("p", "q")]
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return made
+
+
+def test_each_line_becomes_an_unscored_string_of_its_prompt(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = tmp_path / "given.jsonl"
+    path.write_text('{"prompt": "q", "response": "a b"}\n\n{"prompt": "p", "response": "b"}\n')
+    found = read_demonstrations(path, PROMPTS, tokenizer, SPEC)
+    assert [(t.prompt_id, t.token_ids.tolist(), t.is_scored) for t in found] == [
+        ("q", [1, 2], False),
+        ("p", [2], False),
+    ]
+    path.write_text('{"response": "a"}')
+    assert read_demonstrations(path, PROMPTS[:1], tokenizer, SPEC)[0].prompt_id == "p"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"response": "a"}', ["line 2", "prompt None is none of the task's 2"]),
+        ('{"prompt": "z", "response": "a"}', ["prompt 'z'", "such as 'p'"]),
+        ('{"prompt": "p", "response": "a", "reward": 1}', ["line 2", "nothing else"]),
+        ('{"prompt": "p"', ["line 2", "nothing else"]),
+        ('{"prompt": "p", "response": ""}', ["0 tokens", "policy.min_actions = 1"]),
+        ('{"prompt": "p", "response": "a a a a"}', ["4 tokens", "policy.max_actions = 3"]),
+        ('{"prompt": "p", "response": "a ."}', ["stop token"]),
+        ('{"prompt": "p", "response": "a c"}', ["'c' is not in policy.allowed_tokens"]),
+    ],
+)
+def test_what_the_policy_could_not_write_is_refused_with_its_line(
+    tmp_path: Path, tokenizer: Tokenizer, line: str, words: list[str]
+) -> None:
+    path = tmp_path / "given.jsonl"
+    path.write_text('{"prompt": "p", "response": "a"}\n' + line + "\n")
+    with pytest.raises(ConfigError) as raised:
+        read_demonstrations(path, PROMPTS, tokenizer, SPEC)
+    assert all(word in str(raised.value) for word in words), str(raised.value)
+
+
+def test_a_missing_or_empty_file_is_told(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_demonstrations(tmp_path / "none", PROMPTS, tokenizer, SPEC)
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(ConfigError, match="no line"):
+        read_demonstrations(tmp_path / "empty", PROMPTS, tokenizer, SPEC)
