@@ -71,7 +71,13 @@ class RolloutActor:
         self._open: dict[str, tuple[Prompt, Behaviour, AdapterVersion, float]] = {}
         self._last_beat = self._last_refresh = -math.inf
         self._wait: NamedWait | None = None
-        self._figures = {"trajectories": 0, "tokens": 0, "versions_taken": 0, "canary_difference_max": 0.0}
+        self._figures = {
+            "trajectories": 0,
+            "tokens": 0,
+            "versions_taken": 0,
+            "canary_difference_max": 0.0,
+            "engine_s": 0.0,
+        }
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -89,7 +95,10 @@ class RolloutActor:
             if time.monotonic() - self._last_refresh > REFRESH_S:
                 self._refresh()
             self._top_up()
-            finished += [self._trajectory(sampled) for sampled in self._engine.step()]
+            began = time.monotonic()
+            sampled = self._engine.step()
+            self._figures["engine_s"] += time.monotonic() - began
+            finished += [self._trajectory(one) for one in sampled]
             if len(finished) >= self._config.push_size:
                 self._wait_for_room()
                 self._rewards.send(finished)
@@ -101,7 +110,8 @@ class RolloutActor:
         self._stopping.set()
 
     def status(self) -> dict[str, Any]:
-        """Figures since `run` began: counts, tokens_per_s, version served, largest canary difference, the wait."""
+        """Figures since `run` began: counts, tokens_per_s, seconds in the engine, version served, largest canary
+        difference, the wait."""
         version, wait = self._engine.version, self._wait
         seconds = max(time.monotonic() - self._began, 1e-9)
         return self._figures | {

@@ -171,6 +171,12 @@ def _cross_check(config: RunConfig) -> None:
             "learner.objective = 'sft' learns from given strings and task.demonstrations names none: give a file, or "
             "choose an objective that learns from samples."
         )
+    if config.policy.min_actions and config.learner.objective in ("subtb", "tb", "db"):
+        problems.append(
+            f"learner.objective = {config.learner.objective!r} compares prefixes of one string, and with "
+            f"policy.min_actions = {config.policy.min_actions} strings that part before it share none: how much each "
+            "beginning deserves would not be learned. Use 'group_subtb' or 'vargrad', or set min_actions to 0."
+        )
     if config.policy.min_actions > config.policy.max_actions:
         problems.append(
             f"policy.min_actions = {config.policy.min_actions} is above "

@@ -201,6 +201,8 @@ class Training:
                 "mean": float(np.mean([mean for mean, _ in self._fresh_staleness])) if self._fresh_staleness else 0.0,
                 "max": max((top for _, top in self._fresh_staleness), default=0),
             },
+            "engine_busy": self._engine_busy(),
+            "learner_waits": self._learner_waits(),
             "versions_published": version.number + 1,
             "canary_difference_max": self._tally.canary_difference_max,
             "adapter_sha256": version.digest,
@@ -223,6 +225,17 @@ class Training:
         """Median of a figure's last ten finite values: one batch is noise, and not every one has on-policy rows."""
         values = [row[name] for row in self._folder.metrics() if np.isfinite(row[name])]
         return float(np.median(values[-10:])) if values else float("nan")
+
+    def _engine_busy(self) -> float:
+        """Share of their time that the actors' engines computed, a mean over actors; NaN where none ran."""
+        shares = [actor["engine_s"] / actor["seconds"] for actor in self._actors]
+        return float(np.mean(shares)) if shares else float("nan")
+
+    def _learner_waits(self) -> float:
+        """Share of its steps' time that the learner waited for data; NaN without a step."""
+        rows = self._folder.metrics()
+        seconds = sum(row["step_s"] for row in rows)
+        return sum(row["wait_s"] for row in rows) / seconds if seconds else float("nan")
 
     def _last(self, name: str) -> float:
         """A figure's last finite value: the exact ones have no noise to smooth."""

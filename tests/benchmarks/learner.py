@@ -3,13 +3,17 @@
     python tests/benchmarks/learner.py [--model NAME_OR_DIR | --architecture 7b] [--device cpu|cuda] [--threads 2] [--json]
 
 Both sides take the same trajectories through the same model, objective (SubTB, λ = 1) and AdamW; the plain side too computes logits at
-response positions only. short: 64 trajectories of one 20-token prompt with 4 actions; long: 16 of a 200-token prompt with 60. Tokens
-are drawn uniformly from the vocabulary, so that nothing but the prompt is shared: a trained policy shares more. Median of the steps
-after the first. Each side runs in a process of its own, whose peak memory over that of the loaded model is compared.
+response positions only. short: 64 trajectories of one 20-token prompt with 4 actions; long: 16 of a 200-token prompt with 60; forced: short,
+at the action limit, where the last states need no output. On a GPU one case, wide: 256 of a 128-token prompt with 64, in bf16,
+both sides in passes of at most 8,192 tokens. Tokens are drawn uniformly from the vocabulary, so that nothing but the prompt is shared: a
+trained policy shares more. Median of the steps after the first. Each side runs in a process of its own, whose peak memory over that
+of the loaded model is compared.
 
-speedup_short, speedup_long   plain seconds / ours        memory_ratio     ours / plain, peak over the loaded model, long case
+speedup_CASE     plain seconds / ours                memory_ratio     ours / plain, peak over the loaded model, largest case
 overhead         share of our step outside the model's forward and backward (packing, objective, clipping, optimiser), worst case
-matmul_fraction  floating-point operations of our step / its seconds / the rate of one large matrix product here, worst case
+matmul_fraction  floating-point operations of our step (4 a weight and token; attention and recomputation count as none) / its seconds /
+                 the rate of one large matrix product here, worst case
+mfu              the same over the device's published bf16 peak, where it is known
 Last line: one JSON object.
 """
 
@@ -20,12 +24,18 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-CASES = {"short": (64, 20, 4, 5), "long": (16, 200, 60, 61), "forced": (64, 20, 4, 4)}
+CASES = {"short": (64, 20, 4, 5), "long": (16, 200, 60, 61), "forced": (64, 20, 4, 4), "wide": (256, 128, 64, 65)}
 """Trajectories, prompt tokens, actions, and the action limit, at which stopping is forced."""
+CASES_OF = {"cpu": ("short", "forced", "long"), "cuda": ("wide",)}
+"""The largest last."""
+PASS_TOKENS = {"cpu": 0, "cuda": 8192}
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
+"""Dense bf16 operations/s by a part of the device's name, as published."""
 SHAPES = {
     "7b": dict(
         hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8
@@ -33,52 +43,65 @@ SHAPES = {
 }
 
 
-def trajectories(n: int, prompt: int, actions: int, vocabulary: int) -> list[Any]:
-    """n scored strings of one prompt."""
+def trajectories(n: int, prompt: int, actions: int, vocabulary: int, side: str) -> list[Any]:
+    """n scored strings of one prompt; for the plain side each has a prompt of its own by name, so that passes count it."""
     import numpy as np
 
-    from buffer.types import Trajectory
+    from buffer.types import Prompt, given_trajectory
 
     rng = np.random.default_rng(0)
-    prompt_ids = rng.integers(3, vocabulary, prompt).astype(np.int32)
-    return [
-        Trajectory(
-            prompt_id="p", prompt_token_ids=prompt_ids, token_ids=rng.integers(3, vocabulary, actions).astype(np.int32),
-            is_action=np.ones(actions, np.bool_), log_pf=np.zeros(actions, np.float32), log_pterm=np.zeros(actions + 1, np.float32),
-            policy_version=0, adapter_digest="", behaviour="on_policy", task="benchmark", sampled_at=0.0, sampling_s=0.0,
-            log_reward=rng.normal(size=(1, actions + 1)).astype(np.float32), reward_terms=("r",),
-        )
-        for _ in range(n)
-    ]  # fmt: skip
+    ids = rng.integers(3, vocabulary, prompt).astype(np.int32)
+    rows = []
+    for k in range(n):
+        named = Prompt(f"p{k}" if side == "plain" else "p", "", ids)
+        tokens = rng.integers(3, vocabulary, actions).astype(np.int32)
+        log_reward = rng.normal(size=(1, actions + 1)).astype(np.float32)
+        rows.append(given_trajectory(named, tokens, "on_policy", log_reward, ("r",)))
+    return rows
 
 
-def plain_log_probs(policy: Any, rows: list[Any], batch: Any) -> Any:
-    """What LoraPolicy.log_probs gives, by one padded row a trajectory (all rows here are equally long)."""
+def plain_log_probs(policy: Any, rows: list[Any], batch: Any, part: Any) -> Any:
+    """What LoraPolicy.log_probs_of gives, by one padded row a trajectory (all rows here are equally long)."""
     import torch
 
     from learner.policy import PrefixLogProbs
 
+    chosen = [rows[k] for k in part.rows.tolist()]
     ids = torch.tensor(
-        [[*row.prompt_token_ids.tolist(), *row.token_ids.tolist()] for row in rows], device=policy.device
+        [[*row.prompt_token_ids.tolist(), *row.token_ids.tolist()] for row in chosen], device=policy.device
     )
-    begin = len(rows[0].prompt_token_ids) - 1
+    begin = len(chosen[0].prompt_token_ids) - 1
     hidden = policy._trunk(input_ids=ids, use_cache=False).last_hidden_state[:, begin:]
     logits = (hidden @ policy._weight.T).float()
     normaliser = logits.logsumexp(-1)
     log_pf = logits[:, :-1].gather(2, ids[:, begin + 1 :, None])[..., 0] - normaliser[:, :-1]
     log_pterm = logits[..., policy.spec.stop_token_id] - normaliser
-    return PrefixLogProbs(log_pf, torch.where(batch.may_stop.to(policy.device), log_pterm, 0.0))
+    return PrefixLogProbs(log_pf, torch.where(batch.may_stop[part.rows].to(policy.device), log_pterm, 0.0))
 
 
-def measure(model: str, device: str, threads: int, side: str, case: str, steps: int) -> dict[str, float]:
+class Inside:
+    """Seconds spent in a function, summed over calls."""
+
+    def __init__(self, function: Callable[..., Any], device: str) -> None:
+        self._function, self._device, self.seconds = function, device, 0.0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = now(self._device)
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            self.seconds += now(self._device) - began
+
+
+def measure(model: str, device: str, threads: int, side: str, case: str, steps: int) -> dict[str, Any]:
     """Seconds, overhead, peak memory and floating-point operations of one side, in this process."""
     import torch
 
     from buffer.types import PolicySpec
     from learner.batch import collate
-    from learner.objectives.balance import Estimates, log_q_of_strings, log_z_estimates
-    from learner.objectives.subtb import subtb
+    from learner.gradient import Gradient
     from learner.policy import LoraPolicy
+    from learner.ranks import Ranks
 
     if threads:
         torch.set_num_threads(threads)
@@ -87,46 +110,50 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
     targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     spec = PolicySpec(model, dtype, 16, 16, targets, stop_token_id=2, max_actions=limit)
     policy = LoraPolicy(spec, torch.device(device))
-    vocabulary = policy.model.config.vocab_size
-    rows = trajectories(n, prompt, actions, vocabulary)
-    optimiser = torch.optim.AdamW(policy.trainable_parameters(), lr=1e-4)
+    rows = trajectories(n, prompt, actions, policy.model.config.vocab_size, side)
+    if side == "plain":
+        policy.log_probs_of = lambda batch, part, masked=True: plain_log_probs(policy, rows, batch, part)  # type: ignore[method-assign]
+    forward = policy.log_probs_of = Inside(policy.log_probs_of, device)  # type: ignore[method-assign]
+    backward = torch.autograd.backward = Inside(torch.autograd.backward, device)
+    parameters = policy.trainable_parameters()
+    gradient = Gradient(policy, parameters, "subtb", 1.0, Ranks())
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4)
     memory = peak_bytes(device)
-    totals, outside = [], []
+    totals, overheads = [], []
     for _ in range(steps + 1):
-        t0 = now(device)
-        batch = collate(rows, spec)
-        t1 = now(device)
-        scored = policy.log_probs(batch) if side == "ours" else plain_log_probs(policy, rows, batch)
-        t2 = now(device)
-        counts = batch.counts.to(device)
-        u = log_z_estimates(scored.log_pf, scored.log_pterm, batch.log_reward.to(device))
-        estimates = Estimates(
-            u, counts, torch.zeros(n, dtype=torch.int64), log_q_of_strings(scored.log_pf, scored.log_pterm, counts)
-        )
-        loss = subtb(estimates, 1.0).value
-        t3 = now(device)
-        loss.backward()
-        t4 = now(device)
-        torch.nn.utils.clip_grad_norm_(policy.trainable_parameters(), 1.0)
+        forward.seconds = backward.seconds = 0.0
+        began = now(device)
+        batch = collate(rows, spec, PASS_TOKENS[device])
+        _, loss = gradient.of(batch, temperature=1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        t5 = now(device)
-        totals.append(t5 - t0)
-        outside.append((t1 - t0) + (t3 - t2) + (t5 - t4))
-    nodes = batch.parts[0].tree.nodes
-    states = len(set(nodes.flatten().tolist())) if side == "ours" else n * (actions + 1)
+        totals.append(now(device) - began)
+        overheads.append(1.0 - (forward.seconds + backward.seconds) / totals[-1])
+    # every state is read, or all but the last one where stopping is forced there
+    read = actions + (limit > actions)
+    states = 1 + n * (read - 1) if side == "ours" else n * (actions + 1)
     tokens = batch.tree_nodes if side == "ours" else n * (prompt + actions)
     head = policy._weight.numel()
     body = sum(p.numel() for p in policy._trunk.parameters()) - policy.model.get_input_embeddings().weight.numel()
     return {
         "seconds": statistics.median(totals[1:]),
-        "overhead": statistics.median(o / t for o, t in zip(outside[1:], totals[1:], strict=True)),
+        "overhead": statistics.median(overheads[1:]),
         "peak_bytes": peak_bytes(device) - memory,
         # forward, and backward to the inputs only: the base weights have no gradient
         "operations": 4.0 * (tokens * body + states * head),
         "matmul_per_s": matmul_rate(device, dtype),
-        "loss": float(loss.detach()),
+        "peak_per_s": published_peak(device),
+        "passes": len(batch.parts),
+        "loss": float(loss.value),
     }
+
+
+def published_peak(device: str) -> float | None:
+    """Operations a second by the maker's data sheet; None where it is not known."""
+    import torch
+
+    name = torch.cuda.get_device_name() if device == "cuda" else ""
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
 def matmul_rate(device: str, dtype: str) -> float:
@@ -198,19 +225,20 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         model = random_model(args.architecture, Path(scratch)) if args.architecture else str(resolve_model(args.model))
+        options = [
+            "--model",
+            model,
+            "--device",
+            args.device,
+            "--threads",
+            str(args.threads),
+            "--steps",
+            str(args.steps),
+        ]
         found = {}
-        for case in CASES:
+        cases = CASES_OF[args.device]
+        for case in cases:
             for side in ("plain", "ours"):
-                options = [
-                    "--model",
-                    model,
-                    "--device",
-                    args.device,
-                    "--threads",
-                    str(args.threads),
-                    "--steps",
-                    str(args.steps),
-                ]
                 command = [sys.executable, __file__, *options, "--side", side, "--case", case]
                 done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
                 if done.returncode:
@@ -218,12 +246,14 @@ def main() -> None:
                 found[case, side] = json.loads(done.stdout.splitlines()[-1])
                 if not args.json:
                     print(case, side, found[case, side])
-    ours = [found[case, "ours"] for case in CASES]
-    result: dict[str, Any] = {f"speedup_{c}": found[c, "plain"]["seconds"] / found[c, "ours"]["seconds"] for c in CASES}
+    ours = [found[case, "ours"] for case in cases]
+    largest, peak = found[cases[-1], "ours"], ours[-1]["peak_per_s"]
+    result: dict[str, Any] = {f"speedup_{c}": found[c, "plain"]["seconds"] / found[c, "ours"]["seconds"] for c in cases}
     result |= {
         "overhead": max(f["overhead"] for f in ours),
-        "memory_ratio": found["long", "ours"]["peak_bytes"] / found["long", "plain"]["peak_bytes"],
+        "memory_ratio": largest["peak_bytes"] / found[cases[-1], "plain"]["peak_bytes"],
         "matmul_fraction": min(f["operations"] / f["seconds"] / f["matmul_per_s"] for f in ours),
+        "mfu": peak and largest["operations"] / largest["seconds"] / peak,
         "device": args.device,
         "threads": args.threads,
         "model": args.architecture or args.model,

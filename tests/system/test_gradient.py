@@ -117,6 +117,41 @@ def test_attention_by_blocks_gives_the_gradient_of_the_dense_mask(
         assert relative(by_blocks, dense) < 1e-5 and its_loss == pytest.approx(loss, rel=1e-5)
 
 
+def test_who_sampled_a_string_and_how_never_enters_its_loss(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+    """Behaviour, version and the actor's own log-probabilities are a record; the loss reads the learner's."""
+    q, rows = policy(tiny_spec), mixed_rows(tiny_model, 16)
+    others = [
+        replace(
+            row, behaviour="tempered", policy_version=7, adapter_digest="ff", sampled_at=1e9,
+            log_pf=row.log_pf - 3.0, log_pterm=row.log_pterm - 2.0,
+        )
+        for row in rows
+    ]  # fmt: skip
+    for objective in sorted(OBJECTIVES):
+        ours, loss, _ = gradient(q, rows, objective)
+        theirs, same_loss, _ = gradient(q, others, objective)
+        assert loss == same_loss and torch.equal(ours, theirs)
+
+
+def test_what_stands_in_the_padding_never_changes_a_bit(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+    q, rows = policy(tiny_spec), mixed_rows(tiny_model, 16)
+    batch = collate(rows, tiny_spec)
+    there = torch.arange(batch.token_ids.shape[1]) < torch.tensor([[len(row.token_ids)] for row in rows])
+    assert not bool(there.all()), "there is padding"
+    junk = replace(batch, token_ids=torch.where(there, batch.token_ids, tiny_spec.stop_token_id))
+    a, b = q.log_probs(batch), q.log_probs(junk)
+    assert torch.equal(a.log_pf, b.log_pf) and torch.equal(a.log_pterm, b.log_pterm)
+
+
+def test_the_reward_temperature_divides_what_was_stored_untempered(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+    q, rows = policy(tiny_spec), mixed_rows(tiny_model, 16)
+    batch = collate(rows, tiny_spec)
+    step = Gradient(q, q.trainable_parameters(), "subtb", 1.0, Ranks())
+    cold, hot = step.of(batch, 1.0)[0], step.of(batch, 4.0)[0]
+    moved = (cold.u - hot.u)[batch.counts]
+    assert torch.allclose(moved, (batch.log_reward * 0.75)[batch.counts], atol=1e-5)
+
+
 def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, objective: str, out: str) -> None:
     """What each process of the test below does."""
     torch.set_num_threads(1)

@@ -9,37 +9,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import tomli_w
 from tokenizers import Tokenizer
 
 from tests.processes import MARK, ROOT, Command, marked, until
-from tests.tiny import LINEAR_LAYERS, TinyTask
+from tests.tiny import TinyTask
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def recipe(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe for the 40 strings."""
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    values = {
-        "model": {"name": str(tiny_model), "lora_rank": 16, "lora_alpha": 16, "lora_targets": list(LINEAR_LAYERS)},
-        "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
-        "task": {"name": "tests.tiny:TinyTask"},
-        "actors": {
-            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "max_staleness": 100,
-            "behaviours": [
-                {"name": "on_policy", "weight": 1.0},
-                {"name": "suppressed", "weight": 1.0, "suppress_stop": True},
-                {"name": "tempered", "weight": 1.0, "temperature_low": 1.0, "temperature_high": 2.0},
-            ],
-        },
-        "buffer": {"capacity": 1000, "min_size_to_sample": 20},
-        "learner": {"steps": 300, "batch_size": 64, "learning_rate": 5e-3, "decay_fraction": 0.7, "publish_every": 2},
-        "evaluation": {"samples": 20000},
-    }  # fmt: skip
-    path.write_text(tomli_w.dumps(values))
-    return path
 
 
 def rows(run: Path) -> list[dict[str, object]]:

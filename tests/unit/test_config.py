@@ -84,6 +84,12 @@ def test_a_batch_that_ranks_cannot_share_is_told(tmp_path: Path) -> None:
         load_recipe("demo", ["learner.ranks=3"])
 
 
+@pytest.mark.parametrize("objective", ["subtb", "tb", "db"])
+def test_min_actions_with_an_objective_of_single_strings_is_refused(objective: str) -> None:
+    with pytest.raises(ConfigError, match=r"min_actions = 1 strings that part before it share none.*'group_subtb'"):
+        load_recipe("demo", [f"learner.objective={objective}", "policy.min_actions=1"])
+
+
 def test_fine_tuning_without_given_strings_is_told() -> None:
     with pytest.raises(ConfigError, match=r"task\.demonstrations names none"):
         load_recipe("demo", ["learner.objective=sft"])

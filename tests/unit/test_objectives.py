@@ -174,6 +174,22 @@ def test_the_empty_prefix_takes_part() -> None:
     assert float(empty.denominator) == 0.0 and float(empty.value) == 0.0
 
 
+def test_a_string_of_n_actions_has_n_times_n_plus_one_over_two_pairs() -> None:
+    for n in range(7):
+        assert float(subtb(tensors(random_rows([n], seed=n)), 1.0).denominator) == n * (n + 1) / 2
+
+
+def test_the_reward_of_the_empty_string_alone_moves_the_gradient() -> None:
+    pf, pterm, reward = random_rows([4], seed=21)[0]
+
+    def gradient(first: float) -> torch.Tensor:
+        e = tensors([(pf, pterm, [first, *reward[1:]])])
+        u = e.u.clone().requires_grad_(True)
+        return torch.autograd.grad(subtb(replace(e, u=u), 1.0).value, u)[0]
+
+    assert float((gradient(reward[0]) - gradient(reward[0] + 1.0)).abs().min()) > 1e-3
+
+
 def test_four_ranks_of_sixteen_equal_one_rank_of_sixty_four() -> None:
     """Numerators and denominators add up; means of means would not."""
     lengths = [int(n) for n in np.random.default_rng(1).integers(0, 6, size=64)]
