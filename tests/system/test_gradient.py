@@ -64,6 +64,48 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
+def plain_row(q: LoraPolicy, row: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log_pf [T], log_pterm [T+1]) of one string by one causal pass of transformers, all logits kept, loops for the rules."""
+    spec = q.spec
+    ids = torch.tensor([[*row.prompt_token_ids.tolist(), *row.token_ids.tolist()]])
+    logits = q.model(input_ids=ids).logits[0, len(row.prompt_token_ids) - 1 :].float()
+    assert spec.allowed_token_ids is not None
+    banned = torch.ones(logits.shape[-1], dtype=torch.bool)
+    banned[[*spec.allowed_token_ids, spec.stop_token_id]] = False
+    log_q = logits.masked_fill(banned, -torch.inf).log_softmax(-1)
+    nothing, actions = torch.zeros(()), 0
+    log_pf, log_pterm = [], []
+    for i in range(len(row.token_ids) + 1):
+        end = i == len(row.token_ids)
+        acts = not end and bool(row.is_action[i])
+        log_pterm.append(log_q[i, spec.stop_token_id] if (end or acts) and actions < spec.max_actions else nothing)
+        if not end:
+            log_pf.append(log_q[i, int(row.token_ids[i])] if acts else nothing)
+            actions += acts
+    return torch.stack(log_pf) if log_pf else torch.zeros(0), torch.stack(log_pterm)
+
+
+def test_the_packed_pass_has_the_values_and_the_gradient_of_plain_causal_passes(
+    tiny_spec: PolicySpec, tiny_model: Path
+) -> None:
+    """Ragged strings, tool tokens and several prompts in one batch."""
+    q, rows = policy(tiny_spec), mixed_rows(tiny_model, 32)
+    assert len({len(r.token_ids) for r in rows}) > 2 and len({r.prompt_id for r in rows}) == 3
+    assert any(not r.is_action.all() for r in rows)
+    packed = q.log_probs(collate(rows, tiny_spec))
+    plain = [plain_row(q, row) for row in rows]
+    for k, (log_pf, log_pterm) in enumerate(plain):
+        assert float((packed.log_pf[k, : len(log_pf)] - log_pf).detach().abs().sum()) < 1e-4
+        assert float((packed.log_pterm[k, : len(log_pterm)] - log_pterm).detach().abs().max()) < 1e-4
+
+    parameters = q.trainable_parameters()
+    weights = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(4))
+    ours = (packed.log_pf.sum(1) * weights[:, 0] + packed.log_pterm.sum(1) * weights[:, 1]).sum()
+    theirs = sum(pf.sum() * w[0] + pt.sum() * w[1] for (pf, pt), w in zip(plain, weights, strict=True))
+    flat = [torch.cat([g.flatten() for g in torch.autograd.grad(total, parameters)]) for total in (ours, theirs)]
+    assert relative(flat[0], flat[1]) < 1e-4
+
+
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_many_small_passes_give_the_gradient_of_one(tiny_spec: PolicySpec, tiny_model: Path, objective: str) -> None:
     q, rows = policy(tiny_spec), mixed_rows(tiny_model, 24)

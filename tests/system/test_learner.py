@@ -219,6 +219,19 @@ def test_a_model_whose_logits_are_more_than_a_product_is_refused(tiny_spec: Poli
         LoraPolicy(replace(tiny_spec, lora_targets=("lm_head",)), CPU)
 
 
+def test_bf16_weights_give_fp32_log_probabilities_and_gradients(tiny_spec: PolicySpec, task: TinyTask) -> None:
+    half, whole = with_random_adapter(replace(tiny_spec, dtype="bfloat16")), with_random_adapter(tiny_spec)
+    for ours, plain in zip(half.trainable_parameters(), whole.trainable_parameters(), strict=True):
+        plain.data.copy_(ours.data)
+    batch = collate([tiny_trajectory(task, z) for z in [(0, 1), (2,), (1, 1, 1)]], tiny_spec)
+    scored, exact = half.log_probs(batch), whole.log_probs(batch)
+    assert scored.log_pf.dtype == scored.log_pterm.dtype == torch.float32
+    assert float((scored.log_pf - exact.log_pf).detach().abs().max()) < 0.3
+    (scored.log_pf.sum() + scored.log_pterm.sum()).backward()
+    assert {p.dtype for p in half.trainable_parameters()} == {torch.float32}, "AdamW's sums are fp32"
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in half.trainable_parameters())
+
+
 def test_a_base_in_four_bits_has_the_gradient_of_its_own_rounded_weights(tiny_spec: PolicySpec, task: TinyTask) -> None:
     """In eval mode bitsandbytes 0.50.2 gives another one, silently, on CPUs with AVX512-bf16."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit

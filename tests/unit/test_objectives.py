@@ -33,10 +33,10 @@ def tensors(rows: Rows, group: list[int] | None = None) -> Estimates:
     return Estimates(u, counts, torch.tensor(group or [0] * len(rows)), log_q)
 
 
-def exact_rows(seed: int = 0) -> tuple[Rows, float]:
+def exact_rows(seed: int = 0, V: int = V, N: int = N, spread: float = 2.0) -> tuple[Rows, float]:
     """Every string of the tree under its exact posterior policy, and log Z."""
     rng = np.random.default_rng(seed)
-    log_r: dict[String, float] = {z: float(rng.normal(scale=2.0)) for z in all_strings(V, N)}
+    log_r: dict[String, float] = {z: float(rng.normal(scale=spread)) for z in all_strings(V, N)}
     stop, step, log_z = exact_policy(log_r, V, N)
     rows = [
         (
@@ -59,6 +59,24 @@ def random_rows(lengths: list[int], seed: int) -> Rows:
 
 def value(name: str, rows: Rows, lam: float = 1.0, group: list[int] | None = None) -> float:
     return float(OBJECTIVES[name](tensors(rows, group), lam).value)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    V=st.integers(1, 4),
+    N=st.integers(0, 3),
+    spread=st.floats(0.1, 20.0),
+    seed=st.integers(0, 10_000),
+    lam=st.floats(0.1, 3.0),
+)
+def test_every_objective_is_zero_at_the_exact_policy_of_any_tree(
+    V: int, N: int, spread: float, seed: int, lam: float
+) -> None:
+    rows, log_z = exact_rows(seed, V, N, spread)
+    e = tensors(rows)
+    assert float((e.u[e.counts] - log_z).abs().max()) < 1e-9
+    for name in BALANCES:
+        assert value(name, rows, lam) < 1e-12
 
 
 @pytest.mark.parametrize("lam", LAMBDAS)
