@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ class Engine:
         self._newest: int | None = None
         self._finished: list[Any] = []
         self._count = 0
+        self.busy_s = 0.0
+        """Seconds inside vLLM's steps so far."""
 
     @property
     def version(self) -> AdapterVersion | None:
@@ -100,7 +103,7 @@ class Engine:
 
     def step(self) -> list[Sampled]:
         """Advance all requests by one token; returns those that finished."""
-        finished, self._finished = self._finished + self._engine.step(), []
+        finished, self._finished = self._finished + self._advance(), []
         done = [_read(output, self._spec) for output in finished if output.finished]
         for sampled in done:
             for serving in self._serving.values():
@@ -156,7 +159,7 @@ class Engine:
         )
         request_id = self._submit(text, params, serving)
         while True:
-            for output in self._engine.step():
+            for output in self._advance():
                 if output.request_id != request_id:
                     self._finished.append(output)
                 elif output.finished:
@@ -169,6 +172,13 @@ class Engine:
             import torch
 
             torch._C.set_num_threads(threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
+
+    def _advance(self) -> list[Any]:
+        """One step of vLLM."""
+        began = time.monotonic()
+        outputs: list[Any] = self._engine.step()
+        self.busy_s += time.monotonic() - began
+        return outputs
 
     def _submit(self, token_ids: IntArray, params: Any, serving: _Serving | None) -> str:
         request_id = f"r{self._count}"

@@ -71,14 +71,8 @@ class RolloutActor:
         self._open: dict[str, tuple[Prompt, Behaviour, AdapterVersion, float]] = {}
         self._last_beat = self._last_refresh = -math.inf
         self._wait: NamedWait | None = None
-        self._figures = {
-            "trajectories": 0,
-            "tokens": 0,
-            "versions_taken": 0,
-            "canary_difference_max": 0.0,
-            "engine_s": 0.0,
-        }
-        self._began = time.monotonic()
+        self._figures = {"trajectories": 0, "tokens": 0, "versions_taken": 0, "canary_difference_max": 0.0}
+        self._began, self._busy_before_s = time.monotonic(), engine.busy_s
 
     def run(self) -> None:
         """Sample until `stop`. Raises AdapterError when the served version is wrong or too old."""
@@ -87,7 +81,7 @@ class RolloutActor:
 
     def _run(self) -> None:
         self._engine.set_threads(self._config.threads)  # a thread's own setting, so in the thread that runs
-        self._began = time.monotonic()
+        self._began, self._busy_before_s = time.monotonic(), self._engine.busy_s
         self._wait_for_first_adapter()
         finished: list[Trajectory] = []
         while not self._stopping.is_set():
@@ -95,10 +89,7 @@ class RolloutActor:
             if time.monotonic() - self._last_refresh > REFRESH_S:
                 self._refresh()
             self._top_up()
-            began = time.monotonic()
-            sampled = self._engine.step()
-            self._figures["engine_s"] += time.monotonic() - began
-            finished += [self._trajectory(one) for one in sampled]
+            finished += [self._trajectory(sampled) for sampled in self._engine.step()]
             if len(finished) >= self._config.push_size:
                 self._wait_for_room()
                 self._rewards.send(finished)
@@ -117,6 +108,7 @@ class RolloutActor:
         return self._figures | {
             "name": self._name,
             "seconds": seconds,
+            "engine_s": self._engine.busy_s - self._busy_before_s,
             "tokens_per_s": self._figures["tokens"] / seconds,
             "version": version.number if version else -1,
             "waiting_for": wait.sentence() if wait else None,

@@ -5,6 +5,7 @@ run's folder.
 """
 
 import copy
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -19,6 +20,9 @@ from buffer.connect import redact
 from buffer.errors import ConfigError
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig, TaskConfig
+
+LARGEST_LOG_WEIGHT = 69.0
+"""Of a pair of prefixes, so that fp32 can hold their squares' sum: log 1e30."""
 
 
 class ModelConfig(BaseModel):
@@ -104,6 +108,11 @@ def resumed_config(values: Mapping[str, Any], overrides: Sequence[str], source: 
         _apply(changed, override)
     before, after = parse_config(values, source), parse_config(changed, source)
     fixed = [name for name in ("seed", "model", "policy", "task") if getattr(before, name) != getattr(after, name)]
+    if (before.learner.objective == "sft") != (after.learner.objective == "sft"):
+        raise ConfigError(
+            "learner.objective can't change between 'sft' and another one when a run is resumed: its buffer holds "
+            "given strings, or samples. Start another run for that."
+        )
     if fixed:
         raise ConfigError(
             f"{', '.join(fixed)} can't change when a run is resumed: adapter and buffer were made for what {source} "
@@ -161,22 +170,7 @@ def _cross_check(config: RunConfig) -> None:
             f"learner.batch_size = {batch} is larger than buffer.capacity = {capacity}: every batch would repeat rows. "
             "Raise buffer.capacity or lower learner.batch_size."
         )
-    if batch % config.learner.ranks:
-        problems.append(
-            f"learner.batch_size = {batch} can't be shared by learner.ranks = {config.learner.ranks}: "
-            "make it a multiple."
-        )
-    if config.learner.objective == "sft" and not config.task.demonstrations:
-        problems.append(
-            "learner.objective = 'sft' learns from given strings and task.demonstrations names none: give a file, or "
-            "choose an objective that learns from samples."
-        )
-    if config.policy.min_actions and config.learner.objective in ("subtb", "tb", "db"):
-        problems.append(
-            f"learner.objective = {config.learner.objective!r} compares prefixes of one string, and with "
-            f"policy.min_actions = {config.policy.min_actions} strings that part before it share none: how much each "
-            "beginning deserves would not be learned. Use 'group_subtb' or 'vargrad', or set min_actions to 0."
-        )
+    problems += _learner_problems(config)
     if config.policy.min_actions > config.policy.max_actions:
         problems.append(
             f"policy.min_actions = {config.policy.min_actions} is above "
@@ -197,6 +191,38 @@ def _cross_check(config: RunConfig) -> None:
         problems.append(f"actors.behaviours has names twice: {', '.join(names)}. Give each its own.")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _learner_problems(config: RunConfig) -> list[str]:
+    """What the learner's section can't have together with the others."""
+    learner, problems = config.learner, []
+    if learner.batch_size % learner.ranks:
+        problems.append(
+            f"learner.batch_size = {learner.batch_size} can't be shared by learner.ranks = {learner.ranks}: "
+            "make it a multiple."
+        )
+    if learner.ranks > 1 and 0 < learner.gpus < 1:
+        problems.append(
+            f"learner.ranks = {learner.ranks} with learner.gpus = {learner.gpus:g}: ranks can't share a "
+            "GPU. Give each a whole one, or take one rank."
+        )
+    if learner.objective == "subtb" and config.policy.max_actions * math.log(learner.subtb_lambda) > LARGEST_LOG_WEIGHT:
+        problems.append(
+            f"learner.subtb_lambda = {learner.subtb_lambda:g} to the power of "
+            f"policy.max_actions = {config.policy.max_actions} overflows. Lower it; 1 weighs all pairs alike."
+        )
+    if learner.objective == "sft" and not config.task.demonstrations:
+        problems.append(
+            "learner.objective = 'sft' learns from given strings and task.demonstrations names none: give a file, or "
+            "choose an objective that learns from samples."
+        )
+    if config.policy.min_actions and learner.objective in ("subtb", "tb", "db"):
+        problems.append(
+            f"learner.objective = {learner.objective!r} compares prefixes of one string, and with "
+            f"policy.min_actions = {config.policy.min_actions} strings that part before it share none: how much each "
+            "beginning deserves would not be learned. Use 'group_subtb' or 'vargrad', or set min_actions to 0."
+        )
+    return problems
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

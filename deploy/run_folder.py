@@ -4,15 +4,19 @@ config.toml      the resolved recipe            metrics.jsonl   one row of figur
 adapter/         the newest adapter, PEFT form  summary.json    the result, before and after
 checkpoints/     the learner's newest states    plots/          pictures
 buffer/          data of the run's own Redis server
+name             of its buffer in Redis         lock            held while it trains
 """
 
+import fcntl
 import json
 import os
 import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import tomli_w
 from pydantic import ValidationError
@@ -23,6 +27,7 @@ from deploy.json_files import append_line, read_lines, write_json, write_lines, 
 from deploy.stamp import Stamp
 
 _WEIGHTS, _ADAPTER_CONFIG, _VERSION = "adapter_model.safetensors", "adapter_config.json", "version.json"
+_NAME, _LOCK = "name", "lock"
 
 
 class RunFolder:
@@ -48,11 +53,13 @@ class RunFolder:
                     f"{path} is no run (no config.toml with a metrics.jsonl), so --replace leaves it alone. "
                     "Give another folder with --run, or remove it yourself."
                 )
-            shutil.rmtree(path)
+            with cls(path).lock() if names else nullcontext():
+                shutil.rmtree(path)
         elif os.path.lexists(path):
             raise ConfigError(f"{path} is a file or a link and a run needs a folder. Give another with --run.")
         run = cls(path)
         run.plots.mkdir(parents=True)
+        write_whole(path / _NAME, f"run-{uuid4().hex[:16]}\n".encode())
         run._metrics.touch()
         return run
 
@@ -66,6 +73,29 @@ class RunFolder:
                 f"tributary train demo --run {path}"
             )
         return cls(path)
+
+    @property
+    def name(self) -> str:
+        """Of the run's buffer in Redis, wherever the folder is moved to. ConfigError when it is gone."""
+        try:
+            return (self.path / _NAME).read_text().strip()
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path / _NAME} can't be read ({error.strerror}): it names the run's buffer. Put it back, or "
+                "train again with --replace."
+            ) from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Nobody else trains in this folder meanwhile; ConfigError when somebody does. Ends with the process."""
+        with (self.path / _LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another process trains in {self.path}. Stop it first, or give another folder with --run."
+                ) from None
+            yield
 
     @property
     def plots(self) -> Path:
@@ -150,6 +180,10 @@ class RunFolder:
         """Replace summary.json; figures that are not finite are written as null."""
         self.write_json("summary.json", summary)
 
+    def finished_steps(self) -> int:
+        """Steps of the summary; 0 where the run has not come to its end."""
+        return int(self.read_summary()["steps"]) if (self.path / "summary.json").is_file() else 0
+
     def read_summary(self) -> dict[str, Any]:
         """What is in summary.json. ConfigError when the run has not finished."""
         try:
@@ -171,7 +205,7 @@ class RunFolder:
             ) from error
 
 
-_CREATED = {"metrics.jsonl", "plots", "buffer"}
+_CREATED = {"metrics.jsonl", "plots", "buffer", _NAME, _LOCK}
 """What a run that died before `write_config` leaves behind."""
 
 

@@ -89,9 +89,22 @@ class System:
         self.steps_before = ray.get(learners[0])
         return True
 
-    def score(self, trajectories: Sequence[Trajectory]) -> int:
-        """Have given strings scored and added to the buffer; returns how many were new. Blocks."""
-        return int(_get(self.rewards[0].score.remote(trajectories), "reward worker"))
+    def score(self, trajectories: Sequence[Trajectory]) -> Callable[[], bool]:
+        """Start to have given strings scored and added to the buffer, in pieces of actors.push_size.
+
+        Call the result until it is True; it raises what a reward worker raised.
+        """
+        size = self._config.actors.push_size
+        pieces = [trajectories[begin : begin + size] for begin in range(0, len(trajectories), size)]
+        calls = [self.rewards[k % len(self.rewards)].score.remote(piece) for k, piece in enumerate(pieces)]
+
+        def done() -> bool:
+            if calls:
+                finished, calls[:] = ray.wait(calls, num_returns=len(calls), timeout=0.5)
+                ray.get(finished)
+            return not calls
+
+        return done
 
     def sample(
         self, prompts: Sequence[Prompt], n: int, use_base_model: bool

@@ -1,8 +1,6 @@
 """One run from start to end: check, start, judge the base model, train, judge the result, write it all down."""
 
-import hashlib
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +24,7 @@ from deploy.run_folder import RunFolder, check_disk
 from deploy.summary import figures_of_rows, installed_versions
 from deploy.system import System, check_placement, start_ray
 from deploy.tally import Tally
-from learner.checkpoint import Checkpoints
+from learner.checkpoint import Checkpoints, Numbers
 
 NEEDED_DISK_BYTES = 500 * 2**20
 """For a run's folder and Ray's session: what the demo takes, several times over."""
@@ -36,12 +34,16 @@ REPORT_EVERY_S = 0.5
 class Training:
     """A run under way and what is known of it so far."""
 
-    def __init__(self, checked: Checked, folder: RunFolder, console: Console, resumed: bool) -> None:
+    def __init__(
+        self, checked: Checked, folder: RunFolder, console: Console, resumed: bool = False, saved: Numbers | None = None
+    ) -> None:
+        """`saved` is of the checkpoint that a resumed run goes on from, if it has one."""
         self._checked = checked
         self._config = checked.config
         self._folder = folder
         self._console = console
         self._resumed = resumed
+        self._saved = saved
         self._began = time.monotonic()
         self._row: dict[str, Any] = {}
         self._actors: list[dict[str, Any]] = []
@@ -60,7 +62,7 @@ class Training:
                 self._config,
                 self._checked.spec,
                 redis_url,
-                buffer_name(self._folder.path),
+                self._folder.name,
                 task,
                 checkpoints=str(self._folder.checkpoints),
                 board="board",
@@ -90,8 +92,9 @@ class Training:
             n = self._config.evaluation.samples
             before = self._judge(system, True, lambda: show(f"base model: {n:,} samples a prompt", []))
             if not self._stop_signal:
-                self._loop(system, lambda waits: show("training", waits))
+                self._loop(system, buffer, lambda waits: show("training", waits))
             self._write_adapter(system)
+            system.stop_actors()
             after = None
             if not self._stop_signal:
                 after = self._judge(system, False, lambda: show(f"trained model: {n:,} samples a prompt", []))
@@ -105,6 +108,10 @@ class Training:
         self._folder.cut_metrics(step)
         rows = self._folder.metrics()
         self._row = rows[-1] if rows else {}
+        for row in self._saved.rows if self._saved else ():  # what the driver had not taken in when it died
+            if row["step"] > self._row.get("step", 0):
+                self._row = row | {"elapsed_s": self._row.get("elapsed_s", 0.0)}
+                self._folder.append_metrics(self._row)
         self._trained_before_s = self._row.get("elapsed_s", 0.0)
         self._steps_before = step
         self._console.print(f"Going on after step {step}, with what is in the buffer.")
@@ -122,11 +129,24 @@ class Training:
             wait.check()
         return None if responses is None else judge(self._checked, responses)
 
-    def _loop(self, system: System, show: Callable[[list[str]], None]) -> None:
+    def _give_demonstrations(self, system: System, buffer: ReplayBuffer, show: Callable[[], None]) -> None:
+        """Given strings come first; after a resume they are in the buffer already."""
+        if not self._checked.demonstrations or (self._saved and buffer.stats().size):
+            return
+        done = system.score(self._checked.demonstrations)
+        wait = NamedWait(
+            "the run waits for its demonstrations to be scored",
+            self._config.evaluation.limit_s,
+            lambda: f"{len(self._checked.demonstrations)} of them",
+        )
+        while not self._stop_signal and not done():
+            show()
+            wait.check()
+
+    def _loop(self, system: System, buffer: ReplayBuffer, show: Callable[[list[str]], None]) -> None:
         """Watch the loops until the learner has done its steps, or ends early because a signal came."""
+        self._give_demonstrations(system, buffer, lambda: show([]))
         began = time.monotonic() - self._trained_before_s
-        if self._checked.demonstrations:
-            system.score(self._checked.demonstrations)
         system.start(sampling=self._config.learner.objective != "sft")
         ended, asked = False, False
         while not ended:
@@ -141,7 +161,6 @@ class Training:
                 self._folder.append_metrics(self._row)
             show(waits)
         self._training_s = time.monotonic() - began
-        system.stop_actors()
 
     def _write_adapter(self, system: System) -> None:
         version, files = system.newest_adapter()
@@ -209,7 +228,8 @@ def train(checked: Checked, run: Path, replace_run: bool, console: Console) -> d
     check_disk(run, NEEDED_DISK_BYTES)
     folder = RunFolder.create(run, replace=replace_run)
     folder.write_config(shown_config(checked.config))
-    return Training(checked, folder, console, resumed=False).run()
+    with folder.lock():
+        return Training(checked, folder, console).run()
 
 
 def resume(checked: Checked, folder: RunFolder, console: Console) -> dict[str, Any]:
@@ -217,20 +237,16 @@ def resume(checked: Checked, folder: RunFolder, console: Console) -> dict[str, A
     check_store(checked.config.buffer)
     check_disk(folder.path, NEEDED_DISK_BYTES)
     learner = checked.config.learner
-    saved = Checkpoints(folder.checkpoints, learner.keep_checkpoints).newest()
-    if saved and saved.numbers.step >= learner.steps:
+    newest = Checkpoints(folder.checkpoints, learner.keep_checkpoints).newest()
+    saved = newest.numbers if newest else None
+    if saved and saved.step >= learner.steps and folder.finished_steps() >= learner.steps:
         raise ConfigError(
             f"{folder.path} has done all its learner.steps = {learner.steps}. To train it further give a larger "
             f"number: tributary train --resume {folder.path} learner.steps={2 * learner.steps}"
         )
-    folder.write_config(shown_config(checked.config))
-    return Training(checked, folder, console, resumed=True).run()
-
-
-def buffer_name(folder: Path) -> str:
-    """A name for the run's buffer that no other folder or machine gives: several runs may share a Redis."""
-    place = f"{socket.gethostname()}:{folder.absolute()}"
-    return f"run-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+    with folder.lock():
+        folder.write_config(shown_config(checked.config))
+        return Training(checked, folder, console, resumed=True, saved=saved).run()
 
 
 @contextmanager
@@ -243,7 +259,7 @@ def _store(checked: Checked, folder: RunFolder, keep: bool) -> Iterator[tuple[st
     server = None if config.url else RedisServer.start(folder.buffer, config.port)
     try:
         url = server.url if server else str(config.url)
-        buffer = ReplayBuffer(connect(url), config, buffer_name(folder.path))
+        buffer = ReplayBuffer(connect(url), config, folder.name)
         if not keep:
             buffer.clear()
         yield url, buffer

@@ -9,6 +9,7 @@ folder holds whole checkpoints only. Batches need no state: the n-th draw of a r
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,6 +36,8 @@ class Numbers(BaseModel):
     """Of learner/priority.py, nats."""
     adapter_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of the adapter as it would be published."""
+    rows: list[dict[str, Any]] = Field(default_factory=list)
+    """Figures of the steps since the checkpoint before: what the driver may not have taken in yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,11 @@ class Gradient:
             parameter.grad = torch.zeros_like(parameter)
         log_pf = torch.zeros(batch.is_action.shape, device=self._policy.device)
         log_pterm = torch.zeros(batch.may_stop.shape, device=self._policy.device)
-        if len(batch.parts) > 1 and not self._compares:
-            estimates, loss = self._one_after_the_other(batch, temperature, log_pf, log_pterm)
-        else:
+        # all ranks must go the same way, since they meet in it, however many passes each has
+        if self._compares or self._ranks.all_agree(len(batch.parts) == 1):
             estimates, loss = self._all_at_once(batch, temperature, log_pf, log_pterm)
+        else:
+            estimates, loss = self._one_after_the_other(batch, temperature, log_pf, log_pterm)
         self._ranks.add_gradients(self._parameters)
         return estimates, Loss(loss.numerator.detach(), loss.denominator.detach(), loss.residual)
 

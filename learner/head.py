@@ -21,8 +21,11 @@ CHUNK_BYTES = 2**25
 
 
 def token_logits(hidden: Tensor, weight: Tensor, token_ids: Tensor) -> Tensor:
-    """Logits of given tokens: hidden [..., H], weight [V, H], token_ids [...] -> [...], fp32."""
-    return (hidden.float() * weight[token_ids].float()).sum(-1)
+    """Logits of given tokens: hidden [..., H], weight [V, H], token_ids [...] -> [...], fp32.
+
+    Rounded to the weights' dtype as the product that the normaliser sums is: otherwise log q could be above 0.
+    """
+    return (hidden.float() * weight[token_ids].float()).sum(-1).to(hidden.dtype).float()
 
 
 def log_normaliser(hidden: Tensor, weight: Tensor, column: int, blocked: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from buffer.errors import TributaryError
+from buffer.errors import ConfigError, TributaryError
 from buffer.replay import Drawn, ReplayBuffer
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory, given_trajectory
 from learner.adapter import adapter_files, adapter_tensors, adapter_version, digest, load_adapter
@@ -61,7 +61,8 @@ class Learner:
         self._checkpoints = checkpoints
         self._ranks = ranks or Ranks()
         self._support = support
-        self._priorities = Priorities(config.priority)
+        # a likelihood weighs all strings alike, and says so in its residuals
+        self._priorities = Priorities("residual" if config.objective == "sft" else config.priority)
         self._parameters = policy.trainable_parameters()
         self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.weight_decay)
         self._gradient = Gradient(policy, self._parameters, config.objective, config.subtb_lambda, self._ranks)
@@ -69,13 +70,16 @@ class Learner:
         self._source: BatchSource | None = None
         self._rows: queue.SimpleQueue[Row] = queue.SimpleQueue()
         self.step_number = 0
-        self.version = -1
+        # what was published before a crash was sampled from; no number is ever used twice
+        self.version = buffer.newest_version()
         self.skipped_steps = 0
         self._skipped_in_a_row = 0
         self._saved_step = -1
+        self._rows_since_saved: list[Row] = []
         saved = checkpoints.newest() if checkpoints else None
         if saved:
             self._restore(saved)
+        self._check_ranks()
         nothing = np.zeros(0, np.int32)
         self._publish_adapter(given_trajectory(prompt, nothing, "canary", np.zeros((1, 1), np.float32), ("none",)))
 
@@ -95,11 +99,11 @@ class Learner:
                 example = rows[0].trajectory
                 if self.step_number % self._config.publish_every == 0:
                     self._publish_adapter(example)
+                figures |= {"wait_s": waited, "step_s": time.perf_counter() - began, "version": self.version}
+                self._rows.put(figures)
+                self._rows_since_saved.append(figures)
                 if self.step_number % self._config.checkpoint_every == 0:
                     self.save()
-                self._rows.put(
-                    figures | {"wait_s": waited, "step_s": time.perf_counter() - began, "version": self.version}
-                )
             if self.step_number != self._published_step:
                 self._publish_adapter(example)
             self.save()
@@ -133,7 +137,7 @@ class Learner:
                 parameters["lr"] = rate
             self._optimiser.step()
             log_rewards = [float(row.trajectory.log_reward.sum(0)[-1]) for row in rows]
-            self._buffer.reprioritize([row.id for row in rows], self._priorities.of(loss, log_rewards))
+            self._reprioritize(rows, self._priorities.of(loss, log_rewards))
             self._skipped_in_a_row = 0
         else:
             self._skip(rows, f"step {self.step_number + 1}: loss {float(loss.value)}, gradient norm {norm}")
@@ -151,6 +155,11 @@ class Learner:
             **exact,
         }
 
+    def _reprioritize(self, rows: Sequence[Drawn], priorities: Sequence[float]) -> None:
+        """Rows that had nothing to be compared with keep the priority they have."""
+        known = [(row.id, value) for row, value in zip(rows, priorities, strict=True) if np.isfinite(value)]
+        self._buffer.reprioritize([id_ for id_, _ in known], [value for _, value in known])
+
     def save(self) -> None:
         """Write a checkpoint of now, unless this step has one."""
         if self._checkpoints is None or not self._ranks.leads or self._saved_step == self.step_number:
@@ -161,11 +170,13 @@ class Learner:
             skipped_steps=self.skipped_steps,
             largest_log_reward=self._priorities.largest,
             adapter_sha256=digest(adapter_files(self._policy)),
+            rows=self._rows_since_saved,
         )
         adapter = {f"adapter.{name}": tensor for name, tensor in adapter_tensors(self._policy).items()}
         generator = {"torch_rng": torch.get_rng_state()}
         self._checkpoints.save(State(numbers, adapter | optimiser_tensors(self._optimiser) | generator))
         self._saved_step = self.step_number
+        self._rows_since_saved = []
 
     def _restore(self, saved: State) -> None:
         numbers = saved.numbers
@@ -183,8 +194,17 @@ class Learner:
         self._priorities.largest = numbers.largest_log_reward
         self.step_number = self._saved_step = numbers.step
         self.skipped_steps = numbers.skipped_steps
-        # versions after the checkpoint may have been published and sampled from; no number is ever used twice
-        self.version = max(numbers.version, self._buffer.newest_version())
+        self.version = max(numbers.version, self.version)
+
+    def _check_ranks(self) -> None:
+        """Gradients of different adapters must not be added up."""
+        start = digest(adapter_files(self._policy))
+        if not self._ranks.all_same(self.step_number) or not self._ranks.all_same(int(start[:15], 16)):
+            raise ConfigError(
+                f"learner rank {self._ranks.number} begins after step {self.step_number} with adapter {start[:12]}, "
+                "others elsewhere: every rank must see the run's checkpoints folder. Put the run on a disk that all "
+                "nodes share."
+            )
 
     def _skip(self, rows: Sequence[Drawn], reason: str) -> None:
         self.skipped_steps += 1
@@ -213,7 +233,8 @@ class Learner:
         """What the batch says of the policy, before the update."""
         fresh = [i for i, row in enumerate(rows) if row.fresh]
         on_policy = [i for i in fresh if rows[i].behaviour == "on_policy"]
-        staleness = [self.version - rows[i].policy_version for i in fresh]
+        sampled = [i for i in fresh if rows[i].trajectory.adapter_digest]  # not the given strings
+        staleness = [self.version - rows[i].policy_version for i in sampled]
         labels: dict[str, list[float]] = {}
         for i in on_policy:
             for name, value in rows[i].trajectory.labels.items():

@@ -89,14 +89,13 @@ class LoraPolicy:
         acts = torch.nn.functional.pad(is_action, (0, 1))  # [b, T+1] prefixes from which an action was taken
         read = acts | may_stop
         nodes = torch.from_numpy(part.tree.nodes).to(self.device)
-        states, places = nodes[read].unique(return_inverse=True)  # [S] nodes that are read, and who reads which
+        # a node can be a prefix of two strings of which only one may stop there: two states
+        short = batch.too_short[part.rows].to(self.device) & masked
+        states, places = (2 * nodes + short)[read].unique(return_inverse=True)  # [S] what is read, and who reads which
         place = torch.zeros_like(nodes)  # [b, T+1] index into `states`
         place[read] = places
-        hidden = self._hidden(part)[states]  # [S, H]
-
-        blocked = torch.zeros(len(states), dtype=torch.bool, device=self.device)
+        hidden, blocked = self._hidden(part)[states // 2], states % 2 == 1  # [S, H], [S]
         if masked:
-            blocked[place[batch.too_short[part.rows].to(self.device) & acts]] = True
             normaliser = log_normaliser(hidden, self._allowed_weight, self._stop_column, blocked)  # [S]
         else:
             normaliser = log_normaliser(hidden, self._weight, self.spec.stop_token_id, blocked)

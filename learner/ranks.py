@@ -84,6 +84,10 @@ class Ranks:
         """True if every rank says so; all ranks must ask."""
         return ready if self.size == 1 else all(self._gather_number(int(ready)))
 
+    def all_same(self, number: int) -> bool:
+        """Whether every rank gives the same number; all ranks must ask."""
+        return self.size == 1 or len(set(self._gather_number(number))) == 1
+
     def close(self) -> None:
         """Leave the group."""
         if self.size > 1:

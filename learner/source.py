@@ -107,7 +107,7 @@ class BatchSource:
         stats = self._buffer.stats()
         arrivals = stats.inserted + stats.duplicates  # a duplicate was sampled and scored like any other
         limit = self._max_samples_per_insert
-        return arrivals >= self._min_size and (not limit or stats.drawn <= limit * arrivals)
+        return stats.size > 0 and arrivals >= self._min_size and (not limit or stats.drawn <= limit * arrivals)
 
     def _describe(self) -> str:
         stats, alive = self._buffer.stats(), len(self._heartbeats.alive("actor"))
@@ -115,4 +115,4 @@ class BatchSource:
         arrivals = stats.inserted + stats.duplicates
         limit = self._max_samples_per_insert
         paced = f", {stats.drawn} drawn (at most {limit:g} an arrival)" if limit else ""
-        return f"{arrivals} of {self._min_size} trajectories{paced}, {alive} actors alive, {age}"
+        return f"{arrivals} of {self._min_size} trajectories, {stats.size} kept{paced}, {alive} actors alive, {age}"

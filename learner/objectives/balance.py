@@ -26,7 +26,7 @@ class Loss:
     """[] sum of the weights."""
     residual: Tensor
     """[B] root mean square of a trajectory's u around the value it should have, nats, detached: its replay priority.
-    1 for `sft`."""
+    1 for `sft`; NaN for a trajectory of `vargrad` that has no other to be compared with."""
 
     @property
     def value(self) -> Tensor:

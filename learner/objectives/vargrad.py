@@ -5,6 +5,8 @@ Richter et al., arXiv 2010.10436; as trajectory balance in Bartoldson et al., ar
     L = Σ_prompts Σ_k (u_n^k − mean_k u_n)² / number of strings whose prompt has at least two
 """
 
+import torch
+
 from learner.objectives.balance import Estimates, Loss, at, last
 
 
@@ -14,4 +16,6 @@ def vargrad(estimates: Estimates, lam: float) -> Loss:
     size = u_n.new_zeros(int(group.max()) + 1).index_add(0, group, u_n.new_ones(len(u_n)))  # [G]
     mean = u_n.new_zeros(len(size)).index_add(0, group, u_n) / size
     deviation = u_n - mean[group]
-    return Loss(deviation.square().sum(), (size[group] > 1).sum().to(u_n.dtype), deviation.detach().abs())
+    compared = size[group] > 1
+    residual = torch.where(compared, deviation.detach().abs(), torch.nan)
+    return Loss(deviation.square().sum(), compared.sum().to(u_n.dtype), residual)

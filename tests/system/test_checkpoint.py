@@ -115,6 +115,13 @@ def test_no_version_number_is_used_twice(tiny_model: Path, replay: ReplayBuffer,
     assert resumed.step_number == 1 and published == [4]
 
 
+def test_no_version_number_is_used_twice_where_there_is_no_checkpoint_yet(
+    tiny_model: Path, replay: ReplayBuffer, tmp_path: Path
+) -> None:
+    make(tiny_model, replay, tmp_path / "first")
+    assert make(tiny_model, replay, tmp_path / "second")[2] == [1]
+
+
 def test_a_checkpoint_of_another_adapter_is_refused(tiny_model: Path, replay: ReplayBuffer, tmp_path: Path) -> None:
     learner, task, _ = make(tiny_model, replay, tmp_path)
     learner.step(batch(task, 0))

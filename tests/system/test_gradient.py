@@ -194,33 +194,66 @@ def test_the_reward_temperature_divides_what_was_stored_untempered(tiny_spec: Po
     assert torch.allclose(moved, (batch.log_reward * 0.75)[batch.counts], atol=1e-5)
 
 
-def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, objective: str, out: str) -> None:
+def test_a_prompt_that_is_the_beginning_of_another_strings_text_changes_nothing(
+    tiny_spec: PolicySpec, tiny_model: Path
+) -> None:
+    """They share nodes of the tree, and at the shared one only one of the two may stop."""
+    spec = replace(tiny_spec, min_actions=1)
+    task = TinyTask(Tokenizer.from_file(str(tiny_model / "tokenizer.json")))
+    first = tiny_trajectory(task, (0, 1))
+    longer = np.append(first.prompt_token_ids, first.token_ids[:1]).astype(np.int32)
+    second = replace(tiny_trajectory(task, (1, 2)), prompt_id="longer", prompt_token_ids=longer)
+    q = policy(spec)
+    together = q.log_probs(collate([first, second], spec))
+    for k, row in enumerate((first, second)):
+        alone = q.log_probs(collate([row], spec))
+        assert torch.allclose(together.log_pf[k], alone.log_pf[0], atol=1e-5)
+        assert torch.allclose(together.log_pterm[k], alone.log_pterm[0], atol=1e-5)
+
+
+OBJECTIVES_OF_RANKS = ("subtb", "group_subtb", "sft")
+PASS_TOKENS = (0, 30)
+"""With 30 the ranks need different numbers of passes."""
+
+
+def share(model: Path, number: int) -> list[Trajectory]:
+    """16 rows a rank; those of rank 1 are short, so that ranks differ in width and in passes."""
+    rows = mixed_rows(model)[number * 16 : (number + 1) * 16]
+    if number != 1:
+        return rows
+    return [
+        replace(r, token_ids=r.token_ids[:1], is_action=r.is_action[:1], log_reward=r.log_reward[:, :2]) for r in rows
+    ]
+
+
+def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, out: str) -> None:
     """What each process of the test below does."""
     torch.set_num_threads(1)
-    ranks = Ranks(number, size, address)
-    share = mixed_rows(Path(model))[number * 16 : (number + 1) * 16]
-    if number == 1:  # ragged between ranks too
-        share = [replace(r, token_ids=r.token_ids[:1], is_action=r.is_action[:1], log_reward=r.log_reward[:, :2]) for r in share]  # fmt: skip
-    found = gradient(policy(spec), share, objective, ranks=ranks)
+    ranks, q, rows = Ranks(number, size, address), policy(spec), share(Path(model), number)
+    found = {
+        (name, tokens): gradient(q, rows, name, tokens, ranks) for name in OBJECTIVES_OF_RANKS for tokens in PASS_TOKENS
+    }
     assert ranks.all_agree(True) and not ranks.all_agree(number != 2)
+    assert ranks.all_same(7) and not ranks.all_same(number)
     torch.save(found, f"{out}/{number}.pt")
     ranks.close()
 
 
-@pytest.mark.parametrize("objective", ["subtb", "group_subtb"])
 def test_four_ranks_of_sixteen_give_the_gradient_of_one_rank_of_sixty_four(
-    tiny_spec: PolicySpec, tiny_model: Path, tmp_path: Path, objective: str
+    tiny_spec: PolicySpec, tiny_model: Path, tmp_path: Path
 ) -> None:
+    """Also where each accumulates over passes, and their numbers differ."""
+    shares = [share(tiny_model, number) for number in range(4)]
+    assert len({len(collate(rows, tiny_spec, PASS_TOKENS[1]).parts) for rows in shares}) > 1
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    multiprocessing.spawn(rank, (4, address, tiny_spec, str(tiny_model), objective, str(tmp_path)), nprocs=4)  # type: ignore[no-untyped-call]
-    rows = mixed_rows(tiny_model)
-    for k in range(16, 32):
-        r = rows[k]
-        rows[k] = replace(r, token_ids=r.token_ids[:1], is_action=r.is_action[:1], log_reward=r.log_reward[:, :2])
-    whole, loss, residual = gradient(policy(tiny_spec), rows, objective)
-    for number in range(4):
-        g, its_loss, its_residual = torch.load(tmp_path / f"{number}.pt")
-        assert relative(g, whole) < 1e-5 and its_loss == pytest.approx(loss, rel=1e-6)
-        assert torch.allclose(its_residual, residual[16 * number : 16 * (number + 1)], atol=1e-4)
+    multiprocessing.spawn(rank, (4, address, tiny_spec, str(tiny_model), str(tmp_path)), nprocs=4)  # type: ignore[no-untyped-call]
+    saved = [torch.load(tmp_path / f"{number}.pt") for number in range(4)]
+    for name in OBJECTIVES_OF_RANKS:
+        whole, loss, residual = gradient(policy(tiny_spec), [row for rows in shares for row in rows], name)
+        for number, found in enumerate(saved):
+            for tokens in PASS_TOKENS:
+                g, its_loss, its_residual = found[name, tokens]
+                assert relative(g, whole) < 1e-5 and its_loss == pytest.approx(loss, rel=1e-6)
+                assert torch.allclose(its_residual, residual[16 * number : 16 * (number + 1)], atol=1e-4)

@@ -203,6 +203,27 @@ def test_the_exact_distance_is_read_where_the_strings_are_listed(
     assert 0.1 < read[0] < 1.0 and np.isnan(read[1]) and 0.1 < read[2] < 1.0
 
 
+def test_given_strings_are_drawn_alike_whatever_their_reward(
+    tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
+) -> None:
+    """A likelihood weighs all strings alike, also in a recipe that draws by reward."""
+    learner = make_learner(tiny_spec, task, replay, LearnerConfig(objective="sft", priority="reward"))
+    rows = [tiny_trajectory(task, (0,)), with_reward(tiny_trajectory(task, (1,)), -60.0)]
+    replay.add(rows)
+    learner.step(replay.draw(2, 0, np.random.default_rng(0)))
+    rng = np.random.default_rng(1)
+    low = sum(row.trajectory.log_reward[0, 0] == -60.0 for _ in range(20) for row in replay.draw(0, 50, rng))
+    assert 400 < low < 600
+
+
+def test_given_strings_have_no_staleness(tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer) -> None:
+    learner = make_learner(tiny_spec, task, replay, LearnerConfig())
+    learner.version = 50
+    given = replace(tiny_trajectory(task, (0, 1)), adapter_digest="", behaviour="demonstration")
+    figures = learner.step([drawn("x", given), drawn("y", replace(tiny_trajectory(task, (2,)), policy_version=48))])
+    assert figures["staleness_max"] == 2
+
+
 def test_a_model_whose_logits_are_more_than_a_product_is_refused(tiny_spec: PolicySpec, tmp_path: Path) -> None:
     """Gemma 2 caps its logits; an adapter on the output layer changes them."""
     from transformers import Gemma2Config, Gemma2ForCausalLM

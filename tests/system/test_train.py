@@ -177,6 +177,15 @@ def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path
     assert summary["resumed_after_step"] == saved and summary["steps"] == 150
     assert summary["metrics"]["after"]["total_variation"] < summary["metrics"]["before"]["total_variation"]
 
+    (run / "summary.json").unlink()  # as if it had died after its last step, before it was judged
+    (run / "adapter" / "version.json").unlink()
+    completed = Command("train", "--resume", str(run), "evaluation.samples=200")
+    output = completed.finish()
+    assert completed.process.returncode == 0, output
+    assert (
+        json.loads((run / "summary.json").read_text())["steps"] == 150 and (run / "adapter" / "version.json").exists()
+    )
+
     again = Command("train", "--resume", str(run))
     assert "has done all its learner.steps = 150" in again.finish() and again.process.returncode == 2
 
@@ -187,12 +196,14 @@ def test_a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not(recipe:
     given.write_text('{"response": "a b"}\n')
     options = [
         f'task.demonstrations="{given}"', "learner.objective=sft", "learner.steps=200", "learner.checkpoint_every=1", "learner.decay=cosine",
-        "learner.learning_rate=1e-4", "evaluation.samples=16",
+        "learner.learning_rate=1e-3", "evaluation.samples=16",
     ]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     uninterrupted = Command("train", str(recipe), *options, "--run", str(whole))
     output = uninterrupted.finish()
     assert uninterrupted.process.returncode == 0, output
+    losses = [float(str(row["loss"])) for row in rows(whole)]
+    assert losses[-1] < 0.1 < 1.0 < losses[0], "minus log q of the one string: it was learned"
 
     command = Command("train", str(recipe), *options, "--run", str(killed))
     until(lambda: len(rows(killed)) > 20, 240, "training")
@@ -219,23 +230,6 @@ def test_two_learner_ranks_train_as_one(recipe: Path, tmp_path: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert summary["steps"] == 200 and summary["posterior"]["total_variation"] < 0.05
     assert command.alive() == []
-
-
-def test_supervised_fine_tuning_learns_the_shares_of_given_strings(recipe: Path, tmp_path: Path) -> None:
-    """Two strings, equally often: the optimum of the likelihood is a half each, whatever their reward."""
-    given = tmp_path / "given.jsonl"
-    given.write_text('{"response": "a b"}\n' + '{"prompt": "tiny", "response": "c"}\n')
-    run = tmp_path / "run"
-    command = Command(
-        "train", str(recipe), f'task.demonstrations="{given}"', "learner.objective=sft", "learner.steps=150", "learner.batch_size=16",
-        "evaluation.samples=2000", "--run", str(run),
-    )  # fmt: skip
-    output = command.finish()
-    assert command.process.returncode == 0, output
-    sample = Command("sample", "--run", str(run), "-n", "200")
-    drawn = [line.removeprefix("draw").strip() for line in sample.finish().splitlines() if line.startswith("draw")]
-    shares = {text: drawn.count(text) / len(drawn) for text in set(drawn)}
-    assert shares["a b"] + shares["c"] > 0.95 and 0.3 < shares["c"] < 0.7
 
 
 def test_an_actor_that_is_killed_comes_back_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:

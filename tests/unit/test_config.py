@@ -90,6 +90,13 @@ def test_min_actions_with_an_objective_of_single_strings_is_refused(objective: s
         load_recipe("demo", [f"learner.objective={objective}", "policy.min_actions=1"])
 
 
+def test_ranks_that_would_share_a_gpu_and_weights_that_overflow_are_refused() -> None:
+    with pytest.raises(ConfigError, match="ranks can't share a GPU"):
+        load_recipe("demo", ["learner.ranks=2", "learner.gpus=0.5"])
+    with pytest.raises(ConfigError, match=r"subtb_lambda = 10 to the power of policy.max_actions = 100 overflows"):
+        load_recipe("demo", ["learner.objective=subtb", "learner.subtb_lambda=10.0", "policy.max_actions=100"])
+
+
 def test_fine_tuning_without_given_strings_is_told() -> None:
     with pytest.raises(ConfigError, match=r"task\.demonstrations names none"):
         load_recipe("demo", ["learner.objective=sft"])
@@ -103,6 +110,12 @@ def test_a_resumed_run_may_change_how_it_learns_and_not_what() -> None:
         section = override.split(".")[0].split("=")[0]
         with pytest.raises(ConfigError, match=f"{section} can't change when a run is resumed"):
             resumed_config(values, [override], "c")
+
+
+def test_a_resumed_run_does_not_turn_samples_into_given_strings(tmp_path: Path) -> None:
+    values = shown_config(load_recipe("demo", ['task.demonstrations="given.jsonl"']))
+    with pytest.raises(ConfigError, match="between 'sft' and another"):
+        resumed_config(values, ["learner.objective=sft"], "c")
 
 
 def test_a_resumed_run_asks_for_the_password_that_its_folder_does_not_keep() -> None:

@@ -49,3 +49,14 @@ def test_token_logits_are_single_entries_of_the_product() -> None:
     hidden, weight, _ = inputs()
     tokens = torch.tensor([0, 3, 10, 1, 1, 2, 5])
     assert torch.allclose(token_logits(hidden, weight, tokens), (hidden @ weight.T)[torch.arange(STATES), tokens])
+
+
+def test_in_bf16_no_token_is_more_likely_than_certain() -> None:
+    """The token's logit is rounded as those that the normaliser sums; else log q of a sharp state rises above 0."""
+    generator = torch.Generator().manual_seed(0)
+    weight = (torch.randn(500, 64, generator=generator) * 0.5).bfloat16()
+    tokens = torch.arange(200)
+    hidden = (weight[:200].float() * 1.2).bfloat16()  # each state all but certain of its own token
+    blocked = torch.zeros(200, dtype=torch.bool)
+    log_q = token_logits(hidden, weight, tokens) - log_normaliser(hidden, weight, COLUMN, blocked)
+    assert float(log_q.max()) <= 1e-3 and float(log_q.mean()) > -0.1

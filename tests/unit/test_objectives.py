@@ -243,6 +243,11 @@ def test_vargrad_is_the_variance_of_whole_strings_within_a_prompt() -> None:
     assert value("vargrad", rows[:1]) == 0.0, "one string of a prompt has nothing to agree with"
 
 
+def test_a_string_that_vargrad_compared_with_nothing_has_no_priority_to_report() -> None:
+    residual = OBJECTIVES["vargrad"](tensors(random_rows([2, 3, 1], seed=15), [0, 0, 1]), 1.0).residual
+    assert residual.isnan().tolist() == [False, False, True]
+
+
 def test_detailed_balance_is_subtb_at_lambda_zero() -> None:
     rows = random_rows([5, 2, 0, 1], seed=13)
     assert value("db", rows) == pytest.approx(value("subtb", rows, 1e-9), rel=1e-6)

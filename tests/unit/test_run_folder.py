@@ -132,3 +132,28 @@ def test_too_little_disk_is_said_with_both_numbers(tmp_path: Path) -> None:
     check_disk(tmp_path / "not" / "there" / "yet", 1)
     with pytest.raises(ConfigError, match=r"GB free and 1000000000\.0 GB are needed"):
         check_disk(tmp_path / "not" / "there" / "yet", 10**18)
+
+
+def test_a_runs_buffer_keeps_its_name_when_the_folder_moves(tmp_path: Path) -> None:
+    name = a_run(tmp_path / "a").name
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert RunFolder.open(tmp_path / "b").name == name != a_run(tmp_path / "a").name
+
+
+def test_two_cannot_train_in_one_folder(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    with run.lock():
+        with pytest.raises(ConfigError, match="another process trains"), RunFolder.open(run.path).lock():
+            pass
+        with pytest.raises(ConfigError, match="another process trains"):
+            RunFolder.create(run.path, replace=True)
+    with run.lock():
+        pass
+
+
+def test_rows_after_a_step_are_cut(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    for step in (1, 2, 3):
+        run.append_metrics({"step": step, "loss": math.nan})
+    run.cut_metrics(2)
+    assert [row["step"] for row in run.metrics()] == [1, 2] and math.isnan(run.metrics()[0]["loss"])
