@@ -40,6 +40,7 @@ class RunFolder:
     def create(cls, path: Path, replace: bool = False) -> Self:
         """An empty run folder. ConfigError when the path is taken; `replace` removes an earlier run, nothing else."""
         path = path.expanduser().absolute()
+        name = f"run-{uuid4().hex[:16]}"
         if path.is_dir() and not path.is_symlink():
             names = {entry.name for entry in path.iterdir()}
             if names and not replace:
@@ -53,13 +54,15 @@ class RunFolder:
                     f"{path} is no run (no config.toml with a metrics.jsonl), so --replace leaves it alone. "
                     "Give another folder with --run, or remove it yourself."
                 )
+            if (path / _NAME).is_file():
+                name = cls(path).name  # its buffer in Redis is emptied and used again
             with cls(path).lock() if names else nullcontext():
                 shutil.rmtree(path)
         elif os.path.lexists(path):
             raise ConfigError(f"{path} is a file or a link and a run needs a folder. Give another with --run.")
         run = cls(path)
         run.plots.mkdir(parents=True)
-        write_whole(path / _NAME, f"run-{uuid4().hex[:16]}\n".encode())
+        write_whole(path / _NAME, f"{name}\n".encode())
         run._metrics.touch()
         return run
 

@@ -138,6 +138,7 @@ def test_a_runs_buffer_keeps_its_name_when_the_folder_moves(tmp_path: Path) -> N
     name = a_run(tmp_path / "a").name
     (tmp_path / "a").rename(tmp_path / "b")
     assert RunFolder.open(tmp_path / "b").name == name != a_run(tmp_path / "a").name
+    assert RunFolder.create(tmp_path / "b", replace=True).name == name, "so that its old buffer is found and emptied"
 
 
 def test_two_cannot_train_in_one_folder(tmp_path: Path) -> None:
