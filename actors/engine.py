@@ -6,7 +6,6 @@ GPU.
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from actors.behaviour import Behaviour
 from actors.config import ActorConfig
+from actors.start_vllm import start_vllm
 from buffer.errors import AdapterError
 from buffer.types import AdapterFiles, AdapterVersion, FloatArray, IntArray, PolicySpec
 
@@ -58,7 +58,7 @@ class Engine:
         self._spec = spec
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._engine = _start(spec, config, seed, on_gpu)
+        self._engine = start_vllm(spec, config, seed, on_gpu, versions=MAX_VERSIONS, log_probs=MAX_ALLOWED_TOKENS + 8)
         self._serving: dict[int, _Serving] = {}
         self._newest: int | None = None
         self._finished: list[Any] = []
@@ -218,53 +218,6 @@ class Engine:
     def _drop(self, serving: _Serving) -> None:
         self._engine.remove_lora(serving.request.lora_int_id)
         shutil.rmtree(serving.folder, ignore_errors=True)
-
-
-def _start(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool) -> Any:
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    extra: dict[str, Any] = {}
-    if on_gpu:
-        extra["gpu_memory_utilization"] = config.gpu_memory_fraction
-    else:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
-        os.environ["TORCHDYNAMO_DISABLE"] = (
-            "1"  # the first request would compile for 10 s and more, for nothing on CPUs
-        )
-        from actors import cpu_patches
-
-        extra |= cpu_patches.apply()
-    if spec.quantization == "nf4":
-        extra["quantization"] = "bitsandbytes"
-    from vllm import EngineArgs, LLMEngine
-
-    return LLMEngine.from_engine_args(
-        EngineArgs(
-            model=spec.base_model,
-            skip_tokenizer_init=True,
-            dtype=spec.dtype,
-            seed=seed,
-            enable_lora=True,
-            max_loras=MAX_VERSIONS,
-            max_cpu_loras=MAX_VERSIONS + 1,
-            max_lora_rank=_vllm_rank(spec.lora_rank),
-            lora_target_modules=list(spec.lora_targets),
-            max_model_len=config.max_model_len,
-            max_num_seqs=config.max_in_flight,
-            max_logprobs=MAX_ALLOWED_TOKENS + 8,
-            enable_prefix_caching=True,
-            enforce_eager=not on_gpu,
-            disable_log_stats=True,
-            **extra,
-        )
-    )
-
-
-def _vllm_rank(rank: int) -> int:
-    """The smallest rank that vLLM has kernels for and that holds `rank`."""
-    return next(r for r in (1, 8, 16, 32, 64, 128, 256, 320, 512) if r >= rank)
 
 
 def _allowed(spec: PolicySpec) -> list[int]:

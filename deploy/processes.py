@@ -130,8 +130,8 @@ class LearnerProcess:
             probe.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
-    def ready(self, meeting_point: str) -> int:
-        """Meet the other ranks, load the newest checkpoint, publish; returns the number of steps done before."""
+    def ready(self, meeting_point: str) -> bool:
+        """Meet the other ranks, load the newest checkpoint, publish."""
         from buffer.connect import connect
         from buffer.heartbeat import Heartbeats
         from buffer.replay import ReplayBuffer
@@ -167,7 +167,7 @@ class LearnerProcess:
             rank=self._rank,
             first_draw=self._learner.step_number,
         )
-        return self._learner.step_number
+        return True
 
     def run(self) -> int:
         """Learner.run; returns the number of steps done."""

@@ -55,8 +55,6 @@ class System:
         ]
         self._actor_runs: dict[Any, int] = {}
         self._learner_runs: list[Any] = []
-        self.steps_before = 0
-        """Of the checkpoint that the learner went on from; known once `wait_until_ready` has returned."""
 
     def wait_until_ready(self, on_wait: Callable[[str], bool]) -> bool:
         """True once every process has loaded its model.
@@ -67,8 +65,7 @@ class System:
             r.ready.remote(): "reward workers" for r in self.rewards
         }
         meeting_point = self.learners[0].meeting_point.remote()
-        learners = [learner.ready.remote(meeting_point) for learner in self.learners]
-        names |= dict.fromkeys(learners, "learner")
+        names |= {learner.ready.remote(meeting_point): "learner" for learner in self.learners}
         pending = list(names)
         wait = NamedWait(
             "the run waits for its processes to load",
@@ -86,7 +83,6 @@ class System:
             if not on_wait(wait.sentence() if pending else ""):
                 return False
             wait.check()
-        self.steps_before = ray.get(learners[0])
         return True
 
     def score(self, trajectories: Sequence[Trajectory]) -> Callable[[], bool]:

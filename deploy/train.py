@@ -50,7 +50,7 @@ class Training:
         self._tally = Tally()
         self._training_s = 0.0
         self._trained_before_s = 0.0
-        self._steps_before = 0
+        self._steps_before = saved.step if saved else 0
         self._stop_signal: str | None = None
 
     def run(self) -> dict[str, Any]:
@@ -88,7 +88,8 @@ class Training:
             if not system.wait_until_ready(starting):
                 self._console.print(f"Stopped by {self._stop_signal} before training began: nothing was learned.")
                 return {}
-            self._go_on_from(system.steps_before)
+            if self._resumed:
+                self._go_on()
             n = self._config.evaluation.samples
             before = self._judge(system, True, lambda: show(f"base model: {n:,} samples a prompt", []))
             if not self._stop_signal:
@@ -101,11 +102,9 @@ class Training:
             show("done", [])
         return self._finish(system, before, after)
 
-    def _go_on_from(self, step: int) -> None:
+    def _go_on(self) -> None:
         """After a resume: what was written beyond the checkpoint is cut, and time goes on from there."""
-        if not self._resumed:
-            return
-        self._folder.cut_metrics(step)
+        self._folder.cut_metrics(self._steps_before)
         rows = self._folder.metrics()
         self._row = rows[-1] if rows else {}
         for row in self._saved.rows if self._saved else ():  # what the driver had not taken in when it died
@@ -113,8 +112,7 @@ class Training:
                 self._row = row | {"elapsed_s": self._row.get("elapsed_s", 0.0)}
                 self._folder.append_metrics(self._row)
         self._trained_before_s = self._row.get("elapsed_s", 0.0)
-        self._steps_before = step
-        self._console.print(f"Going on after step {step}, with what is in the buffer.")
+        self._console.print(f"Going on after step {self._steps_before}, with what is in the buffer.")
 
     def _judge(self, system: System, use_base_model: bool, show: Callable[[], None]) -> Judged | None:
         """Draw and judge; None where a signal came first."""

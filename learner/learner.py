@@ -198,6 +198,8 @@ class Learner:
 
     def _check_ranks(self) -> None:
         """Gradients of different adapters must not be added up."""
+        if self._ranks.size == 1:
+            return
         start = digest(adapter_files(self._policy))
         if not self._ranks.all_same(self.step_number) or not self._ranks.all_same(int(start[:15], 16)):
             raise ConfigError(
