@@ -18,6 +18,9 @@ TIMEOUT_S = 5.0
 """For one connection attempt or one reply, s."""
 LOADING_LIMIT_S = 120.0
 """How long a server may read its files before we give up, s."""
+RETRIES = 30
+"""Of a call, with waits of at most 1 s in between: some 25 s of outage are survived, such as a restart that reads a
+large append-only file."""
 SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -31,7 +34,7 @@ def connect(url: str) -> redis.Redis:
         raise ConfigError(f"buffer.url = {redact(url)!r} must start with {', '.join(SCHEMES)}; correct the URL")
     with _client(url, Retry(NoBackoff(), 0)) as probe:
         wait_until_ready(probe, redact(url))
-    return _client(url, Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 10))
+    return _client(url, Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), RETRIES))
 
 
 def redact(url: str) -> str:
@@ -66,16 +69,30 @@ def store_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except redis.OutOfMemoryError as error:
-        raise StoreError(f"{doing}: Redis is at its maxmemory; raise it or lower buffer.capacity ({error})") from error
+        raise StoreError(
+            f"{doing}: Redis is at its maxmemory; raise it or lower buffer.capacity ({_said(error)})"
+        ) from error
     except redis.RedisError as error:
         raise StoreError(f"{doing}: Redis {_reason(error)}") from error
 
 
+def _said(error: redis.RedisError) -> str:
+    """The server's words, without the command that redis-py puts before them: it may be a record of ours."""
+    return str(error).rpartition("of pipeline caused error: ")[2]
+
+
 def _reason(error: redis.RedisError) -> str:
     """What went wrong and what to do, as the rest of a sentence."""
-    text = str(error)
+    text = _said(error)
     if isinstance(error, redis.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
         return f"refuses the password; set {PASSWORD_VARIABLE} or write it into buffer.url ({text})"
+    # The servers that have them word denials in scripts thus: Valkey, and Redis.
+    denied = ("ACL failure in script", "The user executing the script can't")
+    if isinstance(error, redis.exceptions.NoPermissionError) or any(words in text for words in denied):
+        return (
+            "does not let the user of buffer.url do this; name the user for this role, or give it the command and keys "
+            f"that deploy/redis/users.acl has for it ({text})"
+        )
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
         return f"does not answer; check that it runs and that host and port are right ({text})"
     return f"answers with an error: {text}"

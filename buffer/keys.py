@@ -1,15 +1,22 @@
 """Every Redis key of one buffer, in one place.
 
-key             type    content                                        written by               read by
-payload         hash    id -> encoded Trajectory                       add, quarantine          draw, ReplayBuffer.draw
-weight          hash    id -> draw weight                              add, reprio., quarantine draw, reprioritize
-clock           zset    id -> virtual time of its next draw            all four scripts         draw, reprioritize
-order           zset    id -> number of its last add                   add, quarantine          add (eviction), stats
-fresh           list    "id version behaviour" as they arrived         add, draw (takes away)   draw, stats
-counters        hash    totals, the clock's now, the largest weight    all four scripts         all scripts, stats
-quarantine      list    msgpack [id, reason, head of the record]       quarantine               ReplayBuffer.quarantine
-answer:<nonce>  string  what one add call answered; expires            add                      the same add, sent again
-alive:<role>    zset    member -> Unix time of its last beat; expires  Heartbeats               Heartbeats
+key              type    content                                                      written by
+payload          hash    digest (16 bytes) -> record                                  add, draw, remove
+slots            hash    digest -> u32 slot                                            add, draw, remove
+items            string  per slot, what lua/shared.lua tells: digest, level, age ...  all scripts
+levels           string  of each of 512 levels: number of its items, base, head        all scripts
+level:<l>        string  packed u32: slots of the items at level l                     all scripts
+groups           hash    group (8 bytes) -> number of its items, base, head           add, draw, remove
+group:<g>        string  packed u32: slots of the items of group g                     add, draw, remove
+rank             zset    slot -> reward or draws; only where a setting needs it       add, draw, remove
+arrivals         string  ring of u32 slot, generation, version, number of the tag      add
+counters         hash    epoch, settings, sizes, totals                               all scripts
+rewards          hash    bin of log R -> number of items                              add, draw, remove
+staleness        hash    bit length of the staleness at a draw -> number of draws     draw
+quarantine       list    msgpack [digest, reason, head of the record], newest first   remove
+events           stream  what happened, the last 10,000 calls                         all scripts
+answer:<client>  string  what one client's last call answered; expires                add, draw
+alive:<role>     zset    member -> Unix time of its last beat; expires                Heartbeats
 
 The braces make one Redis Cluster slot of all keys of a buffer, which a script needs.
 """
@@ -22,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Keys:
-    """The keys of the buffer called `name`."""
+    """The keys of the buffer called `name` that Python reads or hands to a script."""
 
     def __init__(self, name: str) -> None:
         """Raise ConfigError for a name that could break the braces or someone's terminal."""
@@ -30,21 +37,30 @@ class Keys:
             raise ConfigError(f"buffer name {name!r} must be 1 to 64 of A-Z a-z 0-9 . _ -; rename it")
         self._tag = f"{{tributary:{name}}}"
         self.payload = f"{self._tag}:payload"
-        self.weight = f"{self._tag}:weight"
-        self.clock = f"{self._tag}:clock"
-        self.order = f"{self._tag}:order"
-        self.fresh = f"{self._tag}:fresh"
+        self.slots = f"{self._tag}:slots"
+        self.items = f"{self._tag}:items"
+        self.levels = f"{self._tag}:levels"
+        self.groups = f"{self._tag}:groups"
+        self.rank = f"{self._tag}:rank"
+        self.arrivals = f"{self._tag}:arrivals"
         self.counters = f"{self._tag}:counters"
+        self.rewards = f"{self._tag}:rewards"
+        self.staleness = f"{self._tag}:staleness"
         self.quarantine = f"{self._tag}:quarantine"
+        self.events = f"{self._tag}:events"
 
-    def answer(self, nonce: str) -> str:
-        """Where one add call leaves its answer for its own repetition."""
-        return f"{self._tag}:answer:{nonce}"
+    def level(self, level: int) -> str:
+        """Slots of the items at one level."""
+        return f"{self._tag}:level:{level}"
+
+    def group(self, group: bytes) -> bytes:
+        """Slots of the items of one group."""
+        return f"{self._tag}:group:".encode() + group
+
+    def answer(self, client: str) -> str:
+        """Where a client's calls leave their answers for their own repetition."""
+        return f"{self._tag}:answer:{client}"
 
     def alive(self, role: str) -> str:
         """Who of this role has beaten lately."""
         return f"{self._tag}:alive:{role}"
-
-    def stored(self) -> list[str]:
-        """The keys that hold the buffer's content, without heartbeats."""
-        return [self.payload, self.weight, self.clock, self.order, self.fresh, self.counters, self.quarantine]

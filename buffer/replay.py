@@ -2,89 +2,70 @@
 
 consumes   scored trajectories (RewardWorker.add), priorities (Learner.reprioritize)
 produces   rows for the learner: the fresh ones first come first served, the rest in proportion to weight
-waits for  nothing but Redis; whoever finds too little in it waits with a NamedWait
-weight     priority ** priority_exponent, kept within WEIGHT_RANGE
+waits for  an `add` waits for draws where samples per insert are limited; whoever draws gets nothing, and waits itself
+weight     priority ** priority_exponent, rounded as levels.py tells
 
-Every write is one Lua script, hence atomic, and harmless when redis-py sends it again after a lost reply; only a
-repeated draw loses the fresh rows that were on their way. How draws are made is told in lua/draw.lua.
+This file turns trajectories into the records and rules of store.py, and back.
 """
 
-import math
-import secrets
+import hashlib
+import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgpack
 import numpy as np
 import redis
 
 from buffer.codec import content_id, decode, encode
-from buffer.config import BufferConfig
+from buffer.config import WAYS, BufferConfig
 from buffer.connect import store_errors
 from buffer.errors import RecordError, StoreError
-from buffer.keys import Keys
-from buffer.scripts import Scripts
+from buffer.layout import GROUP_BYTES, NONE
+from buffer.levels import WEIGHTS, level_of
+from buffer.near import NearDuplicates
+from buffer.statistics import BufferStats, read_stats
+from buffer.store import DrawRequest, Handle, ItemStore, NewItem, Pace, Rows
 from buffer.types import Trajectory
+from buffer.waiting import NamedWait
 
-WEIGHT_RANGE = (1e-6, 1e6)
-"""Nothing starves, nothing takes all, and draw.lua's clocks stay within what a double resolves."""
-ADD_CHUNK = 256
-"""Trajectories per script call: a script blocks the server, some 30 µs each."""
-ANSWER_LIFETIME_S = 120
-"""How long an add call can be repeated without effect; redis-py gives up much sooner."""
 DRAW_ROUNDS = 8
 QUARANTINE_KEPT = 100
 QUARANTINE_HEAD_BYTES = 1024
+POLL_S = 0.05
+HIGHEST_VERSION = NONE - 1
+TIMELESS = NONE
+"""Version of a given string in the store: it is never too stale."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """What became of the trajectories of one `add`; added + duplicates is their number."""
+    """What became of the trajectories of one `add`; added, duplicates and refused add up to their number."""
 
     added: int
     duplicates: int
     evicted: int
+    refused: dict[str, int] = field(default_factory=dict)
+    """Reason -> how many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """One row of a batch."""
 
-    id: str
+    id: Handle
     trajectory: Trajectory
     fresh: bool
-    """Drawn because it had just arrived, once per arrival; else by priority."""
+    """Drawn because it had just arrived, once per arrival."""
     policy_version: int
     """Of this arrival; the record holds that of the string's newest one."""
     behaviour: str
     """Likewise."""
-
-
-@dataclass(frozen=True, slots=True)
-class BufferStats:
-    """Totals since `clear`, and what is in it now."""
-
-    size: int
-    capacity: int
-    inserted: int
-    """New ids."""
-    duplicates: int
-    evicted: int
-    drawn: int
-    """Draws made, those of records that turned out unreadable included."""
-    updated: int
-    """Priorities set."""
-    quarantined: int
-    fresh_waiting: int
-    """Arrivals that no draw has taken as fresh yet."""
-    last_insert_age_s: int | None
-    """Seconds since the last add, by the server's clock; None before the first."""
-
-    @property
-    def draws_per_insert(self) -> float:
-        """What `max_samples_per_insert` limits; 0 before the first add."""
-        return self.drawn / max(self.inserted + self.duplicates, 1)
+    probability: float | None = None
+    """With which each draw by weight, or each uniform one, gives this row; None for one that came otherwise."""
+    content_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +73,7 @@ class Quarantined:
     """A record that could not be read, or was set aside."""
 
     id: str
+    """Its content id."""
     reason: str
     head: bytes
     """Its first bytes."""
@@ -100,186 +82,229 @@ class Quarantined:
 class ReplayBuffer:
     """The buffer called `name`. Each process builds its own on its own client; the state is in Redis."""
 
-    def __init__(self, client: redis.Redis, config: BufferConfig, name: str, seed: int | None = None) -> None:
-        """`seed` fixes when new trajectories come up first; None takes the machine's entropy."""
+    def __init__(self, client: redis.Redis, config: BufferConfig, name: str) -> None:
         self._client = client
         self._config = config
-        self._keys = Keys(name)
-        self._scripts = Scripts(client)
-        self._rng = np.random.default_rng(seed)
+        self.store = ItemStore(client, name, config.settings)
+        self._near = NearDuplicates(self.store, config.near_duplicate_distance)
+
+    @property
+    def pace(self) -> Pace:
+        """Who may go on when."""
+        return self._config.pace
 
     @store_errors("adding trajectories")
-    def add(self, trajectories: Sequence[Trajectory]) -> AddResult:
-        """Store scored trajectories; evict those added longest ago when full.
+    def add(self, trajectories: Sequence[Trajectory], priorities: Sequence[float] | None = None) -> AddResult:
+        """Store scored trajectories; make room when full.
 
         One that is there already (same `content_id`) is replaced by the newer record and keeps its weight; each one,
-        repeats included, also becomes a fresh row. Raise RecordError, and store nothing, if one is unscored or
-        malformed.
+        repeats included, also becomes a fresh row. New ones enter at the highest weight in the buffer, or at those of
+        `priorities`. Waits while the learner is behind (samples_per_insert). Raise RecordError, and store nothing, if
+        one is unscored or malformed; WaitTimeout when the learner stays behind.
         """
-        rows: list[tuple[str, bytes, str]] = []
-        for trajectory in trajectories:
+        items, refused = list[NewItem](), Counter[str]()
+        for i, trajectory in enumerate(trajectories):
             if not trajectory.is_scored:
                 raise RecordError(f"a trajectory of prompt {trajectory.prompt_id!r} is unscored; score it before add")
-            id_ = content_id(trajectory)
-            rows.append((id_, encode(trajectory), f"{id_} {trajectory.policy_version} {trajectory.behaviour}"))
-        total = np.zeros(3, dtype=np.int64)
-        for start in range(0, len(rows), ADD_CHUNK):
-            total += self._add_chunk(rows[start : start + ADD_CHUNK])
-        return AddResult(*total.tolist())
+            item = self._item(trajectory, None if priorities is None else priorities[i])
+            if len(item.record) > self._config.max_record_bytes:
+                refused["too_large"] += 1
+            else:
+                items.append(item)
+        if self._config.near_duplicate_distance:
+            items, refused["near_duplicate"] = self._near.admit(items)
+        self.store.count_refused(refused)
+        added = duplicates = evicted = 0
+        for start in range(0, len(items), self.store.chunk):
+            result = self._put(items[start : start + self.store.chunk])
+            added, duplicates, evicted = added + result.added, duplicates + result.duplicates, evicted + result.evicted
+            refused += Counter(stale=result.stale, quota=result.over_quota)
+        return AddResult(added, duplicates, evicted, dict(+refused))
 
     @store_errors("drawing trajectories")
     def draw(self, fresh: int, replay: int, rng: np.random.Generator) -> list[Drawn]:
-        """`fresh` + `replay` rows: at most `fresh` that have just arrived, oldest first, the rest by weight.
+        """`fresh` + `replay` rows: at most `fresh` that have just arrived, oldest first, the rest by the sampler.
 
-        Draws by weight are with replacement. Fewer rows only if the buffer is empty. Records that can't be read go to
-        quarantine and are replaced; StoreError if that never ends.
+        Empty while too few have arrived or draws are ahead of inserts. Records that can't be read go to quarantine and
+        are replaced; StoreError if that never ends.
         """
         wanted, rows = fresh + replay, list[Drawn]()
         for _ in range(DRAW_ROUNDS):
-            picked = self._pick(fresh, wanted - len(rows), rng)
-            rows += self._fetch(picked)
-            if len(rows) == wanted or not picked:
+            missing = wanted - len(rows)
+            newest = int(rng.binomial(max(missing - fresh, 0), self._config.newest_fraction))
+            request = DrawRequest(
+                rows=missing,
+                fresh=fresh,
+                newest_version=newest,
+                way=WAYS[self._config.sampler],
+                replace=self._config.replacement,
+                together=self._config.rows_per_prompt,
+            )
+            found = self.store.draw(request, int(rng.integers(2**31)), self._config.pace) if missing else None
+            if found is None:
                 return rows
-            fresh = 0  # what could not be read is made up for by weight
+            readable = self._readable(found)
+            rows += readable
+            if len(found.entries) == len(readable):
+                return rows
+            fresh = 0  # what could not be read is made up for by the sampler
         raise StoreError(
             f"{DRAW_ROUNDS} rounds found {len(rows)} of {wanted} readable records; look at quarantine(), and clear() "
             "the buffer if another release wrote it"
         )
 
     @store_errors("setting priorities")
-    def reprioritize(self, ids: Sequence[str], priorities: Sequence[float]) -> int:
+    def reprioritize(self, ids: Sequence[Handle], priorities: Sequence[float]) -> int:
         """Set priorities (absolute, >= 0, no unit); return how many ids were still there.
 
         Raise ValueError for a priority that is negative or not finite.
         """
-        args: list[str | float] = []
-        for id_, priority in zip(ids, priorities, strict=True):
-            if not (math.isfinite(priority) and priority >= 0):
-                raise ValueError(
-                    f"priority of {id_} = {priority} must be finite and >= 0; mend the residual it comes from"
-                )
-            args += [id_, self._weight(float(priority))]
-        if not args:
-            return 0
-        keys = self._keys
-        return int(self._scripts.reprioritize([keys.weight, keys.clock, keys.counters], args))
+        levels = [level_of(float(priority), self._config.priority_exponent) for priority in priorities]
+        return self.store.reprioritize(ids, levels) if ids else 0
 
     @store_errors("reading the buffer's statistics")
     def stats(self) -> BufferStats:
-        """Counters and sizes, O(1)."""
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.hgetall(self._keys.counters)
-            pipe.zcard(self._keys.order)
-            pipe.llen(self._keys.fresh)
-            pipe.time()
-            counters, size, fresh_waiting, (now_s, _) = pipe.execute()
-        last_add_s = counters.get(b"last_add_s")
-        return BufferStats(
-            size=size,
-            capacity=self._config.capacity,
-            fresh_waiting=fresh_waiting,
-            last_insert_age_s=None if last_add_s is None else max(0, now_s - int(last_add_s)),
-            **{
-                name: int(counters.get(name.encode(), 0))
-                for name in ("inserted", "duplicates", "evicted", "drawn", "updated", "quarantined")
-            },
-        )
+        """Counters, sizes and histograms, O(1)."""
+        return read_stats(self._client, self.store.keys, self._config.capacity)
+
+    @store_errors("reading the buffer's events")
+    def events(self, after: str, limit: int = 1000) -> list[Any]:
+        """What happened since the event `after` ("-": all that is kept): [(id, {field: text})], oldest first.
+
+        An id starts with the server's time in ms. About the last 10,000 calls are kept.
+        """
+        start = after if after == "-" else f"({after}"
+        found: Any = self._client.xrange(self.store.keys.events, start, "+", count=limit)
+        return list(found)
 
     @store_errors("reading the quarantine")
     def quarantine(self, limit: int = QUARANTINE_KEPT) -> list[Quarantined]:
         """The newest `limit` unreadable records; the last QUARANTINE_KEPT are kept."""
-        notes = self._client.lrange(self._keys.quarantine, 0, limit - 1)
+        notes: Any = self._client.lrange(self.store.keys.quarantine, 0, limit - 1)
         return [Quarantined(*msgpack.unpackb(note)) for note in notes]
 
     @store_errors("setting trajectories aside")
-    def set_aside(self, ids: Sequence[str], reason: str) -> int:
-        """Move records that can be read but do harm to quarantine; return how many were still there."""
-        ids = list(dict.fromkeys(ids))
-        records = cast(list[bytes | None], self._client.hmget(self._keys.payload, ids)) if ids else []
-        return sum(self._quarantine(id_, record, reason) for id_, record in zip(ids, records, strict=True) if record)
+    def set_aside(self, rows: Sequence[Drawn], reason: str) -> int:
+        """Move rows that can be read but do harm to quarantine; return how many were still there."""
+        rows = list({row.id: row for row in rows}.values())
+        records = self.store.records([bytes.fromhex(row.content_id) for row in rows])
+        notes = [_note(row.content_id, reason, record or b"") for row, record in zip(rows, records, strict=True)]
+        return self._set_aside([row.id for row in rows], notes) if rows else 0
 
     @store_errors("noting the newest version")
     def note_version(self, number: int) -> None:
         """Remember the newest adapter version published, for a learner that is started again."""
-        self._client.hset(self._keys.counters, "version", str(number))
+        self._client.hset(self.store.keys.counters, mapping={"published": number, "version": number})
 
     @store_errors("reading the newest version")
     def newest_version(self) -> int:
         """What `note_version` was told last; -1 before."""
-        number = self._client.hget(self._keys.counters, "version")
-        return -1 if number is None else int(cast(bytes, number))
+        number: Any = self._client.hget(self.store.keys.counters, "published")
+        return -1 if number is None else int(number)
 
     @store_errors("clearing the buffer")
     def clear(self) -> None:
-        """Forget everything, counters and quarantine included."""
-        self._client.delete(*self._keys.stored())
+        """Forget everything, counters and quarantine included. Others that use it are told so by their next call."""
+        self.store.clear()
 
-    def _add_chunk(self, rows: list[tuple[str, bytes, str]]) -> list[int]:
-        """Added, duplicates, evicted of one script call."""
-        keys = self._keys
-        delays = self._rng.exponential(size=len(rows)).tolist()
-        args: list[str | bytes | float] = [self._config.capacity, self._config.fresh_capacity, ANSWER_LIFETIME_S]
-        for (id_, record, arrival), delay in zip(rows, delays, strict=True):
-            args += [id_, record, delay, arrival]
-        answer = self._scripts.add(
-            [
-                *(keys.payload, keys.weight, keys.clock, keys.order, keys.fresh, keys.counters),
-                keys.answer(secrets.token_hex(8)),
-            ],
-            args,
+    @store_errors("taking over the buffer")
+    def adopt(self) -> None:
+        """Keep what is there, whatever settings it was kept under."""
+        self.store.adopt()
+
+    def _item(self, trajectory: Trajectory, priority: float | None) -> NewItem:
+        given = not trajectory.adapter_digest
+        if not given and not 0 <= trajectory.policy_version <= HIGHEST_VERSION:
+            raise RecordError(f"policy_version = {trajectory.policy_version} must be within 0 ... {HIGHEST_VERSION}")
+        return NewItem(
+            digest=bytes.fromhex(content_id(trajectory)),
+            record=encode(trajectory),
+            group=group_of(trajectory.prompt_id),
+            version=TIMELESS if given else trajectory.policy_version,
+            log_reward=float(trajectory.log_reward[:, -1].sum()),
+            level=0 if priority is None else level_of(float(priority), self._config.priority_exponent),
+            tag=trajectory.behaviour,
         )
-        return [int(number) for number in answer.split()]
 
-    def _pick(self, fresh: int, wanted: int, rng: np.random.Generator) -> list[tuple[str, str | None]]:
-        """Ids to draw, each with its arrival if it is fresh."""
-        keys = self._keys
-        arrivals, other_ids = self._scripts.draw(
-            [keys.payload, keys.weight, keys.clock, keys.fresh, keys.counters],
-            [fresh, wanted, *rng.exponential(size=wanted).tolist()],
+    def _put(self, items: Sequence[NewItem]) -> Any:
+        wait: NamedWait | None = None
+        while (result := self.store.put(items, self._config.pace)) is None:
+            wait = wait or NamedWait(
+                "reward worker waits for the learner to draw", self._config.insert_wait_limit_s, self._pace_in_words
+            )
+            wait.check()
+            time.sleep(POLL_S)
+        return result
+
+    def _pace_in_words(self) -> str:
+        stats, config = self.stats(), self._config
+        return (
+            f"{stats.drawn} rows drawn of {stats.arrivals} arrivals, {config.samples_per_insert:g} for each are wanted "
+            f"(give or take {config.samples_per_insert_band:g} rows)"
         )
-        fresh_rows: list[tuple[str, str | None]] = [(a.split(" ", 1)[0], a) for a in map(_text, arrivals)]
-        return fresh_rows + [(_text(id_), None) for id_ in other_ids]
 
-    def _fetch(self, picked: list[tuple[str, str | None]]) -> list[Drawn]:
-        """The rows of `picked` that are still there and can be read."""
-        ids = list(dict.fromkeys(id_ for id_, _ in picked))
-        if not ids:
-            return []
-        found: dict[str, Trajectory] = {}
-        records = cast(list[bytes | None], self._client.hmget(self._keys.payload, ids))
-        for id_, record in zip(ids, records, strict=True):
+    def _readable(self, found: Rows) -> list[Drawn]:
+        """The rows whose records are still there and can be read; the unreadable ones go to quarantine."""
+        rows, decoded, bad = list[Drawn](), dict[bytes, Trajectory | None](), list[tuple[Handle, bytes]]()
+        weighted = self._config.sampler in ("prioritized", "uniform") and self._config.rows_per_prompt == 1
+        for i, (entry, record) in enumerate(zip(found.entries.tolist(), found.records, strict=True)):
+            slot, generation, version, level, digest = entry
             if record is None:
-                continue  # evicted since it was picked
-            try:
-                found[id_] = decode(record)
-            except RecordError as error:
-                self._quarantine(id_, record, str(error))
-        return [_row(id_, found[id_], arrival) for id_, arrival in picked if id_ in found]
+                continue  # it left since it was drawn
+            if digest not in decoded:
+                decoded[digest] = self._decode(Handle(slot, generation), digest, record, bad)
+            trajectory = decoded[digest]
+            if trajectory is None:
+                continue
+            probability = None
+            if weighted and i >= found.fresh + found.newest_version:
+                uniform = self._config.sampler == "uniform"
+                probability = 1.0 / found.size if uniform else float(WEIGHTS[level]) / found.mass
+            fresh = i < found.fresh
+            arrived = int(found.versions[i]) if fresh else version
+            rows.append(
+                Drawn(
+                    id=Handle(slot, generation),
+                    trajectory=trajectory,
+                    fresh=fresh,
+                    policy_version=trajectory.policy_version if arrived == TIMELESS else arrived,
+                    behaviour=found.tags[i] if fresh else trajectory.behaviour,
+                    probability=probability,
+                    content_id=digest.hex(),
+                )
+            )
+        if bad:
+            self._set_aside([handle for handle, _ in bad], [note for _, note in bad])
+        return rows
 
-    def _quarantine(self, id_: str, record: bytes, reason: str) -> int:
-        keys = self._keys
-        note = msgpack.packb([id_, reason, record[:QUARANTINE_HEAD_BYTES]])
-        answer = self._scripts.quarantine(
-            [keys.payload, keys.weight, keys.clock, keys.order, keys.quarantine, keys.counters],
-            [id_, record, note, QUARANTINE_KEPT],
-        )
-        return int(answer)
+    def _decode(
+        self, handle: Handle, digest: bytes, record: bytes, bad: list[tuple[Handle, bytes]]
+    ) -> Trajectory | None:
+        try:
+            return decode(record)
+        except RecordError as error:
+            bad.append((handle, _note(digest.hex(), str(error), record)))
+            return None
 
-    def _weight(self, priority: float) -> float:
-        """priority ** exponent within WEIGHT_RANGE; computed in logs, so that no exponent overflows."""
-        if self._config.priority_exponent == 0.0:
-            return 1.0
-        lowest, highest = (math.log(bound) for bound in WEIGHT_RANGE)
-        log_weight = self._config.priority_exponent * math.log(priority) if priority > 0 else lowest
-        return math.exp(min(max(log_weight, lowest), highest))
+    def _set_aside(self, handles: Sequence[Handle], notes: Sequence[bytes]) -> int:
+        return self.store.remove(handles, "quarantined", notes, QUARANTINE_KEPT)
 
 
-def _row(id_: str, trajectory: Trajectory, arrival: str | None) -> Drawn:
-    if arrival is None:
-        return Drawn(id_, trajectory, False, trajectory.policy_version, trajectory.behaviour)
-    _, version, behaviour = arrival.split(" ", 2)
-    return Drawn(id_, trajectory, True, int(version), behaviour)
+def importance_weights(rows: Sequence[Drawn], beta: float, size: int) -> list[float]:
+    """[B] (size * probability) ** -beta over the largest of them (Schaul et al., arXiv 1511.05952, section 3.4).
+
+    `size` is the number of trajectories in the buffer; rows that came otherwise than by weight get 1. With beta = 1 a
+    weighted mean over draws with replacement estimates, up to that factor, the plain mean over the buffer.
+    """
+    weights = [1.0 if row.probability is None else (size * row.probability) ** -beta for row in rows]
+    largest = max((w for w, row in zip(weights, rows, strict=True) if row.probability is not None), default=1.0)
+    return [w if row.probability is None else w / largest for w, row in zip(weights, rows, strict=True)]
 
 
-def _text(id_: bytes) -> str:
-    return id_.decode(errors="replace")
+def group_of(prompt_id: str) -> bytes:
+    """The store's name for what belongs to one prompt."""
+    return hashlib.blake2b(prompt_id.encode("utf-8", "surrogatepass"), digest_size=GROUP_BYTES).digest()
+
+
+def _note(content: str, reason: str, record: bytes) -> bytes:
+    return bytes(msgpack.packb([content, reason, record[:QUARANTINE_HEAD_BYTES]]))

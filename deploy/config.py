@@ -170,6 +170,7 @@ def _cross_check(config: RunConfig) -> None:
             f"learner.batch_size = {batch} is larger than buffer.capacity = {capacity}: every batch would repeat rows. "
             "Raise buffer.capacity or lower learner.batch_size."
         )
+    problems += _pace_problems(config)
     problems += _learner_problems(config)
     if config.policy.min_actions > config.policy.max_actions:
         problems.append(
@@ -191,6 +192,19 @@ def _cross_check(config: RunConfig) -> None:
         problems.append(f"actors.behaviours has names twice: {', '.join(names)}. Give each its own.")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _pace_problems(config: RunConfig) -> list[str]:
+    """One draw or one push must fit into the band of samples per insert, or a side waits for ever."""
+    rate, band = config.buffer.samples_per_insert, config.buffer.samples_per_insert_band
+    needed = max(config.learner.batch_size, math.ceil(rate * config.actors.push_size))
+    if rate and band < 2 * needed:
+        return [
+            f"buffer.samples_per_insert_band = {band:g} is less than two steps of one side: a batch draws "
+            f"{config.learner.batch_size} rows, a push of {config.actors.push_size} allows {rate:g} rows each. Raise "
+            f"it to {2 * needed} or more."
+        ]
+    return []
 
 
 def _learner_problems(config: RunConfig) -> list[str]:

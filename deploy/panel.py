@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from buffer.replay import BufferStats
+from buffer.statistics import BufferStats
 
 SPARK_WIDTH = 16
 _BLOCKS = "▁▂▃▄▅▆▇█"

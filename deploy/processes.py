@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from buffer.config import BufferConfig
 from buffer.types import IntArray, PolicySpec, Prompt, Trajectory, given_trajectory
 from deploy.board import BoardClient
 from deploy.config import RunConfig
@@ -143,7 +144,7 @@ class LearnerProcess:
         address, config = self._address, self._address.config
         _set_threads(config.learner.threads)  # a thread's own setting, and Ray runs every method in another
         client, task = connect(address.redis_url), _task(address)
-        buffer = ReplayBuffer(client, config.buffer, address.buffer_name)
+        buffer = ReplayBuffer(client, _learners_buffer(config), address.buffer_name)
         self._learner = Learner(
             self._policy,
             buffer,
@@ -154,14 +155,11 @@ class LearnerProcess:
             Ranks(self._rank, config.learner.ranks, meeting_point, self._policy.device),
             _support(task) if self._rank == 0 else (),
         )
-        given = config.learner.objective == "sft"  # its strings are all there from the start
         self._source = BatchSource(
             buffer,
             Heartbeats(client, address.buffer_name),
             batch_size=config.learner.batch_size // config.learner.ranks,
             fresh_fraction=config.learner.fresh_fraction,
-            min_size=1 if given else config.buffer.min_size_to_sample,
-            max_samples_per_insert=0.0 if given else config.buffer.max_samples_per_insert,
             wait_limit_s=config.learner.wait_limit_s,
             seed=config.seed,
             rank=self._rank,
@@ -212,6 +210,13 @@ def _task(address: Address) -> Any:
     from rewards.load import make_task
 
     return make_task(address.config.task, read_tokenizer(Path(address.spec.base_model)))
+
+
+def _learners_buffer(config: RunConfig) -> BufferConfig:
+    """Given strings are all there from the start, and none will come: nothing to wait for."""
+    if config.learner.objective != "sft":
+        return config.buffer
+    return config.buffer.model_copy(update={"min_size_to_sample": 1, "samples_per_insert": 0.0})
 
 
 def _support(task: Any) -> list[Trajectory]:

@@ -14,6 +14,7 @@ from buffer.connect import connect
 from buffer.errors import ConfigError
 from buffer.replay import ReplayBuffer
 from buffer.server import RedisServer
+from buffer.supervisor import Supervisor
 from buffer.waiting import NamedWait
 from deploy.checks import Checked, check_store
 from deploy.config import shown_config
@@ -55,7 +56,11 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Train; returns the summary. Whatever ends it, no process is left and what was learned is in the folder."""
-        with _store(self._checked, self._folder, keep=self._resumed) as (redis_url, buffer), _ray(), self._signals():
+        with (
+            _store(self._checked, self._folder, self._resumed, self._console) as (redis_url, buffer),
+            _ray(),
+            self._signals(),
+        ):
             check_placement(self._config)
             task = self._config.task.name
             address = Address(
@@ -248,7 +253,7 @@ def resume(checked: Checked, folder: RunFolder, console: Console) -> dict[str, A
 
 
 @contextmanager
-def _store(checked: Checked, folder: RunFolder, keep: bool) -> Iterator[tuple[str, ReplayBuffer]]:
+def _store(checked: Checked, folder: RunFolder, keep: bool, console: Console) -> Iterator[tuple[str, ReplayBuffer]]:
     """The Redis that the recipe names, else a server of the run's own, emptied unless its content is to be kept.
 
     Started in the main thread: it dies with it.
@@ -258,9 +263,17 @@ def _store(checked: Checked, folder: RunFolder, keep: bool) -> Iterator[tuple[st
     try:
         url = server.url if server else str(config.url)
         buffer = ReplayBuffer(connect(url), config, folder.name)
-        if not keep:
+        if keep:
+            buffer.adopt()
+        else:
             buffer.clear()
-        yield url, buffer
+        if server is None:
+            yield url, buffer
+            return
+        with Supervisor(server, folder.buffer) as supervisor:
+            yield url, buffer
+        if supervisor.restarts:
+            console.print(f"The run's Redis server died {supervisor.restarts} times and was started again each time.")
     finally:
         if server:
             server.stop()

@@ -1,8 +1,10 @@
 """What a recipe may say about the learner."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PriorityKind: TypeAlias = Literal["residual", "reward", "recency"]
 
 
 class LearnerConfig(BaseModel):
@@ -16,8 +18,10 @@ class LearnerConfig(BaseModel):
     """Trajectories a step."""
     fresh_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of a batch taken in order of arrival; the rest is replayed by priority."""
-    priority: Literal["residual", "reward"] = "residual"
-    """What draws replayed rows: learner/priority.py."""
+    priority: PriorityKind | dict[PriorityKind, float] = "residual"
+    """What draws replayed rows: learner/priority.py. A table mixes kinds: {residual = 1.0, recency = 0.5}."""
+    recency_half_life: float = Field(default=8.0, gt=0.0)
+    """Versions after which a row's recency is half."""
     objective: Literal["subtb", "group_subtb", "tb", "db", "vargrad", "sft"] = "subtb"
     """A file of learner/objectives."""
     subtb_lambda: float = Field(default=1.0, gt=0.0, le=10.0)
@@ -68,3 +72,19 @@ class LearnerConfig(BaseModel):
     """CPU cores, or a share of one, that Ray reserves: a matter of placement, not of speed."""
     gpus: float = Field(default=0.0, ge=0.0)
     """GPUs, or a share of one, that Ray reserves."""
+
+    @field_validator("priority")
+    @classmethod
+    def _shares_mean_something(cls, value: str | dict[str, float]) -> str | dict[str, float]:
+        if isinstance(value, dict) and not (value and all(share > 0 for share in value.values())):
+            raise ValueError("a mixture names one kind or more, each with a share above 0")
+        return value
+
+    @property
+    def priority_shares(self) -> dict[str, float]:
+        """Kind -> exponent. Given strings are drawn alike whatever their reward: sft knows no residual."""
+        if self.objective == "sft":
+            return {"residual": 1.0}
+        return (
+            {str(k): v for k, v in self.priority.items()} if isinstance(self.priority, dict) else {self.priority: 1.0}
+        )

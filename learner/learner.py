@@ -62,7 +62,7 @@ class Learner:
         self._ranks = ranks or Ranks()
         self._support = support
         # a likelihood weighs all strings alike, and says so in its residuals
-        self._priorities = Priorities("residual" if config.objective == "sft" else config.priority)
+        self._priorities = Priorities(config.priority_shares, config.recency_half_life)
         self._parameters = policy.trainable_parameters()
         self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.weight_decay)
         self._gradient = Gradient(policy, self._parameters, config.objective, config.subtb_lambda, self._ranks)
@@ -137,7 +137,8 @@ class Learner:
                 parameters["lr"] = rate
             self._optimiser.step()
             log_rewards = [float(row.trajectory.log_reward.sum(0)[-1]) for row in rows]
-            self._reprioritize(rows, self._priorities.of(loss, log_rewards))
+            ages = [self.version - row.policy_version if row.trajectory.adapter_digest else 0 for row in rows]
+            self._reprioritize(rows, self._priorities.of(loss, log_rewards, ages))
             self._skipped_in_a_row = 0
         else:
             self._skip(rows, f"step {self.step_number + 1}: loss {float(loss.value)}, gradient norm {norm}")
@@ -211,7 +212,7 @@ class Learner:
     def _skip(self, rows: Sequence[Drawn], reason: str) -> None:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
-        self._buffer.set_aside([row.id for row in rows], reason)
+        self._buffer.set_aside(rows, reason)
         if self._skipped_in_a_row >= self._config.max_skipped_steps:
             raise TributaryError(
                 f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient, the last one {reason}. "

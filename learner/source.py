@@ -5,7 +5,7 @@ have drawn. Rows that were on their way when a learner died stay in the buffer; 
 
 consumes   ReplayBuffer.draw
 produces   rows, one batch ahead, from a thread of its own
-waits for  `min_size_to_sample` trajectories to arrive in the buffer, and new ones where samples per insert are limited
+waits for  enough arrivals in the buffer to draw from, and new ones where samples per insert are limited
 unblocked by  RewardWorker.score -> ReplayBuffer.add
 """
 
@@ -30,8 +30,6 @@ class BatchSource:
         heartbeats: Heartbeats,
         batch_size: int,
         fresh_fraction: float,
-        min_size: int,
-        max_samples_per_insert: float,
         wait_limit_s: float,
         seed: int,
         rank: int = 0,
@@ -42,8 +40,6 @@ class BatchSource:
         self._heartbeats = heartbeats
         self._fresh = round(batch_size * fresh_fraction)
         self._replay = batch_size - self._fresh
-        self._min_size = min_size
-        self._max_samples_per_insert = max_samples_per_insert
         self._wait_limit_s = wait_limit_s
         self._seed = (seed, rank)
         self._draw = first_draw
@@ -80,13 +76,23 @@ class BatchSource:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._wait_for_data()
-                if not self._stopping.is_set():
-                    rng = np.random.default_rng([*self._seed, self._draw])
-                    self._offer(self._buffer.draw(self._fresh, self._replay, rng))
-                    self._draw += 1
+                self._offer(self._drawn())
+                self._draw += 1
         except Exception as error:  # carried to the learner's thread, where it ends the run
             self._offer(error)
+
+    def _drawn(self) -> list[Drawn]:
+        """The next batch, waited for; empty only when stopping."""
+        wait = NamedWait("learner waits for data", limit_s=self._wait_limit_s, describe=self._describe)
+        while not self._stopping.is_set():
+            rng = np.random.default_rng([*self._seed, self._draw])
+            if rows := self._buffer.draw(self._fresh, self._replay, rng):
+                self._wait = None
+                return rows
+            self._wait = wait
+            wait.check()
+            self._stopping.wait(POLL_S)
+        return []
 
     def _offer(self, item: list[Drawn] | Exception) -> None:
         while not self._stopping.is_set():
@@ -96,23 +102,13 @@ class BatchSource:
             except queue.Full:
                 continue
 
-    def _wait_for_data(self) -> None:
-        self._wait = NamedWait("learner waits for data", limit_s=self._wait_limit_s, describe=self._describe)
-        while not self._stopping.is_set() and not self._enough():
-            self._wait.check()
-            self._stopping.wait(POLL_S)
-        self._wait = None
-
-    def _enough(self) -> bool:
-        stats = self._buffer.stats()
-        arrivals = stats.inserted + stats.duplicates  # a duplicate was sampled and scored like any other
-        limit = self._max_samples_per_insert
-        return stats.size > 0 and arrivals >= self._min_size and (not limit or stats.drawn <= limit * arrivals)
-
     def _describe(self) -> str:
         stats, alive = self._buffer.stats(), len(self._heartbeats.alive("actor"))
         age = "no push yet" if stats.last_insert_age_s is None else f"last push {stats.last_insert_age_s:.0f} s ago"
-        arrivals = stats.inserted + stats.duplicates
-        limit = self._max_samples_per_insert
-        paced = f", {stats.drawn} drawn (at most {limit:g} an arrival)" if limit else ""
-        return f"{arrivals} of {self._min_size} trajectories, {stats.size} kept{paced}, {alive} actors alive, {age}"
+        pace = self._buffer.pace
+        paced = (
+            f", {stats.drawn} drawn ({pace.samples_per_insert:g} an arrival, give or take {pace.band:g})"
+            if pace.samples_per_insert
+            else ""
+        )
+        return f"{stats.arrivals} of {pace.needed} trajectories, {stats.size} kept{paced}, {alive} actors alive, {age}"

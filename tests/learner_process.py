@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from buffer.config import BufferConfig
 from buffer.connect import connect
 from buffer.replay import Drawn, ReplayBuffer
+from buffer.store import Handle
 from learner.adapter import adapter_files
 from learner.checkpoint import Checkpoints
 from learner.config import LearnerConfig
@@ -30,7 +31,7 @@ def batch(task: TinyTask, step: int) -> list[Drawn]:
     """The batch of one step: eight strings drawn by the step's own generator."""
     strings = list(task.log_r)
     chosen = np.random.default_rng([7, step]).integers(len(strings), size=8)
-    return [Drawn(str(k), tiny_trajectory(task, strings[int(k)]), False, 0, "on_policy") for k in chosen]
+    return [Drawn(Handle(int(k), 0), tiny_trajectory(task, strings[int(k)]), False, 0, "on_policy") for k in chosen]
 
 
 def learn(model: Path, checkpoints: Path, redis_url: str, steps: int) -> bytes:

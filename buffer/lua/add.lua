@@ -1,58 +1,414 @@
--- add(batch): store trajectories, the newest record of an id wins; evict the oldest when full. Atomic.
--- KEYS[1] payload   hash    id -> encoded Trajectory
--- KEYS[2] weight    hash    id -> draw weight
--- KEYS[3] clock     zset    id -> virtual time of its next draw
--- KEYS[4] order     zset    id -> number of its last add
--- KEYS[5] fresh     list    arrivals ("id version behaviour"), repeats kept, the newest `fresh capacity`
--- KEYS[6] counters  hash
--- KEYS[7] answer    string  what this very call answered before, if it is a repetition
--- ARGV    capacity (trajectories), fresh capacity (arrivals), answer's lifetime (s), then for each trajectory: id, record,
---         a draw of Exp(1), arrival
--- returns "added duplicates evicted"       cost O(log N) per trajectory
-local payload, weight, clock, order, fresh, counters, answer = unpack(KEYS)
-local capacity, fresh_capacity, lifetime = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+-- add(batch): let items in; the newest record of a digest wins; make room when full. Atomic.
+-- Their records have been put into `payload` just before, in the same transaction: from here each of them is copied
+-- once less than as an argument of a script. Records of items that don't come in are taken out again.
+-- KEYS  payload, this client's answer
+-- ARGV  nonce, epoch or '', new epoch, settings,
+--       capacity, items a prompt or 0, which leaves first (oldest, lowest_priority, most_sampled), largest staleness
+--       or -1, fresh capacity, rank by (none, reward, draws),
+--       samples per insert or 0, most that inserts may be ahead (in samples), heads, then tags
+--       A head is 37 bytes: the first 36 of an item (level 0: the highest in use), and the number of its tag.
+-- returns msgpack {'ok', epoch, added, duplicates, evicted, refused as stale, refused by the quota}, or {'wait'},
+--       or why this client may not go on           cost O(1) per item, and O(quota) where a prompt has its fill
+local nonce, expected_epoch, new_epoch, expected_settings = unpack(ARGV, 1, 4)
+local capacity, quota, leaves, max_staleness = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local fresh_capacity, ranked_by = tonumber(ARGV[9]), ARGV[10]
+local samples_per_insert, most_ahead = tonumber(ARGV[11]), tonumber(ARGV[12])
+local heads, HEAD, FIRST_TAG = ARGV[13], 37, 14
+local number = #heads / HEAD
+local ranked = ranked_by ~= 'none'
+local now = tonumber(call('TIME')[1])
 
--- A client that lost the reply sends the call again: it must not count, nor feed `fresh`, twice.
-local before = redis.call('GET', answer)
+local digests, groups, versions, rewards, new_bins, levels, tags = {}, {}, {}, {}, {}, {}, {}
+for i = 1, number do
+  digests[i], groups[i], versions[i], rewards[i], new_bins[i], levels[i], tags[i] =
+    decode('<c16c8I4fi2I2B', heads, (i - 1) * HEAD + 1)
+end
+local known = number > 0 and call('HMGET', SLOTS, unpack(digests)) or {} -- none: only make room
+
+local function take_records_out()
+  local unwanted = { PAYLOAD }
+  for i = 1, number do
+    if not known[i] then
+      unwanted[#unwanted + 1] = digests[i]
+    end
+  end
+  if #unwanted > 1 then
+    call('HDEL', unpack(unwanted))
+  end
+end
+
+local before = answered_before(nonce)
 if before then
+  take_records_out() -- what has left since then must not come back
   return before
 end
-
-local now = tonumber(redis.call('HGET', counters, 'now') or 0)
--- Nobody has looked at a new item yet, so it enters as urgent as the most urgent ever seen.
-local entry_weight = tonumber(redis.call('HGET', counters, 'max_weight') or 1)
-local number = tonumber(redis.call('HGET', counters, 'adds') or 0)
-local added, duplicates, evicted = 0, 0, 0
-
-for i = 4, #ARGV, 4 do
-  local id, record, delay, arrival = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
-  if redis.call('HEXISTS', payload, id) == 1 then
-    duplicates = duplicates + 1
-  else
-    -- Evict before inserting: a server at its memory limit then keeps running.
-    while redis.call('ZCARD', order) >= capacity do
-      local oldest = redis.call('ZPOPMIN', order)[1]
-      redis.call('HDEL', payload, oldest)
-      redis.call('HDEL', weight, oldest)
-      redis.call('ZREM', clock, oldest)
-      evicted = evicted + 1
-    end
-    redis.call('HSET', weight, id, entry_weight)
-    redis.call('ZADD', clock, now + delay / entry_weight, id)
-    added = added + 1
-  end
-  number = number + 1
-  redis.call('HSET', payload, id, record)
-  redis.call('ZADD', order, number, id)
-  redis.call('RPUSH', fresh, arrival)
+if not epoch and expected_epoch == '' then
+  epoch, settings = new_epoch, expected_settings
+  call('HSET', COUNTERS, 'epoch', epoch, 'settings', settings) -- refused at maxmemory, before anything has changed
 end
-redis.call('LTRIM', fresh, -fresh_capacity, -1)
+local refused = refusal(expected_epoch, expected_settings)
+if refused then
+  take_records_out()
+  return refused
+end
+if samples_per_insert > 0 and samples_per_insert * state.arrivals - state.drawn > most_ahead then
+  take_records_out()
+  return cmsgpack.pack({ 'wait' })
+end
+load_levels()
+if state.size >= capacity then
+  write_at_maxmemory() -- a full buffer goes on: what comes takes the place of what leaves
+end
 
-local time = redis.call('TIME')
-redis.call('HSET', counters, 'adds', number, 'last_add_s', time[1])
-redis.call('HINCRBY', counters, 'inserted', added)
-redis.call('HINCRBY', counters, 'duplicates', duplicates)
-redis.call('HINCRBY', counters, 'evicted', evicted)
-local reply = added .. ' ' .. duplicates .. ' ' .. evicted
-redis.call('SET', answer, reply, 'EX', lifetime)
-return reply
+-- 1. Who is new, who is here already, who is too old to come in.
+for i = 1, number do
+  if versions[i] > state.version and versions[i] ~= NONE then -- NONE: a given string, of no version
+    state.version = versions[i]
+  end
+end
+local duplicates, evicted, stale, over_quota = 0, 0, 0, 0
+local new, repeats, later, unwanted, seen = {}, {}, {}, {}, {} -- later: repeats of a string that is itself new
+for i = 1, number do
+  local digest = digests[i]
+  if max_staleness >= 0 and versions[i] + max_staleness < state.version then
+    stale = stale + 1
+    unwanted[#unwanted + 1] = i
+  elseif known[i] then
+    repeats[#repeats + 1] = i
+  elseif seen[digest] then
+    later[#later + 1] = i
+  else
+    seen[digest] = true
+    new[#new + 1] = i
+  end
+end
+
+local arrivals = {} -- position in the batch -> slot and generation in 8 bytes
+local arrived = 0
+local function next_arrival() -- numbers go up along the chain
+  arrived = arrived + 1
+  return (state.arrivals + arrived) % END
+end
+
+local function append_to_chain(slot)
+  if state.newest == NONE then
+    state.oldest = slot
+  else
+    set_field(state.newest, NEWER, slot)
+  end
+  state.newest = slot
+end
+
+-- 2. One that is here gets the newer record and the youngest age, and keeps its weight.
+local function refresh(i, slot)
+  local item = item_at(slot)
+  call('SETRANGE', ITEMS, slot * ITEM + 24, sub(heads, (i - 1) * HEAD + 25, (i - 1) * HEAD + 34))
+  local level = u16(item, 34)
+  local base = u32(call('GETRANGE', LEVELS, level * 12 + 4, level * 12 + 7), 0)
+  local offset = (u32(item, LEVEL_AT) - base) % END * LEVEL_ENTRY
+  call('SETRANGE', key('level:' .. level), offset + 8, pack('<I4', versions[i]))
+  call('SETRANGE', ITEMS, slot * ITEM + ARRIVED_AT, pack('<I4I4', now, next_arrival()))
+  state.arrived_sum = state.arrived_sum + now - u32(item, ARRIVED_AT)
+  local old_bin, new_bin = decode('<i2', item, 33), new_bins[i]
+  bins[old_bin] = (bins[old_bin] or 0) - 1
+  bins[new_bin] = (bins[new_bin] or 0) + 1
+  if ranked_by == 'reward' then
+    call('ZADD', key('rank'), rewards[i], slot)
+  end
+  if state.newest ~= slot then
+    unlink(slot)
+    call('SETRANGE', ITEMS, slot * ITEM + OLDER, pack('<I4I4', state.newest, NONE))
+    append_to_chain(slot)
+  end
+  arrivals[i] = pack('<I4', slot) .. sub(item, GENERATION + 1, GENERATION + 4)
+  duplicates = duplicates + 1
+end
+for _, i in ipairs(repeats) do
+  refresh(i, u32(known[i], 0))
+end
+
+-- 3. Room: in a prompt that has its fill, then in the whole.
+local free_slots, free_generations, gone = {}, {}, {}
+
+local function evict(slot, bytes, offset)
+  local newer, generation = take_out(slot, bytes, offset)
+  evicted = evicted + 1
+  free_slots[evicted], free_generations[evicted], gone[slot] = slot, generation, true
+  return newer
+end
+
+-- Smaller leaves earlier. Equal ones in order of slot, so that a repeated run does the same.
+local function standing(item)
+  if leaves == 'lowest_priority' then
+    return u16(item, 34)
+  elseif leaves == 'most_sampled' then
+    return -u32(item, DRAWS)
+  end
+  return -((state.arrivals + arrived - u32(item, ARRIVAL)) % END)
+end
+
+local function make_room_in_group(array, length, excess)
+  local members, items = {}, {}
+  for place = 1, length do
+    local slot = u32(array, place * 4 - 4)
+    items[slot] = item_at(slot)
+    members[place] = { standing(items[slot]), slot }
+  end
+  table.sort(members, function(a, b)
+    return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])
+  end)
+  for i = 1, excess do
+    local slot = members[i][2]
+    unlink(slot)
+    evict(slot, items[slot], 0)
+  end
+end
+
+if quota > 0 then
+  local comers, kept = {}, {}
+  for _, i in ipairs(new) do
+    append(comers, groups[i], i)
+  end
+  for group, its in pairs(comers) do
+    for j = math.max(#its - quota, 0) + 1, #its do
+      kept[its[j]] = true
+    end
+    over_quota = over_quota + math.max(#its - quota, 0)
+    local array, length = members_of(group)
+    local excess = length + math.min(#its, quota) - quota
+    if excess > 0 then
+      make_room_in_group(array, length, excess)
+    end
+  end
+  local left = {}
+  for _, i in ipairs(new) do
+    if kept[i] then
+      left[#left + 1] = i
+    else
+      unwanted[#unwanted + 1] = i
+    end
+  end
+  new = left
+end
+
+-- The oldest, in order of age. Slots filled by one call lie side by side, so items are read in blocks.
+local function evict_oldest(wanted)
+  local BLOCK, blocks, slot = 32, {}, state.oldest
+  for _ = 1, wanted do
+    local number_of_block = math.floor(slot / BLOCK)
+    local block = blocks[number_of_block]
+    if not block then
+      block = call('GETRANGE', ITEMS, number_of_block * BLOCK * ITEM, (number_of_block + 1) * BLOCK * ITEM - 1)
+      blocks[number_of_block] = block
+    end
+    slot = evict(slot, block, (slot - number_of_block * BLOCK) * ITEM)
+  end
+  state.oldest = slot
+  if slot == NONE then
+    state.newest = NONE
+  else
+    set_field(slot, OLDER, NONE)
+  end
+end
+
+local function evict_lowest(wanted)
+  count_levels()
+  for i = #levels_in_use, 1, -1 do
+    local level = levels_in_use[i]
+    local length, base, head = decode('<I4I4I4', level_bytes, level * 12 + 1)
+    local first = (head - base) % END * LEVEL_ENTRY
+    local read = math.min(length, #gone_slots + wanted) * LEVEL_ENTRY
+    local array = call('GETRANGE', key('level:' .. level), first, first + read - 1)
+    for start = 0, #array - LEVEL_ENTRY, LEVEL_ENTRY do
+      local slot = u32(array, start)
+      if wanted == 0 then
+        return
+      elseif not gone[slot] then -- else it left for its prompt's sake
+        unlink(slot)
+        evict(slot, item_at(slot), 0)
+        wanted = wanted - 1
+      end
+    end
+  end
+end
+
+local function evict_most_sampled(wanted)
+  for _, slot in ipairs(call('ZREVRANGE', key('rank'), 0, #gone_slots + wanted - 1)) do
+    slot = tonumber(slot)
+    if wanted > 0 and not gone[slot] then
+      unlink(slot)
+      evict(slot, item_at(slot), 0)
+      wanted = wanted - 1
+    end
+  end
+end
+
+local too_many = state.size - evicted + #new - capacity
+if too_many > 0 then
+  local evict_by = { oldest = evict_oldest, lowest_priority = evict_lowest, most_sampled = evict_most_sampled }
+  evict_by[leaves](too_many)
+end
+finish_removal(ranked)
+
+-- 4. The new ones. Nobody has looked at them yet, so they enter as urgent as the most urgent.
+local entry_level = 0
+local function highest_level()
+  for level = 511, 1, -1 do
+    if u32(level_bytes, level * 12) > 0 then
+      return level
+    end
+  end
+  return 256
+end
+local slots, generations = {}, {}
+for j = 1, #new do
+  local i, slot, generation = new[j], free_slots[j], free_generations[j]
+  if not slot and state.free ~= NONE then
+    slot = state.free
+    local item = item_at(slot)
+    state.free, generation = u32(item, NEWER), u32(item, GENERATION)
+  elseif not slot then
+    slot, generation = state.used, 0
+    state.used = slot + 1
+  end
+  if levels[i] == 0 then
+    entry_level = entry_level > 0 and entry_level or highest_level()
+    levels[i] = entry_level
+  end
+  generation = generation + 1
+  slots[j], generations[j] = slot, generation
+  append(level_adds, levels[i], j)
+  append(group_adds, groups[i], j)
+  local entry = level_entry(slot, generation, versions[i], levels[i], digests[i])
+  new_level_entries[j], new_group_entries[j], arrivals[i] = entry, sub(entry, 1, 4), sub(entry, 1, 8)
+  local bin = new_bins[i]
+  bins[bin] = (bins[bin] or 0) + 1
+end
+local unused = {}
+for j = #new + 1, #free_slots do
+  unused[#unused + 1] = free_slots[j]
+end
+release(unused)
+local level_places, group_places = settle()
+
+local function store_slots()
+  local places, ranks = {}, {}
+  for j = 1, #new do
+    local i = new[j]
+    places[2 * j - 1], places[2 * j] = digests[i], new_group_entries[j] -- the slot's four bytes
+    if ranked then
+      ranks[2 * j - 1], ranks[2 * j] = ranked_by == 'reward' and rewards[i] or 0, slots[j]
+    end
+  end
+  call('HSET', SLOTS, unpack(places))
+  if ranked then
+    call('ZADD', key('rank'), unpack(ranks))
+  end
+end
+
+local function store_items()
+  local run, run_start, older = {}, slots[1], state.newest
+  append_to_chain(slots[1])
+  for j = 1, #new do
+    local i, slot = new[j], slots[j]
+    if slot ~= run_start + #run then
+      call('SETRANGE', ITEMS, run_start * ITEM, concat(run))
+      run, run_start = {}, slot
+    end
+    run[#run + 1] = sub(heads, (i - 1) * HEAD + 1, (i - 1) * HEAD + 34)
+      .. pack(
+        '<I2I4I4I4I4I4I4I4I4',
+        levels[i],
+        level_places[j],
+        group_places[j],
+        older,
+        slots[j + 1] or NONE,
+        generations[j],
+        0,
+        now,
+        next_arrival()
+      )
+    older = slot
+  end
+  call('SETRANGE', ITEMS, run_start * ITEM, concat(run))
+  state.newest = older
+end
+
+if #new > 0 then
+  store_slots()
+  store_items()
+end
+state.size = state.size + #new
+state.arrived_sum = state.arrived_sum + #new * now
+for _, i in ipairs(later) do
+  local slot = call('HGET', SLOTS, digests[i])
+  if slot then
+    refresh(i, u32(slot, 0))
+  else
+    over_quota = over_quota + 1 -- the string it repeats did not come in either
+  end
+end
+for _, i in ipairs(unwanted) do
+  if not known[i] and call('HEXISTS', SLOTS, digests[i]) == 0 then
+    call('HDEL', PAYLOAD, digests[i])
+  end
+end
+
+-- 5. Each arrival is fresh once, repeats included; those of the newest version can be drawn by themselves. Both are
+-- ranges of one ring, at whose end arrivals are written.
+local tag_numbers = {} -- tag of this call -> number of its name in this buffer
+local function number_tags()
+  local names = cmsgpack.unpack(call('HGET', COUNTERS, 'tags') or cmsgpack.pack({}))
+  local before_call = #names
+  for tag = 0, #ARGV - FIRST_TAG do
+    for place, name in ipairs(names) do
+      if name == ARGV[FIRST_TAG + tag] then
+        tag_numbers[tag] = place
+      end
+    end
+    if not tag_numbers[tag] then
+      names[#names + 1] = ARGV[FIRST_TAG + tag]
+      tag_numbers[tag] = #names
+    end
+  end
+  if #names > before_call then
+    call('HSET', COUNTERS, 'tags', cmsgpack.pack(names))
+  end
+end
+number_tags()
+local ring, written, suffixes = {}, 0, {}
+for i = 1, number do
+  if arrivals[i] then
+    local version = versions[i]
+    if version > state.latest_version and version ~= NONE then
+      state.latest_version, state.latest = version, state.arrivals + #ring
+    end
+    local kind = version * 256 + tags[i]
+    local suffix = suffixes[kind]
+    if not suffix then
+      suffix = pack('<I4I4', version, tag_numbers[tags[i]])
+      suffixes[kind] = suffix
+    end
+    ring[#ring + 1] = arrivals[i] .. suffix
+  end
+end
+local ring_length = math.max(capacity, fresh_capacity)
+while written < #ring do -- runs up to the ring's end
+  local place = (state.arrivals + written) % ring_length
+  local run = math.min(#ring - written, ring_length - place)
+  call('SETRANGE', key('arrivals'), place * 16, concat(ring, '', written + 1, written + run))
+  written = written + run
+end
+state.arrivals = state.arrivals + #ring
+state.fresh = math.max(state.fresh, state.arrivals - fresh_capacity)
+
+count('inserted', #new)
+count('duplicates', duplicates)
+count('evicted', evicted)
+count('refused:stale', stale)
+count('refused:quota', over_quota)
+save_bins()
+save_counters()
+call('HSET', COUNTERS, 'last_add_s', now)
+event('add', 'added', #new, 'duplicates', duplicates, 'evicted', evicted, 'refused', stale + over_quota)
+return remember(nonce, cmsgpack.pack({ 'ok', epoch, #new, duplicates, evicted, stale, over_quota }))

@@ -1,29 +1,44 @@
--- reprioritize(ids, weights): set draw weights; ids that are gone are ignored. Atomic, harmless when repeated.
--- KEYS[1] weight    hash  id -> draw weight
--- KEYS[2] clock     zset  id -> virtual time of its next draw
--- KEYS[3] counters  hash
--- ARGV    for each id: id, weight > 0
--- returns number of ids found              cost O(log N) per id
---
--- What is left of an id's wait is Exp(1) / weight whatever went before (memorylessness), so scaling it by old / new
--- weight gives exactly the wait of the new weight, without a random number.
-local weight, clock, counters = unpack(KEYS)
-local now = tonumber(redis.call('HGET', counters, 'now') or 0)
-local largest = tonumber(redis.call('HGET', counters, 'max_weight') or 1)
-local updated = 0
+-- reprioritize(batch): give items other weights; those that are gone are ignored and counted. Atomic, harmless when
+-- repeated.
+-- KEYS  payload
+-- ARGV  epoch or '', settings, and 10 bytes for each: u32 slot, u32 generation, u16 level
+-- returns msgpack {'ok', epoch, items found}, or why this client may not go on        cost O(1) per item
+local refused = refusal(ARGV[1], ARGV[2])
+if refused then
+  return refused
+end
+write_at_maxmemory()
+load_levels()
+local batch, levels, found, missed = ARGV[3], {}, {}, 0
 
-for i = 1, #ARGV, 2 do
-  local id, new = ARGV[i], tonumber(ARGV[i + 1])
-  local old = redis.call('HGET', weight, id)
-  if old then
-    local left = tonumber(redis.call('ZSCORE', clock, id)) - now
-    redis.call('ZADD', clock, now + left * tonumber(old) / new, id)
-    redis.call('HSET', weight, id, new)
-    largest = math.max(largest, new)
-    updated = updated + 1
+for start = 1, #batch, 10 do
+  local slot, generation, level = decode('<I4I4I2', batch, start)
+  local fields = found[slot] or (slot < state.used and { decode('<c16xxxxxxxxI4xxxxxxI2I4xxxxxxxxxxxxI4', item_at(slot)) })
+  if fields and fields[5] == generation and fields[3] > 0 then
+    found[slot], levels[slot] = fields, level -- the last one of an item counts
+  else
+    missed = missed + 1
   end
 end
 
-redis.call('HSET', counters, 'max_weight', largest)
-redis.call('HINCRBY', counters, 'updated', updated)
-return updated
+local moved = {}
+for slot, level in pairs(levels) do
+  local digest, version, before, place, generation = unpack(found[slot])
+  if before ~= level then
+    append(level_holes, before, place)
+    moved[#moved + 1] = slot
+    append(level_adds, level, #moved)
+    new_level_entries[#moved] = level_entry(slot, generation, version, level, digest)
+  end
+end
+local places = settle()
+for number, slot in ipairs(moved) do
+  call('SETRANGE', ITEMS, slot * ITEM + 34, pack('<I2I4', levels[slot], places[number]))
+end
+
+local updated = #batch / 10 - missed
+count('updated', updated)
+count('update_misses', missed)
+save_counters()
+event('reprioritize', 'updated', updated, 'missed', missed)
+return cmsgpack.pack({ 'ok', epoch or '', updated })

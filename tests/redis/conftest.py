@@ -1,4 +1,4 @@
-"""One real server for all tests of this folder; every test has a buffer name of its own."""
+"""All tests of this folder on each real server that can be had; every test has a buffer name of its own."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,12 +9,13 @@ import redis
 from buffer.config import BufferConfig
 from buffer.connect import PASSWORD_VARIABLE, connect
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
+from buffer.server import RedisServer, servers
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer.start(tmp_path_factory.mktemp("redis")) as running:
+@pytest.fixture(scope="session", params=servers(), ids=lambda found: f"{found[1]}-{found[0].name}")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    binary, _ = request.param
+    with RedisServer.start(tmp_path_factory.mktemp("redis"), binary=binary) as running:
         yield running
 
 
@@ -42,6 +43,6 @@ def make_buffer(client: redis.Redis, name: str) -> Callable[..., ReplayBuffer]:
         config = BufferConfig.model_validate(
             {"capacity": 1000, "min_size_to_sample": 1, "priority_exponent": 1.0, **fields}
         )
-        return ReplayBuffer(client, config, name, seed=0)
+        return ReplayBuffer(client, config, name)
 
     return make

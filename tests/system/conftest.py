@@ -37,7 +37,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def replay(redis_url: str) -> ReplayBuffer:
     """An empty buffer of its own for each test."""
-    return ReplayBuffer(connect(redis_url), BufferConfig(), name=uuid4().hex)
+    return ReplayBuffer(connect(redis_url), BufferConfig(min_size_to_sample=1), name=uuid4().hex)
 
 
 @pytest.fixture(scope="session")

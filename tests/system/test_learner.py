@@ -13,6 +13,7 @@ from buffer.config import BufferConfig
 from buffer.connect import connect
 from buffer.errors import ConfigError, TributaryError
 from buffer.replay import Drawn, ReplayBuffer
+from buffer.store import Handle
 from buffer.types import PolicySpec, Trajectory
 from learner.adapter import adapter_files
 from learner.batch import collate
@@ -23,6 +24,9 @@ from tests.oracle import total_variation
 from tests.tiny import MAX_ACTIONS, TinyTask, tiny_trajectory
 
 CPU = torch.device("cpu")
+
+NOWHERE = Handle(0, 0)
+"""No item has generation 0."""
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def test_tool_tokens_have_no_log_pf_and_no_state_inside(tiny_spec: PolicySpec, t
 def test_the_base_weights_never_change(tiny_spec: PolicySpec, task: TinyTask, replay) -> None:  # type: ignore[no-untyped-def]
     learner = make_learner(tiny_spec, task, replay, LearnerConfig(steps=5))
     base = {n: p.detach().clone() for n, p in learner._policy.model.named_parameters() if "lora" not in n}
-    rows = [drawn(str(k), tiny_trajectory(task, z)) for k, z in enumerate(task.log_r)]
+    rows = [drawn(tiny_trajectory(task, z)) for k, z in enumerate(task.log_r)]
     for _ in range(5):
         learner.step(rows)
     assert all(torch.equal(base[n], p) for n, p in learner._policy.model.named_parameters() if "lora" not in n)
@@ -121,9 +125,9 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_counted(
     before = adapter_files(learner._policy).weights
     row = tiny_trajectory(task, (0, 1))
     bad = replace(row, log_reward=np.full_like(row.log_reward, np.nan))
-    assert learner.step([drawn("x", bad)])["skipped_steps"] == 1
+    assert learner.step([drawn(bad)])["skipped_steps"] == 1
     assert adapter_files(learner._policy).weights == before
-    learner.step([drawn("x", row)])
+    learner.step([drawn(row)])
     assert adapter_files(learner._policy).weights != before
 
 
@@ -134,7 +138,9 @@ def test_the_learner_reaches_the_exact_posterior_of_forty_strings(
     tiny_spec: PolicySpec, task: TinyTask, redis_url: str, objective: str, priority_exponent: float
 ) -> None:
     """Trajectory balance is not here: one pair a string, it reached 0.00 to 0.07 by seed in as many steps (docs/log.md)."""
-    replay = ReplayBuffer(connect(redis_url), BufferConfig(priority_exponent=priority_exponent), uuid4().hex, seed=0)
+    replay = ReplayBuffer(
+        connect(redis_url), BufferConfig(priority_exponent=priority_exponent, min_size_to_sample=1), uuid4().hex
+    )
     config = LearnerConfig(
         steps=500,
         batch_size=40,
@@ -174,7 +180,7 @@ def test_the_batch_of_a_step_that_is_not_finite_is_set_aside(
     assert figures["skipped_steps"] == 1
     stats, notes = replay.stats(), replay.quarantine()
     assert stats.size == 1 and stats.quarantined == 2
-    assert {note.id for note in notes} == {rows[0].id, rows[1].id} and "step 1" in notes[0].reason
+    assert {note.id for note in notes} == {rows[0].content_id, rows[1].content_id} and "step 1" in notes[0].reason
 
 
 def test_a_run_of_steps_that_are_not_finite_ends_with_what_to_do(
@@ -182,10 +188,10 @@ def test_a_run_of_steps_that_are_not_finite_ends_with_what_to_do(
 ) -> None:
     learner = make_learner(tiny_spec, task, replay, LearnerConfig(max_skipped_steps=3))
     good = tiny_trajectory(task, (0, 1))
-    bad = drawn("x", with_reward(good, np.nan))
+    bad = drawn(with_reward(good, np.nan))
     learner.step([bad])
     learner.step([bad])
-    learner.step([drawn("y", good)])
+    learner.step([drawn(good)])
     learner.step([bad])
     learner.step([bad])
     with pytest.raises(TributaryError, match=r"3 steps in a row.*learning_rate"):
@@ -198,7 +204,7 @@ def test_the_exact_distance_is_read_where_the_strings_are_listed(
     support = [tiny_trajectory(task, z) for z in task.log_r]
     config = LearnerConfig(diagnose_every=2)
     learner = Learner(LoraPolicy(tiny_spec, CPU), replay, config, lambda *_: None, task.prompts()[0], support=support)
-    row = drawn("x", support[7])
+    row = drawn(support[7])
     read = [learner.step([row])["total_variation"] for _ in range(3)]
     assert 0.1 < read[0] < 1.0 and np.isnan(read[1]) and 0.1 < read[2] < 1.0
 
@@ -220,7 +226,7 @@ def test_given_strings_have_no_staleness(tiny_spec: PolicySpec, task: TinyTask, 
     learner = make_learner(tiny_spec, task, replay, LearnerConfig())
     learner.version = 50
     given = replace(tiny_trajectory(task, (0, 1)), adapter_digest="", behaviour="demonstration")
-    figures = learner.step([drawn("x", given), drawn("y", replace(tiny_trajectory(task, (2,)), policy_version=48))])
+    figures = learner.step([drawn(given), drawn(replace(tiny_trajectory(task, (2,)), policy_version=48))])
     assert figures["staleness_max"] == 2
 
 
@@ -283,8 +289,8 @@ def with_reward(trajectory: Trajectory, value: float) -> Trajectory:
     return replace(trajectory, log_reward=np.full_like(trajectory.log_reward, value))
 
 
-def drawn(id_: str, trajectory: Trajectory) -> Drawn:
-    return Drawn(id_, trajectory, True, trajectory.policy_version, trajectory.behaviour)
+def drawn(trajectory: Trajectory) -> Drawn:
+    return Drawn(NOWHERE, trajectory, True, trajectory.policy_version, trajectory.behaviour)
 
 
 def make_learner(spec: PolicySpec, task: TinyTask, replay, config: LearnerConfig) -> Learner:  # type: ignore[no-untyped-def]

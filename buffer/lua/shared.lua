@@ -1,0 +1,376 @@
+-- What all scripts share; scripts.py puts it in front of each. What every key holds stands in keys.py.
+--
+-- An item lives in a slot: ITEM bytes of the string `items`. Its record is in the hash `payload` under its digest.
+-- offset  type  field         offset  type  field
+--  0      16 B  digest        36      u32   level_at    place in level:<level>
+-- 16       8 B  group         40      u32   group_at    place in group:<group>
+-- 24      u32   version       44      u32   older       slot of the next older item
+-- 28      f32   log_reward    48      u32   newer       slot of the next newer item; of a free slot: the next free one
+-- 32      i16   bin           52      u32   generation  how many items this slot has had
+-- 34      u16   level         56      u32   draws
+--               0: free slot  60      u32   arrived_at  Unix time of the last arrival, s
+--                             64      u32   arrival     number of the last arrival, modulo 2^32
+-- Order: a chain by age of the last arrival, from `oldest` to `newest`.
+-- Index: the items of a level or a group, in a packed array that grows at its end and loses at its front, where the
+-- items that leave first mostly are. A group's entry is the slot (4 bytes); a level's is all that a draw needs to know:
+-- u32 slot, u32 generation, u32 version, u16 level, digest (30 bytes). Places are counted on for ever (modulo 2^32);
+-- `base` is that of the array's first byte, `head` that of its first entry. An item knows its place in each index; one
+-- that leaves from the middle is replaced by a new one or by the first.
+--
+-- Only Redis 6.2's commands and Lua 5.1; no `unpack` of more than 2,000 values. Keys beyond KEYS[1] are named after it:
+-- they share its hash tag, hence its Redis Cluster slot.
+local PREFIX = string.sub(KEYS[1], 1, -8) -- without "payload"
+local function key(name)
+  return PREFIX .. name
+end
+local PAYLOAD, SLOTS, ITEMS = key('payload'), key('slots'), key('items')
+local LEVELS, GROUPS, COUNTERS = key('levels'), key('groups'), key('counters')
+local ITEM, NONE = 68, 4294967295
+local LEVEL_AT, GROUP_AT, OLDER, NEWER, GENERATION, DRAWS, ARRIVED_AT, ARRIVAL = 36, 40, 44, 48, 52, 56, 60, 64
+local call, sub, concat = redis.call, string.sub, table.concat
+local pack, decode = struct.pack, struct.unpack
+
+local function u32(bytes, offset)
+  return (decode('<I4', bytes, offset + 1))
+end
+
+local function u16(bytes, offset)
+  return (decode('<I2', bytes, offset + 1))
+end
+
+local function item_at(slot)
+  return call('GETRANGE', ITEMS, slot * ITEM, slot * ITEM + ITEM - 1)
+end
+
+local function set_field(slot, offset, value)
+  call('SETRANGE', ITEMS, slot * ITEM + offset, pack('<I4', value))
+end
+
+-- Counters: numbers read once, written once.
+local state, changed = {}, {}
+local NUMBERS = {
+  'size', 'oldest', 'newest', 'free', 'used', 'arrivals', 'drawn', 'version', 'latest_version', 'latest', 'fresh',
+  'arrived_sum',
+}
+local epoch, settings
+do
+  local found = call('HMGET', COUNTERS, 'epoch', 'settings', unpack(NUMBERS))
+  epoch, settings = found[1], found[2]
+  for i, name in ipairs(NUMBERS) do
+    state[name] = tonumber(found[i + 2] or nil)
+  end
+  for _, name in ipairs({ 'size', 'used', 'arrivals', 'drawn', 'latest', 'fresh', 'arrived_sum' }) do
+    state[name] = state[name] or 0
+  end
+  for _, name in ipairs({ 'oldest', 'newest', 'free' }) do
+    state[name] = state[name] or NONE
+  end
+  state.version, state.latest_version = state.version or -1, state.latest_version or -1
+end
+local totals = {} -- what this call adds to counters that nothing here reads
+
+local function count(name, number)
+  if number ~= 0 then
+    totals[name] = (totals[name] or 0) + number
+  end
+end
+
+local function save_counters()
+  local values = { COUNTERS }
+  for _, name in ipairs(NUMBERS) do
+    values[#values + 1] = name
+    values[#values + 1] = state[name]
+  end
+  call('HSET', unpack(values))
+  for name, number in pairs(totals) do
+    call('HINCRBY', COUNTERS, name, number)
+  end
+end
+
+-- At `maxmemory` Redis refuses the first write of a script if it may grow the store, and lets a script that has written
+-- run to its end. A removal that removes nothing lets those go on that must: draws, priorities, evictions.
+local function write_at_maxmemory()
+  call('HDEL', COUNTERS, '')
+end
+
+-- nil if this client may go on; else why not: its buffer is another one, or is used under other rules.
+local function refusal(expected_epoch, expected_settings)
+  if expected_epoch ~= '' and expected_epoch ~= epoch then
+    return cmsgpack.pack({ 'lost', epoch or '' })
+  end
+  if settings and settings ~= expected_settings then
+    return cmsgpack.pack({ 'settings', settings })
+  end
+end
+
+local END = 4294967296
+
+-- Of each level: number of items, base, head. `levels_in_use`: those that have items, the highest first.
+local level_bytes, level_counts, levels_in_use
+local function load_levels()
+  level_bytes = call('GETRANGE', LEVELS, 0, 512 * 12 - 1)
+  level_bytes = level_bytes .. string.rep('\0', 512 * 12 - #level_bytes)
+end
+
+local function count_levels()
+  level_counts, levels_in_use = {}, {}
+  local format = '<' .. string.rep('I4xxxxxxxx', 64)
+  local none = string.rep('\0', 64 * 12)
+  for i = 448, 0, -64 do
+    local empty = sub(level_bytes, i * 12 + 1, i * 12 + 768) == none
+    local part = empty and {} or { decode(format, level_bytes, i * 12 + 1) }
+    for j = empty and 0 or 64, 1, -1 do
+      local length = part[j]
+      if length > 0 then
+        level_counts[i + j - 1] = length
+        levels_in_use[#levels_in_use + 1] = i + j - 1
+      end
+    end
+  end
+end
+
+local LEVEL_ENTRY, GROUP_ENTRY = 30, 4
+local function level_entry(slot, generation, version, level, digest)
+  return pack('<I4I4I4I2c16', slot, generation, version, level, digest)
+end
+
+-- Pending changes of the indexes: name of a level or group -> places left empty, numbers of the entries to be put in.
+local level_holes, level_adds, group_holes, group_adds = {}, {}, {}, {}
+local new_level_entries, new_group_entries = {}, {}
+
+local function append(lists, name, value)
+  local list = lists[name]
+  if list then
+    list[#list + 1] = value
+  else
+    lists[name] = { value }
+  end
+end
+
+-- Make one index as its pending changes want it. `width`: bytes of an entry; `field`: where an item keeps its place.
+-- `added` receives number of a new entry -> its place; the caller writes these into the items. Returns number of items,
+-- base, head.
+local function rearrange(array, width, field, length, base, head, holes, adds, entries, added)
+  local n_adds, used = adds and #adds or 0, 0
+  if holes then
+    local lost, first = #holes, 1
+    length = length - lost
+    local function leave_behind() -- holes at the very front
+      while first <= lost and holes[first] == head do
+        first, head = first + 1, head + 1
+        if head == END then
+          head = 0
+        end
+      end
+    end
+    leave_behind()
+    if first <= lost then -- holes did not come in order, or not from the front
+      local rest = {}
+      for i = first, lost do
+        rest[#rest + 1] = holes[i]
+      end
+      table.sort(rest, function(a, b)
+        return (a - head) % END < (b - head) % END
+      end)
+      holes, first, lost = rest, 1, #rest
+      leave_behind()
+    end
+    while first <= lost do
+      local place, entry = holes[lost], nil
+      if used < n_adds then
+        used = used + 1
+        entry = entries[adds[used]]
+        added[adds[used]] = place
+      else
+        local offset = (head - base) % END * width
+        entry = call('GETRANGE', array, offset, offset + width - 1)
+        head = (head + 1) % END
+        call('SETRANGE', ITEMS, decode('<I4', entry) * ITEM + field, pack('<I4', place))
+      end
+      call('SETRANGE', array, (place - base) % END * width, entry)
+      lost = lost - 1
+      leave_behind()
+    end
+  end
+  if used < n_adds then
+    local rest, place = {}, (head + length + used) % END
+    local offset = (place - base) % END * width
+    for i = used + 1, n_adds do
+      local number = adds[i]
+      added[number], rest[i - used] = place, entries[number]
+      place = place + 1
+      if place == END then
+        place = 0
+      end
+    end
+    call('SETRANGE', array, offset, concat(rest))
+  end
+  length = length + n_adds
+  local behind = (head - base) % END
+  if length == 0 then
+    call('DEL', array)
+    return 0, 0, 0
+  elseif behind > length + 64 then -- more left behind than alive
+    call('SET', array, call('GETRANGE', array, behind * width, (behind + length) * width - 1))
+    base = head
+  end
+  return length, base, head
+end
+
+-- Carry out all pending changes. Returns the places of the new entries in their levels and in their groups.
+local function settle()
+  local level_places, group_places, touched = {}, {}, {}
+  for level in pairs(level_holes) do
+    touched[#touched + 1] = level
+  end
+  for level in pairs(level_adds) do
+    if not level_holes[level] then
+      touched[#touched + 1] = level
+    end
+  end
+  table.sort(touched)
+  local parts, written = {}, 0
+  for _, level in ipairs(touched) do
+    local length, base, head = decode('<I4I4I4', level_bytes, level * 12 + 1)
+    length, base, head = rearrange(
+      key('level:' .. level), LEVEL_ENTRY, LEVEL_AT, length, base, head,
+      level_holes[level], level_adds[level], new_level_entries, level_places
+    )
+    parts[#parts + 1] = sub(level_bytes, written + 1, level * 12)
+    parts[#parts + 1] = pack('<I4I4I4', length, base, head)
+    written = level * 12 + 12
+  end
+  if written > 0 then
+    call('SETRANGE', LEVELS, 0, concat(parts))
+  end
+  local names, values, empty = {}, { GROUPS }, { GROUPS }
+  for group in pairs(group_holes) do
+    names[#names + 1] = group
+  end
+  for group in pairs(group_adds) do
+    if not group_holes[group] then
+      names[#names + 1] = group
+    end
+  end
+  for from = 1, #names, 500 do
+    local states = call('HMGET', GROUPS, unpack(names, from, math.min(from + 499, #names)))
+    for i, found in ipairs(states) do
+      local group, length, base, head = names[from + i - 1], 0, 0, 0
+      if found then
+        length, base, head = decode('<I4I4I4', found)
+      end
+      length, base, head = rearrange(
+        key('group:' .. group), GROUP_ENTRY, GROUP_AT, length, base, head,
+        group_holes[group], group_adds[group], new_group_entries, group_places
+      )
+      if length > 0 then
+        values[#values + 1] = group
+        values[#values + 1] = pack('<I4I4I4', length, base, head)
+      else
+        empty[#empty + 1] = group
+      end
+    end
+    if #values > 1 then
+      call('HSET', unpack(values))
+    end
+    if #empty > 1 then
+      call('HDEL', unpack(empty))
+    end
+    values, empty = { GROUPS }, { GROUPS }
+  end
+  level_holes, level_adds, group_holes, group_adds = {}, {}, {}, {}
+  return level_places, group_places
+end
+
+-- The array of a group's slots and their number.
+local function members_of(group)
+  local found = call('HGET', GROUPS, group)
+  if not found then
+    return '', 0
+  end
+  local length, base, head = decode('<I4I4I4', found)
+  local behind = (head - base) % END
+  return call('GETRANGE', key('group:' .. group), behind * 4, (behind + length) * 4 - 1), length
+end
+
+local bins = {} -- histogram bin -> change
+local function save_bins()
+  for bin, change in pairs(bins) do
+    if change ~= 0 and call('HINCRBY', key('rewards'), bin, change) == 0 then
+      call('HDEL', key('rewards'), bin)
+    end
+  end
+end
+
+local function unlink(slot)
+  local links = call('GETRANGE', ITEMS, slot * ITEM + OLDER, slot * ITEM + OLDER + 7)
+  local older, newer = u32(links, 0), u32(links, 4)
+  if older == NONE then
+    state.oldest = newer
+  else
+    set_field(older, NEWER, newer)
+  end
+  if newer == NONE then
+    state.newest = older
+  else
+    set_field(newer, OLDER, older)
+  end
+end
+
+-- Items on their way out. `take_out` notes one that lies at `offset` in `bytes`, and returns the next newer one's slot
+-- and its generation; the chain is the caller's. `finish_removal` removes what was noted from all but the indexes, which
+-- `settle` changes. `ranked`: slots are ranked in a zset beside.
+local gone_slots, gone_digests, gone_arrived_sum = {}, {}, 0
+local ITEM_FORMAT = '<c16c8xxxxxxxxi2I2I4I4I4I4I4I4I4'
+
+local function take_out(slot, bytes, offset)
+  local digest, group, bin, level, level_at, group_at, _, newer, generation, _, arrived_at =
+    decode(ITEM_FORMAT, bytes, offset + 1)
+  local n = #gone_slots + 1
+  gone_slots[n], gone_digests[n] = slot, digest
+  gone_arrived_sum = gone_arrived_sum + arrived_at
+  bins[bin] = (bins[bin] or 0) - 1
+  append(group_holes, group, group_at)
+  append(level_holes, level, level_at)
+  return newer, generation
+end
+
+local function finish_removal(ranked)
+  for i = 1, #gone_slots, 1000 do
+    local last = math.min(i + 999, #gone_slots)
+    call('HDEL', PAYLOAD, unpack(gone_digests, i, last))
+    call('HDEL', SLOTS, unpack(gone_digests, i, last))
+    if ranked then
+      call('ZREM', key('rank'), unpack(gone_slots, i, last))
+    end
+  end
+  state.arrived_sum = state.arrived_sum - gone_arrived_sum
+  state.size = state.size - #gone_slots
+  gone_slots, gone_digests, gone_arrived_sum = {}, {}, 0
+end
+
+-- Slots of removed items, for later ones.
+local function release(slots)
+  for _, slot in ipairs(slots) do
+    call('SETRANGE', ITEMS, slot * ITEM + 34, '\0\0')
+    set_field(slot, NEWER, state.free)
+    state.free = slot
+  end
+end
+
+local function event(kind, ...)
+  call('XADD', key('events'), 'MAXLEN', '~', 10000, '*', 'kind', kind, ...)
+end
+
+-- A client that lost a reply sends the call again; it gets the same answer and nothing happens twice.
+local function answered_before(nonce)
+  local before = call('GET', KEYS[2])
+  if before and sub(before, 1, #nonce) == nonce then
+    return sub(before, #nonce + 1)
+  end
+end
+
+local function remember(nonce, answer)
+  call('SET', KEYS[2], nonce .. answer, 'EX', 600)
+  return answer
+end

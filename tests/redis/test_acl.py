@@ -1,0 +1,245 @@
+"""deploy/redis/users.acl gives each role what it needs in a run, and no more."""
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
+from redis.retry import Retry
+
+import buffer
+from buffer.config import BufferConfig
+from buffer.connect import PASSWORD_VARIABLE, connect
+from buffer.errors import StoreError
+from buffer.heartbeat import Heartbeats
+from buffer.keys import Keys
+from buffer.replay import ReplayBuffer
+from buffer.server import RedisServer, servers
+from buffer.types import Trajectory
+
+ROOT = Path(buffer.__file__).parents[1]
+FOLDER = ROOT / "deploy" / "redis"
+LUA = ROOT / "buffer" / "lua"
+USERS = {line.split()[1]: line.split()[2:] for line in (FOLDER / "users.acl").read_text().splitlines()}
+ROLES = [user for user in USERS if user != "default"]
+NO_PASSWORD = "#" + 64 * "0"
+PASSWORD = "only-for-this-test"
+
+As: TypeAlias = Callable[[str], redis.Redis]
+
+
+@pytest.fixture
+def as_user(client: redis.Redis, server: RedisServer) -> Iterator[As]:
+    """A client of the server under test for each user of the file, which has it for the time of the test."""
+    for role in ROLES:
+        rules = [f">{PASSWORD}" if rule == NO_PASSWORD else rule for rule in USERS[role]]
+        client.execute_command("ACL", "SETUSER", role, "reset", *rules)
+    clients = list[redis.Redis]()
+
+    def make(role: str) -> redis.Redis:
+        clients.append(connect(f"redis://{role}:{PASSWORD}@{address(server)}"))
+        return clients[-1]
+
+    yield make
+    for made in clients:
+        made.close()
+    client.execute_command("ACL", "DELUSER", *ROLES)
+
+
+def address(server: RedisServer) -> str:
+    return server.url.rsplit("@", 1)[1]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"evict": "lowest_priority", "max_times_sampled": 2, "replacement": False},
+        {"evict": "most_sampled", "max_staleness": 1, "rows_per_prompt": 2},
+        {"sampler": "highest_reward", "per_prompt_quota": 2, "near_duplicate_distance": 6},
+        {"sampler": "newest", "newest_fraction": 0.5, "samples_per_insert": 4.0},
+    ],
+    ids=lambda fields: "-".join(fields) or "default",
+)
+def test_each_role_can_do_what_it_does_in_a_run(
+    as_user: As,
+    client: redis.Redis,
+    name: str,
+    make_trajectory: Callable[..., Trajectory],
+    fields: dict[str, Any],
+) -> None:
+    config = BufferConfig.model_validate({"capacity": 10, "min_size_to_sample": 1, **fields})
+    roles = ("driver", "reward", "learner", "dashboard")
+    driver, reward, learner, dashboard = (ReplayBuffer(as_user(role), config, name) for role in roles)
+    client.script_flush()
+    driver.clear()
+    driver.adopt()
+    given = [make_trajectory(100 + k, adapter_digest="") for k in range(2)]
+    assert driver.add(given).added == 2
+
+    for version in range(4):
+        batch = [make_trajectory(k, prompt_id=f"p{k % 3}", policy_version=version) for k in range(version, version + 9)]
+        result = reward.add([*batch, batch[0]])
+        assert result.added + result.duplicates + sum(result.refused.values()) == 10
+        client.script_flush()  # the next caller has to send its script again
+        rows = learner.draw(2, 6, np.random.default_rng(version))
+        learner.reprioritize([row.id for row in rows], [float(k) for k in range(len(rows))])
+        assert rows
+        learner.set_aside(rows[-1:], "it does harm")
+        learner.note_version(version)
+    assert learner.newest_version() == dashboard.newest_version() == 3
+
+    Heartbeats(as_user("actor"), name).beat("actor", "actor-0")
+    for role in ("learner", "dashboard", "driver"):
+        assert Heartbeats(as_user(role), name).alive("actor") == ["actor-0"]
+    assert dashboard.stats().size == learner.stats().size == reward.stats().size == driver.stats().size > 0
+    assert dashboard.quarantine() == learner.quarantine() != []
+    events: Any = as_user("dashboard").xrevrange(Keys(name).events, count=100)
+    assert {fields[b"kind"] for _, fields in events} >= {b"add", b"draw", b"clear"}
+
+
+@pytest.mark.parametrize(
+    ("role", "scripts"),
+    [
+        ("reward", ("add", "remove")),
+        ("learner", ("draw", "reprioritize", "remove")),
+        ("driver", ("add", "draw", "reprioritize", "remove", "clear")),
+    ],
+)
+def test_each_role_has_every_command_of_its_scripts(role: str, scripts: tuple[str, ...]) -> None:
+    sources = [(LUA / f"{script}.lua").read_text() for script in ("shared", *scripts)]
+    commands = {command.lower() for source in sources for command in re.findall(r"call\('([A-Z]+)'", source)}
+    if role == "reward":
+        commands -= {"lpush", "ltrim"}  # it removes without a note
+    assert commands <= {rule.removeprefix("+") for rule in USERS[role]}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nobody_reaches_keys_outside_the_buffers(as_user: As, role: str, client: redis.Redis, name: str) -> None:
+    user, outside = as_user(role), [f"other-{name}", f"{{other:{name}}}:counters", f"x{{tributary:{name}}}:counters"]
+    calls: list[Callable[[str], Any]] = [user.get, lambda key: user.set(key, 1), user.delete, user.hgetall]
+    for key in outside:
+        for call in [*calls, lambda key: user.zadd(key, {"a": 1})]:
+            with pytest.raises(NoPermissionError):
+                call(key)
+    assert client.exists(*outside) == 0
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "admin"])
+def test_only_admin_has_a_command_that_touches_the_server_or_others(as_user: As, role: str) -> None:
+    user = as_user(role)
+    for command in (
+        *(
+            "FLUSHALL",
+            "FLUSHDB",
+            "CONFIG GET maxmemory",
+            "CONFIG SET maxmemory 1",
+            "KEYS *",
+            "SCAN 0",
+            "INFO",
+            "MONITOR",
+        ),
+        *("SHUTDOWN NOSAVE", "ACL LIST", "ACL SETUSER x on", "CLIENT LIST", "CLIENT KILL TYPE normal", "SLOWLOG GET"),
+        *("SCRIPT FLUSH", "SCRIPT KILL", "EVAL return 0", "SAVE", "REPLICAOF localhost 1", "PUBLISH a b", "SWAPDB 0 0"),
+        *("MODULE LIST", "RENAME a b", "DUMP a", "MIGRATE localhost 1 a 0 1"),
+    ):
+        with pytest.raises(NoPermissionError):
+            user.execute_command(*command.split())
+    assert "+debug" not in USERS[role], "servers that have it switched off say so before they look at rights"
+
+
+def test_admin_looks_after_the_server(as_user: As) -> None:
+    admin = as_user("admin")
+    assert admin.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+    assert admin.info("server")
+    assert admin.script_flush()
+
+
+@pytest.mark.parametrize(
+    ("role", "forbidden"),
+    [
+        *(("actor", lambda user, keys: user.hget(keys.payload, "a")), ("actor", lambda user, keys: user.time() and user.hgetall(keys.counters))),
+        *(("dashboard", lambda user, keys: user.hget(keys.payload, "a")), ("dashboard", lambda user, keys: user.hgetall(keys.payload))),
+        *(("dashboard", lambda user, keys: user.hset(keys.counters, "size", 0)), ("dashboard", lambda user, keys: user.zadd(keys.alive("actor"), {"ghost": 1}))),
+        *(("dashboard", lambda user, keys: user.delete(keys.events)), ("dashboard", lambda user, keys: user.xadd(keys.events, {"kind": "made up"}))),
+        *(("reward", lambda user, keys: user.unlink(keys.payload)), ("reward", lambda user, keys: user.lrange(keys.quarantine, 0, -1))),
+        *(("learner", lambda user, keys: user.unlink(keys.payload)), ("learner", lambda user, keys: user.zadd(keys.alive("actor"), {"ghost": 1}))),
+    ],
+)  # fmt: skip
+def test_a_role_can_not_do_what_another_one_does(
+    as_user: As, name: str, role: str, forbidden: Callable[[redis.Redis, Keys], Any]
+) -> None:
+    with pytest.raises(NoPermissionError):
+        forbidden(as_user(role), Keys(name))
+
+
+def test_who_lacks_a_right_is_told_which_and_where_it_stands(
+    as_user: As, client: redis.Redis, name: str, make_trajectory: Callable[..., Trajectory]
+) -> None:
+    buffer = ReplayBuffer(as_user("dashboard"), BufferConfig(), name)
+    with pytest.raises(StoreError, match=r"adding trajectories: Redis does not let the user .*users\.acl.*hset"):
+        buffer.add([make_trajectory(1)])
+    with pytest.raises(StoreError, match=r"noting the newest version: .*buffer\.url.*hset"):
+        buffer.note_version(1)
+    client.execute_command("ACL", "SETUSER", "reward", "-xadd")
+    reward = ReplayBuffer(as_user("reward"), BufferConfig(), name)
+    with pytest.raises(StoreError, match=r"adding trajectories: Redis does not let the user .*users\.acl.*script"):
+        reward.add([make_trajectory(1)])
+
+
+def test_a_user_in_the_url_goes_with_the_password_in_the_environment(
+    as_user: As, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    assert connect(f"redis://driver@{address(server)}").ping()
+    with pytest.raises(StoreError, match="refuses the password"):
+        connect(f"redis://stranger@{address(server)}")
+
+
+@pytest.mark.parametrize("binary", [pytest.param(path, id=f"{source}-{path.name}") for path, source in servers()])
+def test_the_file_lets_nobody_in_until_the_command_of_its_readme_has_made_passwords(
+    tmp_path: Path, binary: Path
+) -> None:
+    """Each server reads the file itself; the passwords are made as the README says."""
+    file = tmp_path / "users.acl"
+    file.write_bytes((FOLDER / "users.acl").read_bytes())
+
+    def tries(passwords: dict[str, str]) -> dict[str, bool]:
+        """Whether each user gets in on a server that starts with the file."""
+        socket = tmp_path / "redis.sock"
+        command = [binary, "--port", "0", "--unixsocket", socket, "--aclfile", file, "--save", "", "--dir", tmp_path]
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            return {user: gets_in(socket, user, password) for user, password in passwords.items()}
+        finally:
+            running.terminate()
+            running.wait(10)
+
+    assert not any(tries({**dict.fromkeys(ROLES, 64 * "0"), "default": ""}).values())
+    (commands,) = re.findall(r"```sh\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    subprocess.run(["sh", "-euc", commands], cwd=tmp_path, check=True)
+    passwords = dict(line.split() for line in (tmp_path / "passwords.txt").read_text().splitlines())
+    assert set(passwords) == set(ROLES)
+    assert all(tries(passwords).values())
+    assert (tmp_path / "passwords.txt").stat().st_mode & 0o077 == 0
+
+
+def gets_in(socket: Path, user: str, password: str) -> bool:
+    """Tries until the server listens, 10 s at most."""
+    deadline = time.monotonic() + 10
+    once = Retry(NoBackoff(), 0)
+    while True:
+        with redis.Redis(unix_socket_path=str(socket), username=user, password=password, retry=once) as client:
+            try:
+                return bool(client.ping())
+            except redis.AuthenticationError:
+                return False
+            except redis.ConnectionError:
+                assert time.monotonic() < deadline
