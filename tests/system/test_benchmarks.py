@@ -33,3 +33,18 @@ def test_the_whole_loop_benchmark_tells_who_waits(recipe: Path) -> None:
     found = run("whole_loop", "--recipe", str(recipe), "--steps", "20")
     assert 0 <= found["engine_waits"] <= 1 and 0 <= found["learner_waits"] <= 1
     assert found["trajectories_per_s"] > 0 and found["steps_per_s"] > 0
+
+
+def test_the_buffer_benchmark_measures_every_ceiling_and_every_operation() -> None:
+    found = run("buffer", "--sizes", "600,1200", "--rounds", "2", "--calls", "4")
+    for name in ("draw_over_mget", "insert_over_set", "update_over_set", "draw_growth"):
+        assert found[name] > 0
+    assert found["insert_over_reverb"] is None
+    assert len(found["rows"]) == 4 and len(found["clients"]) == 3  # type: ignore[arg-type]
+
+
+def test_the_soak_loses_nothing_while_the_server_and_clients_are_killed() -> None:
+    found = run("buffer_soak", "--minutes", "0.25", "--every", "3", "--seed", "0")
+    assert found["kills"] >= 4 and found["acknowledged"] > 1000
+    assert (found["lost"], found["duplicates"], found["client_errors"]) == (0, 0, 0)
+    assert found["check_clean"] is True
