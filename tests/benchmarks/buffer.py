@@ -153,15 +153,16 @@ class Timed:
         """Wall-clock microseconds an item, median over rounds."""
         return statistics.median(self.rounds_us)
 
-    def row(self) -> dict[str, float]:
-        tails = np.quantile(self.latencies_s, [0.5, 0.99]) * 1e3 if self.latencies_s else (float("nan"),) * 2
+    def row(self) -> dict[str, float | None]:
+        """p50 and p99 are null where calls overlapped."""
+        p50, p99 = np.quantile(self.latencies_s, [0.5, 0.99]) * 1e3 if self.latencies_s else (None, None)
         return {
             "us_an_item": round(self.us, 2),
             "items_per_s": round(1e6 / self.us),
             "server_us": round(statistics.median(self.server_us), 2),
             "client_us": round(statistics.median(self.client_us), 2),
-            "p50_ms": round(float(tails[0]), 2),
-            "p99_ms": round(float(tails[1]), 2),
+            "p50_ms": None if p50 is None else round(float(p50), 2),
+            "p99_ms": None if p99 is None else round(float(p99), 2),
         }
 
 

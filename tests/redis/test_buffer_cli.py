@@ -85,6 +85,22 @@ def test_the_buffer_of_a_run_is_reached_by_its_folder(tmp_path: Path, make_traje
         tributary("stats", "--run", str(folder.path))
 
 
+def test_a_runs_damaged_file_is_mended_by_a_repair(tmp_path: Path, make_trajectory: Make) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    config = RunConfig()
+    folder.write_config(shown_config(config))
+    with RedisServer.start(folder.buffer) as server, connect(server.url) as client:
+        ReplayBuffer(client, config.buffer, folder.name).add([make_trajectory(k) for k in range(5)])
+    file = next(folder.buffer.rglob("*.incr.aof"), folder.buffer / "appendonly.aof")
+    with file.open("ab") as end:
+        end.write(bytes(512))
+    with pytest.raises(StoreError, match="tributary buffer check --repair"):
+        tributary("check", "--run", str(folder.path))
+    shown = " ".join(tributary("check", "--repair", "--run", str(folder.path)).split())
+    assert "512 bytes that were no whole command were cut off" in shown and "in order: 5 trajectories" in shown
+    assert "in order: 5 trajectories" in tributary("check", "--run", str(folder.path))
+
+
 def test_which_buffer_is_meant_must_be_said(place: list[str], server: RedisServer) -> None:
     with pytest.raises(ConfigError, match="say which buffer: --run DIR, or --redis URL and --name NAME"):
         tributary("stats", "--redis", server.url)

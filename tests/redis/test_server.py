@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import buffer.server
+from buffer.check import findings, snapshot
 from buffer.config import BufferConfig
 from buffer.connect import connect
 from buffer.errors import ConfigError, StoreError
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer, find_server, servers
+from buffer.server import RedisServer, find_server, mend_folder, servers
 from buffer.types import Trajectory
 
 ROOT = Path(buffer.server.__file__).parents[1]
@@ -120,10 +121,8 @@ def test_a_full_disk_is_found_before_the_start(tmp_path: Path, monkeypatch: pyte
 
 @on_each_server
 def test_a_server_that_can_not_start_says_why(tmp_path: Path, binary: Path) -> None:
-    with RedisServer.start(tmp_path, binary=binary):
-        pass
-    for file in [*tmp_path.glob("appendonlydir/*"), *tmp_path.glob("*.aof")]:  # Redis 6.2 has no folder for them
-        file.write_bytes(b"no append-only file")
+    (tmp_path / "appendonlydir").touch()  # what has to be a folder
+    (tmp_path / "appendonly.aof").mkdir()  # Redis 6.2: what has to be a file
     with pytest.raises(StoreError, match=r"the Redis server ended as it started; the end of .*redis.log"):
         RedisServer.start(tmp_path, binary=binary)
 
@@ -161,3 +160,81 @@ def test_without_any_server_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", "")
     with pytest.raises(StoreError, match=r"no Redis server found.*Install one, or set buffer\.url"):
         find_server()
+
+
+def _newest_part(folder: Path) -> Path:
+    return next(folder.rglob("*.incr.aof"), folder / "appendonly.aof")
+
+
+def _kept(folder: Path, binary: Path, make_trajectory: Callable[..., Trajectory], number: int) -> None:
+    """Leave the files of a server that took `number` trajectories."""
+    with RedisServer.start(folder, binary=binary) as server, connect(server.url) as client:
+        buffer = ReplayBuffer(client, BufferConfig(), "kept")
+        for k in range(number):
+            buffer.add([make_trajectory(k)])
+
+
+def _size_if_in_order(folder: Path, binary: Path) -> int:
+    with RedisServer.start(folder, binary=binary) as server, connect(server.url) as client:
+        buffer = ReplayBuffer(client, BufferConfig(), "kept")
+        assert findings(snapshot(client, buffer.store.keys)) == []
+        return buffer.stats().size
+
+
+@on_each_server
+@pytest.mark.parametrize(
+    "left_behind", [b"\0" * 4096, b"*3\r\n$3\r\nSET\r\n\xff\xfe garbage"], ids=["zeros", "garbage"]
+)
+def test_a_damaged_tail_is_named_with_its_remedy_which_loses_no_whole_command(
+    tmp_path: Path, binary: Path, left_behind: bytes, make_trajectory: Callable[..., Trajectory]
+) -> None:
+    _kept(tmp_path, binary, make_trajectory, 5)
+    file = _newest_part(tmp_path)
+    damaged = file.read_bytes() + left_behind
+    file.write_bytes(damaged)
+    with pytest.raises(StoreError, match=r"append-only file in .* is damaged\. `tributary buffer check --repair"):
+        RedisServer.start(tmp_path, binary=binary)
+    done = mend_folder(tmp_path, binary)
+    assert (done.file, done.cut_bytes) == (file, len(left_behind))
+    assert done.backup is not None and done.backup.read_bytes() == damaged
+    assert _size_if_in_order(tmp_path, binary) == 5
+
+
+@on_each_server
+def test_damage_in_the_middle_costs_what_came_after_it_and_leaves_the_store_in_order(
+    tmp_path: Path, binary: Path, make_trajectory: Callable[..., Trajectory]
+) -> None:
+    _kept(tmp_path, binary, make_trajectory, 40)
+    file = _newest_part(tmp_path)
+    kept = bytearray(file.read_bytes())
+    at = kept.index(b"\r\n*", len(kept) // 2) + 2  # where a command begins: within a value it could not be seen
+    kept[at : at + 60] = bytes(60)
+    file.write_bytes(kept)
+    assert mend_folder(tmp_path, binary).cut_bytes > 0
+    assert 0 < _size_if_in_order(tmp_path, binary) < 40
+
+
+@on_each_server
+def test_a_file_cut_off_within_its_last_transaction_loses_that_one_only(
+    tmp_path: Path, binary: Path, make_trajectory: Callable[..., Trajectory]
+) -> None:
+    _kept(tmp_path, binary, make_trajectory, 5)
+    file = _newest_part(tmp_path)
+    file.write_bytes(file.read_bytes()[:-3])
+    assert _size_if_in_order(tmp_path, binary) == 4
+
+
+@on_each_server
+def test_a_file_in_order_is_left_as_it_is(
+    tmp_path: Path, binary: Path, make_trajectory: Callable[..., Trajectory]
+) -> None:
+    _kept(tmp_path, binary, make_trajectory, 3)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*aof*") if path.is_file()}
+    done = mend_folder(tmp_path, binary)
+    assert (done.cut_bytes, done.backup) == (0, None)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*aof*") if path.is_file()} == before
+
+
+def test_a_folder_without_a_servers_file_can_not_be_mended(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no append-only file to mend"):
+        mend_folder(tmp_path)

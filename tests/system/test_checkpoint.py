@@ -1,5 +1,6 @@
 """A learner that is killed goes on as if nothing had happened, to the bit."""
 
+import math
 import os
 import signal
 import subprocess
@@ -78,6 +79,15 @@ def test_the_newest_few_are_kept_and_half_files_are_swept_away(tmp_path: Path) -
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002.safetensors", "step-00000030.safetensors"]
     newest = checkpoints.newest()
     assert newest is not None and newest.numbers.step == 30 and newest.tensors["adapter.a"].tolist() == [30.0] * 3
+
+
+def test_a_figure_that_was_no_number_comes_back_as_it_was(tmp_path: Path) -> None:
+    checkpoints, kept = Checkpoints(tmp_path, keep=1), state(1)
+    rows = [{"step": 1, "var_u": math.nan, "labels": {"valid": math.nan}}]
+    checkpoints.save(State(kept.numbers.model_copy(update={"rows": rows}), kept.tensors))
+    newest = checkpoints.newest()
+    assert newest is not None and math.isnan(newest.numbers.rows[0]["var_u"])
+    assert math.isnan(newest.numbers.rows[0]["labels"]["valid"])
 
 
 def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
