@@ -116,9 +116,9 @@ def pipelined_set(client: redis.Redis, keys: Sequence[str], payloads: Sequence[b
 
 
 def server_s(pid: int) -> float:
-    """CPU seconds of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU seconds of a process's threads so far; /proc/PID/stat counts in steps of 10 ms, too coarse for a round."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 class Timed:
@@ -354,6 +354,7 @@ def run(sizes: Sequence[int], payload: int, rounds: int, calls: int, reverb_pyth
         "insert_over_set": min(row["insert_over_set"] for row in large),
         "update_over_set": min(row["update_over_set"] for row in large),
         "draw_growth": large[-1]["draw_prefetched"]["us_an_item"] / large[0]["draw_prefetched"]["us_an_item"],
+        "mget_growth": large[-1]["mget"]["us_an_item"] / large[0]["mget"]["us_an_item"],
         "insert_over_reverb": reverb["insert_us"] / insert_us if reverb else None,
         "overhead_bytes_an_item": overhead,
         "append_only_file": log,
@@ -370,7 +371,9 @@ def show(row: dict[str, Any]) -> None:
     sys.stderr.write(f"\n{row['items']:,} items, batches of {row['batch']}\n")
     for kind, values in row.items():
         if isinstance(values, dict):
-            sys.stderr.write(f"  {kind:20}" + "  ".join(f"{k} {v:g}" for k, v in values.items()) + "\n")
+            sys.stderr.write(
+                f"  {kind:20}" + "  ".join(f"{k} {v:g}" for k, v in values.items() if v is not None) + "\n"
+            )
     sys.stderr.write("  " + "  ".join(f"{k} {v:.2f}" for k, v in row.items() if isinstance(v, float)) + "\n")
 
 
