@@ -14,7 +14,7 @@ import redis
 from numpy.typing import NDArray
 
 from buffer.keys import Keys
-from buffer.layout import ENTRY, ITEM, LEVEL_COUNT, LEVEL_STATE, NONE, PLACES_END
+from buffer.layout import ENTRY, ITEM, NONE, PLACES_END, unpack_levels
 
 _GROUP_STATE = struct.Struct("<III")
 
@@ -61,7 +61,7 @@ def snapshot(client: redis.Redis, keys: Keys) -> Snapshot:
             pipe.hgetall(keys.rewards)
             pipe.zrange(keys.rank, 0, -1)
             counters, items, levels, digests, slots, groups, bins, rank = pipe.execute()
-        level_states = np.frombuffer((levels or b"").ljust(LEVEL_COUNT * LEVEL_STATE.itemsize, b"\0"), LEVEL_STATE)
+        level_states = unpack_levels(levels)
         used_levels = np.flatnonzero(level_states["count"]).tolist()
         with client.pipeline(transaction=True) as pipe:
             for level in used_levels:

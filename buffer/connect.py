@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
@@ -22,6 +23,16 @@ RETRIES = 30
 """Of a call, with waits of at most 1 s in between: some 25 s of outage are survived, such as a restart that reads a
 large append-only file."""
 SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+class _PatientPool(redis.ConnectionPool):
+    """redis-py repeats what fails while it connects and while it calls, but not the look at a fresh connection between
+    the two: a server that closes it then would end the call."""
+
+    def get_connection(self, command_name: str | None = None, *keys: Any, **options: Any) -> Any:
+        """A connection that is ready."""
+        retry: Retry = self.connection_kwargs["retry"]
+        return retry.call_with_retry(super().get_connection, lambda error: None)
 
 
 def connect(url: str) -> redis.Redis:
@@ -102,7 +113,7 @@ def _client(url: str, retry: Retry) -> redis.Redis:
     password = os.environ.get(PASSWORD_VARIABLE)
     # from_url lets what the URL says win over these arguments, so a password in the URL stays.
     try:
-        return redis.Redis.from_url(
+        pool = _PatientPool.from_url(
             url,
             password=password,
             retry=retry,
@@ -111,6 +122,7 @@ def _client(url: str, retry: Retry) -> redis.Redis:
             health_check_interval=15,
             decode_responses=False,
         )
+        return redis.Redis.from_pool(pool)
     except ValueError:  # not chained: its text may quote a piece of the password
         raise ConfigError(
             f"buffer.url = {redact(url)!r} is no scheme://[[user]:password@]host:port/db; percent-encode special "

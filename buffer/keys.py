@@ -4,7 +4,7 @@ key              type    content                                                
 payload          hash    digest (16 bytes) -> record                                  add, draw, remove
 slots            hash    digest -> u32 slot                                            add, draw, remove
 items            string  per slot, what lua/shared.lua tells: digest, level, age ...  all scripts
-levels           string  of each of 512 levels: number of its items, base, head        all scripts
+levels           string  of 512 levels: numbers of items, then base and head of each    all scripts
 level:<l>        string  packed u32: slots of the items at level l                     all scripts
 groups           hash    group (8 bytes) -> number of its items, base, head           add, draw, remove
 group:<g>        string  packed u32: slots of the items of group g                     add, draw, remove

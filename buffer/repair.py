@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from buffer.check import Snapshot
 from buffer.keys import Keys
-from buffer.layout import ENTRY, GROUP_BYTES, LEVEL_COUNT, LEVEL_STATE, NONE, PLACES_END
+from buffer.layout import ENTRY, GROUP_BYTES, INDEX_STATE, LEVEL_COUNT, NONE, PLACES_END, pack_levels
 
 CHUNK = 1000
 
@@ -59,7 +59,7 @@ def _kept(found: Snapshot) -> NDArray[np.intp]:
 
 
 def _write_levels(pipe: Any, keys: Keys, items: NDArray[Any], live: NDArray[np.intp]) -> None:
-    states = np.zeros(LEVEL_COUNT, dtype=LEVEL_STATE)
+    states = np.zeros(LEVEL_COUNT, dtype=INDEX_STATE)
     for level in range(1, LEVEL_COUNT):
         pipe.delete(keys.level(level))
         slots = live[items["level"][live] == level]
@@ -72,7 +72,7 @@ def _write_levels(pipe: Any, keys: Keys, items: NDArray[Any], live: NDArray[np.i
         for name in ("generation", "version", "level", "digest"):
             entries[name] = items[name][slots]
         pipe.set(keys.level(level), entries.tobytes())
-    pipe.set(keys.levels, states.tobytes())
+    pipe.set(keys.levels, pack_levels(states))
 
 
 def _write_groups(pipe: Any, keys: Keys, found: Snapshot, items: NDArray[Any], live: NDArray[np.intp]) -> None:
@@ -85,7 +85,7 @@ def _write_groups(pipe: Any, keys: Keys, found: Snapshot, items: NDArray[Any], l
         items["group_at"][slots] = np.arange(len(slots))
         group = items["group"][slots[0]].tobytes()
         pipe.set(keys.group(group), slots.astype("<u4").tobytes())
-        pipe.hset(keys.groups, group, np.array([(len(slots), 0, 0)], dtype=LEVEL_STATE).tobytes())
+        pipe.hset(keys.groups, group, np.array([(len(slots), 0, 0)], dtype=INDEX_STATE).tobytes())
 
 
 def _write_slots(pipe: Any, keys: Keys, items: NDArray[Any], live: NDArray[np.intp], ranked_by: str) -> None:

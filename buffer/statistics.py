@@ -8,7 +8,7 @@ import numpy as np
 import redis
 
 from buffer.keys import Keys
-from buffer.layout import BINS_PER_NAT, ITEM, LEVEL_COUNT, LEVEL_STATE
+from buffer.layout import BINS_PER_NAT, ITEM, unpack_levels
 from buffer.levels import WEIGHTS, effective_size
 
 _TOTALS = (
@@ -86,7 +86,7 @@ def read_stats(client: redis.Redis, keys: Keys, capacity: int) -> BufferStats:
         pipe.time()
         found, rewards, staleness, levels, prompts, (now_s, _) = pipe.execute()
     counters: dict[str, Any] = {name.decode(): value for name, value in found.items()}
-    states = np.frombuffer((levels or b"").ljust(LEVEL_COUNT * LEVEL_STATE.itemsize, b"\0"), LEVEL_STATE)
+    states = unpack_levels(levels)
     counts = states["count"].astype(np.int64)
     size, last_add_s = int(counters.get("size", 0)), counters.get("last_add_s")
     oldest_age_s = mean_age_s = None

@@ -83,7 +83,7 @@ for i = 1, number do
   end
 end
 
-local arrivals = {} -- position in the batch -> slot and generation in 8 bytes
+local arrived_slots, arrived_generations = {}, {} -- by position in the batch
 local arrived = 0
 local function next_arrival() -- numbers go up along the chain
   arrived = arrived + 1
@@ -104,7 +104,7 @@ local function refresh(i, slot)
   local item = item_at(slot)
   call('SETRANGE', ITEMS, slot * ITEM + 24, sub(heads, (i - 1) * HEAD + 25, (i - 1) * HEAD + 34))
   local level = u16(item, 34)
-  local base = u32(call('GETRANGE', LEVELS, level * 12 + 4, level * 12 + 7), 0)
+  local _, base = level_state(level)
   local offset = (u32(item, LEVEL_AT) - base) % END * LEVEL_ENTRY
   call('SETRANGE', key('level:' .. level), offset + 8, pack('<I4', versions[i]))
   call('SETRANGE', ITEMS, slot * ITEM + ARRIVED_AT, pack('<I4I4', now, next_arrival()))
@@ -120,7 +120,7 @@ local function refresh(i, slot)
     call('SETRANGE', ITEMS, slot * ITEM + OLDER, pack('<I4I4', state.newest, NONE))
     append_to_chain(slot)
   end
-  arrivals[i] = pack('<I4', slot) .. sub(item, GENERATION + 1, GENERATION + 4)
+  arrived_slots[i], arrived_generations[i] = slot, u32(item, GENERATION)
   duplicates = duplicates + 1
 end
 for _, i in ipairs(repeats) do
@@ -212,10 +212,10 @@ local function evict_oldest(wanted)
 end
 
 local function evict_lowest(wanted)
-  count_levels()
-  for i = #levels_in_use, 1, -1 do
-    local level = levels_in_use[i]
-    local length, base, head = decode('<I4I4I4', level_bytes, level * 12 + 1)
+  local in_use = count_levels()
+  for i = #in_use, 1, -1 do
+    local level = in_use[i]
+    local length, base, head = level_state(level)
     local first = (head - base) % END * LEVEL_ENTRY
     local read = math.min(length, #gone_slots + wanted) * LEVEL_ENTRY
     local array = call('GETRANGE', key('level:' .. level), first, first + read - 1)
@@ -253,12 +253,7 @@ finish_removal(ranked)
 -- 4. The new ones. Nobody has looked at them yet, so they enter as urgent as the most urgent.
 local entry_level = 0
 local function highest_level()
-  for level = 511, 1, -1 do
-    if u32(level_bytes, level * 12) > 0 then
-      return level
-    end
-  end
-  return 256
+  return count_levels()[1] or 256
 end
 local slots, generations = {}, {}
 for j = 1, #new do
@@ -280,7 +275,8 @@ for j = 1, #new do
   append(level_adds, levels[i], j)
   append(group_adds, groups[i], j)
   local entry = level_entry(slot, generation, versions[i], levels[i], digests[i])
-  new_level_entries[j], new_group_entries[j], arrivals[i] = entry, sub(entry, 1, 4), sub(entry, 1, 8)
+  new_level_entries[j], new_group_entries[j] = entry, sub(entry, 1, 4)
+  arrived_slots[i], arrived_generations[i] = slot, generation
   local bin = new_bins[i]
   bins[bin] = (bins[bin] or 0) + 1
 end
@@ -315,19 +311,10 @@ local function store_items()
       call('SETRANGE', ITEMS, run_start * ITEM, concat(run))
       run, run_start = {}, slot
     end
-    run[#run + 1] = sub(heads, (i - 1) * HEAD + 1, (i - 1) * HEAD + 34)
-      .. pack(
-        '<I2I4I4I4I4I4I4I4I4',
-        levels[i],
-        level_places[j],
-        group_places[j],
-        older,
-        slots[j + 1] or NONE,
-        generations[j],
-        0,
-        now,
-        next_arrival()
-      )
+    run[#run + 1] = pack(
+      '<c16c8I4fi2I2I4I4I4I4I4I4I4I4', digests[i], groups[i], versions[i], rewards[i], new_bins[i], levels[i],
+      level_places[j], group_places[j], older, slots[j + 1] or NONE, generations[j], 0, now, next_arrival()
+    )
     older = slot
   end
   call('SETRANGE', ITEMS, run_start * ITEM, concat(run))
@@ -376,20 +363,14 @@ local function number_tags()
   end
 end
 number_tags()
-local ring, written, suffixes = {}, 0, {}
+local ring, written = {}, 0
 for i = 1, number do
-  if arrivals[i] then
-    local version = versions[i]
+  local slot, version = arrived_slots[i], versions[i]
+  if slot then
     if version > state.latest_version and version ~= NONE then
       state.latest_version, state.latest = version, state.arrivals + #ring
     end
-    local kind = version * 256 + tags[i]
-    local suffix = suffixes[kind]
-    if not suffix then
-      suffix = pack('<I4I4', version, tag_numbers[tags[i]])
-      suffixes[kind] = suffix
-    end
-    ring[#ring + 1] = arrivals[i] .. suffix
+    ring[#ring + 1] = pack('<I4I4I4I4', slot, arrived_generations[i], version, tag_numbers[tags[i]])
   end
 end
 local ring_length = math.max(capacity, fresh_capacity)

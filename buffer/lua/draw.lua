@@ -43,7 +43,7 @@ then
 end
 write_at_maxmemory()
 load_levels()
-count_levels()
+local levels_in_use, level_counts = count_levels()
 math.randomseed(tonumber(seed))
 local random, floor = math.random, math.floor
 
@@ -57,7 +57,7 @@ local tables, names, cumulated, weights, mass, out_mass, rest = 0, {}, {}, {}, 0
 local total = 0
 for i = 1, #levels_in_use do
   local level = levels_in_use[i]
-  local length, weight = level_counts[level], 2 ^ ((level - 256) / 8) -- as levels.py has it
+  local length, weight = level_counts[level + 1], 2 ^ ((level - 256) / 8) -- as levels.py has it
   total = total + weight * length
   weight = way == 'uniform' and 1 or weight
   mass = mass + weight * length
@@ -66,7 +66,7 @@ end
 local function tabulate()
   tables, names, cumulated, mass, out_mass = tables + 1, {}, {}, 0, 0
   for _, level in ipairs(levels_in_use) do
-    local left = level_counts[level] - (out_level[level] or 0)
+    local left = level_counts[level + 1] - (out_level[level] or 0)
     if left > 0 then
       names[#names + 1] = level
       mass = mass + weights[level] * left
@@ -173,14 +173,14 @@ end
 -- Where a level's array is and where in it the first entry.
 local arrays, firsts = {}, {}
 local function locate(level)
-  local _, base, head = decode('<I4I4I4', level_bytes, level * 12 + 1)
+  local _, base, head = level_state(level)
   arrays[level], firsts[level] = key('level:' .. level), (head - base) % END * LEVEL_ENTRY
 end
 
 -- The entries of a level that were not out when the levels were tabulated.
 local function list(level)
   local first = firsts[level]
-  local all = call('GETRANGE', arrays[level], first, first + level_counts[level] * LEVEL_ENTRY - 1)
+  local all = call('GETRANGE', arrays[level], first, first + level_counts[level + 1] * LEVEL_ENTRY - 1)
   local entries = {}
   for start = 1, #all, LEVEL_ENTRY do
     local since = out[u32(all, start - 1)]
@@ -196,7 +196,7 @@ local function entry_from(level)
   if not arrays[level] then
     locate(level)
   end
-  local out_of_it, length = out_level[level] or 0, level_counts[level]
+  local out_of_it, length = out_level[level] or 0, level_counts[level + 1]
   if 2 * out_of_it > length and not rest[level] then
     rest[level] = list(level)
   end
@@ -256,11 +256,7 @@ local function draw_untracked()
     end
     guide[k] = at
   end
-  local array_of, first_of, length_of = {}, {}, {}
-  for i, level in ipairs(names) do
-    locate(level)
-    array_of[i], first_of[i], length_of[i] = arrays[level], firsts[level], level_counts[level]
-  end
+  local array_of, first_of, length_of = {}, {}, {} -- of the levels that come up
   local last = #names
   for n = n_rows + 1, wanted do
     local share = random()
@@ -268,8 +264,15 @@ local function draw_untracked()
     while cumulated[i] <= point and i < last do
       i = i + 1
     end
+    local array = array_of[i]
+    if not array then
+      local level = names[i]
+      locate(level)
+      array = arrays[level]
+      array_of[i], first_of[i], length_of[i] = array, firsts[level], level_counts[level + 1]
+    end
     local offset = first_of[i] + random(0, length_of[i] - 1) * LEVEL_ENTRY
-    rows[n] = call('GETRANGE', array_of[i], offset, offset + LEVEL_ENTRY - 1)
+    rows[n] = call('GETRANGE', array, offset, offset + LEVEL_ENTRY - 1)
   end
   n_rows = math.max(n_rows, wanted)
 end
@@ -388,23 +391,23 @@ end
 settle()
 save_bins()
 
-local versions_drawn, buckets = {}, {}
-local run, run_version = 0, nil -- rows are often of the same version as the one before
-for i = 1, n_rows do
-  local version = fresh_versions[i] or sub(rows[i], 9, 12)
-  if version ~= run_version then
-    if run > 0 then
-      versions_drawn[run_version] = (versions_drawn[run_version] or 0) + run
-    end
-    run, run_version = 0, version
-  end
-  run = run + 1
+local packed_rows = concat(rows)
+local versions_drawn, buckets = {}, {} -- version -> number of rows
+local function count_version(version)
+  versions_drawn[version] = (versions_drawn[version] or 0) + 1
 end
-if run > 0 then
-  versions_drawn[run_version] = (versions_drawn[run_version] or 0) + run
+for i = 1, n_fresh do
+  count_version(u32(fresh_versions[i], 0))
+end
+for from = n_fresh, n_rows - 1, 64 do -- many a call: one string a row would be dearer
+  local some = math.min(n_rows - from, 64)
+  local found = { decode('<' .. string.rep('I8I4I8I8I2', some), packed_rows, from * LEVEL_ENTRY + 1) }
+  for i = 2, 5 * some, 5 do
+    count_version(found[i])
+  end
 end
 for version, number in pairs(versions_drawn) do
-  local age, bucket = math.max(state.version - u32(version, 0), 0), 0
+  local age, bucket = math.max(state.version - version, 0), 0
   while age > 0 do
     age, bucket = floor(age / 2), bucket + 1
   end
@@ -424,7 +427,7 @@ for i, tag in ipairs(tags) do
   tags[i] = names_of_tags[tag]
 end
 local answer = cmsgpack.pack({
-  'ok', epoch, concat(rows), n_fresh, n_newest, concat(fresh_versions), tags, records, string.format('%.17g', total),
+  'ok', epoch, packed_rows, n_fresh, n_newest, concat(fresh_versions), tags, records, string.format('%.17g', total),
   state.size,
 })
 if n_fresh > 0 or #spent > 0 then

@@ -46,8 +46,8 @@ local function set_field(slot, offset, value)
   call('SETRANGE', ITEMS, slot * ITEM + offset, pack('<I4', value))
 end
 
--- Counters: numbers read once, written once.
-local state, changed = {}, {}
+-- Counters: numbers read once; those that changed are written once.
+local state, saved = {}, {}
 local NUMBERS = {
   'size', 'oldest', 'newest', 'free', 'used', 'arrivals', 'drawn', 'version', 'latest_version', 'latest', 'fresh',
   'arrived_sum',
@@ -58,6 +58,7 @@ do
   epoch, settings = found[1], found[2]
   for i, name in ipairs(NUMBERS) do
     state[name] = tonumber(found[i + 2] or nil)
+    saved[name] = state[name]
   end
   for _, name in ipairs({ 'size', 'used', 'arrivals', 'drawn', 'latest', 'fresh', 'arrived_sum' }) do
     state[name] = state[name] or 0
@@ -78,10 +79,14 @@ end
 local function save_counters()
   local values = { COUNTERS }
   for _, name in ipairs(NUMBERS) do
-    values[#values + 1] = name
-    values[#values + 1] = state[name]
+    if state[name] ~= saved[name] then
+      values[#values + 1] = name
+      values[#values + 1] = state[name]
+    end
   end
-  call('HSET', unpack(values))
+  if #values > 1 then
+    call('HSET', unpack(values))
+  end
   for name, number in pairs(totals) do
     call('HINCRBY', COUNTERS, name, number)
   end
@@ -105,28 +110,28 @@ end
 
 local END = 4294967296
 
--- Of each level: number of items, base, head. `levels_in_use`: those that have items, the highest first.
-local level_bytes, level_counts, levels_in_use
+-- Of the 512 levels: the number of items of each, u32; behind these the base and the head of each, u32 both.
+local LEVELS_BYTES, COUNTS_BYTES = 512 * 12, 512 * 4
+local level_bytes
 local function load_levels()
-  level_bytes = call('GETRANGE', LEVELS, 0, 512 * 12 - 1)
-  level_bytes = level_bytes .. string.rep('\0', 512 * 12 - #level_bytes)
+  level_bytes = call('GETRANGE', LEVELS, 0, LEVELS_BYTES - 1)
+  level_bytes = level_bytes .. string.rep('\0', LEVELS_BYTES - #level_bytes)
 end
 
+local function level_state(level) -- number of items, base, head
+  local base, head = decode('<I4I4', level_bytes, COUNTS_BYTES + level * 8 + 1)
+  return u32(level_bytes, level * 4), base, head
+end
+
+-- The levels that have items, the highest first, and the number of items of each level, from level 0 at 1.
 local function count_levels()
-  level_counts, levels_in_use = {}, {}
-  local format = '<' .. string.rep('I4xxxxxxxx', 64)
-  local none = string.rep('\0', 64 * 12)
-  for i = 448, 0, -64 do
-    local empty = sub(level_bytes, i * 12 + 1, i * 12 + 768) == none
-    local part = empty and {} or { decode(format, level_bytes, i * 12 + 1) }
-    for j = empty and 0 or 64, 1, -1 do
-      local length = part[j]
-      if length > 0 then
-        level_counts[i + j - 1] = length
-        levels_in_use[#levels_in_use + 1] = i + j - 1
-      end
+  local counts, in_use = { decode('<' .. string.rep('I4', 512), level_bytes) }, {}
+  for i = 512, 1, -1 do
+    if counts[i] > 0 then
+      in_use[#in_use + 1] = i - 1
     end
   end
+  return in_use, counts
 end
 
 local LEVEL_ENTRY, GROUP_ENTRY = 30, 4
@@ -229,19 +234,24 @@ local function settle()
     end
   end
   table.sort(touched)
-  local parts, written = {}, 0
-  for _, level in ipairs(touched) do
-    local length, base, head = decode('<I4I4I4', level_bytes, level * 12 + 1)
-    length, base, head = rearrange(
-      key('level:' .. level), LEVEL_ENTRY, LEVEL_AT, length, base, head,
-      level_holes[level], level_adds[level], new_level_entries, level_places
-    )
-    parts[#parts + 1] = sub(level_bytes, written + 1, level * 12)
-    parts[#parts + 1] = pack('<I4I4I4', length, base, head)
-    written = level * 12 + 12
-  end
-  if written > 0 then
-    call('SETRANGE', LEVELS, 0, concat(parts))
+  if #touched > 0 then
+    local counts, places, after = {}, {}, 0 -- pieces of what `level_bytes` becomes
+    for _, level in ipairs(touched) do
+      local length, base, head = level_state(level)
+      length, base, head = rearrange(
+        key('level:' .. level), LEVEL_ENTRY, LEVEL_AT, length, base, head,
+        level_holes[level], level_adds[level], new_level_entries, level_places
+      )
+      counts[#counts + 1] = sub(level_bytes, after * 4 + 1, level * 4)
+      counts[#counts + 1] = pack('<I4', length)
+      places[#places + 1] = sub(level_bytes, COUNTS_BYTES + after * 8 + 1, COUNTS_BYTES + level * 8)
+      places[#places + 1] = pack('<I4I4', base, head)
+      after = level + 1
+    end
+    counts[#counts + 1] = sub(level_bytes, after * 4 + 1, COUNTS_BYTES)
+    places[#places + 1] = sub(level_bytes, COUNTS_BYTES + after * 8 + 1)
+    level_bytes = concat(counts) .. concat(places)
+    call('SET', LEVELS, level_bytes)
   end
   local names, values, empty = {}, { GROUPS }, { GROUPS }
   for group in pairs(group_holes) do
