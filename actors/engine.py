@@ -17,27 +17,14 @@ import numpy as np
 
 from actors.behaviour import Behaviour
 from actors.config import ActorConfig
+from actors.pieces import MAX_ALLOWED_TOKENS, Response, Sampled, piece_params, read_piece
 from actors.start_vllm import start_vllm
 from buffer.errors import AdapterError
+from buffer.tool import Tool
 from buffer.types import AdapterFiles, AdapterVersion, FloatArray, IntArray, PolicySpec
 
 MAX_VERSIONS = 4
 """Adapter versions one engine holds at once: the newest, one or two that finish, one that arrives."""
-MAX_ALLOWED_TOKENS = 120
-"""vLLM returns at most 128 chosen log-probabilities a position, and q must be renormalised over all allowed tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """One finished response."""
-
-    request_id: str
-    token_ids: IntArray
-    """[T] without the stop token."""
-    log_pf: FloatArray
-    """[T] nats, untempered."""
-    log_pterm: FloatArray
-    """[T+1] nats, untempered; 0 where stopping was forced, -inf where it was not allowed."""
 
 
 @dataclass(slots=True)
@@ -53,9 +40,16 @@ class _Serving:
 class Engine:
     """vLLM behind five verbs: add, step, serve, forget (by itself) and score."""
 
-    def __init__(self, spec: PolicySpec, config: ActorConfig, folder: Path, seed: int, on_gpu: bool) -> None:
-        """Start the engine; takes tens of seconds. `folder` receives adapter files, removed when a version is done."""
+    def __init__(
+        self, spec: PolicySpec, config: ActorConfig, folder: Path, seed: int, on_gpu: bool, tool: Tool | None = None
+    ) -> None:
+        """Start the engine; takes tens of seconds. `folder` receives adapter files, removed when a version is done.
+
+        `tool` writes into responses after its triggers.
+        """
         self._spec = spec
+        self._tool = tool
+        self._open: dict[str, Response] = {}
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._engine = start_vllm(spec, config, seed, on_gpu, versions=MAX_VERSIONS, log_probs=MAX_ALLOWED_TOKENS + 8)
@@ -78,33 +72,17 @@ class Engine:
 
     def add(self, prompt_token_ids: IntArray, behaviour: Behaviour, use_base_model: bool = False) -> str:
         """Queue one response; returns its request id. It keeps the version that is newest now to its end."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        spec = self._spec
-        watched = [spec.stop_token_id] if spec.allowed_token_ids is None else _allowed(spec)
-        params = SamplingParams(
-            temperature=behaviour.temperature,
-            max_tokens=spec.max_actions,
-            min_tokens=spec.max_actions if behaviour.suppress_stop else spec.min_actions,
-            stop_token_ids=[spec.stop_token_id],
-            ignore_eos=True,  # unless it is the stop token, EOS is a token like any other
-            allowed_token_ids=None if spec.allowed_token_ids is None else watched,
-            logprobs=None,
-            logprob_token_ids=watched,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
         serving = None if use_base_model or self._newest is None else self._serving[self._newest]
-        request_id = self._submit(prompt_token_ids, params, serving)
+        response = Response(f"s{self._count}", prompt_token_ids.tolist(), behaviour, serving)
         if serving:
-            serving.in_flight.add(request_id)
-        return request_id
+            serving.in_flight.add(response.request_id)
+        self._next_piece(response)
+        return response.request_id
 
     def step(self) -> list[Sampled]:
         """Advance all requests by one token; returns those that finished."""
         finished, self._finished = self._finished + self._advance(), []
-        done = [_read(output, self._spec) for output in finished if output.finished]
+        done = [sampled for output in finished if output.finished and (sampled := self._take(output))]
         for sampled in done:
             for serving in self._serving.values():
                 serving.in_flight.discard(sampled.request_id)
@@ -180,6 +158,31 @@ class Engine:
         self.busy_s += time.monotonic() - began
         return outputs
 
+    def _next_piece(self, response: Response) -> None:
+        """Ask for the rest of a response, or for what comes before the next place where something changes."""
+        params = piece_params(self._spec, self._tool, response.behaviour, response.actions)
+        piece = self._submit(np.array(response.prompt + response.tokens, dtype=np.int32), params, response.serving)
+        self._open[piece] = response
+
+    def _take(self, output: Any) -> Sampled | None:
+        """A finished piece -> the response it completes; None where another piece follows."""
+        response, spec = self._open.pop(output.request_id), self._spec
+        taken = list(output.outputs[0].token_ids)
+        stopped = bool(taken) and taken[-1] == spec.stop_token_id
+        piece = taken[: len(taken) - stopped]
+        response.take(piece, *read_piece(output.outputs[0].logprobs, piece, spec, response.actions))
+        if not stopped:
+            response.receive(self._tool_text(response.tokens))
+        if stopped or response.actions >= spec.max_actions:
+            return response.finished(forced=not stopped)
+        self._next_piece(response)
+        return None
+
+    def _tool_text(self, tokens: list[int]) -> list[int]:
+        if self._tool is None or not tokens or tokens[-1] not in self._tool.triggers:
+            return []
+        return [int(token) for token in self._tool.answer(np.array(tokens, dtype=np.int32))]
+
     def _submit(self, token_ids: IntArray, params: Any, serving: _Serving | None) -> str:
         request_id = f"r{self._count}"
         self._count += 1
@@ -218,37 +221,6 @@ class Engine:
     def _drop(self, serving: _Serving) -> None:
         self._engine.remove_lora(serving.request.lora_int_id)
         shutil.rmtree(serving.folder, ignore_errors=True)
-
-
-def _allowed(spec: PolicySpec) -> list[int]:
-    allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
-    if len(allowed) > MAX_ALLOWED_TOKENS:
-        raise AdapterError(
-            f"{len(allowed)} allowed tokens are more than the {MAX_ALLOWED_TOKENS} that an engine can report on: "
-            "allow fewer, or all"
-        )
-    return allowed
-
-
-def _read(output: Any, spec: PolicySpec) -> Sampled:
-    """vLLM's output as a response with log q, renormalised where tokens or the stop are masked."""
-    taken = list(output.outputs[0].token_ids)
-    stopped = bool(taken) and taken[-1] == spec.stop_token_id
-    n = len(taken) - stopped
-    log_pf, log_pterm = np.zeros(n, np.float32), np.zeros(n + 1, np.float32)
-    for i, said in enumerate(output.outputs[0].logprobs):
-        log_q = {token: entry.logprob for token, entry in said.items()}
-        log_stop = log_q[spec.stop_token_id]
-        normaliser = (
-            0.0 if spec.allowed_token_ids is None else float(np.logaddexp.reduce([log_q[t] for t in _allowed(spec)]))
-        )
-        if i < spec.min_actions:
-            normaliser += float(np.log1p(-np.exp(log_stop - normaliser)))
-            log_stop = -np.inf
-        log_pterm[i] = log_stop - normaliser
-        if i < n:
-            log_pf[i] = log_q[taken[i]] - normaliser
-    return Sampled(output.request_id, np.array(taken[:n], dtype=np.int32), log_pf, log_pterm)
 
 
 def _show(values: Sequence[float] | FloatArray) -> str:

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from actors.behaviour import Behaviour, BehaviourMix
 from actors.config import ActorConfig
-from actors.engine import Engine, Sampled
+from actors.engine import Engine
+from actors.pieces import Sampled
 from buffer.errors import AdapterError
 from buffer.heartbeat import LIFETIME_S, Heartbeats
-from buffer.types import AdapterFiles, AdapterVersion, IntArray, Prompt, Trajectory
+from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
 from buffer.waiting import NamedWait
 
 AdapterSource = Callable[[int], tuple[int, tuple[AdapterVersion, AdapterFiles] | None]]
@@ -114,15 +113,15 @@ class RolloutActor:
             "waiting_for": wait.sentence() if wait else None,
         }
 
-    def sample(self, prompt: Prompt, n: int, use_base_model: bool, threads: int) -> list[IntArray]:
-        """n on-policy responses of the newest version (or of the base model). Not while `run` runs."""
+    def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int) -> dict[str, list[Sampled]]:
+        """n on-policy responses of each prompt, of the newest version (or of the base model). Not while `run` runs."""
         self._engine.set_threads(threads)
         while self._engine.in_flight:  # what `run` left behind holds adapter slots
             self._engine.step()
         self._open.clear()
         if not use_base_model:
             self._refresh()
-        return sample(self._engine, prompt, n, use_base_model)
+        return sample(self._engine, prompts, n, use_base_model)
 
     def _top_up(self) -> None:
         version = self._engine.version
@@ -193,7 +192,7 @@ class RolloutActor:
             prompt_id=prompt.id,
             prompt_token_ids=prompt.token_ids,
             token_ids=sampled.token_ids,
-            is_action=np.ones(len(sampled.token_ids), dtype=np.bool_),
+            is_action=sampled.is_action,
             log_pf=sampled.log_pf,
             log_pterm=sampled.log_pterm,
             policy_version=version.number,
@@ -207,15 +206,19 @@ class RolloutActor:
     def _count(self, trajectories: Sequence[Trajectory]) -> None:
         self._figures["trajectories"] += len(trajectories)
         # a stop that was chosen is a sampled token too
-        self._figures["tokens"] += sum(len(t.token_ids) + bool(t.log_pterm[-1]) for t in trajectories)
+        self._figures["tokens"] += sum(int(t.is_action.sum()) + bool(t.log_pterm[-1]) for t in trajectories)
 
 
-def sample(engine: Engine, prompt: Prompt, n: int, use_base_model: bool) -> list[IntArray]:
-    """n on-policy responses behind one prompt, in the order they finish. The engine's other requests are dropped."""
-    asked = {engine.add(prompt.token_ids, ON_POLICY, use_base_model) for _ in range(n)}
-    responses: list[IntArray] = []
-    while len(responses) < n:
-        responses += [sampled.token_ids for sampled in engine.step() if sampled.request_id in asked]
+def sample(engine: Engine, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> dict[str, list[Sampled]]:
+    """Prompt id -> n on-policy responses, in the order they finish. The engine's other requests are dropped."""
+    asked = {engine.add(prompt.token_ids, ON_POLICY, use_base_model): prompt.id for prompt in prompts for _ in range(n)}
+    responses: dict[str, list[Sampled]] = {prompt.id: [] for prompt in prompts}
+    left = len(asked)
+    while left:
+        for sampled in engine.step():
+            if sampled.request_id in asked:
+                responses[asked[sampled.request_id]].append(sampled)
+                left -= 1
     return responses
 
 

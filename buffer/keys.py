@@ -16,6 +16,7 @@ staleness        hash    bit length of the staleness at a draw -> number of draw
 quarantine       list    msgpack [digest, reason, head of the record], newest first   remove
 events           stream  what happened, the last 10,000 calls                         all scripts
 answer:<client>  string  what one client's last call answered; expires                add, draw
+suspects         hash    strings that are being scored, and those that ended who scored     Suspects
 alive:<role>     zset    member -> Unix time of its last beat; expires                Heartbeats
 
 The braces make one Redis Cluster slot of all keys of a buffer, which a script needs.
@@ -48,6 +49,7 @@ class Keys:
         self.staleness = f"{self._tag}:staleness"
         self.quarantine = f"{self._tag}:quarantine"
         self.events = f"{self._tag}:events"
+        self.suspects = f"{self._tag}:suspects"
 
     def level(self, level: int) -> str:
         """Slots of the items at one level."""

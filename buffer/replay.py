@@ -11,7 +11,7 @@ This file turns trajectories into the records and rules of store.py, and back.
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from buffer.levels import WEIGHTS, level_of
 from buffer.near import NearDuplicates
 from buffer.statistics import BufferStats, read_stats
 from buffer.store import DrawRequest, Handle, ItemStore, NewItem, Pace, Rows
-from buffer.types import Trajectory
+from buffer.types import Trajectory, total_log_reward
 from buffer.waiting import NamedWait
 
 DRAW_ROUNDS = 8
@@ -82,8 +82,12 @@ class Quarantined:
 class ReplayBuffer:
     """The buffer called `name`. Each process builds its own on its own client; the state is in Redis."""
 
-    def __init__(self, client: redis.Redis, config: BufferConfig, name: str) -> None:
+    def __init__(
+        self, client: redis.Redis, config: BufferConfig, name: str, weights: Mapping[str, float] | None = None
+    ) -> None:
+        """`weights` of reward terms: what a trajectory's log R is, where something goes by it."""
         self._client = client
+        self._weights = weights or {}
         self._config = config
         self.store = ItemStore(client, name, config.settings)
         self._near = NearDuplicates(self.store, config.near_duplicate_distance)
@@ -191,6 +195,20 @@ class ReplayBuffer:
         notes = [_note(row.content_id, reason, record or b"") for row, record in zip(rows, records, strict=True)]
         return self._set_aside([row.id for row in rows], notes) if rows else 0
 
+    @store_errors("refusing trajectories")
+    def refuse(self, trajectories: Sequence[Trajectory], reasons: Sequence[str]) -> None:
+        """Keep a note of trajectories that can't come in, such as those whose reward could not be computed."""
+        notes = [
+            _note(content_id(trajectory), reason, encode(trajectory))
+            for trajectory, reason in zip(trajectories, reasons, strict=True)
+        ]
+        if notes:
+            with self._client.pipeline(transaction=True) as pipe:
+                pipe.lpush(self.store.keys.quarantine, *notes)
+                pipe.ltrim(self.store.keys.quarantine, 0, QUARANTINE_KEPT - 1)
+                pipe.hincrby(self.store.keys.counters, "refused:reward_failed", len(notes))
+                pipe.execute()
+
     @store_errors("noting the newest version")
     def note_version(self, number: int) -> None:
         """Remember the newest adapter version published, for a learner that is started again."""
@@ -206,6 +224,7 @@ class ReplayBuffer:
     def clear(self) -> None:
         """Forget everything, counters and quarantine included. Others that use it are told so by their next call."""
         self.store.clear()
+        self._client.delete(self.store.keys.suspects)
 
     @store_errors("taking over the buffer")
     def adopt(self) -> None:
@@ -221,7 +240,7 @@ class ReplayBuffer:
             record=encode(trajectory),
             group=group_of(trajectory.prompt_id),
             version=TIMELESS if given else trajectory.policy_version,
-            log_reward=float(trajectory.log_reward[:, -1].sum()),
+            log_reward=float(total_log_reward(trajectory, self._weights)[-1]),
             level=0 if priority is None else level_of(float(priority), self._config.priority_exponent),
             tag=trajectory.behaviour,
         )

@@ -80,20 +80,33 @@ class Trajectory:
         return np.append(self.is_action, True)
 
 
+def total_log_reward(trajectory: "Trajectory", weights: Mapping[str, float]) -> FloatArray:
+    """[T+1] log R(z_1:i stop), nats, untempered: the sum of the terms, each times its weight, 1 where none is given.
+
+    A term whose name begins with "_" is a note and counts for nothing.
+    """
+    shares = [0.0 if name.startswith("_") else weights.get(name, 1.0) for name in trajectory.reward_terms]
+    return np.asarray(np.array(shares, dtype=np.float32) @ trajectory.log_reward, dtype=np.float32)
+
+
 def given_trajectory(
     prompt: Prompt,
     token_ids: IntArray,
     behaviour: str,
     log_reward: FloatArray = NOT_SCORED,
     reward_terms: tuple[str, ...] = (),
+    is_action: BoolArray | None = None,
 ) -> Trajectory:
-    """A string [T] that no policy sampled, all of it actions: a demonstration, a string of a list, the empty one."""
+    """A string [T] that no policy sampled: a demonstration, a string of a list, the empty one.
+
+    All of it actions, unless `is_action` [T] says otherwise.
+    """
     n = len(token_ids)
     return Trajectory(
         prompt_id=prompt.id,
         prompt_token_ids=prompt.token_ids,
         token_ids=token_ids,
-        is_action=np.ones(n, dtype=np.bool_),
+        is_action=np.ones(n, dtype=np.bool_) if is_action is None else is_action,
         log_pf=np.zeros(n, dtype=np.float32),
         log_pterm=np.zeros(n + 1, dtype=np.float32),
         policy_version=0,

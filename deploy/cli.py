@@ -33,6 +33,7 @@ TrainedRecipe = Annotated[
 Recipe = Annotated[str, typer.Argument(help="A name under deploy/recipes, or the path of a TOML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.field=value ...", show_default=False)]
 RunDir = Annotated[Path, typer.Option("--run", help="The run's folder.")]
+Split = Annotated[str, typer.Option("--split", help="Of the task's prompts.")]
 
 
 @app.command()
@@ -87,46 +88,105 @@ def validate(recipe: Recipe, overrides: Overrides = None) -> None:
 @app.command()
 def evaluate(
     run: RunDir,
+    split: Split = "train",
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="A prompt. Default: the recipe's.")] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option("--prompts", min=0, help="So many of the split at most; 0: all. Default: the recipe's."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 12345,
 ) -> None:
     """Draw fresh samples of the base model and of the final adapter through vLLM, and judge both."""
     from deploy.environment import quiet_engine
 
     quiet_engine()
-    from deploy.evaluation import draw, explanations, judge, write_plots
+    from deploy.evaluation import draw, explanations, judge, judged_prompts, rate, write_evaluation, write_plots
     from deploy.live import before_after_table
+    from deploy.yardsticks import find_yardsticks, left_out
+    from rewards.judging.posterior import resampled_unit
 
     folder, checked = _open(run)
+    chosen, yardsticks = judged_prompts(checked, split, prompts), find_yardsticks()
     n = samples or checked.config.evaluation.samples
-    console.print(f"Drawing {n:,} samples a prompt from the base model and from {run}/adapter ...")
+    of = f"{len(chosen):,} of {len(checked.task.prompts(split)):,} prompts of split {split}"
+    console.print(f"Drawing {n:,} samples of each of {of}, from the base model and from {run}/adapter ...")
     version = folder.version()
-    base, trained = draw(checked, (version, folder.adapter()), n, base_too=True, seed=seed)
-    assert base is not None
-    before, after = judge(checked, base), judge(checked, trained)
-    metrics = {"before": before.metrics, "after": after.metrics}
-    folder.write_json("evaluation.json", {"metrics": metrics, "seed": seed, "adapter_sha256": version.digest})
-    write_plots(folder, checked, before, after)
-    console.print(before_after_table(before.metrics, after.metrics, explanations(checked)))
-    console.print(f"Written: {run}/evaluation.json and {run}/plots")
+    drawn = draw(checked, chosen, (version, folder.adapter()), n, base_too=True, seed=seed)
+    console.print("Scoring and judging them ...")
+    before, after = (judge(checked, some, yardsticks, n) for some in rate(checked, chosen, drawn))
+    more = {"samples_a_prompt": n, "seed": seed, "adapter_sha256": version.digest}
+    written = write_evaluation(folder, checked, before, after, split, more)
+    write_plots(folder, checked, before, after, split)
+    console.print(before_after_table(before.figures, after.figures, explanations(checked)))
+    unit = resampled_unit(after.samples)
+    console.print(f"Intervals hold 95 %: bootstrap over {unit}; of the task's own figures, as the task says.")
+    for said in dict.fromkeys((before.problem, after.problem, left_out(checked.task, after.figures, yardsticks))):
+        if said:
+            console.print(f"[yellow]{escape(visible(said))}[/yellow]", soft_wrap=True)
+    console.print(f"Written: {run}/{written} and {run}/plots")
 
 
 @app.command()
 def sample(
     run: RunDir,
     n: Annotated[int, typer.Option("-n", min=1, help="Samples a prompt.")] = 10,
+    split: Split = "train",
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="Id of a prompt; may be given again. Default: as evaluate.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line: prompt, text, log_q, log_reward, terms (nats).")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 0,
 ) -> None:
     """Print samples of a run's final adapter, one a line."""
     from deploy.environment import quiet_engine
 
     quiet_engine()
-    from deploy.evaluation import draw, texts
+    from deploy.evaluation import draw, judged_prompts, named_prompts, rate, sample_lines
 
     folder, checked = _open(run)
-    _, drawn = draw(checked, (folder.version(), folder.adapter()), n, base_too=False, seed=seed)
-    for prompt, response in texts(checked, drawn):
-        console.print(f"[dim]{escape(visible(prompt))}[/dim]{escape(visible(response))}", soft_wrap=True)
+    chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)
+    [drawn] = draw(checked, chosen, (folder.version(), folder.adapter()), n, base_too=False, seed=seed)
+    if as_json:
+        [rated] = rate(checked, chosen, [drawn])
+        sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, rated))
+        if unscored := n * len(chosen) - sum(map(len, rated.values())):
+            typer.echo(f"{unscored} samples were left out: their reward failed.", err=True)
+        return
+    for one in chosen:
+        for sampled in drawn[one.id]:
+            response = checked.tokenizer.decode(sampled.token_ids.tolist(), skip_special_tokens=False)
+            console.print(f"[dim]{escape(visible(one.text))}[/dim]{escape(visible(response))}", soft_wrap=True)
+
+
+@app.command("m-step")
+def m_step(
+    run: RunDir,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Rationales of each training prompt.")] = 20,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 100,
+    rate: Annotated[float, typer.Option("--learning-rate", min=0.0, help="Peak.")] = 1e-4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sampling and of the order of batches.")] = 0,
+) -> None:
+    """EM: fit p(answer | prompt, rationale) on rationales of a run; the next run scores with what comes out."""
+    from deploy.environment import quiet_engine
+
+    quiet_engine()
+    from deploy.m_step import fit, write
+
+    folder, checked = _open(run)
+    console.print(
+        f"Drawing {samples:,} rationales of each of {len(checked.prompts):,} prompts, then {steps:,} steps ..."
+    )
+    fitted = fit(checked, folder, samples, steps, rate, seed)
+    written = write(fitted.files, folder.path)
+    tenth = max(1, steps // 10)
+    first, last = (sum(part) / len(part) for part in (fitted.losses[:tenth], fitted.losses[-tenth:]))
+    console.print(
+        f"Cross-entropy {first:.3f} -> {last:.3f} nats. Written: {written}\n"
+        f"The next E-step: tributary train RECIPE rewards.adapter={written.absolute()} --run ANOTHER_FOLDER",
+        soft_wrap=True,
+    )
 
 
 @app.command()

@@ -64,6 +64,8 @@ class EvaluationConfig(BaseModel):
 
     samples: int = Field(default=2000, ge=1)
     """Per prompt, on-policy, through vLLM."""
+    prompts: int = Field(default=20, ge=0)
+    """At most so many prompts are judged, spread evenly over all; 0: all of them."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of the engine while evaluating, when nobody else works; 0: all cores."""
     limit_s: float = Field(default=7200.0, gt=0.0)
@@ -224,11 +226,6 @@ def _learner_problems(config: RunConfig) -> list[str]:
         problems.append(
             f"learner.subtb_lambda = {learner.subtb_lambda:g} to the power of "
             f"policy.max_actions = {config.policy.max_actions} overflows. Lower it; 1 weighs all pairs alike."
-        )
-    if learner.objective == "sft" and not config.task.demonstrations:
-        problems.append(
-            "learner.objective = 'sft' learns from given strings and task.demonstrations names none: give a file, or "
-            "choose an objective that learns from samples."
         )
     if config.policy.min_actions and learner.objective in ("subtb", "tb", "db"):
         problems.append(

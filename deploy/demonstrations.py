@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tokenizers import Tokenizer
 
 from buffer.errors import ConfigError
+from buffer.tool import Tool, actions_of
 from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
 
 BEHAVIOUR = "demonstration"
@@ -28,7 +29,7 @@ class Line(BaseModel):
 
 
 def read_demonstrations(
-    path: Path, prompts: Sequence[Prompt], tokenizer: Tokenizer, spec: PolicySpec
+    path: Path, prompts: Sequence[Prompt], tokenizer: Tokenizer, spec: PolicySpec, tool: Tool | None = None
 ) -> list[Trajectory]:
     """The strings of a file, unscored. ConfigError with the line for what the policy could not write itself."""
     known = {prompt.id: prompt for prompt in prompts}
@@ -36,19 +37,44 @@ def read_demonstrations(
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"task.demonstrations = {str(path)!r} can't be read: {error}. Give a text file.") from error
-    found = [
-        _trajectory(text, f"{path}, line {number}", known, tokenizer, spec)
-        for number, text in enumerate(lines, start=1)
-        if text.strip()
-    ]
+    found = []
+    for number, text in enumerate(lines, start=1):
+        if text.strip():
+            where = f"{path}, line {number}"
+            found.append(given_string(*_read(text, where, known), where, tokenizer, spec, tool))
     if not found:
         raise ConfigError(f"task.demonstrations = {str(path)!r} holds no line. Write at least one, or leave it out.")
     return found
 
 
-def _trajectory(
-    text: str, where: str, prompts: Mapping[str, Prompt], tokenizer: Tokenizer, spec: PolicySpec
+def given_string(
+    prompt: Prompt, response: str, where: str, tokenizer: Tokenizer, spec: PolicySpec, tool: Tool | None = None
 ) -> Trajectory:
+    """One of them, unscored, from its text, which holds what the tool wrote. ConfigError with `where`, as above."""
+    ids = tokenizer.encode(response, add_special_tokens=False).ids
+    try:
+        is_action = actions_of(np.array(ids, dtype=np.int32), tool)
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: acting can't lead to {response!r}: {error}. Write what the tool writes."
+        ) from error
+    actions = [token for token, acted in zip(ids, is_action, strict=True) if acted]
+    if not spec.min_actions <= len(actions) <= spec.max_actions:
+        raise ConfigError(
+            f"{where}: the response has {len(actions)} tokens, and policy.min_actions = {spec.min_actions} to "
+            f"policy.max_actions = {spec.max_actions} are allowed. Shorten it, or change the limits."
+        )
+    if spec.stop_token_id in actions:
+        raise ConfigError(f"{where}: the response holds the stop token, which only ends a string. Take it out.")
+    if spec.allowed_token_ids is not None and (strange := set(actions) - set(spec.allowed_token_ids)):
+        raise ConfigError(
+            f"{where}: {tokenizer.decode(sorted(strange))!r} is not in policy.allowed_tokens, so the policy can't "
+            "write it."
+        )
+    return given_trajectory(prompt, np.array(ids, dtype=np.int32), BEHAVIOUR, is_action=is_action)
+
+
+def _read(text: str, where: str, prompts: Mapping[str, Prompt]) -> tuple[Prompt, str]:
     try:
         line = Line.model_validate(json.loads(text))
     except (ValidationError, json.JSONDecodeError) as error:
@@ -59,17 +85,4 @@ def _trajectory(
     name = line.prompt if line.prompt is not None else first
     if name not in prompts or (line.prompt is None and len(prompts) > 1):
         raise ConfigError(f"{where}: prompt {line.prompt!r} is none of the task's {len(prompts)}, such as {first!r}.")
-    ids = tokenizer.encode(line.response, add_special_tokens=False).ids
-    if not spec.min_actions <= len(ids) <= spec.max_actions:
-        raise ConfigError(
-            f"{where}: the response has {len(ids)} tokens, and policy.min_actions = {spec.min_actions} to "
-            f"policy.max_actions = {spec.max_actions} are allowed. Shorten it, or change the limits."
-        )
-    if spec.stop_token_id in ids:
-        raise ConfigError(f"{where}: the response holds the stop token, which only ends a string. Take it out.")
-    if spec.allowed_token_ids is not None and (strange := set(ids) - set(spec.allowed_token_ids)):
-        raise ConfigError(
-            f"{where}: {tokenizer.decode(sorted(strange))!r} is not in policy.allowed_tokens, so the policy can't "
-            "write it."
-        )
-    return given_trajectory(prompts[name], np.array(ids, dtype=np.int32), BEHAVIOUR)
+    return prompts[name], line.response

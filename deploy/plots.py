@@ -1,18 +1,44 @@
-"""Pictures of a run, readable without telling red from green. matplotlib is imported when the first one is drawn."""
+"""Pictures of a run, readable without telling red from green, each as .png and as .svg.
+
+matplotlib is imported when the first one is drawn.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.panel import figure as digits
+from deploy.terminal import visible
+from rewards.judging.bootstrap import Interval
+from rewards.task import Figure
+
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, which keep apart for every kind of colour vision."""
 LINES = ("-", "--", "-.", ":")
+SIDES = (("base model", FAINT), ("after GFlowNet fine-tuning", COLOURS[0]))
+MOST_POINTS = 3000
+COLUMNS = 5
+TITLE_LENGTH = 85
 Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one sampler drew, for `plot_posterior`."""
+
+    log_q: NDArray[np.float64]
+    """[N] of each string, nats."""
+    log_p: NDArray[np.float64]
+    """[N] log R/T - log Z, nats: what log q should be."""
+    slope: float
+    correlation: float
+    ess: float
 
 
 def plot_histogram(
@@ -23,22 +49,23 @@ def plot_histogram(
     n_after: int,
     title: str,
 ) -> None:
-    """How often each of the outcomes 0..K-1 was drawn, base model above, trained model below, as a PNG.
+    """How often each of the outcomes 0..K-1 was drawn, base model above, trained model below.
 
     before, after: [K] counts of the valid outcomes. n: samples drawn, invalid ones included.
     """
     figure, panels = _figure(9.0, 5.6, 2, 1, sharex=True)
-    figure.suptitle(_plain(title), color=INK, fontsize=12, x=0.01, ha="left")
-    drawn = ((before, n_before, "base model", FAINT), (after, n_after, "after GFlowNet fine-tuning", COLOURS[0]))
-    for panel, (counts, n, name, colour) in zip(panels.flat, drawn, strict=True):
+    shown = title if len(title) <= TITLE_LENGTH else f"{title[:TITLE_LENGTH]} ..."
+    figure.suptitle(_plain(shown), color=INK, fontsize=12, x=0.01, ha="left")
+    drawn = ((before, n_before), (after, n_after))
+    for panel, (counts, n), (name, colour) in zip(panels.flat, drawn, SIDES, strict=True):
         _histogram(panel, counts, n, name, colour)
-    panels.flat[1].set_xlabel("integer drawn")
+    panels.flat[1].set_xlabel("outcome drawn")
     panels.flat[1].set_xlim(-1, len(before))
     _save(figure, path)
 
 
 def plot_training(path: Path, rows: Rows, log_z_exact: float | None) -> None:
-    """The course of a run over learner steps, as a PNG. NaN leaves a gap; `log_z_exact` is in nats."""
+    """The course of a run over learner steps. NaN leaves a gap; `log_z_exact` is in nats."""
     figure, panels = _figure(11.0, 6.2, 2, 3, sharex=True)
     loss, variance, log_z, labels, staleness, seconds = panels.flat
     steps = _series(rows, "step")
@@ -63,6 +90,96 @@ def plot_training(path: Path, rows: Rows, log_z_exact: float | None) -> None:
     _save(figure, path)
 
 
+def plot_posterior(path: Path, before: Side, after: Side) -> None:
+    """log q against the target's log-probability of the strings drawn, base model left, trained model right: on the
+    line where the sampler is right. At most MOST_POINTS strings of each are shown."""
+    figure, panels = _figure(11.0, 5.4, 1, 2, sharex=True, sharey=True)
+    values = np.concatenate([before.log_q, before.log_p, after.log_q, after.log_p])
+    finite = values[np.isfinite(values)]
+    ends = (float(finite.min(initial=0.0)), float(finite.max(initial=0.0)))
+    for panel, side, (name, colour) in zip(panels.flat, (before, after), SIDES, strict=True):
+        some = slice(None, None, -(-len(side.log_q) // MOST_POINTS) or 1)
+        panel.plot(
+            side.log_p[some], side.log_q[some], ".", color=colour, alpha=0.35, markersize=6, markeredgewidth=0,
+            rasterized=True, zorder=2.5, label="strings drawn",
+        )  # fmt: skip
+        panel.plot(ends, ends, color=COLOURS[1], linestyle="--", linewidth=1.5, zorder=3, label="q = target")
+        _name_side(panel, name, colour)
+        read = f"slope {digits(side.slope)} · r {digits(side.correlation)} · ess {digits(side.ess)}"
+        panel.set_title(read, loc="right", color=INK, fontsize=9)
+        panel.set_xlabel("log R / T - log Z (as the trained samples estimate it), nats")
+        panel.grid(axis="x", color=GRID, linewidth=0.8)
+    panels.flat[0].set_ylabel("log q, nats")
+    _legend(panels.flat[0], "upper left")
+    _save(figure, path)
+
+
+def plot_figures(path: Path, before: Mapping[str, Figure], after: Mapping[str, Figure]) -> None:
+    """A small panel for each figure, base model beside trained model, with intervals where there are some.
+
+    Figures that neither has, or that are the same numbers without an interval, are left out.
+    """
+    pairs = {name: (before.get(name, math.nan), after.get(name, math.nan)) for name in [*before, *after]}
+    told = {name: pair for name, pair in pairs.items() if _tells(*pair)}
+    rows = max(-(-len(told) // COLUMNS), 1)
+    figure, panels = _figure(2.1 * COLUMNS, 2.1 * rows + 0.4, rows, COLUMNS)
+    for panel in panels.flat[len(told) :]:
+        panel.set_visible(False)
+    for panel, (name, pair) in zip(panels.flat, told.items(), strict=False):
+        _bars(panel, name, pair)
+    if told:
+        handles, labels = panels.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", frameon=False, fontsize=9, ncols=2)
+    _save(figure, path)
+
+
+def _tells(before: Figure, after: Figure) -> bool:
+    """Whether there is something to see."""
+    values = [_ends(found) for found in (before, after)]
+    known = [v for v in values if math.isfinite(v[0])]
+    return bool(known) and not (len(known) == 2 and len({*known[0], *known[1]}) == 1)
+
+
+def _ends(found: Figure) -> tuple[float, float, float]:
+    """(value, low, high); the value itself where there is no interval."""
+    if isinstance(found, Interval) and math.isfinite(found.low):
+        return found.value, found.low, found.high
+    value = found.value if isinstance(found, Interval) else float(found)
+    return value, value, value
+
+
+def _bars(panel: Any, name: str, pair: tuple[Figure, Figure]) -> None:
+    """Bars from 0, whiskers for the intervals, each value above (below, where it is negative)."""
+    known = [0.0]
+    for x, (found, (side, colour)) in enumerate(zip(pair, SIDES, strict=True)):
+        value, low, high = _ends(found)
+        panel.bar(x, value, width=0.62, color=colour, label=side)
+        if not math.isfinite(value):  # a dash at the line says so
+            value = low = high = 0.0
+        known += [low, high, value]
+        if high > low:  # the value of a skewed figure may lie outside of its interval
+            panel.vlines(x, low, high, color=INK, linewidth=1.2)
+            panel.plot([x, x], [low, high], "_", color=INK, markersize=7)
+        up = value >= 0
+        end = max(high, value) if up else min(low, value)
+        panel.annotate(
+            digits(_ends(found)[0]), (x, end), xytext=(0, 3 if up else -3), textcoords="offset points",
+            ha="center", va="bottom" if up else "top", fontsize=8, color=INK,
+        )  # fmt: skip
+    low, high = min(known), max(known)
+    room = 0.2 * ((high - low) or 1.0)
+    panel.set_ylim(low - (room if low < 0 else 0), high + (room if high > 0 or low == 0 else 0))
+    panel.axhline(0, color=FAINT, linewidth=0.8)
+    panel.set_xlim(-0.6, 1.6)
+    panel.set_xticks([])
+    panel.yaxis.set_major_locator(_few_ticks())
+    panel.set_title(_plain(name), loc="left", color=INK, fontsize=9)
+
+
+def _name_side(panel: Any, name: str, colour: str) -> None:
+    panel.set_title(name, loc="left", color=colour if colour != FAINT else INK, fontsize=11, fontweight="bold")
+
+
 def _histogram(panel: Any, counts: NDArray[np.int_], n: int, name: str, colour: str) -> None:
     size, valid = len(counts), int(counts.sum())
     noise = 2 * math.sqrt((1 - 1 / size) / size / max(n, 1))
@@ -72,7 +189,7 @@ def _histogram(panel: Any, counts: NDArray[np.int_], n: int, name: str, colour: 
     for edge in (low, high):  # the band lies behind the bars, its edges before them
         panel.axhline(edge, color=COLOURS[1], linewidth=0.7, alpha=0.6)
     panel.axhline(1 / size, color=COLOURS[1], linestyle="--", linewidth=1.5, label=f"uniform: 1/{size}")
-    panel.set_title(name, loc="left", color=colour if colour != FAINT else INK, fontsize=11, fontweight="bold")
+    _name_side(panel, name, colour)
     panel.set_title(_verdict(counts, n, valid), loc="right", color=INK, fontsize=9)
     panel.set_ylabel("share of samples")
     panel.set_ylim(0, 1.22 * max(float(counts.max(initial=0)) / max(n, 1), high))
@@ -128,16 +245,18 @@ def _number(value: Any) -> float:
 
 
 def _plain(text: str) -> str:
-    """Text as it is: matplotlib would set what stands between dollars as mathematics."""
-    return text.replace("$", r"\$")
+    """Text as it is: matplotlib would set what stands between dollars as mathematics; XML has no control characters."""
+    return visible(text).replace("$", r"\$")
 
 
-def _figure(width: float, height: float, rows: int, columns: int, sharex: bool) -> tuple[Any, Any]:
+def _figure(
+    width: float, height: float, rows: int, columns: int, sharex: bool = False, sharey: bool = False
+) -> tuple[Any, Any]:
     """A figure outside of pyplot: nothing global, no window system. Inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-    panels = figure.subplots(rows, columns, sharex=sharex, squeeze=False)
+    panels = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
     for panel in panels.flat:
         panel.spines[["top", "right"]].set_visible(False)
         panel.spines[["left", "bottom"]].set_color(FAINT)
@@ -149,6 +268,12 @@ def _figure(width: float, height: float, rows: int, columns: int, sharex: bool) 
     return figure, panels
 
 
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10])
+
+
 def _percent() -> Any:
     from matplotlib.ticker import PercentFormatter
 
@@ -156,7 +281,11 @@ def _percent() -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
+    """As `path`, a PNG, and as an SVG beside it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(path)
+    figure.set_layout_engine("none")  # all has its place, and finding it takes longer than drawing
+    FigureCanvasSVG(figure).print_svg(path.with_suffix(".svg"))

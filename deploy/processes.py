@@ -6,18 +6,23 @@ Ray calls `run` in one thread and the short questions (`status`, `stop`) in othe
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 
 from buffer.config import BufferConfig
-from buffer.types import IntArray, PolicySpec, Prompt, Trajectory, given_trajectory
+from buffer.tool import actions_of
+from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
 from deploy.board import BoardClient
 from deploy.config import RunConfig
+
+if TYPE_CHECKING:
+    from actors.pieces import Sampled
+    from rewards.task import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,12 @@ class ActorProcess:
         config, spec = address.config, address.spec
         seed = config.seed * 1000 + number
         self._scratch = tempfile.TemporaryDirectory(prefix="tributary-adapters-")
-        engine = Engine(spec, config.actors, Path(self._scratch.name), seed, on_gpu=config.actors.gpus > 0)
+        task, on_gpu = _task(address), config.actors.gpus > 0
+        engine = Engine(spec, config.actors, Path(self._scratch.name), seed, on_gpu, task.tool)
         self._rollout = RolloutActor(
             name=f"actor-{number}",
             engine=engine,
-            prompts=_task(address).prompts(),
+            prompts=task.prompts(),
             task=address.task_name,
             config=config.actors,
             adapters=BoardClient(ray.get_actor(address.board)).latest,
@@ -83,26 +89,29 @@ class ActorProcess:
         """RolloutActor.status"""
         return self._rollout.status()
 
-    def sample(self, prompt: Prompt, n: int, use_base_model: bool, threads: int) -> list[IntArray]:
+    def sample(
+        self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int
+    ) -> "dict[str, list[Sampled]]":
         """RolloutActor.sample, on `threads` CPU threads (0: all cores)."""
-        return self._rollout.sample(prompt, n, use_base_model, threads or os.cpu_count() or 1)
+        return self._rollout.sample(prompts, n, use_base_model, threads or os.cpu_count() or 1)
 
 
 class RewardProcess:
     """Scores trajectories and adds them to the buffer."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, number: int, address: Address) -> None:
         from buffer.connect import connect
         from buffer.replay import ReplayBuffer
-        from rewards.base_model import BaseModel
+        from buffer.suspects import Suspects
         from rewards.worker import RewardWorker
 
-        config = address.config
+        config, client, name = address.config, connect(address.redis_url), f"reward-{number}"
         _set_threads(config.rewards.threads)
         task = _task(address)
-        base = BaseModel(address.spec, _device(config.rewards.device)) if task.needs_base_model else None
-        buffer = ReplayBuffer(connect(address.redis_url), config.buffer, address.buffer_name)
-        self._worker = RewardWorker(address.task_name, task, base, buffer, config.rewards)
+        base = frozen_model(address.spec, config) if task.needs_base_model else None
+        buffer = ReplayBuffer(client, config.buffer, address.buffer_name, config.rewards.weights)
+        suspects = Suspects(client, address.buffer_name, name)
+        self._worker = RewardWorker(name, address.task_name, task, base, buffer, suspects, config.rewards)
 
     def ready(self) -> bool:
         """Answers once the base model is loaded."""
@@ -111,6 +120,19 @@ class RewardProcess:
     def score(self, trajectories: Sequence[Trajectory]) -> int:
         """RewardWorker.score; returns how many were new."""
         return self._worker.score(trajectories).added
+
+    def rate(self, prompts: Sequence[Prompt], drawn: "Mapping[str, Sequence[Sampled]]") -> "dict[str, list[Sample]]":
+        """RewardWorker.rate, of each prompt."""
+        return {
+            prompt.id: self._worker.rate(
+                prompt, [s.token_ids for s in drawn[prompt.id]], [s.log_q for s in drawn[prompt.id]]
+            )
+            for prompt in prompts
+        }
+
+    def status(self) -> dict[str, Any]:
+        """RewardWorker.status"""
+        return self._worker.status()
 
 
 class LearnerProcess:
@@ -123,7 +145,7 @@ class LearnerProcess:
         config = address.config.learner
         _set_threads(config.threads)
         _seed(address.config.seed)  # the same on every rank: so is the fresh adapter
-        self._policy = LoraPolicy(address.spec, _device(config.device), config.gradient_checkpointing)
+        self._policy = LoraPolicy(address.spec, device_of(config.device), config.gradient_checkpointing)
 
     def meeting_point(self) -> str:
         """host:port where this process, as rank 0, will listen for the others."""
@@ -144,7 +166,8 @@ class LearnerProcess:
         address, config = self._address, self._address.config
         _set_threads(config.learner.threads)  # a thread's own setting, and Ray runs every method in another
         client, task = connect(address.redis_url), _task(address)
-        buffer = ReplayBuffer(client, _learners_buffer(config), address.buffer_name)
+        weights = config.rewards.weights
+        buffer = ReplayBuffer(client, _learners_buffer(config), address.buffer_name, weights)
         self._learner = Learner(
             self._policy,
             buffer,
@@ -154,6 +177,7 @@ class LearnerProcess:
             Checkpoints(Path(address.checkpoints), config.learner.keep_checkpoints),
             Ranks(self._rank, config.learner.ranks, meeting_point, self._policy.device),
             _support(task) if self._rank == 0 else (),
+            weights,
         )
         self._source = BatchSource(
             buffer,
@@ -205,6 +229,14 @@ class _RewardClient:
         return self._max_in_flight - len(self._in_flight)
 
 
+def frozen_model(spec: PolicySpec, config: RunConfig) -> Any:
+    """What answers the task's questions (rewards.scorer.Answers)."""
+    from rewards.base_model import BaseModel
+
+    adapter = None if config.rewards.adapter is None else Path(config.rewards.adapter)
+    return BaseModel(spec, device_of(config.rewards.device), config.rewards.max_tokens, adapter)
+
+
 def _task(address: Address) -> Any:
     from deploy.models import read_tokenizer
     from rewards.load import make_task
@@ -221,16 +253,23 @@ def _learners_buffer(config: RunConfig) -> BufferConfig:
 
 def _support(task: Any) -> list[Trajectory]:
     """The strings that carry the target's mass, where the task lists them, as scored trajectories."""
-    listed: dict[str, Any] = getattr(task, "support", dict)()
     prompts = {prompt.id: prompt for prompt in task.prompts()}
     return [
-        given_trajectory(prompts[name], ids, "listed", np.full((1, len(ids) + 1), log_reward, np.float32), ("listed",))
-        for name, strings in listed.items()
+        given_trajectory(
+            prompts[name],
+            ids,
+            "listed",
+            np.full((1, len(ids) + 1), log_reward, np.float32),
+            ("listed",),
+            actions_of(ids, task.tool),
+        )
+        for name, strings in task.support().items()
         for ids, log_reward in strings
     ]
 
 
-def _device(name: str) -> Any:
+def device_of(name: str) -> Any:
+    """The torch device of a setting: auto is a GPU where there is one."""
     import torch
 
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)

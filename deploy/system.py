@@ -18,11 +18,13 @@ from typing import Any
 import ray
 
 from buffer.errors import ConfigError, TributaryError, WaitTimeout
-from buffer.types import AdapterFiles, AdapterVersion, IntArray, Prompt, Trajectory
+from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
 from buffer.waiting import NamedWait
 from deploy.board import AdapterBoard, BoardClient
 from deploy.config import RunConfig
 from deploy.processes import ActorProcess, Address, LearnerProcess, RewardProcess
+from deploy.reward_watch import RewardWatch
+from rewards.task import Sample
 
 START_LIMIT_S = 600.0
 STOP_LIMIT_S = 30.0
@@ -42,7 +44,8 @@ class System:
         reward_names = [f"reward-{number}" for number in range(config.rewards.workers)]
         retries = {"max_restarts": config.rewards.max_restarts, "max_task_retries": config.rewards.max_restarts}
         self.rewards = [
-            _remote(RewardProcess, config.rewards, name=name, **retries).remote(address) for name in reward_names
+            _remote(RewardProcess, config.rewards, name=name, **retries).remote(number, address)
+            for number, name in enumerate(reward_names)
         ]
         actor_options = {"max_concurrency": 4, "max_restarts": config.actors.max_restarts}
         self.actors = [
@@ -53,6 +56,7 @@ class System:
             _remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, rank)
             for rank in range(config.learner.ranks)
         ]
+        self._reward_watch = RewardWatch(self.rewards, config.rewards.time_limit_s)
         self._actor_runs: dict[Any, int] = {}
         self._learner_runs: list[Any] = []
 
@@ -104,28 +108,31 @@ class System:
 
     def sample(
         self, prompts: Sequence[Prompt], n: int, use_base_model: bool
-    ) -> Callable[[], dict[str, list[IntArray]] | None]:
-        """Start to draw n on-policy responses of each prompt, shared out among the actors.
+    ) -> Callable[[], dict[str, list[Sample]] | None]:
+        """Start to draw n on-policy responses of each prompt, shared out among the actors, and to have them scored.
 
         Call the result until it is not None.
         """
         share = [n // len(self.actors) + (k < n % len(self.actors)) for k in range(len(self.actors))]
         threads = self._config.evaluation.threads
-        calls = {
-            actor.sample.remote(prompt, k, use_base_model, threads): prompt.id
-            for prompt in prompts
+        drawing = [
+            actor.sample.remote(prompts, k, use_base_model, threads)
             for actor, k in zip(self.actors, share, strict=True)
             if k
-        }
+        ]
+        scoring = [  # handed on by the store, without a stay here
+            self.rewards[k % len(self.rewards)].rate.remote(prompts, drawn) for k, drawn in enumerate(drawing)
+        ]
 
-        def result() -> dict[str, list[IntArray]] | None:
-            done, pending = ray.wait(list(calls), num_returns=len(calls), timeout=0.5)
+        def result() -> dict[str, list[Sample]] | None:
+            _, pending = ray.wait(scoring, num_returns=len(scoring), timeout=0.5)
             if pending:
                 return None
-            responses: dict[str, list[IntArray]] = {prompt.id: [] for prompt in prompts}
-            for call in done:
-                responses[calls[call]] += ray.get(call)
-            return responses
+            samples: dict[str, list[Sample]] = {prompt.id: [] for prompt in prompts}
+            for rated in ray.get(scoring):
+                for prompt_id, some in rated.items():
+                    samples[prompt_id] += some
+            return samples
 
         return result
 
@@ -162,12 +169,18 @@ class System:
         return not self._learner_runs
 
     def report(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
-        """(new rows of rank 0, statuses of the actors that answer within 2 s, all named waits)."""
+        """(new rows of rank 0, statuses of the actors that answer within 2 s, all named waits and troubles)."""
         rows, learner_wait = _get(self.learners[0].report.remote(), "learner")
         calls = [actor.status.remote() for actor in self.actors]
         answered, _ = ray.wait(calls, num_returns=len(calls), timeout=2.0)
         statuses = [status for call in answered if (status := _or_none(call))]
-        return rows, statuses, [w for w in (learner_wait, *(s["waiting_for"] for s in statuses)) if w]
+        waits = [learner_wait, *(s["waiting_for"] for s in statuses), *self._reward_watch.troubles()]
+        return rows, statuses, [wait for wait in waits if wait]
+
+    @property
+    def reward_statuses(self) -> list[dict[str, Any]]:
+        """What the reward workers said last of themselves, as in `RewardWorker.status`."""
+        return self._reward_watch.statuses
 
     def stop_learner(self) -> None:
         """Ask the learner to end after the step under way; `poll` then returns True."""

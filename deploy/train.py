@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from rich.console import Console
+from rich.text import Text
 
 from buffer.connect import connect
 from buffer.errors import ConfigError
@@ -18,13 +19,14 @@ from buffer.supervisor import Supervisor
 from buffer.waiting import NamedWait
 from deploy.checks import Checked, check_store
 from deploy.config import shown_config
-from deploy.evaluation import Judged, Responses, explanations, judge, write_plots
+from deploy.evaluation import Judged, Samples, explanations, judge, judged_prompts, write_plots
 from deploy.live import LiveView, View, before_after_table, next_commands
 from deploy.processes import Address
 from deploy.run_folder import RunFolder, check_disk
 from deploy.summary import figures_of_rows, installed_versions
 from deploy.system import System, check_placement, start_ray
 from deploy.tally import Tally
+from deploy.yardsticks import find_yardsticks, left_out
 from learner.checkpoint import Checkpoints, Numbers
 
 NEEDED_DISK_BYTES = 500 * 2**20
@@ -48,6 +50,8 @@ class Training:
         self._began = time.monotonic()
         self._row: dict[str, Any] = {}
         self._actors: list[dict[str, Any]] = []
+        self._rewards: list[dict[str, Any]] = []
+        self._yardsticks = find_yardsticks()
         self._tally = Tally()
         self._training_s = 0.0
         self._trained_before_s = 0.0
@@ -84,7 +88,8 @@ class Training:
 
             def show(phase: str, waits: list[str]) -> None:
                 elapsed = time.monotonic() - self._began
-                view.update(View(self._row, buffer.stats(), self._actors, phase, elapsed, waits))
+                rewards = system.reward_statuses
+                view.update(View(self._row, buffer.stats(), self._actors, phase, elapsed, waits, rewards))
 
             def starting(wait: str) -> bool:
                 show("starting the engines", [wait] if wait else [])
@@ -121,16 +126,17 @@ class Training:
 
     def _judge(self, system: System, use_base_model: bool, show: Callable[[], None]) -> Judged | None:
         """Draw and judge; None where a signal came first."""
-        result = system.sample(self._checked.prompts, self._config.evaluation.samples, use_base_model)
+        prompts = judged_prompts(self._checked)
+        result = system.sample(prompts, self._config.evaluation.samples, use_base_model)
         wait = NamedWait(
-            "the run waits for samples", self._config.evaluation.limit_s, lambda: "the actors' engines draw them"
+            "the run waits for samples", self._config.evaluation.limit_s, lambda: "they are drawn and scored"
         )
-        responses: Responses | None = None
-        while responses is None and not self._stop_signal:
+        samples: Samples | None = None
+        while samples is None and not self._stop_signal:
             show()
-            responses = result()
+            samples = result()
             wait.check()
-        return None if responses is None else judge(self._checked, responses)
+        return None if samples is None else judge(self._checked, samples, self._yardsticks)
 
     def _give_demonstrations(self, system: System, buffer: ReplayBuffer, show: Callable[[], None]) -> None:
         """Given strings come first; after a resume they are in the buffer already."""
@@ -158,6 +164,7 @@ class Training:
                 system.stop_learner()
                 asked = True
             rows, self._actors, waits = system.report()
+            self._rewards = system.reward_statuses
             self._tally.count(self._actors)
             for row in rows:
                 self._row = row | {"elapsed_s": time.monotonic() - began}
@@ -186,6 +193,7 @@ class Training:
             "tokens_per_s": tokens / seconds,
             "metrics": {"before": before and before.metrics, "after": after and after.metrics},
             **figures_of_rows(self._folder.metrics()),
+            "rewards": self._rewards,
             "engine_busy": self._tally.engine_busy,
             "versions_published": version.number + 1,
             "canary_difference_max": self._tally.canary_difference_max,
@@ -201,7 +209,9 @@ class Training:
                 f"the adapter of that step is in {self._folder.path}/adapter."
             )
         if before and after:
-            self._console.print(before_after_table(before.metrics, after.metrics, explanations(self._checked)))
+            self._console.print(before_after_table(before.figures, after.figures, explanations(self._checked)))
+        if after and (said := after.problem or left_out(self._checked.task, after.figures, self._yardsticks)):
+            self._console.print(Text(said, "yellow"))
         self._console.print(next_commands(self._folder.path, self._config.learner.steps), soft_wrap=True)
         return summary
 
@@ -262,7 +272,7 @@ def _store(checked: Checked, folder: RunFolder, keep: bool, console: Console) ->
     server = None if config.url else RedisServer.start(folder.buffer, config.port)
     try:
         url = server.url if server else str(config.url)
-        buffer = ReplayBuffer(connect(url), config, folder.name)
+        buffer = ReplayBuffer(connect(url), config, folder.name, checked.config.rewards.weights)
         if keep:
             buffer.adopt()
         else:

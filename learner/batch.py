@@ -4,7 +4,7 @@ Shapes   B trajectories, T response tokens of the longest, N nodes of a prefix t
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from buffer.prefix_tree import PrefixTree, build_prefix_tree
-from buffer.types import IntArray, PolicySpec, Trajectory
+from buffer.types import IntArray, PolicySpec, Trajectory, total_log_reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,16 @@ class Batch:
         return sum(len(part.tree.token_ids) for part in self.parts)
 
 
-def collate(trajectories: Sequence[Trajectory], spec: PolicySpec, max_tokens: int = 0) -> Batch:
+def collate(
+    trajectories: Sequence[Trajectory],
+    spec: PolicySpec,
+    max_tokens: int = 0,
+    weights: Mapping[str, float] | None = None,
+) -> Batch:
     """Lay out B scored trajectories. The same function serves fresh, replayed and demonstration data.
 
-    A pass has at most `max_tokens` tokens, prompts included (a single longer row has one of its own); 0 is one pass.
+    `weights` are those of reward terms, 1 where none is given. A pass has at most `max_tokens` tokens, prompts included
+    (a single longer row has one of its own); 0 is one pass.
     """
     rows, width = len(trajectories), max(len(t.token_ids) for t in trajectories)
     token_ids = np.zeros((rows, width), dtype=np.int64)
@@ -68,7 +74,7 @@ def collate(trajectories: Sequence[Trajectory], spec: PolicySpec, max_tokens: in
         token_ids[row, :n] = trajectory.token_ids
         is_action[row, :n] = trajectory.is_action
         is_state[row, : n + 1] = trajectory.is_state
-        log_reward[row, : n + 1] = trajectory.log_reward.sum(0)
+        log_reward[row, : n + 1] = total_log_reward(trajectory, weights or {})
     actions_before = np.pad(is_action.cumsum(1), ((0, 0), (1, 0)))  # [B, T+1] actions in z_1:i
     too_short = is_state & (actions_before < spec.min_actions)
     counts = is_state & ~too_short

@@ -9,7 +9,7 @@ unblocked by  reward workers
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 
 from buffer.errors import ConfigError, TributaryError
 from buffer.replay import Drawn, ReplayBuffer
-from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory, given_trajectory
+from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory, given_trajectory, total_log_reward
 from learner.adapter import adapter_files, adapter_tensors, adapter_version, digest, load_adapter
 from learner.batch import collate
 from learner.checkpoint import Checkpoints, Numbers, State, load_optimiser, optimiser_tensors
@@ -48,11 +48,12 @@ class Learner:
         checkpoints: Checkpoints | None = None,
         ranks: Ranks | None = None,
         support: Sequence[Trajectory] = (),
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         """Go on from the newest of `checkpoints`, if there is one, and publish what the policy is now.
 
         `prompt` is what the first canary is read on; later ones take a string that was just learned from. `support` is
-        the strings that carry the target's mass, scored, where the task lists them.
+        the strings that carry the target's mass, scored, where the task lists them; `weights` those of reward terms.
         """
         self._policy = policy
         self._buffer = buffer
@@ -61,6 +62,7 @@ class Learner:
         self._checkpoints = checkpoints
         self._ranks = ranks or Ranks()
         self._support = support
+        self._weights = weights or {}
         # a likelihood weighs all strings alike, and says so in its residuals
         self._priorities = Priorities(config.priority_shares, config.recency_half_life)
         self._parameters = policy.trainable_parameters()
@@ -125,7 +127,7 @@ class Learner:
 
         A loss or gradient that is not finite changes nothing, and the batch is set aside: it would do the same again.
         """
-        batch = collate([row.trajectory for row in rows], self._policy.spec, self._config.max_tokens)
+        batch = collate([row.trajectory for row in rows], self._policy.spec, self._config.max_tokens, self._weights)
         rate = learning_rate(self.step_number, self._config)
         temperature = reward_temperature(self.step_number, self._config)
         exact = self._exact_figures(temperature)
@@ -136,7 +138,7 @@ class Learner:
             for parameters in self._optimiser.param_groups:
                 parameters["lr"] = rate
             self._optimiser.step()
-            log_rewards = [float(row.trajectory.log_reward.sum(0)[-1]) for row in rows]
+            log_rewards = [self._log_reward(row.trajectory) for row in rows]
             ages = [self.version - row.policy_version if row.trajectory.adapter_digest else 0 for row in rows]
             self._reprioritize(rows, self._priorities.of(loss, log_rewards, ages))
             self._skipped_in_a_row = 0
@@ -155,6 +157,10 @@ class Learner:
             **self._figures(rows, estimates),
             **exact,
         }
+
+    def _log_reward(self, trajectory: Trajectory) -> float:
+        """Of the whole string, nats, untempered."""
+        return float(total_log_reward(trajectory, self._weights)[-1])
 
     def _reprioritize(self, rows: Sequence[Drawn], priorities: Sequence[float]) -> None:
         """Rows that had nothing to be compared with keep the priority they have."""
@@ -229,7 +235,7 @@ class Learner:
             scored = self._policy.log_probs(batch)
         counts = batch.counts.to(self._policy.device)
         log_q = log_q_of_strings(scored.log_pf, scored.log_pterm, counts).cpu()
-        log_reward = torch.tensor([float(t.log_reward.sum(0)[-1]) for t in self._support])
+        log_reward = torch.tensor([self._log_reward(t) for t in self._support])
         return exact_figures(log_q, log_reward / temperature, batch.prompt)
 
     def _figures(self, rows: Sequence[Drawn], estimates: Estimates) -> Row:
@@ -247,7 +253,7 @@ class Learner:
             "var_u": var_u(chosen),
             **posterior_figures(chosen),
             "log_z": float(at(estimates.u.detach(), first(estimates.counts)).mean()),
-            "log_reward": float(np.mean([rows[i].trajectory.log_reward.sum(0)[-1] for i in on_policy]))
+            "log_reward": float(np.mean([self._log_reward(rows[i].trajectory) for i in on_policy]))
             if on_policy
             else float("nan"),
             "staleness_mean": float(np.mean(staleness)) if staleness else 0.0,

@@ -1,8 +1,12 @@
 """What a recipe may say about rewards and the task."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
 
-Option = str | int | float | bool | list[str] | list[int] | list[float]
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
+
+Option = TypeAliasType("Option", "str | int | float | bool | list[Option] | dict[str, Option]")
+"""What TOML can say."""
 
 
 class TaskConfig(BaseModel):
@@ -27,8 +31,24 @@ class RewardConfig(BaseModel):
     """Processes that score."""
     max_in_flight: int = Field(default=4, ge=1)
     """Batches one actor may have under way to reward workers before it waits for them."""
-    max_restarts: int = Field(default=3, ge=0)
+    max_restarts: int = Field(default=10, ge=0)
     """Times that Ray starts a dead worker again; its calls are made again, which the buffer's deduplication absorbs."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Of the task's reward terms, by name: log R is the sum of weight x term, nats. 1 where none is given. The buffer
+    keeps terms unweighted, so they may change when a run is resumed."""
+    length_penalty: float = 0.0
+    """Nats taken off log R for each token of a string, as one more term, `length`. Below 0 long strings are liked."""
+    time_limit_s: float = Field(default=10.0, gt=0.0)
+    """For log_reward and labels of one string, s. A string for which they take longer, fail or give no finite number is
+    set aside with the reason, and the run goes on. What can't be interrupted ends its worker, and is then known."""
+    max_failures: int = Field(default=100, ge=1)
+    """So many strings in a row that can't be scored end the run."""
+    max_tokens: int = Field(default=8192, ge=64)
+    """Tokens of one pass of the frozen model, contexts and copies of targets included."""
+    scorer: Literal["transformers", "vllm"] = "transformers"
+    """What the frozen model runs on. vllm: tasks that score continuations only."""
+    adapter: str | None = None
+    """Folder of a PEFT adapter to be merged into the frozen model, such as an M-step's."""
     cache_size: int = Field(default=100_000, ge=0)
     """Scores kept by content, so that a string that comes again is not scored again."""
     threads: int = Field(default=1, ge=0)

@@ -7,13 +7,17 @@ from tokenizers import Tokenizer
 
 from buffer.errors import ConfigError
 from rewards.config import TaskConfig
+from rewards.guard import Failed, guarded
 from rewards.task import Task
 from rewards.tasks import TASKS
+
+LOAD_LIMIT_S = 120.0
+"""For a module or a constructor, which may read models, s."""
 
 
 def make_task(config: TaskConfig, tokenizer: Tokenizer) -> Task:
     """The task that a recipe names. Raises ConfigError with what is wrong and what would be right."""
-    cls = TASKS.get(config.name) or _import_task(config.name)
+    cls = _import_task(TASKS.get(config.name, config.name))
     accepted = [p for p in inspect.signature(cls).parameters if p != "tokenizer"]
     unknown = sorted(set(config.options) - set(accepted))
     if unknown:
@@ -22,9 +26,10 @@ def make_task(config: TaskConfig, tokenizer: Tokenizer) -> Task:
             f"It takes: {', '.join(accepted) or 'nothing'}."
         )
     try:
-        return cls(tokenizer, **config.options)  # type: ignore[call-arg]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"task {config.name!r} refused its options {dict(config.options)}: {error}") from error
+        return guarded(lambda: cls(tokenizer, **config.options), LOAD_LIMIT_S, "its constructor")  # type: ignore[call-arg]
+    except Failed as error:
+        why = error.__cause__ if isinstance(error.__cause__, TypeError | ValueError) else error
+        raise ConfigError(f"task {config.name!r} refused its options {dict(config.options)}: {why}") from error
 
 
 def _import_task(name: str) -> type[Task]:
@@ -35,18 +40,17 @@ def _import_task(name: str) -> type[Task]:
             "or name a class of your own as module:Class."
         )
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+        module = guarded(lambda: importlib.import_module(module_name), LOAD_LIMIT_S, f"the module {module_name}")
+        cls = getattr(module, class_name)
+    except (Failed, AttributeError) as error:
         raise ConfigError(
             f"task.name = {name!r} can't be imported ({error}). "
             "It must be module:Class, importable from the folder where the run is started."
         ) from error
-    missing = [
-        m
-        for m in ("prompts", "log_reward", "labels", "evaluate", "log_mass", "needs_base_model")
-        if not hasattr(cls, m)
-    ]
-    if missing:
-        raise ConfigError(f"task.name = {name!r} lacks {', '.join(missing)}. See rewards/task.py for what a task has.")
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        raise ConfigError(
+            f"task.name = {name!r} is no task: write `class {class_name}(Task)`, with Task from rewards.task. It has "
+            "defaults for everything but prompts and log_reward."
+        )
     loaded: type[Task] = cls
     return loaded

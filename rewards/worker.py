@@ -1,92 +1,111 @@
 """The reward worker: log R at every prefix, then into the buffer.
 
 consumes   unscored trajectories (calls from actors, bounded in flight)
-produces   scored trajectories -> ReplayBuffer.add
+produces   scored trajectories -> ReplayBuffer.add; those that can't be scored, with the reason -> its quarantine
 waits for  nothing
 unblocked by  RolloutActor
 """
 
 import time
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-
+from buffer.errors import RewardError
 from buffer.replay import AddResult, ReplayBuffer
-from buffer.types import FloatArray, Trajectory
-from rewards.base_model import BaseModel
+from buffer.suspects import Suspects
+from buffer.types import IntArray, Prompt, Trajectory
 from rewards.config import RewardConfig
-from rewards.task import Task, check_terms
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What one string is worth; the same whoever sampled it."""
-
-    names: tuple[str, ...]
-    log_reward: FloatArray
-    """[K, T+1] nats"""
-    labels: Mapping[str, float]
+from rewards.scorer import Answers, Failure, Score, Scorer, sample_terms
+from rewards.task import Sample, Task
 
 
 class RewardWorker:
     """Scores batches of trajectories of one task."""
 
     def __init__(
-        self, name: str, task: Task, base: BaseModel | None, buffer: ReplayBuffer, config: RewardConfig
+        self,
+        name: str,
+        task_name: str,
+        task: Task,
+        base: Answers | None,
+        buffer: ReplayBuffer,
+        suspects: Suspects,
+        config: RewardConfig,
     ) -> None:
         """`base` may be None for a task that does not need it."""
         self._name = name
-        self._task = task
-        self._prompts = {prompt.id: prompt for prompt in task.prompts()}
-        self._base = base
+        self._task_name = task_name
+        self._prompts = {prompt.id: prompt for split in task.splits for prompt in task.prompts(split)}
         self._buffer = buffer
-        self._cache_size = config.cache_size
-        self._cache: OrderedDict[tuple[str, bytes], Score] = OrderedDict()
+        self._suspects = suspects
+        self._config = config
+        self._scorer = Scorer(task, base, config, self._named)
+        self._failed_in_a_row = 0
 
     def score(self, trajectories: Sequence[Trajectory]) -> AddResult:
-        """Score and store. Raises RewardError when the task's reward breaks its contract."""
+        """Score and store. Raise RewardError when rewards.max_failures strings in a row could not be scored."""
         began = time.perf_counter()
-        keys = [(t.prompt_id, t.token_ids.tobytes()) for t in trajectories]
-        new = {key: t for key, t in zip(keys, trajectories, strict=True) if key not in self._cache}
-        scores = dict(zip(new, self._score_new(list(new.values())), strict=True))
-        for key in keys:
-            if key not in scores:
-                self._cache.move_to_end(key)
-                scores[key] = self._cache[key]
+        found = self._scores([self._prompts[t.prompt_id] for t in trajectories], [t.token_ids for t in trajectories])
         seconds = (time.perf_counter() - began) / len(trajectories)
-        added = self._buffer.add(
-            [
-                replace(
-                    t,
-                    log_reward=s.log_reward,
-                    reward_terms=s.names,
-                    labels=s.labels,
-                    task=self._name,
-                    scoring_s=seconds,
-                )
-                for t, s in ((t, scores[key]) for key, t in zip(keys, trajectories, strict=True))
-            ]
-        )
-        self._cache.update(scores)
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
-        return added
+        pairs = list(zip(trajectories, found, strict=True))
+        failed = [(t, score.reason) for t, score in pairs if isinstance(score, Failure)]
+        self._buffer.refuse([t for t, _ in failed], [reason for _, reason in failed])
+        self._count_failures(found)
+        return self._buffer.add([_scored(t, s, self._task_name, seconds) for t, s in pairs if isinstance(s, Score)])
 
-    def _score_new(self, trajectories: Sequence[Trajectory]) -> list[Score]:
-        if not trajectories:
-            return []
-        responses = [t.token_ids for t in trajectories]
-        base = (
-            self._base.log_probs([t.prompt_token_ids for t in trajectories], responses)
-            if self._base
-            else [None] * len(responses)
-        )
-        scores = []
-        for t, said in zip(trajectories, base, strict=True):
-            prompt = self._prompts[t.prompt_id]
-            terms = self._task.log_reward(prompt, t.token_ids, said)
-            log_reward = np.ascontiguousarray(check_terms(terms, len(t.token_ids), self._name))
-            scores.append(Score(tuple(terms), log_reward, dict(self._task.labels(prompt, t.token_ids))))
-        return scores
+    def rate(self, prompt: Prompt, responses: Sequence[IntArray], log_q: Sequence[float]) -> list[Sample]:
+        """Samples with their log R, for judging; those that can't be scored are left out."""
+        found = self._scores([prompt] * len(responses), responses)
+        return [
+            Sample(response, value, *sample_terms(score, self._config.weights))
+            for response, value, score in zip(responses, log_q, found, strict=True)
+            if isinstance(score, Score)
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """Figures since the start: strings asked for, found in the cache, failed; seconds of the task's functions."""
+        figures = self._scorer.figures
+        new = figures.asked - figures.from_cache
+        return {
+            "name": self._name,
+            "strings": figures.asked,
+            "cache_hits": figures.from_cache / figures.asked if figures.asked else 0.0,
+            "failed": figures.failed,
+            "last_failure": figures.last_failure,
+            "function_s": figures.function_s / new if new else 0.0,
+            "slowest_s": figures.slowest_s,
+        }
+
+    def _scores(self, prompts: Sequence[Prompt], responses: Sequence[IntArray]) -> list[Score | Failure]:
+        found = self._scorer.score(prompts, responses, self._suspects.bad())
+        self._suspects.clear()
+        return found
+
+    @contextmanager
+    def _named(self, string_id: str) -> Iterator[None]:
+        self._suspects.name(string_id)
+        yield
+
+    def _count_failures(self, found: Sequence[Score | Failure]) -> None:
+        for score in found:
+            self._failed_in_a_row = self._failed_in_a_row + 1 if isinstance(score, Failure) else 0
+            if self._failed_in_a_row >= self._config.max_failures and isinstance(score, Failure):
+                raise RewardError(
+                    f"{self._failed_in_a_row} strings in a row could not be scored by task {self._task_name!r}, the "
+                    f"last one because {score.reason}. They are in the buffer's quarantine. Mend log_reward, or raise "
+                    "rewards.max_failures or rewards.time_limit_s."
+                )
+
+
+def _scored(trajectory: Trajectory, score: Score, task: str, seconds: float) -> Trajectory:
+    labels: Mapping[str, float] = score.labels
+    return replace(
+        trajectory,
+        log_reward=score.log_reward,
+        reward_terms=score.names,
+        labels=labels,
+        task=task,
+        scoring_s=seconds,
+    )

@@ -7,7 +7,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from buffer.types import IntArray, PolicySpec, Prompt, Trajectory
-from rewards.task import BaseLogProbs, Terms
+from rewards.task import TRAIN, BaseLogProbs, Sample, Task, Terms, Yardsticks
 from tests.oracle import String, all_strings, log_sum
 
 SYMBOLS = ("a", "b", "c")
@@ -33,7 +33,7 @@ def make_tiny_model(folder: Path) -> Path:
     return folder
 
 
-class TinyTask:
+class TinyTask(Task):
     """R drawn once for each of the 40 strings over a, b, c of at most three letters: log R is normal with `spread` nats."""
 
     needs_base_model = False
@@ -46,7 +46,7 @@ class TinyTask:
             z: float(rng.normal(scale=spread)) for z in all_strings(len(SYMBOLS), MAX_ACTIONS)
         }
 
-    def prompts(self) -> Sequence[Prompt]:
+    def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
         return [self._prompt]
 
     def string(self, token_ids: Sequence[int]) -> String:
@@ -57,15 +57,15 @@ class TinyTask:
         """The other way round."""
         return np.array([self._ids[v] for v in string], dtype=np.int32)
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, base: BaseLogProbs | None) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
         known = [self._ids.index(int(t)) if int(t) in self._ids else -1 for t in token_ids]
         return {"table": np.array([self.log_r.get(tuple(known[:i]), -20.0) for i in range(len(known) + 1)])}
 
     def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
         return {"letters": float(len(token_ids))}
 
-    def evaluate(self, responses: Mapping[str, Sequence[IntArray]]) -> dict[str, float]:
-        drawn = [self.string(tokens) for tokens in responses["tiny"]]
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> dict[str, float]:
+        drawn = [self.string(sample.token_ids) for sample in samples["tiny"]]
         log_z = log_sum(list(self.log_r.values()))
         tv = 0.5 * sum(abs(drawn.count(z) / len(drawn) - np.exp(r - log_z)) for z, r in self.log_r.items())
         return {"total_variation": float(tv), "samples": float(len(drawn))}
@@ -88,7 +88,7 @@ def tiny_trajectory(task: TinyTask, string: String, pad_to: int | None = None, *
         prompt_id=prompt.id, prompt_token_ids=prompt.token_ids, token_ids=tokens, is_action=np.ones(n, np.bool_),
         log_pf=np.zeros(n, np.float32), log_pterm=np.zeros(n + 1, np.float32), policy_version=0, adapter_digest="00",
         behaviour="on_policy", task="tiny", sampled_at=0.0, sampling_s=0.0,
-        log_reward=np.asarray(task.log_reward(prompt, tokens, None)["table"], np.float32)[None], reward_terms=("table",),
+        log_reward=np.asarray(task.log_reward(prompt, tokens, [])["table"], np.float32)[None], reward_terms=("table",),
     )  # fmt: skip
     return Trajectory(**(fields | changes))  # type: ignore[arg-type]
 

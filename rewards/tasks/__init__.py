@@ -1,7 +1,14 @@
 """Tasks: prompts, an unnormalised target over strings, and how the result is judged. One file each."""
 
-from rewards.task import Task
-from rewards.tasks.integer import IntegerTask
-
-TASKS: dict[str, type[Task]] = {"integer": IntegerTask}
-"""By the name that a recipe gives."""
+TASKS = {
+    "arithmetic": "rewards.tasks.arithmetic:ArithmeticTask",
+    "constrained": "rewards.tasks.constrained:ConstrainedTask",
+    "continue": "rewards.tasks.continuation:ContinueTask",
+    "contrastive": "rewards.tasks.contrastive:ContrastiveTask",
+    "custom": "rewards.tasks.custom:CustomTask",
+    "infill": "rewards.tasks.infill:InfillTask",
+    "integer": "rewards.tasks.integer:IntegerTask",
+    "subjectivity": "rewards.tasks.subjectivity:SubjectivityTask",
+    "toy": "rewards.tasks.toys:ToyTask",
+}
+"""By the name that a recipe gives: module:Class, imported when it is asked for."""

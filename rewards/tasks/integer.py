@@ -8,21 +8,23 @@ other    "420"   log R = log ε + log p_LM("420" ⊤ | prompt): all others toget
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
-from rewards.task import BaseLogProbs, Terms
+from rewards.judging.bootstrap import bootstrap_mean
+from rewards.task import TRAIN, BaseLogProbs, Figure, Sample, Task, Terms, Yardsticks
 
 PROMPT = "The following is a random integer drawn uniformly between 0 and 100: "
 
 
-class IntegerTask:
+class IntegerTask(Task):
     """R = 1 on the canonical strings of 0..largest, a floor relative to the frozen model elsewhere."""
 
-    needs_base_model = True
-    explanations: Mapping[str, str] = {
+    explanations: ClassVar[Mapping[str, str]] = {
         "valid": "share of samples that are an integer in range",
         "kl_uniform": "nats, of the valid samples to uniform",
         "kl_noise_floor": "nats, what a perfect sampler would show with as many valid samples",
@@ -46,37 +48,37 @@ class IntegerTask:
             id="integer", text=prompt, token_ids=np.array(tokenizer.encode(prompt).ids, dtype=np.int32)
         )
 
-    def prompts(self) -> Sequence[Prompt]:
+    def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
         """The one prompt."""
         return [self._prompt]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, base: BaseLogProbs | None) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
         """One term, `integer` [T+1]: 0 for a number in range, log ε + log p_LM(z ⊤) else."""
-        assert base is not None
         is_number = np.array([tuple(token_ids[:i].tolist()) in self._number for i in range(len(token_ids) + 1)])
-        return {"integer": np.where(is_number, 0.0, self._log_epsilon + base.stopped)}
+        return {"integer": np.where(is_number, 0.0, self._log_epsilon + said[0].stopped)}
 
     def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
         """valid: 1 for a number in range."""
         return {"valid": float(tuple(token_ids.tolist()) in self._number)}
 
-    def evaluate(self, responses: Mapping[str, Sequence[IntArray]]) -> dict[str, float]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
         """Figures of `explanations`. K integers, N valid samples: kl_uniform is plug-in, kl_noise_floor (K−1)/2N."""
-        samples = responses[self._prompt.id]
-        counts = self.histogram(samples)
+        drawn = samples[self._prompt.id]
+        counts = self.histogram(drawn)
+        valid = [float(tuple(sample.token_ids.tolist()) in self._number) for sample in drawn]
         n_valid, size = int(counts.sum()), len(counts)
         shares = counts[counts > 0] / max(n_valid, 1)
         return {
-            "valid": n_valid / max(len(samples), 1),
+            "valid": bootstrap_mean(valid, np.random.default_rng(0)),
             "kl_uniform": float((shares * np.log(shares * size)).sum()) if n_valid else math.nan,
             "kl_noise_floor": (size - 1) / (2 * n_valid) if n_valid else math.nan,
             "distinct": float((counts > 0).sum()),
-            "samples": float(len(samples)),
+            "samples": float(len(drawn)),
         }
 
-    def histogram(self, samples: Sequence[IntArray]) -> np.ndarray:
+    def histogram(self, samples: Sequence[Sample]) -> NDArray[np.int_]:
         """[largest+1] how often each integer was drawn; other strings are left out."""
-        drawn = Counter(self._number.get(tuple(sample.tolist())) for sample in samples)
+        drawn = Counter(self._number.get(tuple(sample.token_ids.tolist())) for sample in samples)
         return np.array([drawn[k] for k in range(len(self._number))])
 
     def support(self) -> Mapping[str, Sequence[tuple[IntArray, float]]]:

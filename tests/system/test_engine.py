@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 
 from actors.behaviour import Behaviour
 from actors.config import ActorConfig
-from actors.engine import Engine, Sampled
+from actors.engine import Engine
+from actors.pieces import Sampled
 from buffer.errors import AdapterError
 from buffer.types import AdapterFiles, AdapterVersion, PolicySpec
 from learner.adapter import adapter_files, adapter_version

@@ -52,6 +52,18 @@ def make(model: Path) -> Make:
     return config
 
 
+def test_fine_tuning_without_given_strings_is_told(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"task\.demonstrations names none"):
+        check(make(learner={"objective": "sft"}))
+
+
+def test_weights_are_of_terms_that_the_reward_has(make: Make) -> None:
+    assert check(make(rewards={"weights": {"integer": 0.5}})).config.rewards.weights == {"integer": 0.5}
+    assert check(make(rewards={"weights": {"length": 2.0}, "length_penalty": 0.1}))
+    with pytest.raises(ConfigError, match=r"weights names fluency, length, which .* It has: integer\."):
+        check(make(rewards={"weights": {"fluency": 1.0, "length": 2.0}}))
+
+
 def test_a_configuration_that_fits_resolves_its_tokens(make: Make) -> None:
     checked = check(make())
     assert checked.spec.stop_token_id == 10

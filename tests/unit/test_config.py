@@ -97,11 +97,6 @@ def test_ranks_that_would_share_a_gpu_and_weights_that_overflow_are_refused() ->
         load_recipe("demo", ["learner.objective=subtb", "learner.subtb_lambda=10.0", "policy.max_actions=100"])
 
 
-def test_fine_tuning_without_given_strings_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"task\.demonstrations names none"):
-        load_recipe("demo", ["learner.objective=sft"])
-
-
 def test_a_resumed_run_may_change_how_it_learns_and_not_what() -> None:
     values = shown_config(load_recipe("demo"))
     assert resumed_config(values, ["learner.steps=500"], "c").learner.steps == 500

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from rewards.task import BaseLogProbs, check_terms
+from rewards.judging.bootstrap import Interval
+from rewards.task import BaseLogProbs, Sample, Yardsticks, check_terms
 from rewards.tasks.integer import IntegerTask
 
 
@@ -24,9 +25,15 @@ def digits(number: str) -> np.ndarray:
 
 def log_reward(task: IntegerTask, text: str, base_tokens: float = -2.0, base_stop: float = -3.0) -> list[float]:
     n = len(text)
-    base = BaseLogProbs(np.full(n, base_tokens, np.float32), np.full(n + 1, base_stop, np.float32))
-    terms = task.log_reward(task.prompts()[0], digits(text), base)
+    behind = np.full(n + 1, base_stop, np.float32)
+    said = [BaseLogProbs(np.full(n, base_tokens, np.float32), behind, behind)]
+    terms = task.log_reward(task.prompts()[0], digits(text), said)
     return [round(float(v), 5) for v in check_terms(terms, n, "integer").sum(0)]
+
+
+def judged(task: IntegerTask, numbers: list[str]) -> dict[str, float]:
+    figures = task.evaluate({"integer": [Sample(digits(text), 0.0, 0.0) for text in numbers]}, Yardsticks())
+    return {name: value.value if isinstance(value, Interval) else value for name, value in figures.items()}
 
 
 def test_exactly_the_hundred_and_one_canonical_strings_are_worth_one(task: IntegerTask) -> None:
@@ -47,16 +54,15 @@ def test_the_floor_weighs_at_most_epsilon_of_the_known_mass(task: IntegerTask) -
 
 def test_a_uniform_sample_reads_its_noise_floor_and_a_collapsed_one_does_not(task: IntegerTask) -> None:
     rng = np.random.default_rng(0)
-    uniform = task.evaluate({"integer": [digits(str(k)) for k in rng.integers(0, 101, size=20_000)]})
+    uniform = judged(task, [str(k) for k in rng.integers(0, 101, size=20_000)])
     assert uniform["valid"] == 1.0 and uniform["distinct"] == 101
     assert uniform["kl_noise_floor"] == pytest.approx(100 / 40_000)
     assert uniform["kl_uniform"] == pytest.approx(uniform["kl_noise_floor"], rel=0.5)
-    collapsed = task.evaluate({"integer": [digits(str(k % 10)) for k in range(1000)]})
+    collapsed = judged(task, [str(k % 10) for k in range(1000)])
     assert collapsed["valid"] == 1.0 and collapsed["kl_uniform"] == pytest.approx(math.log(10.1))
 
 
 def test_invalid_strings_lower_valid_and_stay_out_of_the_divergence(task: IntegerTask) -> None:
-    half = [digits(str(k)) for k in range(101)] + [digits("007")] * 101
-    figures = task.evaluate({"integer": half})
+    figures = judged(task, [str(k) for k in range(101)] + ["007"] * 101)
     assert figures["valid"] == 0.5 and figures["kl_uniform"] == pytest.approx(0.0, abs=1e-12)
-    assert math.isnan(task.evaluate({"integer": [digits("007")]})["kl_uniform"])
+    assert math.isnan(judged(task, ["007"])["kl_uniform"])

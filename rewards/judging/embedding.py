@@ -1,0 +1,110 @@
+"""Texts -> vectors by a local encoder: states of tokens (`Encoder`), one vector a text (`SentenceEmbedder`).
+
+torch and transformers are imported when an encoder is loaded, not before.
+
+Shapes   K texts, B texts of a batch, T tokens of its longest, special tokens included, D width.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from buffer.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH_TOKENS = 8192
+"""Of a pass, padding included."""
+
+
+class Batch(NamedTuple):
+    """Some of the texts, in order of length."""
+
+    which: list[int]
+    """[B] their places among the texts given."""
+    states: "Tensor"
+    """[B, T, D] fp32, 0 at padding."""
+    present: "Tensor"
+    """[B, T] bool: a token of the text or a special one, no padding."""
+    content: "Tensor"
+    """[B, T] bool: a token of the text itself."""
+
+
+class Encoder:
+    """A bidirectional model that gives each token a state in its context. fp32, no gradient."""
+
+    def __init__(self, folder: Path, max_tokens: int = 256, depth: float = 1.0, device: str = "cpu") -> None:
+        """Load config.json, tokenizer.json and safetensors of `folder`; ModelError where one is missing.
+
+        Texts are cut after `max_tokens` tokens, special ones included, or where the model has no more positions.
+        `depth` (0..1): states are those after this share of the layers, rounded up.
+        """
+        import torch
+        from tokenizers import Tokenizer
+        from transformers import AutoModel
+
+        missing = [name for name in ("config.json", "tokenizer.json", "*.safetensors") if not any(folder.glob(name))]
+        if missing:
+            raise ModelError(
+                f"{folder} is no encoder: it lacks {', '.join(missing)}. Give the folder of one, or get one: "
+                "tributary model get all-minilm-l6-v2"
+            )
+        self._model = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+        self._model.to(device).eval().requires_grad_(False)
+        self._device = device
+        config = self._model.config
+        self._layer = math.ceil(depth * config.num_hidden_layers)
+        self._pad = config.pad_token_id or 0
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()  # a tokenizer.json may ask for padding and cutting in its own way
+        self._tokenizer.enable_truncation(min(max_tokens, getattr(config, "max_position_embeddings", max_tokens)))
+        self.width: int = config.hidden_size
+
+    def encode(self, texts: Sequence[str]) -> Iterator[Batch]:
+        """Each text once, texts of like length together: little is spent on padding."""
+        import torch
+
+        tokens = self._tokenizer.encode_batch(list(texts))
+        order = sorted(range(len(texts)), key=lambda k: len(tokens[k].ids))
+        while order:
+            longest = max(len(tokens[order[-1]].ids), 1)
+            size = max(1, BATCH_TOKENS // longest)
+            order, which = order[:-size], order[-size:]
+            ids = torch.full((len(which), longest), self._pad)
+            present, content = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
+            for row, k in enumerate(which):
+                n = len(tokens[k].ids)
+                ids[row, :n] = torch.tensor(tokens[k].ids)
+                present[row, :n] = True
+                content[row, :n] = torch.tensor(tokens[k].special_tokens_mask) == 0
+            ids, present, content = (x.to(self._device) for x in (ids, present, content))
+            with torch.inference_mode():
+                found = self._model(input_ids=ids, attention_mask=present.long(), output_hidden_states=True)
+                states = found.hidden_states[self._layer].masked_fill(~present[..., None], 0.0)
+            yield Batch(which, states, present, content)
+
+
+class SentenceEmbedder:
+    """One vector a text: the mean of its tokens' states, at length 1 (Reimers and Gurevych, arXiv 1908.10084)."""
+
+    def __init__(self, folder: Path, max_tokens: int = 256, device: str = "cpu") -> None:
+        """As `Encoder`. 256 tokens are what all-MiniLM-L6-v2 is used with."""
+        self._encoder = Encoder(folder, max_tokens, device=device)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[K, D] in the order of the texts; the dot product of two rows is their cosine.
+
+        An empty text is its special tokens, and zeros where the tokenizer adds none.
+        """
+        found = np.zeros((len(texts), self._encoder.width), np.float32)
+        for batch in self._encoder.encode(texts):
+            total = batch.states.sum(1)  # the mean has the same direction
+            found[batch.which] = (total / total.norm(dim=-1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
+        return found

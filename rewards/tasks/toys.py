@@ -1,0 +1,196 @@
+"""Toys whose exact posterior is known: R drawn once for every string of a few symbols, listed, with or without a tool.
+
+With symbols a and b, at most two of them, seed 0 and spread 1:
+
+string   ""       a        b        aa       ab       ba       bb
+log R     0.126   -0.132    0.640    0.105   -0.536    0.362    1.304     log Z = 2.372
+share     0.106    0.082    0.177    0.104    0.055    0.134    0.344
+
+A tool makes "b" into "bc" with writes = {b = ["c"]}: the last string is then "bcbc", still of two actions. Below
+`min_actions` nothing is listed. All other strings together weigh at most 1e-4 of these, whatever the vocabulary.
+"""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from buffer.types import IntArray, Prompt
+from rewards.judging.bootstrap import bootstrap_mean
+from rewards.task import TRAIN, BaseLogProbs, Figure, Sample, Task, Terms, Yardsticks
+
+MOST_STRINGS = 10_000
+FLOOR_SHARE = 1e-4
+"""Of the target's mass, for all other strings together."""
+
+
+class SymbolTool:
+    """Writes fixed symbols behind some others (buffer/tool.py)."""
+
+    def __init__(self, writes: Mapping[int, Sequence[int]]) -> None:
+        """`writes`: token id -> the ids that follow it."""
+        self._writes = {trigger: np.array(written, dtype=np.int32) for trigger, written in writes.items()}
+        self.triggers = frozenset(self._writes)
+        self.max_tokens = max(map(len, self._writes.values()))
+
+    def answer(self, token_ids: IntArray) -> IntArray:
+        """What belongs behind the last token of `token_ids` [T]."""
+        return self._writes.get(int(token_ids[-1]), np.zeros(0, dtype=np.int32))
+
+
+class ToyTask(Task):
+    """log R ~ Normal(0, spread²) on every string of min_actions..max_actions symbols, from a seed."""
+
+    needs_base_model = False
+    explanations: ClassVar[Mapping[str, str]] = {
+        "total_variation": "half of the sum of |share of the samples - exact probability|, other strings included",
+        "noise_floor": "total_variation that exact draws, as many, would have on average",
+        "valid": "share of samples that are strings of the table",
+        "log_z": "exact log of the sum of R, or of R^(1/temperature), nats",
+        "log_z_samples": "log-mean-exp of log R / temperature - log q over the samples, nats",
+    }
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_actions: int,
+        min_actions: int = 0,
+        symbols: Sequence[str] = ("a", "b", "c"),
+        writes: Mapping[str, Sequence[str]] | None = None,
+        spread: float = 1.0,
+        seed: int = 0,
+        temperature: float = 1.0,
+        prompt: str = "draw",
+    ) -> None:
+        """`max_actions` and `min_actions` must equal the policy's, and `temperature` the learner's last reward
+        temperature: it is R^(1/temperature) that samples are judged by. `writes`: what a tool writes behind a symbol.
+        """
+        _check_numbers(max_actions, min_actions, len(symbols), spread, temperature)
+        ids = [_one_token(tokenizer, symbol) for symbol in symbols]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"symbols = {list(symbols)} has one twice, as tokens: give each once")
+        if writes:
+            self.tool = _tool(tokenizer, symbols, writes)
+        tokens = np.array(tokenizer.encode(prompt).ids, dtype=np.int32)
+        if not len(tokens):
+            raise ValueError(f"prompt = {prompt!r} has no token: write a word")
+        self._prompt = Prompt("toy", prompt, tokens)
+        self._temperature = temperature
+        strings = [s for n in range(min_actions, max_actions + 1) for s in itertools.product(ids, repeat=n)]
+        values = np.random.default_rng(seed).normal(scale=spread, size=len(strings))
+        self._log_r = {self._written(s): float(v) for s, v in zip(strings, values, strict=True)}
+        tempered = np.array(list(self._log_r.values())) / temperature
+        self._log_z = float(np.logaddexp.reduce(tempered))
+        self._posterior = np.exp(tempered - self._log_z)  # [K]
+        # models round their vocabulary up, so that it may be larger than the tokenizer's
+        most = math.log(2 * tokenizer.get_vocab_size() + 128) * max_actions + math.log(max_actions + 1)
+        self._floor = temperature * (self._log_z + math.log(FLOOR_SHARE) - most)
+
+    def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
+        """The one prompt."""
+        return [self._prompt]
+
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+        """One term, `table` [T+1]: the string's own value, a constant floor for what is not in the table."""
+        ids = token_ids.tolist()
+        return {"table": np.array([self._log_r.get(tuple(ids[:i]), self._floor) for i in range(len(ids) + 1)])}
+
+    def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
+        """valid: 1 for a string of the table."""
+        return {"valid": float(tuple(token_ids.tolist()) in self._log_r)}
+
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+        """Figures of `explanations`."""
+        drawn = samples[self._prompt.id]
+        if not drawn:
+            return {"log_z": self._log_z}
+        shares = self.histogram(drawn) / len(drawn)
+        valid = [self.labels(self._prompt, sample.token_ids)["valid"] for sample in drawn]
+        log_w = [sample.log_reward / self._temperature - sample.log_q for sample in drawn]
+        return {
+            "total_variation": 0.5 * float(np.abs(shares - self._posterior).sum() + 1.0 - shares.sum()),
+            "noise_floor": expected_total_variation(self._posterior, len(drawn)),
+            "valid": bootstrap_mean(valid, np.random.default_rng(0)),
+            "log_z": self._log_z,
+            "log_z_samples": float(np.logaddexp.reduce(log_w)) - math.log(len(drawn)),
+        }
+
+    def histogram(self, samples: Sequence[Sample]) -> NDArray[np.int_]:
+        """[K] how often each string of the table was drawn, in the order of `support`."""
+        drawn = Counter(tuple(sample.token_ids.tolist()) for sample in samples)
+        return np.array([drawn[string] for string in self._log_r])
+
+    def support(self) -> Mapping[str, Sequence[tuple[IntArray, float]]]:
+        """Every string of the table with log R; the tool's text is in them."""
+        return {self._prompt.id: [(np.array(s, dtype=np.int32), value) for s, value in self._log_r.items()]}
+
+    def log_mass(self) -> tuple[float, float]:
+        """log Σ R^(1/temperature) of the table, and what the floor gives to all strings of the vocabulary."""
+        return self._log_z, self._log_z + math.log(FLOOR_SHARE)
+
+    def _written(self, actions: Sequence[int]) -> tuple[int, ...]:
+        """The string that these actions lead to: what the tool writes is part of it."""
+        string: list[int] = []
+        for action in actions:
+            string.append(action)
+            if self.tool is not None and action in self.tool.triggers:
+                string += self.tool.answer(np.array(string, dtype=np.int32)).tolist()
+        return tuple(string)
+
+
+def expected_total_variation(shares: NDArray[np.float64], draws: int) -> float:
+    """Mean total variation between `shares` [K] and N independent draws from them: what is sampling noise.
+
+    ½ Σ E|n_k/N − p_k|, with De Moivre's E|n − N p| = 2 (m+1) C(N, m+1) p^(m+1) (1−p)^(N−m) of a binomial, m = ⌊N p⌋.
+    """
+    total = 0.0
+    for p in shares.tolist():
+        m = math.floor(draws * p)
+        if 0.0 < p < 1.0 and m < draws:
+            log_choose = math.lgamma(draws + 1) - math.lgamma(m + 2) - math.lgamma(draws - m)
+            log_mean = log_choose + math.log(m + 1) + (m + 1) * math.log(p) + (draws - m) * math.log1p(-p)
+            total += 2.0 * math.exp(log_mean) / draws
+    return 0.5 * total
+
+
+def _check_numbers(max_actions: int, min_actions: int, symbols: int, spread: float, temperature: float) -> None:
+    if not 0 <= min_actions <= max_actions or max_actions < 1:
+        raise ValueError(
+            f"min_actions = {min_actions} and max_actions = {max_actions} must be 0 <= min <= max and max >= 1: write "
+            "what policy.min_actions and policy.max_actions say"
+        )
+    if not symbols or spread < 0 or not temperature > 0:
+        raise ValueError(
+            f"there must be a symbol, spread = {spread} must be at least 0 and temperature = {temperature} above 0"
+        )
+    if max_actions * math.log(symbols + 1) > math.log(MOST_STRINGS):  # (V+1)^N bounds the number of strings
+        raise ValueError(
+            f"{symbols} symbols and max_actions = {max_actions} make too many strings to list: lower one of them until "
+            f"(symbols + 1)^max_actions is at most {MOST_STRINGS:,}"
+        )
+
+
+def _tool(tokenizer: Tokenizer, symbols: Sequence[str], writes: Mapping[str, Sequence[str]]) -> SymbolTool:
+    for trigger, written in writes.items():
+        if trigger not in symbols or not written:
+            raise ValueError(
+                f"writes has {trigger!r} = {written!r}: it must be one of symbols = {list(symbols)}, and a list of one "
+                "token or more behind it"
+            )
+    return SymbolTool({_one_token(tokenizer, t): [_one_token(tokenizer, w) for w in ws] for t, ws in writes.items()})
+
+
+def _one_token(tokenizer: Tokenizer, text: str) -> int:
+    """As policy.allowed_tokens is read: a token by its name, or the one that a text becomes."""
+    token = tokenizer.token_to_id(text)
+    ids = [token] if token is not None else tokenizer.encode(text, add_special_tokens=False).ids
+    if len(ids) != 1:
+        raise ValueError(
+            f"{text!r} becomes {len(ids)} tokens: {ids}. A symbol must be one token of the model, such as a letter"
+        )
+    return int(ids[0])

@@ -1,0 +1,53 @@
+"""A target with a tool and a reward that fails now and then, through the whole system: real vLLM, Ray, Redis."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from tests import tiny
+from tests.processes import Command
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_tool_and_a_failing_reward_go_through_the_whole_system(tiny_model: Path, tmp_path: Path) -> None:
+    path, run = tmp_path / "troubled.toml", tmp_path / "run"
+    options = {"max_actions": 3, "prompt": "draw", "writes": {"b": ["c", "c"]}}
+    values = {
+        "model": {"name": str(tiny_model), "lora_rank": 16, "lora_alpha": 16, "lora_targets": list(tiny.LINEAR_LAYERS)},
+        "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
+        "task": {"name": "tests.troubled_task:TroubledTask", "options": options},
+        "actors": {
+            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "max_staleness": 100,
+            "behaviours": [
+                {"name": "on_policy", "weight": 1.0},
+                {"name": "suppressed", "weight": 1.0, "suppress_stop": True},
+                {"name": "tempered", "weight": 1.0, "temperature_low": 1.0, "temperature_high": 2.0},
+            ],
+        },
+        "buffer": {"capacity": 1000, "min_size_to_sample": 20},
+        "learner": {
+            "steps": 200, "batch_size": 64, "learning_rate": 5e-3, "decay_fraction": 0.7, "publish_every": 2,
+            "objective": "group_subtb",
+        },
+        "evaluation": {"samples": 5000},
+    }  # fmt: skip
+    path.write_text(tomli_w.dumps(values))
+    command = Command("train", str(path), "--run", str(run))
+    output = command.finish()
+    assert command.process.returncode == 0, output
+    assert (
+        "strings aside, the last one because log_reward raised ConnectionError: the scoring service hung up" in output
+    )
+    summary = json.loads((run / "summary.json").read_text())
+    before, after = (summary["metrics"][key] for key in ("before", "after"))
+    assert after["total_variation"] <= 0.06 < before["total_variation"], "failures cost their own strings only"
+    assert summary["posterior"]["total_variation"] <= 0.05, "and so say exact log-probabilities"
+    [worker] = summary["rewards"]
+    assert worker["failed"] > 0 and worker["cache_hits"] > 0.5
+    sampled = Command("sample", "--run", str(run), "-n", "20", "--json")
+    lines = [json.loads(line) for line in sampled.finish().splitlines() if line.startswith("{")]
+    assert len(lines) >= 15 and all("b c c" in line["text"] for line in lines if "b" in line["text"]), sys.executable

@@ -1,0 +1,39 @@
+"""A model of some thousand weights that reads any text, for tests of tasks on their shipped recipes."""
+
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+LINES = [
+    "Question: 6 - 0 - 4 - 8 = ? Answer: 6 - 0 = 6, 6 - 4 = 2, 2 - 8 = -6. The answer is -6.",
+    "The weather forecast for tomorrow says that it will rain in the mountains, so it is objective.",
+    "Beginning: She went home. Ending: He laughed. Middle: They met, so it is subjective.",
+    *["1 + 2 - 3 + 4 - 5 + 6 - 7 = 8"] * 20,
+    "a b c",
+]
+VOCABULARY = 420
+
+
+def make_text_model(folder: Path) -> Path:
+    """A byte-level tokenizer that splits digits, and a two-layer Llama with random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(LINES * 10, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=16, max_position_embeddings=2048, initializer_range=0.1, tie_word_embeddings=True, bos_token_id=0, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
+    return folder

@@ -1,0 +1,21 @@
+"""A toy with a tool whose reward fails now and then: transient trouble, as of a service that answers most of the time."""
+
+from collections.abc import Sequence
+
+from buffer.types import IntArray, Prompt
+from rewards.task import BaseLogProbs, Terms
+from rewards.tasks.toys import ToyTask
+
+EVERY = 10
+
+
+class TroubledTask(ToyTask):
+    """Each tenth new string fails; when it comes again it is another's turn."""
+
+    _calls = 0
+
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+        self._calls += 1
+        if self._calls > 3 and self._calls % EVERY == 0:  # the first three are those of `validate`
+            raise ConnectionError("the scoring service hung up")
+        return super().log_reward(prompt, token_ids, said)

@@ -1,0 +1,349 @@
+"""What judging does with samples, short of drawing them: an engine is in tests/system."""
+
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from rich.console import Console
+from tokenizers import Tokenizer, models, pre_tokenizers
+from typer.testing import CliRunner
+
+from actors.pieces import Sampled
+from buffer.errors import ConfigError, ModelError
+from buffer.types import IntArray, PolicySpec, Prompt
+from deploy import cli
+from deploy.checks import Checked
+from deploy.config import parse_config
+from deploy.evaluation import (
+    explanations,
+    judge,
+    judged_prompts,
+    named_prompts,
+    rate,
+    sample_lines,
+    write_evaluation,
+    write_plots,
+)
+from deploy.live import before_after_table
+from deploy.models import find_model
+from deploy.run_folder import RunFolder
+from deploy.yardsticks import ENCODER, find_yardsticks, left_out, yardsticks_of
+from rewards.base_model import BaseModel
+from rewards.judging import posterior
+from rewards.judging.bootstrap import Interval
+from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
+from tests import tiny
+
+NOTHING = Yardsticks()
+Make = Callable[..., Checked]
+
+
+class Letters(Task):
+    """Ten prompts to train on and three to test; log R = -T, and "c" breaks it."""
+
+    needs_base_model = False
+    splits = (TRAIN, "test")
+
+    def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
+        return [Prompt(f"{split}-{k}", "draw", np.array([3], np.int32)) for k in range(10 if split == TRAIN else 3)]
+
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+        if tiny.VOCABULARY.index("c") in token_ids:
+            raise RuntimeError("no c")
+        return {"length": -np.arange(len(token_ids) + 1.0), "_seen": np.ones(len(token_ids) + 1)}
+
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+        lengths = [len(sample.token_ids) for some in samples.values() for sample in some]
+        return {"mean_length": Interval(float(np.mean(lengths)), float(min(lengths)), float(max(lengths)))}
+
+
+class Failing(Letters):
+    """Its judgement is broken."""
+
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+        return {"share": 1 / 0}
+
+
+class Wordy(Letters):
+    """It answers with what is no figure."""
+
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+        return {"verdict": "good"}  # type: ignore[dict-item]
+
+
+class Judging(Letters):
+    """It has a figure that needs a model, and one of its own in place of a general one."""
+
+    explanations: ClassVar[Mapping[str, str]] = {"diversity": "needs a model", "ess": "its own"}
+
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+        return {"ess": 7.0} | ({} if yardsticks.embed is None else {"diversity": 0.5})
+
+
+class Asking(Letters):
+    """log R = log p_LM(Z stop | X)."""
+
+    needs_base_model = True
+
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+        return {"likely": said[0].stopped}
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny base model."""
+    return tiny.make_tiny_model(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture
+def make() -> Make:
+    """A checked configuration of one of the tasks above, with other sections of a recipe."""
+
+    def checked(task: Task | None = None, **sections: object) -> Checked:
+        tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(tiny.VOCABULARY)}, unk_token="<pad>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        task = task or Letters()
+        spec: PolicySpec = tiny.tiny_spec(Path("model"))
+        return Checked(parse_config(sections, "test"), spec, tokenizer, task, task.prompts(), [])
+
+    return checked
+
+
+def sampled(text: str, log_q: float = -1.0) -> Sampled:
+    """As an engine gives it; `log_q` is that of stopping, all else is certain."""
+    ids = np.array([tiny.VOCABULARY.index(letter) for letter in text], np.int32)
+    log_pterm = np.append(np.full(len(ids), -1.0), log_q).astype(np.float32)
+    return Sampled("r", ids, np.zeros(len(ids), np.float32), log_pterm, np.ones(len(ids), np.bool_))
+
+
+def exact(log_rewards: Sequence[float], temperature: float = 1.0) -> list[Sample]:
+    """Strings of a sampler of R^(1/T) over them."""
+    log_w = np.array(log_rewards) / temperature
+    log_q = log_w - np.logaddexp.reduce(log_w)
+    return [
+        Sample(np.array([k], np.int32), float(q), r) for k, (q, r) in enumerate(zip(log_q, log_rewards, strict=True))
+    ]
+
+
+# prompts
+
+
+def test_an_unknown_split_is_refused_with_the_known_ones(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"--split tset .*It has: train, test"):
+        judged_prompts(make(), "tset")
+
+
+def test_the_judged_prompts_are_spread_evenly_over_their_split(make: Make) -> None:
+    checked = make(evaluation={"prompts": 5})
+    assert [prompt.id for prompt in judged_prompts(checked)] == [f"train-{k}" for k in range(0, 10, 2)]
+    assert [prompt.id for prompt in judged_prompts(checked, "test")] == [f"test-{k}" for k in range(3)]
+    assert judged_prompts(checked, most=0) == list(checked.task.prompts())
+
+
+def test_an_unknown_prompt_is_refused_with_known_ones(make: Make) -> None:
+    assert [prompt.id for prompt in named_prompts(make(), "test", ["test-2", "test-0"])] == ["test-2", "test-0"]
+    with pytest.raises(ConfigError, match=r"--prompt train-1 .* 'test'.*test-0, test-1, test-2\."):
+        named_prompts(make(), "test", ["test-0", "train-1"])
+
+
+# scoring and figures
+
+
+def test_strings_that_cannot_be_scored_are_left_out_and_counted(make: Make) -> None:
+    checked = make()
+    prompts = judged_prompts(checked, "test")
+    drawn = {prompt.id: [sampled("a"), sampled("ac"), sampled("")] for prompt in prompts}
+    [samples] = rate(checked, prompts, [drawn])
+    assert [len(samples[prompt.id]) for prompt in prompts] == [2] * len(prompts)
+    assert judge(checked, samples, NOTHING, drawn=3).metrics["unscored"] == len(prompts)
+
+
+def test_where_nothing_could_be_scored_that_is_what_is_said(make: Make) -> None:
+    judged = judge(make(), {"train-0": []}, NOTHING, drawn=4)
+    assert judged.metrics["unscored"] == 4 and judged.problem is None
+    assert math.isnan(judged.metrics["ess"]) and "mean_length" not in judged.metrics
+
+
+def test_the_recipes_weights_make_log_reward_and_notes_are_no_part_of_it(make: Make) -> None:
+    checked = make(rewards={"weights": {"length": 0.5}})
+    [prompt, *_] = checked.prompts
+    [samples] = rate(checked, [prompt], [{prompt.id: [sampled("ab", log_q=-0.25)]}])
+    [sample] = samples[prompt.id]
+    assert (sample.log_q, sample.log_reward) == (-0.25, 0.5 * -2.0)
+    assert sample.terms == {"length": -2.0, "_seen": 1.0}
+
+
+def test_the_frozen_model_answers_what_the_task_asks(make: Make, tiny_model: Path) -> None:
+    checked = make(Asking())
+    checked = replace(checked, spec=tiny.tiny_spec(tiny_model))
+    [prompt, *_] = checked.prompts
+    [samples] = rate(checked, [prompt], [{prompt.id: [sampled("ab")]}])
+    [answer] = BaseModel(checked.spec, torch.device("cpu")).answer(
+        [Question(prompt.token_ids)], [sampled("ab").token_ids]
+    )
+    assert samples[prompt.id][0].log_reward == pytest.approx(float(answer.stopped[-1]), abs=1e-5)
+
+
+def test_the_target_is_that_of_the_recipes_last_reward_temperature(make: Make) -> None:
+    hot = make(learner={"reward_temperature_start": 1.0, "reward_temperature_end": 2.0, "reward_temperature_steps": 5})
+    samples = {"train-0": exact([0.0, 1.0, 5.0], temperature=2.0)}
+    assert judge(hot, samples, NOTHING).metrics["slope"] == pytest.approx(1.0)
+    assert judge(make(), samples, NOTHING).metrics["slope"] == pytest.approx(0.5)
+
+
+def test_the_tasks_own_figure_counts_where_both_have_one(make: Make) -> None:
+    checked = make(Judging())
+    assert judge(checked, {"train-0": exact([0.0, 1.0])}, NOTHING).figures["ess"] == 7.0
+    assert explanations(checked)["ess"] == "its own"
+    assert set(posterior.EXPLANATIONS) <= set(explanations(checked))
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"), [(Failing(), "raised ZeroDivisionError"), (Wordy(), "'verdict' is 'good', and must be")]
+)
+def test_a_task_that_cannot_judge_loses_nothing_else(make: Make, task: Task, reason: str) -> None:
+    judged = judge(make(task), {"train-0": exact([0.0, 1.0])}, NOTHING)
+    assert judged.problem and reason in judged.problem
+    assert judged.metrics["slope"] == pytest.approx(1.0)
+
+
+# what is written
+
+
+def test_the_file_has_plain_numbers_and_intervals_apart(make: Make, tmp_path: Path) -> None:
+    checked, folder = make(), RunFolder.create(tmp_path / "run")
+    samples = {f"test-{k}": exact([0.0, 1.0, float(k)]) for k in range(3)}
+    judged = judge(checked, samples, NOTHING, drawn=3)
+    name = write_evaluation(folder, checked, judged, judged, "test", {"seed": 5})
+    assert name == "evaluation-test.json"
+    found = json.loads((folder.path / name).read_text())
+    assert found["metrics"]["before"]["mean_length"] == 1.0 and found["intervals"]["after"]["mean_length"] == [1.0, 1.0]
+    assert set(found["intervals"]["after"]) < set(found["metrics"]["after"])
+    assert (found["split"], found["prompts"], found["posterior_intervals_over"]) == ("test", 3, "prompts")
+    assert found["seed"] == 5 and found["problems"] == []
+    assert write_evaluation(folder, checked, judged, judged, TRAIN, {}) == "evaluation.json"
+
+
+def test_every_picture_is_there_as_png_and_svg_and_splits_do_not_overwrite_each_other(
+    make: Make, tmp_path: Path
+) -> None:
+    checked, folder = make(), RunFolder.create(tmp_path / "run")
+    judged = judge(checked, {"test-0": exact([0.0, 1.0, -2.0]), "test-1": []}, NOTHING)
+    for split in (TRAIN, "test"):
+        write_plots(folder, checked, judged, judged, split)
+    stems = ("figures", "posterior", "figures-test", "posterior-test")
+    assert {path.name for path in folder.plots.iterdir()} == {f"{s}.{kind}" for s in stems for kind in ("png", "svg")}
+
+
+def test_a_sampler_whose_every_string_failed_can_be_pictured(make: Make, tmp_path: Path) -> None:
+    checked, folder = make(), RunFolder.create(tmp_path / "run")
+    none, some = (judge(checked, {"train-0": found}, NOTHING) for found in ([], exact([0.0, 1.0])))
+    write_plots(folder, checked, some, none)
+    write_plots(folder, checked, none, none)
+    assert (folder.plots / "posterior.png").is_file()
+
+
+def test_sample_lines_are_json_in_which_control_characters_are_escaped(make: Make) -> None:
+    checked = make()
+    checked.tokenizer.add_tokens(["\x1b[31m"])
+    ids = [checked.tokenizer.token_to_id(word) for word in ("a", "\x1b[31m", "b")]
+    sample = Sample(np.array(ids, np.int32), -1.5, -2.0, {"length": -2.0})
+    [line] = sample_lines(checked, {"train-0": [sample]})
+    assert line.isascii() and line.isprintable()
+    assert json.loads(line) == {
+        "prompt": "train-0",
+        "text": checked.tokenizer.decode(ids, skip_special_tokens=False),
+        "log_q": -1.5,
+        "log_reward": -2.0,
+        "terms": {"length": -2.0},
+    }
+
+
+def test_the_table_shows_intervals_where_there_are_some() -> None:
+    console = Console(width=100, file=io.StringIO())
+    before = {"share": Interval(0.8123, 0.744, 0.876), "count": 3.0, "new": Interval(math.nan, math.nan, math.nan)}
+    console.print(before_after_table(before, {"share": Interval(0.5, math.nan, math.nan)}, {}))
+    assert isinstance(console.file, io.StringIO)
+    rows = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["share", "0.812", "[0.744,", "0.876]", "0.5"] in rows
+    assert ["count", "3", "-"] in rows and ["new", "-", "-"] in rows
+
+
+# yardsticks
+
+
+def test_without_the_encoder_its_figures_are_named_with_the_command_that_gets_it(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBUTARY_CACHE", str(tmp_path))
+    yardsticks = find_yardsticks()
+    assert yardsticks == NOTHING
+    checked = make(Judging())
+    said = left_out(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, yardsticks).figures, yardsticks)
+    assert said and "diversity" in said and "ess" not in said and f"tributary model get {ENCODER}" in said
+    assert left_out(Letters(), {}, yardsticks) is None, "a task that needs none is not told of it"
+
+
+def test_a_damaged_encoder_is_told_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBUTARY_CACHE", str(tmp_path))
+    (tmp_path / "models" / ENCODER).mkdir(parents=True)
+    with pytest.raises(ModelError, match=f"tributary model get {ENCODER}"):
+        find_yardsticks()
+
+
+def test_nothing_is_loaded_before_a_text_is_judged(tmp_path: Path) -> None:
+    yardsticks = yardsticks_of(tmp_path / "absent")
+    assert yardsticks.embed and yardsticks.bert_score
+    with pytest.raises(ModelError, match="is no encoder"):
+        yardsticks.embed(["a text"])
+
+
+@pytest.mark.skipif(find_model(ENCODER) is None, reason=f"tributary model get {ENCODER}")
+def test_the_packaged_encoder_judges_each_text_in_its_place() -> None:
+    yardsticks = find_yardsticks()
+    assert yardsticks.embed and yardsticks.bert_score
+    a, b, again = yardsticks.embed(["The cat sleeps.", "Prices rose in May.", "The cat sleeps."])
+    assert (a == again).all() and a @ b < 0.5 < a @ a
+    same, other, same_again = yardsticks.bert_score(
+        ["The cat sleeps.", "It rains.", "The cat sleeps."], ["The cat sleeps."] * 3
+    )
+    assert same == same_again == pytest.approx(1.0, abs=1e-5) and other < same
+
+
+# the commands
+
+
+@pytest.fixture
+def run(tiny_model: Path, tmp_path: Path) -> Path:
+    """A run of the tiny task, of which nothing but the recipe is there."""
+    values = {
+        "model": {"name": str(tiny_model)},
+        "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
+        "task": {"name": "tests.tiny:TinyTask"},
+        "actors": {"max_model_len": 64},
+    }
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(values))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["evaluate", "--split", "test"], "--split test is no split"),
+        (["sample", "--split", "test"], "--split test is no split"),
+        (["sample", "--prompt", "tony"], "--prompt tony is no prompt of split 'train'. It has: tiny."),
+        (["evaluate"], "has no adapter yet"),
+    ],
+)
+def test_what_a_command_cannot_do_is_said_before_an_engine_starts(run: Path, arguments: list[str], reason: str) -> None:
+    result = CliRunner().invoke(cli.app, [*arguments, "--run", str(run)])
+    assert isinstance(result.exception, ConfigError) and re.search(re.escape(reason), str(result.exception))

@@ -1,0 +1,293 @@
+"""Rewards of strings: terms and notes, a cache by content, and functions that do their worst."""
+
+import contextlib
+import faulthandler
+import os
+import re
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models
+
+from buffer.errors import ConfigError
+from buffer.types import IntArray, Prompt
+from rewards import guard
+from rewards.config import RewardConfig, TaskConfig
+from rewards.load import make_task
+from rewards.scorer import Failure, Score, Scorer, sample_terms, string_id
+from rewards.task import BaseLogProbs, Question, Task, Terms
+
+PROMPT = Prompt("p", "x", np.array([1], np.int32))
+BAD = 13
+"""The token that makes a string hostile."""
+LIMIT_S = 0.2
+
+
+def z(*tokens: int) -> IntArray:
+    return np.array(tokens, dtype=np.int32)
+
+
+class Honest(Task):
+    """log R = minus the sum of the tokens; strings that hold BAD go to `hostile`, with a part of it."""
+
+    needs_base_model = False
+
+    def __init__(
+        self, hostile: Callable[[IntArray], Any] | None = None, labels: Callable[[], Any] | None = None
+    ) -> None:
+        self.hostile, self._labels, self.asked = hostile, labels, 0
+
+    def prompts(self, split: str = "train") -> Sequence[Prompt]:
+        return [PROMPT]
+
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+        self.asked += 1
+        if self.hostile is not None and BAD in token_ids:
+            return self.hostile(token_ids)  # type: ignore[no-any-return]
+        return {"sum": -np.cumsum([0.0, *token_ids]), "_note": np.ones(len(token_ids) + 1)}
+
+    def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
+        return self._labels() if self._labels and BAD in token_ids else {"length": float(len(token_ids))}  # type: ignore[no-any-return]
+
+
+def scorer(task: Task, **fields: Any) -> Scorer:
+    return Scorer(task, None, RewardConfig(time_limit_s=LIMIT_S, **fields))
+
+
+def scored(found: Score | Failure) -> Score:
+    assert isinstance(found, Score), found
+    return found
+
+
+def test_a_string_that_comes_again_is_not_scored_again() -> None:
+    task = Honest()
+    rewards = scorer(task)
+    first = rewards.score([PROMPT] * 3, [z(1, 2), z(3), z(1, 2)])
+    again = rewards.score([PROMPT], [z(3)])
+    assert task.asked == 2 and again[0] is first[1] and first[0] is first[2]
+    assert (rewards.figures.asked, rewards.figures.from_cache) == (4, 2)
+
+
+def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago() -> None:
+    task = Honest()
+    rewards = scorer(task, cache_size=2)
+    for tokens in (z(1), z(2), z(1), z(3), z(1)):
+        rewards.score([PROMPT], [tokens])
+    assert task.asked == 3
+    rewards.score([PROMPT], [z(2)])
+    assert task.asked == 4
+
+
+def test_the_same_response_to_another_prompt_is_another_string() -> None:
+    assert len({string_id("p", z(1)), string_id("q", z(1)), string_id("p", z(1, 1)), string_id("p", z())}) == 4
+
+
+def test_notes_count_for_nothing_and_weights_for_what_they_say() -> None:
+    score = scored(scorer(Honest(), length_penalty=0.5).score([PROMPT], [z(1, 2)])[0])
+    assert score.names == ("sum", "_note", "length")
+    assert score.log_reward.tolist() == [[0, -1, -3], [1, 1, 1], [0, -0.5, -1]]
+    total, terms = sample_terms(score, {"sum": 2.0, "_note": 5.0})
+    assert total == -7.0 and terms == {"sum": -3.0, "_note": 1.0, "length": -1.0}
+
+
+def test_each_question_gets_its_answer_whatever_the_order() -> None:
+    class Echo:
+        """Says the context's first token of everything."""
+
+        def answer(self, questions: Sequence[Question], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
+            return [
+                BaseLogProbs(*(np.full(n, q.context[0], np.float32) for n in (len(r), len(r) + 1, len(r) + 1)))
+                for q, r in zip(questions, responses, strict=True)
+            ]
+
+    class Two(Honest):
+        needs_base_model = True
+
+        def questions(self, prompt: Prompt) -> Sequence[Question]:
+            return [Question(prompt.token_ids), Question(prompt.token_ids * 10)]
+
+        def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+            return {"first": said[0].stop, "second": said[1].stop}
+
+    other = Prompt("q", "y", np.array([7], np.int32))
+    found = Scorer(Two(), Echo(), RewardConfig()).score([PROMPT, other], [z(1, 2), z()])
+    assert [scored(s).log_reward[:, -1].tolist() for s in found] == [[1, 10], [7, 70]]
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def stubborn() -> None:
+    """Catches what it can and goes on; left at the third signal."""
+    for _ in range(2):
+        try:
+            spin()
+        except BaseException:
+            continue
+    spin()
+
+
+def forever(n: int = 0) -> int:
+    return forever(n + 1) + 1
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def endless() -> Iterator[float]:
+    while True:
+        yield 0.0
+
+
+def throw(error: BaseException) -> Any:
+    raise error
+
+
+def length(token_ids: IntArray) -> int:
+    return len(token_ids) + 1
+
+
+HOSTILE: dict[str, Callable[[IntArray], Any]] = {
+    **{
+        f"raises {type(error).__name__}": lambda t, e=error: throw(e)  # type: ignore[misc]
+        for error in (
+            ValueError("bad"), TypeError("bad"), KeyError("k"), IndexError(), ZeroDivisionError(), AttributeError("a"), OSError("disk"),
+            MemoryError(), RecursionError(), StopIteration(), AssertionError(), UnicodeError("u"), NotImplementedError(), GeneratorExit(),
+            SystemExit(0), SystemExit("bye"), Silent(), RuntimeError("x" * 100_000), RuntimeError("two\nlines\x1b[31m"), BaseException("base"),
+            TimeoutError(), ImportError("no module"), EOFError(), BrokenPipeError(), ExceptionGroup("many", [ValueError("a"), TypeError("b")]),
+        )
+    },
+    "nan": lambda t: {"r": np.full(length(t), np.nan)},
+    "inf": lambda t: {"r": np.full(length(t), np.inf)},
+    "minus inf": lambda t: {"r": np.full(length(t), -np.inf)},
+    "beyond fp32": lambda t: {"r": np.full(length(t), 1e300)},
+    "one nan": lambda t: {"r": np.where(np.arange(length(t)) == 1, np.nan, 0.0)},
+    "too short": lambda t: {"r": np.zeros(len(t))},
+    "too long": lambda t: {"r": np.zeros(length(t) + 1)},
+    "a scalar": lambda t: {"r": 1.0},
+    "a matrix": lambda t: {"r": np.zeros((length(t), 1))},
+    "text": lambda t: {"r": np.array(["a"] * length(t))},
+    "objects": lambda t: {"r": np.array([object()] * length(t))},
+    "complex": lambda t: {"r": np.full(length(t), 1j)},
+    "a list of lists": lambda t: {"r": [[0.0]] * length(t)},
+    "ragged": lambda t: {"r": [[0.0], [0.0, 1.0]]},
+    "None": lambda t: None,
+    "no terms": lambda t: {},
+    "a list": lambda t: [0.0] * length(t),
+    "a number": lambda t: 3.0,
+    "a term of None": lambda t: {"r": None},
+    "a generator": lambda t: {"r": endless()},
+    "a number as name": lambda t: {1: np.zeros(length(t))},
+    "an empty name": lambda t: {"": np.zeros(length(t))},
+    "a name in red": lambda t: {"\x1b[31mr": np.zeros(length(t))},
+    "half a character": lambda t: {"\ud800": np.zeros(length(t))},
+    "a long name": lambda t: {"r" * 65: np.zeros(length(t))},
+    "65 terms": lambda t: {f"r{k}": np.zeros(length(t)) for k in range(65)},
+    "changes the string": lambda t: t.__setitem__(0, 0),
+    "an endless loop": lambda t: spin(),
+    "a loop that catches everything, twice": lambda t: stubborn(),
+    "sleeps": lambda t: time.sleep(3600),
+    "waits for a lock": lambda t: threading.Lock().acquire() and threading.Event().wait(3600),
+    "an endless recursion": lambda t: forever(),
+    "a regular expression that backtracks": lambda t: re.match(r"(a+)+$", "a" * 60 + "b"),
+    "an endless list": lambda t: list(iter(lambda: 0.0, 1.0)) if False else [x for x in iter(lambda: time.sleep(0.01), 1)],
+    "more memory than there is": lambda t: {"r": np.zeros((10**9, 10**6))},
+    "a warning as an error": lambda t: (warnings.simplefilter("error"), np.log(np.zeros(length(t)))),
+    "reads standard input": lambda t: throw(EOFError()) if sys.stdin is None or sys.stdin.closed else {"r": sys.stdin.read(0)},
+    "divides by zero": lambda t: {"r": [1 / 0]},
+}  # fmt: skip
+
+HOSTILE_LABELS: dict[str, Callable[[], Any]] = {
+    "labels raise": lambda: throw(ValueError("no")),
+    "labels are None": lambda: None,
+    "a label is nan": lambda: {"a": float("nan")},
+    "a label is text": lambda: {"a": "b"},
+    "a label has no name": lambda: {"": 1.0},
+    "a thousand labels": lambda: {f"l{k}": 1.0 for k in range(1000)},
+    "labels never end": spin,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [*HOSTILE, *HOSTILE_LABELS])
+def test_a_hostile_function_costs_its_own_string_and_nothing_else(name: str) -> None:
+    task = Honest(HOSTILE.get(name), HOSTILE_LABELS.get(name))
+    rewards = scorer(task)
+    began = time.monotonic()
+    with warnings.catch_warnings():
+        before, bad, after = rewards.score([PROMPT] * 3, [z(1), z(2, BAD), z(3, 4)])
+    assert isinstance(bad, Failure) and 0 < len(bad.reason) < 500 and "\n" not in bad.reason
+    assert scored(before).log_reward[0].tolist() == [0, -1] and scored(after).log_reward[0].tolist() == [0, -3, -7]
+    assert rewards.figures.failed == 1 and rewards.figures.last_failure == bad.reason
+    assert time.monotonic() - began < 20 * LIMIT_S, "bounded"
+
+
+def test_there_are_at_least_fifty_of_them() -> None:
+    assert len(HOSTILE) + len(HOSTILE_LABELS) >= 50
+
+
+def test_what_took_too_long_is_said_to_have() -> None:
+    found = scorer(Honest(HOSTILE["an endless loop"])).score([PROMPT], [z(BAD)])[0]
+    assert isinstance(found, Failure) and f"longer than rewards.time_limit_s = {LIMIT_S:g} s" in found.reason
+
+
+def test_a_failure_is_tried_again_and_not_kept() -> None:
+    task = Honest(HOSTILE["nan"])
+    rewards = scorer(task)
+    assert isinstance(rewards.score([PROMPT], [z(BAD)])[0], Failure)
+    task.hostile = None
+    assert isinstance(rewards.score([PROMPT], [z(BAD)])[0], Score)
+
+
+def test_a_string_that_is_known_to_be_bad_is_never_tried() -> None:
+    task = Honest()
+    found = scorer(task).score([PROMPT] * 2, [z(BAD), z(1)], frozenset({string_id("p", z(BAD))}))
+    assert isinstance(found[0], Failure) and isinstance(found[1], Score) and task.asked == 1
+
+
+def test_nothing_is_left_armed_after_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed: list[bool] = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *args, **kwargs: armed.append(True))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: armed.append(False))
+    for call in (lambda: 1, lambda: throw(ValueError()), spin):
+        with contextlib.suppress(guard.Failed):
+            guard.guarded(call, LIMIT_S, "it")
+    assert armed == [True, False] * 3
+    assert guard.signal.getitimer(guard.signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+FILES = {
+    "syntax": ("def (", "SyntaxError"),
+    "import": ("import no_such_module_at_all", "no_such_module_at_all"),
+    "exits": ("import sys; sys.exit(0)", "SystemExit"),
+    "raises": ("raise RuntimeError('at import')", "at import"),
+    "empty": ("", "has no attribute 'T'"),
+    "no_class": ("T = 3", "is no task"),
+    "no_task": ("class T: pass", "is no task"),
+    "instance": ("from rewards.task import Task\nT = Task()", "is no task"),
+    "constructor": ("from rewards.task import Task\nclass T(Task):\n  def __init__(self, tokenizer): raise OSError('gone')", "gone"),
+    "constructor_exits": ("from rewards.task import Task\nclass T(Task):\n  def __init__(self, tokenizer): raise SystemExit", "SystemExit"),
+    "options": ("from rewards.task import Task\nclass T(Task):\n  def __init__(self, tokenizer, must): pass", "must"),
+    "binary": ("\x00\x01", "null bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_hostile_file_is_named_with_what_is_wrong(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, words = FILES[name]
+    module = f"hostile_{name}_{os.getpid()}"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        make_task(TaskConfig(name=f"{module}:T"), Tokenizer(models.WordLevel({"x": 0}, unk_token="x")))
