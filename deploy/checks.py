@@ -2,31 +2,24 @@
 
 import importlib.util
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
 from buffer.connect import connect
-from buffer.errors import ConfigError, ModelError, RewardError
+from buffer.errors import ConfigError, ModelError
 from buffer.server import check_port
-from buffer.tool import Tool
-from buffer.types import IntArray, PolicySpec, Prompt, Trajectory
+from buffer.types import PolicySpec, Prompt, Trajectory
+from deploy.check_task import check_task
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
-from deploy.demonstrations import given_string, read_demonstrations
+from deploy.demonstrations import given_strings
 from deploy.models import read_tokenizer, resolve_model
-from rewards.config import RewardConfig, TaskConfig
-from rewards.guard import Failed, guarded
-from rewards.load import LOAD_LIMIT_S, make_task
-from rewards.task import TRAIN, BaseLogProbs, Task, Terms, check_terms
-
-LARGEST_FLOOR_SHARE = 0.01
-"""Of the target's known mass that the floor may add."""
+from rewards.load import make_task
+from rewards.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +42,10 @@ def check(config: RunConfig) -> Checked:
     _check_targets(config.model, folder)
     task = make_task(config.task, tokenizer)
     _check_length(config, folder)
-    _check_tool(task.tool, spec)
-    try:
-        task.check_policy(spec)
-    except ValueError as error:
-        raise ConfigError(f"task {config.task.name!r} and section [policy] don't fit: {error}") from error
-    prompts = _check_prompts(task, config)
-    terms = _check_reward(task, prompts[0], spec, tokenizer.get_vocab_size(), config)
-    _check_weights(config.rewards, terms)
-    _check_floor(task, config.task)
+    prompts = check_task(task, spec, config, tokenizer.get_vocab_size())
     _check_devices(config)
-    return Checked(config, spec, tokenizer, task, prompts, _given(config, task, prompts, tokenizer, spec))
+    given = given_strings(config, task, prompts, tokenizer, spec)
+    return Checked(config, spec, tokenizer, task, prompts, given)
 
 
 def check_store(config: BufferConfig) -> None:
@@ -131,114 +117,6 @@ def _tensor_names(file: Path) -> list[str]:
         raise ModelError(
             f"{file.name} of the base model can't be read ({error}): the file is damaged. Fetch the model again."
         ) from error
-
-
-def _check_prompts(task: Task, config: RunConfig) -> Sequence[Prompt]:
-    try:
-        by_split = guarded(
-            lambda: {split: list(task.prompts(split)) for split in task.splits}, LOAD_LIMIT_S, "its method prompts"
-        )
-    except Failed as error:
-        raise ConfigError(f"task {config.task.name!r}: {error}. It must return the prompts of each split.") from error
-    prompts, everything = by_split.get(TRAIN, []), [prompt for split in by_split.values() for prompt in split]
-    if not prompts or not all(isinstance(prompt, Prompt) and len(prompt.token_ids) for prompt in everything):
-        raise ConfigError(
-            f"task {config.task.name!r} has no prompt, or gives something else. The split {TRAIN!r} needs at least one "
-            "Prompt (buffer/types.py), and each needs a token."
-        )
-    longest = max(len(prompt.token_ids) for prompt in everything)
-    of_tool = 0 if task.tool is None else task.tool.max_tokens
-    room = config.actors.max_model_len - config.policy.max_actions * (1 + of_tool)
-    if longest > room:
-        raise ConfigError(
-            f"the longest prompt has {longest} tokens and actors.max_model_len = {config.actors.max_model_len} leaves "
-            f"{room} beside policy.max_actions = {config.policy.max_actions}"
-            + (f", behind each of which the tool may write {of_tool}" if of_tool else "")
-            + ". Raise actors.max_model_len."
-        )
-    if len({prompt.id for prompt in everything}) < len(everything):
-        raise ConfigError(
-            f"task {config.task.name!r} gives two prompts the same id: ids must be unique, over all its splits."
-        )
-    return prompts
-
-
-def _check_tool(tool: Tool | None, spec: PolicySpec) -> None:
-    if tool is not None and spec.stop_token_id in tool.triggers:
-        raise ConfigError(
-            "the task's tool waits for the token that policy.stop names: it would never be asked. Choose another stop."
-        )
-
-
-def _check_weights(rewards: RewardConfig, terms: set[str]) -> None:
-    known = sorted(name for name in terms | ({"length"} if rewards.length_penalty else set()) if name[0] != "_")
-    if unknown := sorted(set(rewards.weights) - set(known)):
-        raise ConfigError(
-            f"rewards.weights names {', '.join(unknown)}, which the task's reward does not have. It has: "
-            f"{', '.join(known)}."
-        )
-
-
-def _given(
-    config: RunConfig, task: Task, prompts: Sequence[Prompt], tokenizer: Tokenizer, spec: PolicySpec
-) -> list[Trajectory]:
-    """The recipe's given strings and those that the task knows."""
-    by_id = {prompt.id: prompt for prompt in prompts}
-    given = [
-        given_string(by_id[prompt_id], text, f"demonstration {k} of the task", tokenizer, spec, task.tool)
-        for k, (prompt_id, text) in enumerate(task.demonstrations(), start=1)
-    ]
-    if path := config.task.demonstrations:
-        given += read_demonstrations(Path(path), prompts, tokenizer, spec, task.tool)
-    if config.learner.objective == "sft" and not given:
-        raise ConfigError(
-            "learner.objective = 'sft' learns from given strings and task.demonstrations names none: give a file, or "
-            "choose an objective that learns from samples."
-        )
-    return given
-
-
-def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, vocabulary: int, config: RunConfig) -> set[str]:
-    """The names of the reward's terms, from three strings scored with a made-up base model: NaN, wrong shapes,
-    exceptions and endless loops show before any loading."""
-    rng, name, found = np.random.default_rng(0), config.task.name, set[str]()
-    choices = np.array(spec.allowed_token_ids or range(vocabulary), dtype=np.int32)
-    for n in sorted({0, 1, spec.max_actions}):
-        token_ids = rng.choice(choices, size=n).astype(np.int32)
-        behind = np.full(n + 1, -3.0, np.float32)
-        said = BaseLogProbs(np.full(n, -5.0, np.float32), behind, behind)
-
-        def ask(token_ids: IntArray = token_ids, said: BaseLogProbs = said) -> tuple[Terms, Mapping[str, float]]:
-            answers = [said for _ in task.questions(prompt)]
-            return task.log_reward(prompt, token_ids, answers), task.labels(prompt, token_ids)
-
-        try:
-            terms, labels = guarded(ask, config.rewards.time_limit_s, f"task {name!r}")
-        except Failed as error:
-            raise RewardError(
-                f"{error}, on a response of {n} tokens {token_ids.tolist()[:8]}. "
-                "log_reward and labels must answer for any string, the empty one included."
-            ) from error
-        check_terms(terms, n, name)
-        found |= set(terms)
-        bad = [key for key, value in labels.items() if not math.isfinite(value)]
-        if bad:
-            raise RewardError(
-                f"labels of task {name!r} has {bad[0]} = {labels[bad[0]]} on a response of {n} tokens: "
-                "it must be finite."
-            )
-    return found
-
-
-def _check_floor(task: Task, config: TaskConfig) -> None:
-    known, floor = task.log_mass()
-    if math.isfinite(known) and floor - known > math.log(LARGEST_FLOOR_SHARE):
-        raise ConfigError(
-            f"task {config.name!r} with options {json.dumps(config.options)}: the floor for all other strings may "
-            f"weigh {math.exp(floor - known):.1%} of the target, more than {LARGEST_FLOOR_SHARE:.0%}: "
-            "the optimum would be samples of the floor. "
-            "Lower the floor (for the relative floor: a smaller log_epsilon)."
-        )
 
 
 def _check_devices(config: RunConfig) -> None:

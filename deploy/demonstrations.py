@@ -15,6 +15,8 @@ from tokenizers import Tokenizer
 from buffer.errors import ConfigError
 from buffer.tool import Tool, actions_of
 from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
+from deploy.config import RunConfig
+from rewards.task import Task
 
 BEHAVIOUR = "demonstration"
 
@@ -26,6 +28,25 @@ class Line(BaseModel):
 
     prompt: str | None = None
     response: str
+
+
+def given_strings(
+    config: RunConfig, task: Task, prompts: Sequence[Prompt], tokenizer: Tokenizer, spec: PolicySpec
+) -> list[Trajectory]:
+    """The strings that the task knows and those of the recipe's file, unscored. ConfigError as below."""
+    by_id = {prompt.id: prompt for prompt in prompts}
+    given = [
+        given_string(by_id[prompt_id], text, f"demonstration {k} of the task", tokenizer, spec, task.tool)
+        for k, (prompt_id, text) in enumerate(task.demonstrations(), start=1)
+    ]
+    if path := config.task.demonstrations:
+        given += read_demonstrations(Path(path), prompts, tokenizer, spec, task.tool)
+    if config.learner.objective == "sft" and not given:
+        raise ConfigError(
+            "learner.objective = 'sft' learns from given strings and task.demonstrations names none: give a file, or "
+            "choose an objective that learns from samples."
+        )
+    return given
 
 
 def read_demonstrations(

@@ -231,10 +231,22 @@ class _RewardClient:
 
 def frozen_model(spec: PolicySpec, config: RunConfig) -> Any:
     """What answers the task's questions (rewards.scorer.Answers)."""
+    rewards = config.rewards
+    if rewards.scorer == "vllm":
+        from rewards.vllm_scorer import VllmScorer
+
+        return VllmScorer(
+            spec,
+            on_gpu=rewards.gpus > 0,
+            max_model_len=config.actors.max_model_len,
+            kv_cache_gib=config.actors.kv_cache_gib,
+            gpu_memory_fraction=rewards.gpu_memory_fraction,
+            threads=rewards.threads,
+        )
     from rewards.base_model import BaseModel
 
-    adapter = None if config.rewards.adapter is None else Path(config.rewards.adapter)
-    return BaseModel(spec, device_of(config.rewards.device), config.rewards.max_tokens, adapter)
+    adapter = None if rewards.adapter is None else Path(rewards.adapter)
+    return BaseModel(spec, device_of(rewards.device), rewards.max_tokens, adapter)
 
 
 def _task(address: Address) -> Any:

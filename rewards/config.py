@@ -46,7 +46,9 @@ class RewardConfig(BaseModel):
     max_tokens: int = Field(default=8192, ge=64)
     """Tokens of one pass of the frozen model, contexts and copies of targets included."""
     scorer: Literal["transformers", "vllm"] = "transformers"
-    """What the frozen model runs on. vllm: tasks that score continuations only."""
+    """What the frozen model runs on. vllm: an engine of its own, for tasks that score continuations only."""
+    gpu_memory_fraction: float = Field(default=0.3, gt=0.0, le=0.95)
+    """Of a GPU's memory, for weights and cache of that engine."""
     adapter: str | None = None
     """Folder of a PEFT adapter to be merged into the frozen model, such as an M-step's."""
     cache_size: int = Field(default=100_000, ge=0)

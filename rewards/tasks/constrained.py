@@ -24,8 +24,9 @@ from buffer.types import FloatArray, IntArray, Prompt
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import LEAST_SATISFIED, prefix_texts, read_table
 from rewards.judging.bootstrap import Interval
+from rewards.judging.spread import mean_of_means, spread_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
-from rewards.tasks.continuation import mean_of_means, of_split, spread_figures, text_of, text_prompt
+from rewards.tasks.text import of_split, text_of, text_prompt
 
 SATISFIED = "_satisfied"
 """The note: 1 where c holds, or is at least 1/2."""

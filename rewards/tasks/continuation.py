@@ -8,17 +8,15 @@ The prompt ends with its full stop and Z begins with a space, which belongs to i
 prompt's end the same string, now without it, has −33.99 nats, and over prompts some 7 nats less.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
-from rewards.judging.bootstrap import Interval, bootstrap_mean
-from rewards.judging.diversity import distinct_n, diversity
+from rewards.judging.spread import over_prompts, over_samples, spread_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Sample, Task, Terms, Yardsticks
+from rewards.tasks.text import of_split, text_of, text_prompt
 from rewards.tasks.text_files import choose, read_lines, refuse_repeats
 
 
@@ -67,55 +65,3 @@ class ContinueTask(Task):
             "log_likelihood_per_token": over_samples(samples, lambda s: s.terms["base"] / (len(s.token_ids) + 1)),
             **spread_figures(samples, lambda sample: text_of(self._tokenizer, sample.token_ids), yardsticks),
         }
-
-
-def text_prompt(tokenizer: Tokenizer, name: str, text: str) -> Prompt:
-    """A prompt of that text, with whatever special tokens the model wants in front."""
-    return Prompt(name, text, np.array(tokenizer.encode(text).ids, dtype=np.int32))
-
-
-def of_split(prompts: Mapping[str, Sequence[Prompt]], split: str) -> Sequence[Prompt]:
-    """The prompts of a split. ValueError for a split that is not there."""
-    if split not in prompts:
-        raise ValueError(f"split {split!r} is not there, only {', '.join(prompts)}: held_out > 0 makes a split 'test'")
-    return prompts[split]
-
-
-def text_of(tokenizer: Tokenizer, token_ids: IntArray) -> str:
-    """A response [T] as text, special tokens shown, without white space around it."""
-    text: str = tokenizer.decode(token_ids.tolist(), skip_special_tokens=False)
-    return text.strip()
-
-
-def over_prompts(samples: Mapping[str, Sequence[Sample]], figure: Callable[[Sequence[Sample]], float]) -> Interval:
-    """The mean over prompts of `figure` of each one's samples, with a bootstrap interval; NaN is left out."""
-    return mean_of_means([[figure(drawn)] for drawn in samples.values() if drawn])
-
-
-def over_samples(samples: Mapping[str, Sequence[Sample]], figure: Callable[[Sample], float]) -> Interval:
-    """The mean of `figure` over the samples of each prompt, then over prompts, with a bootstrap interval."""
-    return mean_of_means([[figure(sample) for sample in drawn] for drawn in samples.values()])
-
-
-def mean_of_means(values: Sequence[Sequence[float]]) -> Interval:
-    """Of one list a prompt: the bootstrap draws prompts, since samples of one prompt are not independent."""
-    means = [float(np.mean(of_prompt)) for of_prompt in values if of_prompt]
-    return bootstrap_mean([mean for mean in means if not math.isnan(mean)], np.random.default_rng(0))
-
-
-def spread_figures(
-    samples: Mapping[str, Sequence[Sample]], text: Callable[[Sample], str], yardsticks: Yardsticks
-) -> dict[str, Figure]:
-    """How different the samples of a prompt are, how long, and how many: what every task of free text is asked.
-
-    `diversity` only where there is a model that embeds.
-    """
-    found: dict[str, Figure] = {"tokens": over_samples(samples, lambda sample: float(len(sample.token_ids)))}
-    if embed := yardsticks.embed:
-        found["diversity"] = over_prompts(samples, lambda drawn: diversity(embed([text(sample) for sample in drawn])))
-    tokens = [[sample.token_ids.tolist() for sample in drawn] for drawn in samples.values()]
-    found["distinct_1"] = mean_of_means([[distinct_n(of_prompt, 1)] for of_prompt in tokens])
-    found["distinct_2"] = mean_of_means([[distinct_n(of_prompt, 2)] for of_prompt in tokens])
-    found["distinct"] = over_prompts(samples, lambda drawn: len({s.token_ids.tobytes() for s in drawn}) / len(drawn))
-    found["samples"] = float(sum(map(len, samples.values())))
-    return found

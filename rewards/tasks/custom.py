@@ -16,11 +16,12 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from rewards.constraints.settings import prefix_texts
+from rewards.judging.spread import over_samples, spread_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
 from rewards.tasks.constrained import constraint_floor, satisfied_share
-from rewards.tasks.continuation import of_split, over_samples, spread_figures, text_of, text_prompt
 from rewards.tasks.custom_rows import Row, Template, read_rows
 from rewards.tasks.custom_terms import CheckedTerm, note_of, read_terms
+from rewards.tasks.text import of_split, text_of, text_prompt
 
 
 class CustomTask(Task):

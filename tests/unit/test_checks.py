@@ -57,6 +57,18 @@ def test_fine_tuning_without_given_strings_is_told(make: Make) -> None:
         check(make(learner={"objective": "sft"}))
 
 
+def test_what_the_frozen_model_runs_on_must_be_able_to_answer(make: Make, tmp_path: Path) -> None:
+    assert check(make(rewards={"scorer": "vllm"}))
+    with pytest.raises(ConfigError, match=r"rewards\.adapter = .*no folder with an adapter_config\.json"):
+        check(make(rewards={"adapter": str(tmp_path)}))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"takes no rewards\.adapter"):
+        check(make(rewards={"adapter": str(tmp_path), "scorer": "vllm"}))
+    target = {"prompts": ["pick"], "terms": [{"kind": "target", "target": "7"}]}
+    with pytest.raises(ConfigError, match="scores continuations only"):
+        check(make(task={"name": "custom", "options": target}, rewards={"scorer": "vllm"}))
+
+
 def test_weights_are_of_terms_that_the_reward_has(make: Make) -> None:
     assert check(make(rewards={"weights": {"integer": 0.5}})).config.rewards.weights == {"integer": 0.5}
     assert check(make(rewards={"weights": {"length": 2.0}, "length_penalty": 0.1}))

@@ -1,0 +1,56 @@
+"""The frozen model on vLLM says what it says on transformers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from buffer.errors import ConfigError
+from buffer.types import IntArray, PolicySpec
+from rewards.base_model import BaseModel
+from rewards.task import Question
+from rewards.vllm_scorer import VllmScorer
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 1e-3
+"""Nats, fp32."""
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_spec: PolicySpec) -> VllmScorer:
+    """One engine for the module; its start takes half a minute."""
+    return VllmScorer(tiny_spec, on_gpu=False, max_model_len=64)
+
+
+def ids(*tokens: int) -> IntArray:
+    return np.array(tokens, dtype=np.int32)
+
+
+def test_both_scorers_say_the_same_at_every_prefix(tiny_spec: PolicySpec, scorer: VllmScorer) -> None:
+    rng = np.random.default_rng(0)
+    contexts = [ids(3), ids(3, 4, 5, 6), rng.integers(3, 60, 40).astype(np.int32)]
+    questions, responses = [], []
+    for k in range(18):
+        questions.append(Question(contexts[k % 3], masked=k % 2 == 0))
+        responses.append(rng.integers(4, 7 if k < 9 else 60, k % 7).astype(np.int32))
+    plain = BaseModel(tiny_spec, torch.device("cpu"))
+    for _ in range(2):  # the second time from the prefix cache
+        said, expected = scorer.answer(questions, responses), plain.answer(questions, responses)
+        for found, right in zip(said, expected, strict=True):
+            for name in ("tokens", "stop", "target"):
+                assert getattr(found, name) == pytest.approx(getattr(right, name), abs=LIMIT)
+
+
+def test_a_target_and_too_long_a_text_are_refused(scorer: VllmScorer) -> None:
+    with pytest.raises(ConfigError, match="target of 2 tokens"):
+        scorer.answer([Question(ids(3), ids(4, 5))], [ids(4)])
+    with pytest.raises(ConfigError, match="do not fit the 63"):
+        scorer.answer([Question(ids(*range(3, 60)))], [ids(*[4] * 7)])
+
+
+def test_more_allowed_tokens_than_vllm_scores_are_refused(tiny_model: Path, tiny_spec: PolicySpec) -> None:
+    with pytest.raises(ConfigError, match="has 127 tokens"):
+        VllmScorer(replace(tiny_spec, allowed_token_ids=tuple(range(127))), on_gpu=False)
