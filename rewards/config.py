@@ -44,7 +44,7 @@ class RewardConfig(BaseModel):
     max_failures: int = Field(default=100, ge=1)
     """So many strings in a row that can't be scored end the run."""
     max_tokens: int = Field(default=8192, ge=64)
-    """Tokens of one pass of the frozen model, contexts and copies of targets included."""
+    """Tokens of one pass of the frozen model, contexts and copies of targets included; on a CPU at most 2,560."""
     scorer: Literal["transformers", "vllm"] = "transformers"
     """What the frozen model runs on. vllm: an engine of its own, for tasks that score continuations only."""
     gpu_memory_fraction: float = Field(default=0.3, gt=0.0, le=0.95)

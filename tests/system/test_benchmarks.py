@@ -48,3 +48,10 @@ def test_the_soak_loses_nothing_while_the_server_and_clients_are_killed() -> Non
     assert found["kills"] >= 4 and found["acknowledged"] > 1000
     assert (found["lost"], found["duplicates"], found["client_errors"]) == (0, 0, 0)
     assert found["check_clean"] is True
+
+
+def test_the_rewards_benchmark_compares_equal_scores_at_every_shape() -> None:
+    found = run("rewards", "--quick", "--rounds", "1")
+    for key in ("speedup", "bound", "fraction_of_bound", "max_difference_nats", "scorer_over_forward"):
+        assert len(found[key]) == 2, key  # type: ignore[arg-type]
+    assert max(found["max_difference_nats"]) < 1e-3 and min(found["speedup"]) > 0  # type: ignore[call-overload]

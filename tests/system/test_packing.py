@@ -1,0 +1,255 @@
+"""The frozen model's packed passes against plain ones: one call of the model for each prefix, as anyone would write it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PretrainedConfig,
+)
+
+from buffer.errors import ConfigError
+from buffer.types import IntArray, PolicySpec
+from rewards.base_model import BaseModel
+from rewards.task import BaseLogProbs, Question
+from tests.tiny import LINEAR_LAYERS, VOCABULARY
+
+LIMIT = 1e-3
+"""Nats, fp32."""
+CPU = torch.device("cpu")
+TOKENS = st.integers(3, len(VOCABULARY) - 1)
+
+
+def ids(tokens: Sequence[int]) -> IntArray:
+    return np.array(tokens, dtype=np.int32)
+
+
+def plain_model(folder: Path | str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+
+
+@torch.inference_mode()
+def naive(model: Any, spec: PolicySpec, question: Question, response: IntArray) -> BaseLogProbs:
+    """n + 1 passes of [X][z_1:i][Y]."""
+    allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
+    tokens, stop, target = [], [], []
+    for i in range(len(response) + 1):
+        text = np.concatenate([question.context, response[:i], question.target])
+        logits = model(input_ids=torch.from_numpy(text)[None].long()).logits[0]
+        begin = len(question.context) + i
+        plain = logits.log_softmax(-1)
+        at_prefix = logits[begin - 1]
+        of_z = at_prefix - at_prefix[allowed].logsumexp(-1) if question.masked else plain[begin - 1]
+        stop.append(float(of_z[spec.stop_token_id]))
+        if i < len(response):
+            tokens.append(float(of_z[int(response[i])]))
+        target.append(sum(float(plain[begin - 1 + j, int(y)]) for j, y in enumerate(question.target)))
+    return BaseLogProbs(*(np.array(x, dtype=np.float32) for x in (tokens, stop, target)))
+
+
+def difference(found: BaseLogProbs, expected: BaseLogProbs) -> float:
+    pairs = [(getattr(found, name), getattr(expected, name)) for name in ("tokens", "stop", "target")]
+    assert all(a.shape == b.shape and a.dtype == np.float32 for a, b in pairs)
+    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Products this small only wait for a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_model: Path) -> Any:
+    return plain_model(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def models(tiny_spec: PolicySpec) -> Callable[[int], BaseModel]:
+    """By the most tokens of a pass; each is loaded once."""
+    loaded: dict[int, BaseModel] = {}
+
+    def of(max_tokens: int) -> BaseModel:
+        if max_tokens not in loaded:
+            loaded[max_tokens] = BaseModel(tiny_spec, CPU, max_tokens)
+        return loaded[max_tokens]
+
+    return of
+
+
+Contexts = st.lists(st.lists(TOKENS, min_size=1, max_size=6), min_size=1, max_size=3)
+Targets = st.lists(st.lists(TOKENS, max_size=4), min_size=1, max_size=2)
+LETTERS = st.integers(VOCABULARY.index("a"), VOCABULARY.index("c"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(Contexts, Targets, st.data())
+def test_packed_passes_say_what_a_pass_for_each_prefix_says(
+    plain: Any,
+    tiny_spec: PolicySpec,
+    models: Callable[[int], BaseModel],
+    contexts: list[list[int]],
+    targets: list[list[int]],
+    data: st.DataObject,
+) -> None:
+    questions, responses = [], []
+    for _ in range(data.draw(st.integers(1, 5), "rows")):
+        context, target = ids(data.draw(st.sampled_from(contexts))), ids(data.draw(st.sampled_from(targets)))
+        questions.append(Question(context, target, masked=data.draw(st.booleans(), "masked")))
+        responses.append(ids(data.draw(st.lists(LETTERS, max_size=6), "response")))
+    for twice in range(data.draw(st.integers(0, 1), "duplicated")):
+        questions.append(questions[twice])
+        responses.append(responses[twice])
+    model = models(data.draw(st.sampled_from([1, 12, 30, 8192]), "max_tokens"))
+    found = model.answer(questions, responses)
+    for question, response, said in zip(questions, responses, found, strict=True):
+        assert difference(said, naive(plain, tiny_spec, question, response)) < LIMIT
+    order = data.draw(st.permutations(range(len(questions))))
+    again = model.answer([questions[k] for k in order], [responses[k] for k in order])
+    for k, said in zip(order, again, strict=True):
+        assert difference(said, found[k]) < LIMIT
+
+
+def test_a_fixed_batch_scores_the_same_to_the_bit_twice(tiny_spec: PolicySpec) -> None:
+    rng = np.random.default_rng(0)
+    questions = [Question(ids([3, 4]), ids(rng.integers(3, 60, 5).tolist()), k % 2 == 0) for k in range(8)]
+    responses = [ids(rng.integers(3, 60, k).tolist()) for k in range(8)]
+    model = BaseModel(tiny_spec, CPU)
+    first = model.answer(questions, responses)
+    model.answer(questions[:3], responses[:3])
+    for before, after in zip(first, model.answer(questions, responses), strict=True):
+        assert before.tokens.tobytes() == after.tokens.tobytes()
+        assert before.stop.tobytes() == after.stop.tobytes()
+        assert before.target.tobytes() == after.target.tobytes()
+
+
+def test_a_token_that_is_not_allowed_has_a_finite_log_p_of_at_most_0(
+    tiny_spec: PolicySpec, models: Callable[[int], BaseModel]
+) -> None:
+    response = ids(range(64))
+    [said] = models(8192).answer([Question(ids([3]), masked=True)], [response])
+    assert np.isfinite(said.tokens).all() and (said.tokens <= 0).all()
+
+
+def test_no_question_gets_no_answer(models: Callable[[int], BaseModel]) -> None:
+    assert models(8192).answer([], []) == []
+
+
+def test_a_budget_cuts_a_response_into_passes_of_at_most_that_many_tokens() -> None:
+    from rewards.base_model import passes
+    from rewards.packing import pack
+
+    rng = np.random.default_rng(0)
+    questions = [Question(ids(rng.integers(9, size=5).tolist()), ids(rng.integers(9, size=4).tolist())) for _ in "abc"]
+    responses = [ids(rng.integers(9, size=10).tolist()) for _ in questions]
+    found = list(passes(questions, responses, 30))
+    assert max(len(pack(pieces, 0).token_ids) for pieces in found) <= 30
+    behind = sorted((p.row, i) for pieces in found for p in pieces for i in range(p.begin, p.end))
+    assert behind == [(row, i) for row in range(3) for i in range(11)], "every prefix once"
+
+
+def saved(config: PretrainedConfig, model_class: Any, folder: Path) -> str:
+    torch.manual_seed(0)
+    model_class(config).to(torch.float32).save_pretrained(folder)
+    return str(folder)
+
+
+SIZES: dict[str, Any] = dict(
+    vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+    num_key_value_heads=1, head_dim=16, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    initializer_range=0.3,
+)  # fmt: skip
+
+
+def test_a_model_with_a_sliding_window_is_refused(tiny_spec: PolicySpec, tmp_path: Path) -> None:
+    folder = saved(MistralConfig(**SIZES, sliding_window=16), MistralForCausalLM, tmp_path)
+    with pytest.raises(ConfigError, match=r"kind sliding_attention, .* full attention only"):
+        BaseModel(replace(tiny_spec, base_model=folder), CPU)
+
+
+def test_the_same_model_without_the_window_is_scored(tiny_spec: PolicySpec, tmp_path: Path) -> None:
+    folder = saved(MistralConfig(**SIZES, sliding_window=None), MistralForCausalLM, tmp_path)
+    spec = replace(tiny_spec, base_model=folder)
+    question, response = Question(ids([3, 4]), ids([5, 6, 7])), ids([4, 5])
+    [said] = BaseModel(spec, CPU).answer([question], [response])
+    assert difference(said, naive(plain_model(folder), spec, question, response)) < LIMIT
+
+
+FULL = dict(SIZES, layer_types=["full_attention"] * 2)
+REFUSED: list[tuple[str, PretrainedConfig, Any]] = [
+    ("plain one gives", Gemma2Config(**FULL, final_logit_softcapping=1.0, attn_logit_softcapping=None), Gemma2ForCausalLM),
+    ("softcap", Gemma2Config(**FULL, final_logit_softcapping=None, attn_logit_softcapping=1.0), Gemma2ForCausalLM),
+    ("kind sliding_attention", Gemma2Config(**SIZES, layer_types=["full_attention", "sliding_attention"]), Gemma2ForCausalLM),
+    ("0 of its 2 layers ask", BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=2), BloomForCausalLM),
+    ("does not know the attention", FalconConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2), FalconForCausalLM),
+    ("kind linear_attention", MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4), MambaForCausalLM),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "config", "model_class"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_a_model_that_computes_more_than_full_attention_and_a_product_is_refused(
+    tiny_spec: PolicySpec, tmp_path: Path, reason: str, config: PretrainedConfig, model_class: Any
+) -> None:
+    folder = saved(config, model_class, tmp_path)
+    with pytest.raises(ConfigError, match=reason):
+        BaseModel(replace(tiny_spec, base_model=folder), CPU)
+
+
+def adapted(base: Path, folder: Path, targets: Sequence[str] = LINEAR_LAYERS) -> Any:
+    """The tiny model under a random adapter, which is saved in `folder`."""
+    model = get_peft_model(plain_model(base), LoraConfig(r=4, lora_alpha=8, target_modules=list(targets)))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def test_an_adapter_is_merged_into_the_frozen_weights(
+    tiny_model: Path, tiny_spec: PolicySpec, models: Callable[[int], BaseModel], tmp_path: Path
+) -> None:
+    under = adapted(tiny_model, tmp_path)
+    question, response = Question(ids([3, 4]), ids([5, 6, 7])), ids([4, 5, 6])
+    [said] = BaseModel(tiny_spec, CPU, adapter=tmp_path).answer([question], [response])
+    expected = naive(under, tiny_spec, question, response)
+    assert difference(said, expected) < LIMIT
+    [without] = models(8192).answer([question], [response])
+    assert difference(without, expected) > 10 * LIMIT
+
+
+def test_a_folder_that_is_no_adapter_of_this_model_is_refused(
+    tiny_model: Path, tiny_spec: PolicySpec, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"has no adapter_config\.json"):
+        BaseModel(tiny_spec, CPU, adapter=tmp_path)
+    other = saved(MistralConfig(**SIZES, sliding_window=None), MistralForCausalLM, tmp_path / "other")
+    adapted(Path(other), tmp_path / "shapes")
+    with pytest.raises(ConfigError, match="does not load"):
+        BaseModel(tiny_spec, CPU, adapter=tmp_path / "shapes")
+    adapted(tiny_model, tmp_path / "names", targets=("q_proj", "v_proj"))
+    config = tmp_path / "names" / "adapter_config.json"
+    config.write_text(config.read_text().replace("v_proj", "k_proj"))
+    with pytest.raises(ConfigError, match="8 of whose tensors have no place"):
+        BaseModel(tiny_spec, CPU, adapter=tmp_path / "names")
