@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-SILENT_S = 5.0
+SILENT_S = 30.0
 """A worker that has not answered for so long is named."""
 SLOW_SHARE = 0.1
 """Of the time limit: a function that takes this much on average is named."""
@@ -34,7 +34,10 @@ class RewardWatch:
         for number in range(len(self._workers)):
             status, silent_s = self._said.get(number), time.monotonic() - self._asked[number][1]
             if silent_s > SILENT_S:
-                found.append(f"reward-{number} has been scoring one batch for {silent_s:.0f} s")
+                found.append(
+                    f"reward-{number} has been at one batch for {silent_s:.0f} s: it scores, or samples per insert make "
+                    "it wait for the learner"
+                )
             if status and status["function_s"] > SLOW_SHARE * self._time_limit_s:
                 found.append(
                     f"reward-{number}: the task's log_reward is slow, {status['function_s']:.2g} s a string, "

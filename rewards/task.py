@@ -36,8 +36,8 @@ class Question:
     target: IntArray = field(default_factory=lambda: NO_TARGET)
     """[Y] tokens to be scored behind every prefix of Z; none to score Z alone."""
     masked: bool = False
-    """Renormalise over the recipe's allowed tokens and the stop while Z is scored; a target is never masked. A token that
-    is not allowed, such as one that a tool wrote, is normalised over these and itself."""
+    """Renormalise over the recipe's allowed tokens and the stop while Z is scored; a target is never masked. A token
+    that is not allowed, such as one that a tool wrote, is normalised over these and itself."""
 
 
 @dataclass(frozen=True, slots=True)
