@@ -35,8 +35,8 @@ class RewardWatch:
             status, silent_s = self._said.get(number), time.monotonic() - self._asked[number][1]
             if silent_s > SILENT_S:
                 found.append(
-                    f"reward-{number} has been at one batch for {silent_s:.0f} s: it scores, or samples per insert make "
-                    "it wait for the learner"
+                    f"reward-{number} has been at one batch for {silent_s:.0f} s: it scores, or waits for the learner "
+                    "(samples per insert)"
                 )
             if status and status["function_s"] > SLOW_SHARE * self._time_limit_s:
                 found.append(
