@@ -35,6 +35,7 @@ DRAW_ROUNDS = 8
 QUARANTINE_KEPT = 100
 QUARANTINE_HEAD_BYTES = 1024
 POLL_S = 0.05
+_DRAWS_ENDED = "draws_ended"
 HIGHEST_VERSION = NONE - 1
 TIMELESS = NONE
 """Version of a given string in the store: it is never too stale."""
@@ -209,6 +210,16 @@ class ReplayBuffer:
                 pipe.hincrby(self.store.keys.counters, "refused:reward_failed", len(notes))
                 pipe.execute()
 
+    @store_errors("telling who waits that draws have ended")
+    def end_draws(self) -> None:
+        """No learner will draw: whoever waits for one to catch up goes on at once, until `begin_draws`."""
+        self._client.hset(self.store.keys.counters, _DRAWS_ENDED, 1)
+
+    @store_errors("telling who waits that draws begin")
+    def begin_draws(self) -> None:
+        """A learner is about to draw: samples per insert hold."""
+        self._client.hdel(self.store.keys.counters, _DRAWS_ENDED)
+
     @store_errors("noting the newest version")
     def note_version(self, number: int) -> None:
         """Remember the newest adapter version published, for a learner that is started again."""
@@ -248,6 +259,8 @@ class ReplayBuffer:
     def _put(self, items: Sequence[NewItem]) -> Any:
         wait: NamedWait | None = None
         while (result := self.store.put(items, self._config.pace)) is None:
+            if self._client.hget(self.store.keys.counters, _DRAWS_ENDED):
+                return self.store.put(items)  # nobody is left to be ahead of
             wait = wait or NamedWait(
                 "reward worker waits for the learner to draw", self._config.insert_wait_limit_s, self._pace_in_words
             )

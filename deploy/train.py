@@ -156,6 +156,7 @@ class Training:
         """Watch the loops until the learner has done its steps, or ends early because a signal came."""
         self._give_demonstrations(system, buffer, lambda: show([]))
         began = time.monotonic() - self._trained_before_s
+        buffer.begin_draws()
         system.start(sampling=self._config.learner.objective != "sft")
         ended, asked = False, False
         while not ended:
@@ -170,6 +171,7 @@ class Training:
                 self._row = row | {"elapsed_s": time.monotonic() - began}
                 self._folder.append_metrics(self._row)
             show(waits)
+        buffer.end_draws()
         self._training_s = time.monotonic() - began
 
     def _write_adapter(self, system: System) -> None:
@@ -277,6 +279,7 @@ def _store(checked: Checked, folder: RunFolder, keep: bool, console: Console) ->
             buffer.adopt()
         else:
             buffer.clear()
+        buffer.end_draws()  # given strings come before there is a learner to wait for
         if server is None:
             yield url, buffer
             return

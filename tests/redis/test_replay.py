@@ -482,3 +482,18 @@ def test_the_newest_version_is_remembered_until_the_buffer_is_cleared(
     assert buffer.newest_version() == 12
     buffer.clear()
     assert buffer.newest_version() == -1
+
+
+def test_who_waits_for_the_learner_goes_on_when_draws_have_ended(
+    make_buffer: MakeBuffer, make_trajectory: Make
+) -> None:
+    fields = {"samples_per_insert": 1.0, "samples_per_insert_band": 4.0, "insert_wait_limit_s": 0.2}
+    buffer = make_buffer(**fields)
+    buffer.add([make_trajectory(k) for k in range(8)])
+    with pytest.raises(WaitTimeout, match="reward worker waits for the learner to draw"):
+        buffer.add([make_trajectory(8)])
+    buffer.end_draws()
+    assert buffer.add([make_trajectory(8)]).added == 1
+    buffer.begin_draws()
+    with pytest.raises(WaitTimeout):
+        buffer.add([make_trajectory(9)])
