@@ -6,12 +6,12 @@ EXTRA  ?= cpu
 RUN    ?= runs/demo
 INSTALLED := $(VENV)/installed-$(EXTRA)
 
-.PHONY: help setup demo check test clean
+.PHONY: help setup demo check lint test clean
 
 help:
 	@echo "make demo    set up, train the integer task on this machine, show the result (runs/demo)"
 	@echo "make test    set up, run every test"
-	@echo "make check   format, lint, types, import contracts, unit tests (under a minute)"
+	@echo "make check   format, lint, types, import contracts, unit tests (one or two minutes)"
 	@echo "make setup   only the set-up; EXTRA=gpu for CUDA machines"
 
 setup: $(INSTALLED)
@@ -24,11 +24,13 @@ demo: setup
 	@$(BIN)/tributary model get smollm2-135m-instruct
 	@$(BIN)/tributary train demo --run $(RUN) --replace
 
-check: setup
+check: lint
+	@$(BIN)/pytest -q tests/unit
+
+lint: setup
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/pytest -q tests/unit
 
 test: setup
 	@$(BIN)/pytest
