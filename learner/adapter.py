@@ -68,6 +68,7 @@ def make_canary(policy: LoraPolicy, example: Trajectory, tolerance: float) -> Ca
         token_ids=token_ids,
         is_action=np.ones(n, dtype=np.bool_),
         log_reward=np.zeros((1, n + 1), dtype=np.float32),
+        reward_terms=("none",),
     )
     with torch.no_grad():
         scored = policy.log_probs(collate([text], policy.spec), masked=False)
