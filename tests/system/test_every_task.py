@@ -108,11 +108,11 @@ def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url
         policy, buffer, config.learner, lambda v, f: None, checked.prompts[0], weights=config.rewards.weights
     )
     for _ in range(3):
-        row = learner.step(buffer.draw(ROWS // 2, ROWS // 2, np.random.default_rng(1)))
+        rows = buffer.draw(ROWS // 2, ROWS // 2, np.random.default_rng(1))
+        row = learner.step(rows)
         assert np.isfinite(row["loss"]) and row["skipped_steps"] == 0
-    example = buffer.draw(0, ROWS, np.random.default_rng(1))[0]
     files = adapter_files(policy)
-    version = adapter_version(policy, files, 1, 3, example.trajectory, 1e-3)
+    version = adapter_version(policy, files, 1, 3, rows[0].trajectory, 1e-3)
     assert np.isfinite(version.canary.log_probs).all(), "what was learned from can prove an adapter"
     assert any((p - old).abs().max() > 0 for p, old in zip(policy.trainable_parameters(), before, strict=True))
     rng = np.random.default_rng(2)
