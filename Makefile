@@ -6,11 +6,12 @@ EXTRA  ?= cpu
 RUN    ?= runs/demo
 INSTALLED := $(VENV)/installed-$(EXTRA)
 
-.PHONY: help setup demo check lint test clean
+.PHONY: help setup demo check lint test test-compose clean
 
 help:
 	@echo "make demo    set up, train the integer task on this machine, show the result (runs/demo)"
 	@echo "make test    set up, run every test"
+	@echo "make test-compose   set up, run docker-compose.yml on a Docker engine and kill parts of it"
 	@echo "make check   format, lint, types, import contracts, unit tests (one or two minutes)"
 	@echo "make setup   only the set-up; EXTRA=gpu for CUDA machines"
 
@@ -34,6 +35,9 @@ lint: setup
 
 test: setup
 	@$(BIN)/pytest
+
+test-compose: setup
+	@$(BIN)/pytest -m docker tests/compose
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,6 +1,6 @@
 """What a recipe may say about actors: how many, which engine, which behaviours."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -67,8 +67,16 @@ class ActorConfig(BaseModel):
     """Of a GPU's memory, for weights and cache of one engine."""
     threads: int = Field(default=1, ge=0)
     """CPU threads of each engine while training; 0 leaves it to torch."""
-    max_restarts: int = Field(default=3, ge=0)
-    """Times that Ray starts a dead actor again."""
+    max_restarts: int = Field(default=10, ge=0)
+    """Times that Ray starts a dead actor again, each time after a longer wait, on another node if its own is gone."""
+    engine: Literal["vllm", "simulated"] = "vllm"
+    """simulated: random responses at a set rate, without a model: to try a cluster, or what surrounds the engines."""
+    simulated_rate: float = Field(default=20.0, gt=0.0)
+    """Responses a simulated engine finishes, 1/s."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs of one node that one engine is spread over, by vLLM; each actor reserves as many times its `gpus`."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have (`ray start --labels`), to place the processes of this section."""
     cpus: float = Field(default=0.5, ge=0.0)
     """CPU cores, or a share of one, that Ray reserves: a matter of placement, not of speed."""
     gpus: float = Field(default=0.0, ge=0.0)

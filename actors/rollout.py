@@ -36,8 +36,8 @@ class RewardGate(Protocol):
 
 
 POLL_S = 0.1
-REFRESH_S = 0.2
-"""Asking for a newer adapter costs a round trip of some ms."""
+REFRESH_S = 0.01
+"""Between two looks for a newer adapter, s: some 0.1 ms each."""
 ON_POLICY = Behaviour("on_policy", 1.0, suppress_stop=False)
 
 
@@ -98,6 +98,11 @@ class RolloutActor:
     def stop(self) -> None:
         """Return from `run` after the step under way."""
         self._stopping.set()
+
+    def wait_until_stopped(self) -> None:
+        """Return once `run` has."""
+        with self._running:
+            pass
 
     def status(self) -> dict[str, Any]:
         """Figures since `run` began: counts, tokens_per_s, seconds in the engine, version served, largest canary

@@ -25,6 +25,8 @@ def start_vllm(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool, v
         from actors import cpu_patches
 
         extra |= cpu_patches.apply()
+    if config.tensor_parallel > 1:
+        extra |= {"tensor_parallel_size": config.tensor_parallel, "distributed_executor_backend": "mp"}
     if spec.quantization == "nf4":
         extra["quantization"] = "bitsandbytes"
     from vllm import EngineArgs, LLMEngine

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -15,6 +16,8 @@ from buffer.errors import ConfigError, StoreError
 
 PASSWORD_VARIABLE = "TRIBUTARY_REDIS_PASSWORD"
 """Environment variable with the password, for a URL that carries none."""
+PASSWORD_FILE_VARIABLE = "TRIBUTARY_REDIS_PASSWORD_FILE"
+"""The same by the path of a file, such as a container's secret; read where the other is unset."""
 TIMEOUT_S = 5.0
 """For one connection attempt or one reply, s."""
 LOADING_LIMIT_S = 120.0
@@ -96,7 +99,10 @@ def _reason(error: redis.RedisError) -> str:
     """What went wrong and what to do, as the rest of a sentence."""
     text = _said(error)
     if isinstance(error, redis.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
-        return f"refuses the password; set {PASSWORD_VARIABLE} or write it into buffer.url ({text})"
+        return (
+            f"refuses the password; set {PASSWORD_VARIABLE} (or {PASSWORD_FILE_VARIABLE}, a file's path), or write it "
+            f"into buffer.url ({text})"
+        )
     # The servers that have them word denials in scripts thus: Valkey, and Redis.
     denied = ("ACL failure in script", "The user executing the script can't")
     if isinstance(error, redis.exceptions.NoPermissionError) or any(words in text for words in denied):
@@ -109,8 +115,23 @@ def _reason(error: redis.RedisError) -> str:
     return f"answers with an error: {text}"
 
 
+def _password() -> str | None:
+    """The environment's, or that of the file which it names. Raise ConfigError where there is no such text."""
+    file = os.environ.get(PASSWORD_FILE_VARIABLE)
+    if PASSWORD_VARIABLE in os.environ or not file:
+        return os.environ.get(PASSWORD_VARIABLE)
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:  # not chained: its text may quote a byte of the password
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ConfigError(
+            f"{PASSWORD_FILE_VARIABLE} = {file} can't be read: {reason}. Name a file that holds the password and that "
+            "this user may read."
+        ) from None
+
+
 def _client(url: str, retry: Retry) -> redis.Redis:
-    password = os.environ.get(PASSWORD_VARIABLE)
+    password = _password()
     # from_url lets what the URL says win over these arguments, so a password in the URL stays.
     try:
         pool = _PatientPool.from_url(

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from buffer.errors import ConfigError, TributaryError
 from deploy.buffer_cli import buffer_app
+from deploy.causes import cause_of
 from deploy.terminal import console, visible
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def train(
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the run. Default: runs/RECIPE.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Start anew where a run exists already.")] = False,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder.")] = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Go on with the run of --run if there is one, else start it.")
+    ] = False,
 ) -> None:
     """Train: actors, reward workers, buffer and learner, until the recipe's steps are done. Ctrl-C ends it cleanly.
 
@@ -53,6 +57,11 @@ def train(
     from deploy.environment import prepare_for_ray
     from deploy.run_folder import RunFolder
 
+    if go_on:
+        if run is None or resume is not None or replace:
+            raise ConfigError("--continue goes with --run DIR, and with neither --resume nor --replace.")
+        if (run.expanduser() / "config.toml").is_file():
+            recipe, resume, run = None, run, None
     if resume is not None:
         changes = [*([recipe] if recipe else []), *(overrides or [])]
         _only_overrides(changes, run, replace)
@@ -71,6 +80,44 @@ def train(
     from deploy.train import train as run_training
 
     run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console)
+
+
+@app.command()
+def submit(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Folder of the run: absolute, on a disk that the nodes share.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of the job server. Default: $RAY_API_SERVER_ADDRESS.")
+    ] = None,
+    working_dir: Annotated[Path, typer.Option("--working-dir", help="Sent to the cluster.")] = Path("."),
+    python: Annotated[str, typer.Option("--python", help="Interpreter on the cluster.")] = "python",
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Don't follow the job.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command, run nothing.")] = False,
+) -> None:
+    """Train as a job of a Ray cluster; goes on with the run if it exists, follows its job if that is alive."""
+    from deploy import submit as submission
+
+    job = submission.job(recipe, overrides or [], run, address, working_dir, python)
+    typer.echo(job.shown())
+    if not dry_run and (code := submission.submit(job, wait=not no_wait)):
+        raise typer.Exit(code)
+
+
+@app.command()
+def scale(
+    numbers: Annotated[list[str], typer.Argument(help="actors=N, rewards=N")],
+    run: RunDir,
+    limit_s: Annotated[float, typer.Option("--limit", min=0.0, help="Wait so long for them, s.")] = 300.0,
+) -> None:
+    """Change how many actors and reward workers a run has, while it runs."""
+    from deploy.run_folder import RunFolder
+    from deploy.scale import Wanted
+    from deploy.scale import scale as change
+
+    change(RunFolder.open(run), Wanted.parse(numbers), limit_s, typer.echo)
 
 
 @app.command()
@@ -214,7 +261,7 @@ def main() -> NoReturn:
     except TributaryError as error:
         _fail(error)
     except Exception as error:
-        cause = _cause(error)
+        cause = cause_of(error)
         if cause is None:
             raise
         _fail(cause)
@@ -238,17 +285,6 @@ def _open(run: Path) -> "tuple[RunFolder, Checked]":
 
     folder = RunFolder.open(run)
     return folder, check(parse_config(folder.read_config(), source=f"{run}/config.toml"))
-
-
-def _cause(error: BaseException) -> TributaryError | None:
-    """The error made on purpose at the root of what Ray passed on from another process."""
-    cause: BaseException | None = error
-    while cause is not None:
-        inner = getattr(cause, "cause", None)
-        if isinstance(cause, TributaryError) and not isinstance(inner, BaseException):
-            return cause
-        cause = inner if isinstance(inner, BaseException) else cause.__cause__
-    return None
 
 
 def _fail(error: TributaryError) -> NoReturn:

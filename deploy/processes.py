@@ -6,6 +6,7 @@ Ray calls `run` in one thread and the short questions (`status`, `stop`) in othe
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,19 @@ from buffer.config import BufferConfig
 from buffer.tool import actions_of
 from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
 from deploy.board import BoardClient
+from deploy.causes import cause_of
 from deploy.config import RunConfig
+from deploy.logs import Log, process_log
+from deploy.metrics import Meter
+from deploy.reward_client import RewardClient
 
 if TYPE_CHECKING:
     from actors.pieces import Sampled
     from rewards.task import Sample
+
+
+MOST_PAUSE_S = 60.0
+"""Before a process that died again and again loads once more, s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,62 +46,81 @@ class Address:
     checkpoints: str
     """Folder of the learner's checkpoints, on a disk that its node shares with the driver's."""
     board: str
-    """Name of the AdapterBoard within the job. Names, not handles: a handle among its arguments would stop Ray from
+    """Name of the Board within the job. Names, not handles: a handle among its arguments would stop Ray from
     starting a dead process again once the handle's owner is gone."""
 
 
 class ActorProcess:
-    """One vLLM engine that samples."""
+    """One engine that samples."""
 
-    def __init__(self, number: int, address: Address, reward_workers: Sequence[str]) -> None:
-        from actors.engine import Engine
+    def __init__(self, number: int, address: Address) -> None:
         from actors.rollout import RolloutActor
         from buffer.connect import connect
         from buffer.heartbeat import Heartbeats
 
-        config, spec = address.config, address.spec
+        config, name = address.config, f"actor-{number}"
+        self._board = BoardClient(ray.get_actor(address.board))
+        self._log = process_log(address.buffer_name, name)
+        self._meter = Meter(address.buffer_name, name)
+        _wait_after_deaths(self._board, name, self._log)
         seed = config.seed * 1000 + number
         self._scratch = tempfile.TemporaryDirectory(prefix="tributary-adapters-")
-        task, on_gpu = _task(address), config.actors.gpus > 0
-        engine = Engine(spec, config.actors, Path(self._scratch.name), seed, on_gpu, task.tool)
+        task = _task(address)
         self._rollout = RolloutActor(
-            name=f"actor-{number}",
-            engine=engine,
+            name=name,
+            engine=_engine(address, task, Path(self._scratch.name), seed),
             prompts=task.prompts(),
             task=address.task_name,
             config=config.actors,
-            adapters=BoardClient(ray.get_actor(address.board)).latest,
-            rewards=_RewardClient(
-                [ray.get_actor(name) for name in reward_workers], config.rewards.max_in_flight, number
-            ),
+            adapters=self._board.latest,
+            rewards=RewardClient(self._board, config.rewards.max_in_flight, number, config.actors.wait_limit_s),
             heartbeats=Heartbeats(connect(address.redis_url), address.buffer_name),
             seed=seed,
         )
+        self._log.info("ready")
 
     def ready(self) -> bool:
         """Answers once the engine stands."""
         return True
 
     def run(self) -> None:
-        """RolloutActor.run"""
-        self._rollout.run()
+        """RolloutActor.run. What is no error of ours, such as a dead engine, ends the process: Ray starts it anew.
+
+        An engine that failed once would fail again, and a call made again would find the broken one.
+        """
+        try:
+            self._rollout.run()
+        except Exception as error:
+            if cause_of(error) is not None:
+                raise
+            self._log.exception("the engine failed; this process ends, to be started anew")
+            os._exit(1)
 
     def stop(self) -> None:
         """RolloutActor.stop"""
         self._rollout.stop()
+
+    def leave(self) -> None:
+        """Stop, wait until `run` has returned, remove the files."""
+        self._rollout.stop()
+        self._rollout.wait_until_stopped()
+        self.close()
 
     def close(self) -> None:
         """Remove the adapters' files: nothing else does when Ray kills the process."""
         self._scratch.cleanup()
 
     def status(self) -> dict[str, Any]:
-        """RolloutActor.status"""
-        return self._rollout.status()
+        """RolloutActor.status, exported as metrics too."""
+        status = self._rollout.status()
+        self._meter.actor(status)
+        return status
 
     def sample(
         self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int
     ) -> "dict[str, list[Sampled]]":
-        """RolloutActor.sample, on `threads` CPU threads (0: all cores)."""
+        """RolloutActor.sample, on `threads` CPU threads (0: all cores), of the newest version there is now."""
+        self._board.sync()
         return self._rollout.sample(prompts, n, use_base_model, threads or os.cpu_count() or 1)
 
 
@@ -106,12 +134,16 @@ class RewardProcess:
         from rewards.worker import RewardWorker
 
         config, client, name = address.config, connect(address.redis_url), f"reward-{number}"
+        log = process_log(address.buffer_name, name)
+        self._meter = Meter(address.buffer_name, name)
+        _wait_after_deaths(BoardClient(ray.get_actor(address.board)), name, log)
         _set_threads(config.rewards.threads)
         task = _task(address)
         base = frozen_model(address.spec, config) if task.needs_base_model else None
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name, config.rewards.weights)
         suspects = Suspects(client, address.buffer_name, name)
         self._worker = RewardWorker(name, address.task_name, task, base, buffer, suspects, config.rewards)
+        log.info("ready")
 
     def ready(self) -> bool:
         """Answers once the base model is loaded."""
@@ -131,8 +163,13 @@ class RewardProcess:
         }
 
     def status(self) -> dict[str, Any]:
-        """RewardWorker.status"""
-        return self._worker.status()
+        """RewardWorker.status, exported as metrics too."""
+        status = self._worker.status()
+        self._meter.reward(status)
+        return status
+
+    def leave(self) -> None:
+        """Answers once all that was sent before is scored: one call at a time."""
 
 
 class LearnerProcess:
@@ -145,6 +182,8 @@ class LearnerProcess:
         config = address.config.learner
         _set_threads(config.threads)
         _seed(address.config.seed)  # the same on every rank: so is the fresh adapter
+        self._log = process_log(address.buffer_name, f"learner-{rank}")
+        self._meter = Meter(address.buffer_name, f"learner-{rank}")
         self._policy = LoraPolicy(address.spec, device_of(config.device), config.gradient_checkpointing)
 
     def meeting_point(self) -> str:
@@ -194,7 +233,9 @@ class LearnerProcess:
     def run(self) -> int:
         """Learner.run; returns the number of steps done."""
         _set_threads(self._address.config.learner.threads)
+        self._log.info("training", extra={"step": self._learner.step_number, "version": self._learner.version})
         self._learner.run(self._source)
+        self._log.info("done", extra={"step": self._learner.step_number, "version": self._learner.version})
         return self._learner.step_number
 
     def stop(self) -> None:
@@ -203,30 +244,29 @@ class LearnerProcess:
 
     def report(self) -> tuple[list[dict[str, Any]], str | None]:
         """New rows of figures, and the named wait if there is one."""
-        return self._learner.drain(), self._source.waiting_for()
+        rows, wait = self._learner.drain(), self._source.waiting_for()
+        self._meter.learner(rows)
+        return rows, wait
 
 
-class _RewardClient:
-    """An actor's way to the reward workers (actors.rollout.RewardGate): in turns, a bounded number under way."""
+def _engine(address: Address, task: Any, folder: Path, seed: int) -> Any:
+    """What samples: vLLM, or a stand-in for it."""
+    config = address.config.actors
+    if config.engine == "simulated":
+        from actors.simulated import SimulatedEngine
 
-    def __init__(self, workers: Sequence[Any], max_in_flight: int, first: int) -> None:
-        self._workers = workers
-        self._max_in_flight = max_in_flight
-        self._turn = first
-        self._in_flight: list[Any] = []
+        return SimulatedEngine(address.spec, config.simulated_rate, seed)
+    from actors.engine import Engine
 
-    def send(self, trajectories: list[Trajectory]) -> None:
-        """Start a call; does not wait for it."""
-        self._in_flight.append(self._workers[self._turn % len(self._workers)].score.remote(trajectories))
-        self._turn += 1
+    return Engine(address.spec, config, folder, seed, config.gpus > 0, task.tool)
 
-    def room(self, timeout_s: float) -> int:
-        """Calls that may still be started, waiting up to `timeout_s` for one. Raises what a worker raised."""
-        if self._in_flight:
-            full = len(self._in_flight) >= self._max_in_flight
-            done, self._in_flight = ray.wait(self._in_flight, num_returns=1, timeout=timeout_s if full else 0)
-            ray.get(done)
-        return self._max_in_flight - len(self._in_flight)
+
+def _wait_after_deaths(board: BoardClient, name: str, log: Log) -> None:
+    """A process that has been started before waits before it loads: 0, 1, 2, 4 ... s, a minute at most."""
+    deaths = board.started(name)
+    pause = min(2.0 ** (deaths - 2), MOST_PAUSE_S) if deaths > 1 else 0.0
+    log.info("started", extra={"deaths": deaths, "pause_s": pause})
+    time.sleep(pause)
 
 
 def frozen_model(spec: PolicySpec, config: RunConfig) -> Any:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -16,8 +16,7 @@ SLOW_SHARE = 0.1
 class RewardWatch:
     """One question under way to each worker."""
 
-    def __init__(self, workers: Sequence[Any], time_limit_s: float) -> None:
-        self._workers = workers
+    def __init__(self, time_limit_s: float) -> None:
         self._time_limit_s = time_limit_s
         self._asked: dict[int, tuple[Any, float]] = {}
         self._said: dict[int, dict[str, Any]] = {}
@@ -27,11 +26,11 @@ class RewardWatch:
         """The newest answer of each worker that has given one."""
         return [self._said[number] for number in sorted(self._said)]
 
-    def troubles(self) -> list[str]:
-        """One sentence for each worker that is slow, silent, or has set strings aside."""
-        self._refresh()
+    def troubles(self, workers: Mapping[int, Any]) -> list[str]:
+        """One sentence for each of `workers`, by number, that is slow, silent, or has set strings aside."""
+        self._refresh(workers)
         found = []
-        for number in range(len(self._workers)):
+        for number in workers:
             status, silent_s = self._said.get(number), time.monotonic() - self._asked[number][1]
             if silent_s > SILENT_S:
                 found.append(
@@ -50,8 +49,11 @@ class RewardWatch:
                 )
         return found
 
-    def _refresh(self) -> None:
-        for number, worker in enumerate(self._workers):
+    def _refresh(self, workers: Mapping[int, Any]) -> None:
+        for known in (self._asked, self._said):
+            for number in set(known) - set(workers):
+                del known[number]  # it was taken away
+        for number, worker in workers.items():
             if number in self._asked and self._asked[number][0] in self._done():
                 self._take(number)
             if number not in self._asked:

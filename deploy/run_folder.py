@@ -5,6 +5,7 @@ adapter/         the newest adapter, PEFT form  summary.json    the result, befo
 checkpoints/     the learner's newest states    plots/          pictures
 buffer/          data of the run's own Redis server
 name             of its buffer in Redis         lock            held while it trains
+log.jsonl        what the driver has to say     members.json    processes that work now
 """
 
 import fcntl
@@ -99,6 +100,14 @@ class RunFolder:
                     f"another process trains in {self.path}. Stop it first, or give another folder with --run."
                 ) from None
             yield
+
+    def is_locked(self) -> bool:
+        """Whether somebody trains in this folder now."""
+        try:
+            with self.lock():
+                return False
+        except ConfigError:
+            return True
 
     @property
     def plots(self) -> Path:
@@ -208,7 +217,7 @@ class RunFolder:
             ) from error
 
 
-_CREATED = {"metrics.jsonl", "plots", "buffer", _NAME, _LOCK}
+_CREATED = {"metrics.jsonl", "log.jsonl", "plots", "buffer", _NAME, _LOCK}
 """What a run that died before `write_config` leaves behind."""
 
 

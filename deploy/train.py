@@ -1,6 +1,5 @@
 """One run from start to end: check, start, judge the base model, train, judge the result, write it all down."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,20 +10,23 @@ import ray
 from rich.console import Console
 from rich.text import Text
 
-from buffer.connect import connect
 from buffer.errors import ConfigError
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
-from buffer.supervisor import Supervisor
 from buffer.waiting import NamedWait
 from deploy.checks import Checked, check_store
+from deploy.cluster import check_placement, start_ray
 from deploy.config import shown_config
 from deploy.evaluation import Judged, Samples, explanations, judge, judged_prompts, write_plots
 from deploy.live import LiveView, View, before_after_table, next_commands
+from deploy.logs import process_log
+from deploy.metrics import Meter
 from deploy.processes import Address
 from deploy.run_folder import RunFolder, check_disk
+from deploy.run_store import run_store
+from deploy.scale import ScaleFile
+from deploy.stop_signal import StopSignal
 from deploy.summary import figures_of_rows, installed_versions
-from deploy.system import System, check_placement, start_ray
+from deploy.system import System
 from deploy.tally import Tally
 from deploy.yardsticks import find_yardsticks, left_out
 from learner.checkpoint import Checkpoints, Numbers
@@ -56,14 +58,17 @@ class Training:
         self._training_s = 0.0
         self._trained_before_s = 0.0
         self._steps_before = saved.step if saved else 0
-        self._stop_signal: str | None = None
+        self._stop = StopSignal()
+        self._scale = ScaleFile(folder.path)
+        self._meter = Meter(folder.name, "driver-0")
+        self._log = process_log(folder.name, "driver-0", folder.path / "log.jsonl")
 
     def run(self) -> dict[str, Any]:
         """Train; returns the summary. Whatever ends it, no process is left and what was learned is in the folder."""
         with (
-            _store(self._checked, self._folder, self._resumed, self._console) as (redis_url, buffer),
+            run_store(self._checked, self._folder, self._resumed, self._console) as (redis_url, buffer),
             _ray(),
-            self._signals(),
+            self._stop,
         ):
             check_placement(self._config)
             task = self._config.task.name
@@ -93,21 +98,21 @@ class Training:
 
             def starting(wait: str) -> bool:
                 show("starting the engines", [wait] if wait else [])
-                return self._stop_signal is None
+                return not self._stop
 
             if not system.wait_until_ready(starting):
-                self._console.print(f"Stopped by {self._stop_signal} before training began: nothing was learned.")
+                self._console.print(f"Stopped by {self._stop.name} before training began: nothing was learned.")
                 return {}
             if self._resumed:
                 self._go_on()
             n = self._config.evaluation.samples
             before = self._judge(system, True, lambda: show(f"base model: {n:,} samples a prompt", []))
-            if not self._stop_signal:
+            if not self._stop:
                 self._loop(system, buffer, lambda waits: show("training", waits))
             self._write_adapter(system)
             system.stop_actors()
             after = None
-            if not self._stop_signal:
+            if not self._stop:
                 after = self._judge(system, False, lambda: show(f"trained model: {n:,} samples a prompt", []))
             show("done", [])
         return self._finish(system, before, after)
@@ -132,7 +137,7 @@ class Training:
             "the run waits for samples", self._config.evaluation.limit_s, lambda: "they are drawn and scored"
         )
         samples: Samples | None = None
-        while samples is None and not self._stop_signal:
+        while samples is None and not self._stop:
             show()
             samples = result()
             wait.check()
@@ -148,7 +153,7 @@ class Training:
             self._config.evaluation.limit_s,
             lambda: f"{len(self._checked.demonstrations)} of them",
         )
-        while not self._stop_signal and not done():
+        while not self._stop and not done():
             show()
             wait.check()
 
@@ -161,18 +166,32 @@ class Training:
         ended, asked = False, False
         while not ended:
             ended = system.poll(REPORT_EVERY_S)
-            if self._stop_signal and not asked:
+            if self._stop and not asked:
                 system.stop_learner()
+                self._write_adapter(system)  # at once: whoever sent the signal may not wait for the step under way
                 asked = True
+            elif wanted := self._scale.wanted():
+                system.resize(wanted)
             rows, self._actors, waits = system.report()
             self._rewards = system.reward_statuses
             self._tally.count(self._actors)
             for row in rows:
                 self._row = row | {"elapsed_s": time.monotonic() - began}
                 self._folder.append_metrics(self._row)
+            self._tell(system, buffer, waits)
             show(waits)
         buffer.end_draws()
         self._training_s = time.monotonic() - began
+
+    def _tell(self, system: System, buffer: ReplayBuffer, waits: list[str]) -> None:
+        """Those who watch from outside: metrics, logs, `tributary scale`."""
+        self._meter.buffer(buffer.stats())
+        self._meter.members(system.ready, system.wanted, len(waits))
+        self._scale.write(system.ready)
+        for event in system.events():
+            self._log.info(event["text"], extra={"kind": event["kind"], "step": self._row.get("step", 0)})
+            if event["kind"] == "restart":
+                self._meter.restart(event["text"].partition("-")[0])
 
     def _write_adapter(self, system: System) -> None:
         version, files = system.newest_adapter()
@@ -200,14 +219,14 @@ class Training:
             "versions_published": version.number + 1,
             "canary_difference_max": self._tally.canary_difference_max,
             "adapter_sha256": version.digest,
-            "stopped_by": self._stop_signal,
+            "stopped_by": self._stop.name,
             "versions": installed_versions(),
         }
         self._folder.write_summary(summary)
         write_plots(self._folder, self._checked, before, after)
-        if self._stop_signal:
+        if self._stop:
             self._console.print(
-                f"\nStopped by {self._stop_signal} after {summary['steps']} steps; "
+                f"\nStopped by {self._stop.name} after {summary['steps']} steps; "
                 f"the adapter of that step is in {self._folder.path}/adapter."
             )
         if before and after:
@@ -216,25 +235,6 @@ class Training:
             self._console.print(Text(said, "yellow"))
         self._console.print(next_commands(self._folder.path, self._config.learner.steps), soft_wrap=True)
         return summary
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the step under way; a second one ends it now.
-
-        After ray.init, which sets its own.
-        """
-
-        def remember(number: int, _frame: object) -> None:
-            if self._stop_signal:
-                raise KeyboardInterrupt
-            self._stop_signal = signal.Signals(number).name
-
-        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def train(checked: Checked, run: Path, replace_run: bool, console: Console) -> dict[str, Any]:
@@ -262,34 +262,6 @@ def resume(checked: Checked, folder: RunFolder, console: Console) -> dict[str, A
     with folder.lock():
         folder.write_config(shown_config(checked.config))
         return Training(checked, folder, console, resumed=True, saved=saved).run()
-
-
-@contextmanager
-def _store(checked: Checked, folder: RunFolder, keep: bool, console: Console) -> Iterator[tuple[str, ReplayBuffer]]:
-    """The Redis that the recipe names, else a server of the run's own, emptied unless its content is to be kept.
-
-    Started in the main thread: it dies with it.
-    """
-    config = checked.config.buffer
-    server = None if config.url else RedisServer.start(folder.buffer, config.port)
-    try:
-        url = server.url if server else str(config.url)
-        buffer = ReplayBuffer(connect(url), config, folder.name, checked.config.rewards.weights)
-        if keep:
-            buffer.adopt()
-        else:
-            buffer.clear()
-        buffer.end_draws()  # given strings come before there is a learner to wait for
-        if server is None:
-            yield url, buffer
-            return
-        with Supervisor(server, folder.buffer) as supervisor:
-            yield url, buffer
-        if supervisor.restarts:
-            console.print(f"The run's Redis server died {supervisor.restarts} times and was started again each time.")
-    finally:
-        if server:
-            server.stop()
 
 
 @contextmanager

@@ -68,6 +68,8 @@ class LearnerConfig(BaseModel):
     """Learner processes that act as one, each with its share of a batch."""
     threads: int = Field(default=1, ge=0)
     """CPU threads of a learner; 0 leaves it to torch."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have (`ray start --labels`), to place the processes of this section."""
     cpus: float = Field(default=0.5, ge=0.0)
     """CPU cores, or a share of one, that Ray reserves: a matter of placement, not of speed."""
     gpus: float = Field(default=0.0, ge=0.0)

@@ -57,6 +57,8 @@ class RewardConfig(BaseModel):
     """CPU threads of each worker; 0 leaves it to torch."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have (`ray start --labels`), to place the processes of this section."""
     cpus: float = Field(default=0.5, ge=0.0)
     """CPU cores, or a share of one, that Ray reserves: a matter of placement, not of speed."""
     gpus: float = Field(default=0.0, ge=0.0)

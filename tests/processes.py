@@ -1,6 +1,7 @@
 """Run the real command in a process of its own, and see what it leaves behind."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -95,3 +96,10 @@ def _lives(process: psutil.Process) -> bool:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

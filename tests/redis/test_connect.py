@@ -1,11 +1,13 @@
 """Whoever can't connect learns why at once, and no message shows a password."""
 
+import re
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
-from buffer.connect import PASSWORD_VARIABLE, connect, redact
+from buffer.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect, redact
 from buffer.errors import ConfigError, StoreError
 from buffer.server import RedisServer
 
@@ -30,10 +32,44 @@ def test_a_missing_password_is_named_as_the_cause(server: RedisServer) -> None:
 def test_the_password_may_come_from_the_environment_and_the_url_wins(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(PASSWORD_VARIABLE, server.url.split(":")[2].split("@")[0])
+    monkeypatch.setenv(PASSWORD_VARIABLE, password_of(server))
     assert connect(url_of(server, "")).ping()
     monkeypatch.setenv(PASSWORD_VARIABLE, "wrong")
     assert connect(server.url).ping()
+
+
+def password_of(server: RedisServer) -> str:
+    return server.url.split(":")[2].split("@")[0]
+
+
+def test_the_password_may_come_from_a_file_and_the_variable_and_the_url_win(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text(f"{password_of(server)}\n")  # as an editor or `echo` leaves it
+    monkeypatch.setenv(PASSWORD_FILE_VARIABLE, str(file))
+    assert connect(url_of(server, "")).ping()
+    monkeypatch.setenv(PASSWORD_VARIABLE, "wrong")
+    with pytest.raises(StoreError, match="refuses the password"):
+        connect(url_of(server, ""))
+    assert connect(server.url).ping()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file"), (b"\xff" + SECRET.encode(), "it is no UTF-8 text")]
+)
+def test_a_password_file_that_can_not_be_read_is_named_with_the_reason(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv(PASSWORD_FILE_VARIABLE, str(file))
+    with pytest.raises(
+        ConfigError, match=re.escape(f"{PASSWORD_FILE_VARIABLE} = {file} can't be read: {reason}")
+    ) as error:
+        connect(url_of(server, ""))
+    assert SECRET not in str(error.value)
 
 
 def test_an_unreachable_server_is_reported_at_once_with_host_and_port() -> None:

@@ -3,15 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
-from tests.processes import MARK, ROOT, Command, marked, until
+from tests.processes import Command, until
 from tests.tiny import TinyTask
 
 pytestmark = pytest.mark.slow
@@ -244,40 +242,3 @@ def test_an_actor_that_is_killed_comes_back_and_the_run_goes_on(recipe: Path, tm
     until(lambda: fresh() > 100, 120, "fresh trajectories from the new actor")
     command.process.send_signal(signal.SIGTERM)
     assert command.finish(60) and command.process.returncode == 0
-
-
-def test_ray_job_submit_runs_the_same_loop(recipe: Path, tmp_path: Path) -> None:
-    """A real head node, the working directory shipped, the driver inside the cluster."""
-    ray = str(Path(sys.executable).parent / "ray")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-        "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: tmp_path.name + str(os.getpid()),
-    }  # fmt: skip
-    port, dashboard = free_port(), free_port()
-    run = tmp_path / "run"
-
-    def call(*args: str, limit_s: float) -> str:
-        done = subprocess.run([ray, *args], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit_s)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    call("start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--disable-usage-stats", limit_s=120)  # fmt: skip
-    try:
-        output = call(
-            "job", "submit", f"--address=http://127.0.0.1:{dashboard}", "--working-dir", ".", "--",
-            sys.executable, "-m", "deploy.cli", "train", str(recipe), "learner.steps=40", "evaluation.samples=200", "--run", str(run),
-            limit_s=400,
-        )  # fmt: skip
-        assert "succeeded" in output
-        summary = json.loads((run / "summary.json").read_text())
-        assert summary["steps"] == 40 and summary["trajectories"] > 0
-    finally:
-        for process in marked(environment[MARK]):  # not `ray stop`: it would end every cluster of this machine
-            process.kill()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,12 +10,12 @@ from deploy.reward_watch import RewardWatch
 
 def watch(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], silent_s: float = 0.0) -> list[str]:
     """The sentences about one worker that said `status` last and has been silent for so long."""
-    found = RewardWatch([object()], time_limit_s=10.0)
-    monkeypatch.setattr(found, "_refresh", lambda: None)
+    found = RewardWatch(time_limit_s=10.0)
+    monkeypatch.setattr(found, "_refresh", lambda workers: None)
     monkeypatch.setattr(reward_watch.time, "monotonic", lambda: silent_s)
     found._asked[0] = object(), 0.0
     found._said[0] = {"function_s": 0.01, "slowest_s": 0.02, "failed": 0, "last_failure": ""} | status
-    return found.troubles()
+    return found.troubles({0: object()})
 
 
 def test_a_worker_that_does_well_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:

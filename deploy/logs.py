@@ -1,0 +1,50 @@
+"""One line of JSON for each thing that a process of a run has to say, with the run, the process and the release.
+
+Those of the driver go to log.jsonl in the run's folder, those of the others to standard error, which Ray keeps in a
+file for each process (`worker-*.err` in the session's logs).
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pythonjsonlogger.json import JsonFormatter
+
+_NAME = "tributary"
+
+
+Log: TypeAlias = logging.LoggerAdapter[logging.Logger]
+
+
+def process_log(run: str, process: str, file: Path | None = None) -> Log:
+    """The log of this process, into `file` or standard error.
+
+    `process` is its role and number, such as actor-0, `run` the name of the run's buffer.
+    """
+    logger = logging.getLogger(_NAME)
+    if not logger.handlers:
+        handler = logging.FileHandler(file) if file else logging.StreamHandler(sys.stderr)
+        handler.setFormatter(
+            JsonFormatter(
+                "%(asctime)s %(levelname)s %(message)s",
+                rename_fields={"asctime": "time", "levelname": "level"},
+                datefmt="%Y-%m-%dT%H:%M:%S%z",
+            )
+        )
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    role = process.partition("-")[0]
+    fields = {"run": run, "role": role, "member": process, "release": version("tributary")}
+    return _Adapter(logger, fields)
+
+
+class _Adapter(logging.LoggerAdapter[logging.Logger]):
+    """Keeps the fields of a single call beside its own."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Both in `extra`."""
+        return msg, {**kwargs, "extra": {**(self.extra or {}), **kwargs.get("extra", {})}}

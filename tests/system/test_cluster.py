@@ -1,0 +1,194 @@
+"""A run on clusters that stand already: submitted, stopped, submitted again; a node lost, processes added and taken away."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from deploy.metrics import METRICS
+from tests.processes import MARK, ROOT, Command, free_port, marked, until
+
+pytestmark = pytest.mark.slow
+
+RAY = str(Path(sys.executable).parent / "ray")
+OURS = (
+    "ray::ActorProcess",
+    "ray::RewardProcess",
+    "ray::LearnerProcess",
+    "ray::Board",
+    "valkey-server",
+    "deploy.cli",
+    "EngineCore",
+)
+RARE = {
+    "tributary_buffer_refused",  # only where something was
+    "tributary_run_restarts",
+    "tributary_reward_failed_strings",
+    "tributary_reward_cache_hits",
+    "tributary_learner_skipped_steps",
+    "tributary_learner_log_reward_nats",  # a batch may have no fresh row of the policy's own
+    "tributary_learner_log_z_nats",
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head node with a job server."""
+
+    jobs: str
+    metrics: int
+    environment: dict[str, str]
+
+    def ray(self, *args: str, limit_s: float = 120.0) -> str:
+        """What a `ray` command prints; it must succeed."""
+        done = subprocess.run(
+            [RAY, *args], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=limit_s
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def job(self) -> dict[str, Any]:
+        """The newest job."""
+        with urllib.request.urlopen(f"{self.jobs}/api/jobs/") as answer:
+            return max(json.load(answer), key=lambda job: int(job["start_time"] or 0))
+
+    def alive(self) -> list[str]:
+        """Titles of our processes on the cluster."""
+        titles = []
+        for process in marked(self.environment[MARK]):
+            try:
+                titles.append(" ".join(process.cmdline()))
+            except psutil.NoSuchProcess:
+                continue
+        return [title for title in titles if any(name in title for name in OURS)]
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: f"head-{os.getpid()}", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    made = Head(f"http://127.0.0.1:{free_port()}", free_port(), environment)
+    made.ray(
+        "start", "--head", f"--port={free_port()}", f"--dashboard-port={made.jobs.rpartition(':')[2]}", "--node-ip-address=127.0.0.1",
+        f"--metrics-export-port={made.metrics}", "--num-cpus=4", "--disable-usage-stats",
+    )  # fmt: skip
+    yield made
+    for process in marked(environment[MARK]):  # not `ray stop`: it would end every cluster of this machine
+        process.kill()
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_submitted_again(
+    head: Head, recipe: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    options = [
+        "learner.steps=100000",
+        "learner.checkpoint_every=10",
+        "evaluation.samples=64",
+        "--run",
+        str(run),
+        "--address",
+        head.jobs,
+    ]
+    options += ["--python", sys.executable]
+    first = Command("submit", str(recipe), *options)
+    until(lambda: len(rows(run)) > 30 or first.process.poll() is not None, 300, "training")
+    job = head.job()
+    assert "deploy.cli train" in job["entrypoint"] and job["status"] == "RUNNING", first.finish()
+    assert any("ActorProcess" in title for title in head.alive())
+
+    first.kill()  # whoever follows the job; it goes on, and is found again
+    again = Command("submit", str(recipe), *options)
+    until(lambda: exported(head) >= METRICS.keys() - RARE, 60, "metrics of every process")
+    head.ray("job", "stop", "--address", head.jobs, job["submission_id"])
+    output = again.finish(60)
+    assert again.process.returncode == 1, "a job that was stopped did not succeed: " + output
+    assert head.job()["submission_id"] == job["submission_id"], "it was followed, not submitted a second time"
+    until(lambda: head.alive() == [], 20, "the end of our processes")
+    assert (run / "adapter" / "version.json").exists(), "written inside of Ray's stop window"
+    reached, saved = len(rows(run)), sorted((run / "checkpoints").glob("*.safetensors"))
+    assert saved and reached > 30
+
+    overrides = [f"learner.steps={reached + 20}", "actors.engine=simulated"]
+    third = Command("submit", str(recipe), *overrides, *options[1:])
+    output = third.finish()
+    assert third.process.returncode == 0, output
+    assert "Going on after step" in output
+    assert [row["step"] for row in rows(run)] == list(range(1, reached + 21)), "every step is there once"
+    until(lambda: head.alive() == [], 20, "the end of our processes")
+
+
+def exported(head: Head) -> set[str]:
+    """Names of ours that Prometheus would find."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{head.metrics}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    found = {line.split("{")[0].removeprefix("ray_") for line in lines if line.startswith("ray_tributary_")}
+    return {name.removesuffix("_total") for name in found}
+
+
+def test_a_run_outlives_a_node_and_is_scaled_while_it_goes_on(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    pool = {"labels": {"pool": "actors"}, "num_cpus": 2}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(**pool) for _ in range(2)]
+        run = tmp_path / "run"
+        command = Command(
+            "train", str(recipe), "actors.engine=simulated", "actors.simulated_rate=40.0", "actors.count=3", "actors.cpus=1.0",
+            'actors.labels={pool="actors"}', "learner.steps=1000000", "evaluation.samples=64", "--run", str(run),
+            RAY_ADDRESS=cluster.address, RAY_AUTH_MODE="disabled",
+        )  # fmt: skip
+        until(lambda: len(rows(run)) > 5 or command.process.poll() is not None, 120, "training")
+        assert members(run) == {"actor": 3, "reward": 1, "learner": 1}
+
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        until(lambda: members(run)["actor"] < 3, 60, "the run noticing that actors are gone")
+        reached = len(rows(run))
+        until(lambda: sum(row["fresh"] for row in rows(run)[reached:]) > 200, 60, "fresh trajectories without the node")
+
+        fewer = Command("scale", "actors=2", "rewards=2", "--run", str(run))
+        assert fewer.finish() and fewer.process.returncode == 0
+        assert members(run) == {"actor": 2, "reward": 2, "learner": 1}
+        cluster.add_node(**pool)
+        more = Command("scale", "actors=4", "--run", str(run))
+        output = more.finish()
+        assert more.process.returncode == 0 and "4 of 4 actors are there" in output, output
+        reached = len(rows(run))
+        until(lambda: len(rows(run)) > reached + 20, 60, "more steps")
+        command.process.terminate()
+        output = command.finish(60)
+        assert command.process.returncode == 0, output
+        events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        assert {"restart", "joined", "scaled"} <= {event.get("kind") for event in events}
+        assert all(event["run"] and event["role"] == "driver" and event["release"] for event in events)
+    finally:
+        cluster.shutdown()
+
+
+def members(run: Path) -> dict[str, int]:
+    return dict(json.loads((run / "members.json").read_text()))
+
+
+def test_scaling_a_run_that_is_not_there_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    command = Command("scale", "actors=2", "--run", str(tmp_path))
+    assert "no run trains in" in command.finish() and command.process.returncode == 2

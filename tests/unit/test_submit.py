@@ -1,0 +1,51 @@
+"""What `tributary submit` sends to a cluster, and what it refuses before it asks anybody."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from buffer.errors import ConfigError
+from deploy.submit import EXCLUDED, job
+from tests.processes import ROOT
+
+MIB = 2**20
+
+
+def test_the_working_directory_is_sent_in_less_than_5_mib(tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import create_package
+
+    package = tmp_path / "sent.zip"
+    create_package(str(ROOT), package, include_gitignore=True, excludes=list(EXCLUDED))
+    assert 0.1 * MIB < package.stat().st_size < 5 * MIB
+
+
+def test_the_printed_command_is_one_that_can_be_typed_and_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBUTARY_REDIS_PASSWORD", "canary-of-a-password")
+    made = job("demo", ["learner.steps=5"], Path("/shared/runs/a b"), "http://head:8265", ROOT, "python")
+    shown = made.shown()
+    words = shlex.split(shown)
+    assert words[:3] == ["ray", "job", "submit"] and "canary-of-a-password" not in shown
+    assert words[words.index("--") + 1 :] == [
+        "python", "-m", "deploy.cli", "train", "demo", "learner.steps=5", "--run", "/shared/runs/a b", "--continue",
+    ]  # fmt: skip
+    sent = json.loads(made.command()[made.command().index("--runtime-env-json") + 1])
+    assert sent["env_vars"]["TRIBUTARY_REDIS_PASSWORD"] == "canary-of-a-password"
+
+
+@pytest.mark.parametrize(
+    ("run", "address", "said"),
+    [
+        (Path("/shared/run"), None, "needs the address"),
+        (Path("/shared/run"), "127.0.0.1:6379", "must begin with http"),
+        (Path("runs/demo"), "http://127.0.0.1:8265", "must be an absolute path"),
+        (None, "http://127.0.0.1:8265", "must be an absolute path"),
+    ],
+)
+def test_what_can_not_work_is_refused_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, run: Path | None, address: str | None, said: str
+) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match=said):
+        job("demo", [], run, address, ROOT, "python")
