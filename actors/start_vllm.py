@@ -22,9 +22,10 @@ def start_vllm(spec: PolicySpec, config: ActorConfig, seed: int, on_gpu: bool, v
         os.environ["TORCHDYNAMO_DISABLE"] = (
             "1"  # the first request would compile for 10 s and more, for nothing on CPUs
         )
-        from actors import cpu_patches
+        if config.tensor_parallel == 1:  # vLLM's workers are other processes, which the patches don't reach
+            from actors import cpu_patches
 
-        extra |= cpu_patches.apply()
+            extra |= cpu_patches.apply()
     if config.tensor_parallel > 1:
         extra |= {"tensor_parallel_size": config.tensor_parallel, "distributed_executor_backend": "mp"}
     if spec.quantization == "nf4":

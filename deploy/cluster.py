@@ -36,8 +36,9 @@ def check_placement(config: RunConfig) -> None:
     """Raise ConfigError where the cluster has not what the recipe reserves: Ray would wait for ever, silently."""
     have = ray.cluster_resources()
     for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
+        engines = config.actors.count * (config.actors.tensor_parallel if kind == "gpus" else 1)
         need = (
-            config.actors.count * getattr(config.actors, kind)
+            engines * getattr(config.actors, kind)
             + config.rewards.workers * getattr(config.rewards, kind)
             + config.learner.ranks * getattr(config.learner, kind)
         )

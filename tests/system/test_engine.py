@@ -1,10 +1,12 @@
 """The vLLM engine against the learner: same weights, same log-probabilities; the right version or an error."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -88,6 +90,24 @@ def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(
     samples = list(drain(engine, ids).values())
     assert {len(s.token_ids) for s in samples} >= {1, 3}
     assert largest_difference(policy, task, samples) < RECORDED_BOUND
+
+
+def test_an_engine_spread_over_two_processes_agrees_too_and_takes_them_along(
+    tiny_spec: PolicySpec, task: TinyTask, tmp_path: Path
+) -> None:
+    config = ActorConfig(max_in_flight=32, max_model_len=64, tensor_parallel=2)
+    before = set(psutil.Process().children(recursive=True))
+    engine = Engine(tiny_spec, config, tmp_path, seed=1, on_gpu=False)
+    workers = set(psutil.Process().children(recursive=True)) - before
+    assert len(workers) >= 2
+    policy, version, files = published(tiny_spec, task, 0, seed=5)
+    engine.serve(version, files)
+    wanted = {engine.add(task.prompts()[0].token_ids, ON_POLICY) for _ in range(16)}
+    assert largest_difference(policy, task, list(drain(engine, wanted).values())) < RECORDED_BOUND
+    del engine
+    gc.collect()
+    _, left = psutil.wait_procs(workers, timeout=30)
+    assert [p for p in left if "python" in p.name() and "resource_tracker" not in " ".join(p.cmdline())] == []
 
 
 def test_two_versions_in_flight_each_answer_with_their_own_weights(
