@@ -26,7 +26,7 @@ demo: setup
 	@$(BIN)/tributary train demo --run $(RUN) --replace
 
 check: lint
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q tests/unit tests/deployment
 
 lint: setup
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

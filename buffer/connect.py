@@ -53,7 +53,7 @@ def connect(url: str) -> redis.Redis:
 
 def redact(url: str) -> str:
     """The URL without its password, for messages and logs."""
-    without_userinfo = re.sub(r"^((?:\w+://)?[^:@/]*):.*@", r"\1:***@", url)
+    without_userinfo = re.sub(r"^((?:\w+://)?+[^:]*):.*@", r"\1:***@", url)  # ?+: not the scheme's own colon
     return re.sub(r"([?&]password=)[^&]*", r"\1***", without_userinfo)
 
 

@@ -67,6 +67,9 @@ def train(
         _only_overrides(changes, run, replace)
         folder = RunFolder.open(resume)
         config = resumed_config(folder.read_config(), changes, source=f"{resume}/config.toml")
+        if go_on and folder.finished_steps() >= config.learner.steps:
+            console.print(f"{resume} has done all its learner.steps = {config.learner.steps}: nothing is left to do.")
+            return
         checked = check(config)
         prepare_for_ray()
         from deploy.train import resume as resume_training

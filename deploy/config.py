@@ -191,8 +191,8 @@ def _cross_check(config: RunConfig) -> None:
         )
     if config.actors.tensor_parallel > 1 and config.actors.gpus not in (0.0, 1.0):
         problems.append(
-            f"actors.tensor_parallel = {config.actors.tensor_parallel} spreads an engine over whole GPUs, and actors.gpus "
-            f"= {config.actors.gpus:g}. Set actors.gpus to 1 (0 on CPUs)."
+            f"actors.tensor_parallel = {config.actors.tensor_parallel} spreads an engine over whole GPUs, and "
+            f"actors.gpus = {config.actors.gpus:g}. Set actors.gpus to 1 (0 on CPUs)."
         )
     names = [b.name for b in config.actors.behaviours]
     if len(set(names)) < len(names):

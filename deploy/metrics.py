@@ -90,6 +90,7 @@ class Meter:
         self._run = {"run": run}
         self._made: dict[str, Any] = {}
         self._totals: dict[str, float] = {}
+        self._newest: Mapping[str, Any] | None = None
 
     def actor(self, status: Mapping[str, Any]) -> None:
         """RolloutActor.status"""
@@ -112,12 +113,12 @@ class Meter:
         for row in rows:
             self._add("tributary_learner_steps", 1.0)
             self._add("tributary_learner_wait_seconds", row["wait_s"])
-        if not rows:
+        self._newest = rows[-1] if rows else self._newest
+        if self._newest is None:
             return
-        newest = rows[-1]
-        self._total("tributary_learner_skipped_steps", newest["skipped_steps"])
-        for name, field in _LEARNER.items():
-            self._set(name, newest[field])
+        self._total("tributary_learner_skipped_steps", self._newest["skipped_steps"])
+        for name, field in _LEARNER.items():  # again and again: Ray forgets a gauge 20 s after it was set
+            self._set(name, self._newest[field])
 
     def buffer(self, stats: BufferStats) -> None:
         """ReplayBuffer.stats, by the driver"""

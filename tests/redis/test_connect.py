@@ -96,6 +96,9 @@ def test_a_url_of_another_kind_is_a_config_error_with_the_rule(url: str) -> None
         ("rediss://user:password@host/0", "rediss://user:***@host/0"),
         ("unix:///run/redis.sock?db=0&password=secret", "unix:///run/redis.sock?db=0&password=***"),
         ("redis://host:6379/0", "redis://host:6379/0"),
+        ("redis://driver@host:6379/0", "redis://driver@host:6379/0"),
+        ("redis://us/er:secret@host/0", "redis://us/er:***@host/0"),
+        ("redis://://secret@host/0", "redis://:***@host/0"),
     ],
 )
 def test_redact_hides_the_password_and_nothing_else(url: str, shown: str) -> None:

@@ -1,0 +1,38 @@
+# One image for every service of docker-compose.yml, on CPUs:   docker build -t tributary:cpu -f deploy/docker/cpu.Dockerfile .
+# A digest pins the base: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
+ARG BASE=python:3.11-slim-bookworm
+# hadolint ignore=DL3006
+FROM ${BASE}
+
+# vLLM links libnuma. Unpinned: Debian keeps only the newest build of a package.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libnuma1 \
+    && rm -rf /var/lib/apt/lists/*
+
+# Its user owns nothing but the folders that volumes are mounted on: a new volume takes its owner from here.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp tributary \
+    && install --directory --owner=tributary --group=tributary /runs /cache /data /tasks
+
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
+    VIRTUAL_ENV=/opt/venv
+WORKDIR /app
+
+# Packages change seldom and are gigabytes; the code comes after them.
+ARG UV_VERSION=0.13.9
+ARG FIND_LINKS=
+COPY deploy/docker/install.sh deploy/docker/
+COPY deploy/install/ deploy/install/
+COPY pyproject.toml ./
+RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=ca \
+    sh deploy/docker/install.sh cpu packages
+
+COPY . .
+RUN sh deploy/docker/install.sh cpu code
+
+# Whatever wants a home writes into the container's own temporary memory.
+ENV HOME=/tmp
+USER 10001:10001
+CMD ["tributary", "--help"]
