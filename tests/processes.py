@@ -1,5 +1,6 @@
 """Run the real command in a process of its own, and see what it leaves behind."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -103,3 +105,9 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    """What the learner has said so far of each of its steps."""
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -39,7 +39,7 @@ def why_none() -> str | None:
         except FileNotFoundError:
             return f"no command {DOCKER[0]!r}; TRIBUTARY_DOCKER may name another"
         except (AssertionError, subprocess.TimeoutExpired) as error:
-            return f"no Docker engine: {error}"
+            return f"no Docker engine: {' '.join(str(error).split())}"
     return None
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from deploy.metrics import METRICS
-from tests.processes import MARK, ROOT, Command, free_port, marked, until
+from tests.processes import MARK, ROOT, Command, free_port, marked, rows_of, until
 
 pytestmark = pytest.mark.slow
 
@@ -86,11 +86,6 @@ def head() -> Iterator[Head]:
         process.kill()
 
 
-def rows(run: Path) -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_submitted_again(
     head: Head, recipe: Path, tmp_path: Path
 ) -> None:
@@ -106,7 +101,7 @@ def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_
     ]
     options += ["--python", sys.executable]
     first = Command("submit", str(recipe), *options)
-    until(lambda: len(rows(run)) > 30 or first.process.poll() is not None, 300, "training")
+    until(lambda: len(rows_of(run)) > 30 or first.process.poll() is not None, 300, "training")
     job = head.job()
     assert "deploy.cli train" in job["entrypoint"] and job["status"] == "RUNNING", first.finish()
     assert any("ActorProcess" in title for title in head.alive())
@@ -120,7 +115,7 @@ def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_
     assert head.job()["submission_id"] == job["submission_id"], "it was followed, not submitted a second time"
     until(lambda: head.alive() == [], 20, "the end of our processes")
     assert (run / "adapter" / "version.json").exists(), "written inside of Ray's stop window"
-    reached, saved = len(rows(run)), sorted((run / "checkpoints").glob("*.safetensors"))
+    reached, saved = len(rows_of(run)), sorted((run / "checkpoints").glob("*.safetensors"))
     assert saved and reached > 30
 
     overrides = [f"learner.steps={reached + 20}", "actors.engine=simulated"]
@@ -128,7 +123,7 @@ def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_
     output = third.finish()
     assert third.process.returncode == 0, output
     assert "Going on after step" in output
-    assert [row["step"] for row in rows(run)] == list(range(1, reached + 21)), "every step is there once"
+    assert [row["step"] for row in rows_of(run)] == list(range(1, reached + 21)), "every step is there once"
     until(lambda: head.alive() == [], 20, "the end of our processes")
 
 
@@ -157,13 +152,15 @@ def test_a_run_outlives_a_node_and_is_scaled_while_it_goes_on(
             'actors.labels={pool="actors"}', "learner.steps=1000000", "evaluation.samples=64", "--run", str(run),
             RAY_ADDRESS=cluster.address, RAY_AUTH_MODE="disabled",
         )  # fmt: skip
-        until(lambda: len(rows(run)) > 5 or command.process.poll() is not None, 120, "training")
+        until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 120, "training")
         assert members(run) == {"actor": 3, "reward": 1, "learner": 1}
 
         cluster.remove_node(nodes[0], allow_graceful=False)
         until(lambda: members(run)["actor"] < 3, 60, "the run noticing that actors are gone")
-        reached = len(rows(run))
-        until(lambda: sum(row["fresh"] for row in rows(run)[reached:]) > 200, 60, "fresh trajectories without the node")
+        reached = len(rows_of(run))
+        until(
+            lambda: sum(row["fresh"] for row in rows_of(run)[reached:]) > 200, 60, "fresh trajectories without the node"
+        )
 
         fewer = Command("scale", "actors=2", "rewards=2", "--run", str(run))
         assert fewer.finish() and fewer.process.returncode == 0
@@ -172,8 +169,8 @@ def test_a_run_outlives_a_node_and_is_scaled_while_it_goes_on(
         more = Command("scale", "actors=4", "--run", str(run))
         output = more.finish()
         assert more.process.returncode == 0 and "4 of 4 actors are there" in output, output
-        reached = len(rows(run))
-        until(lambda: len(rows(run)) > reached + 20, 60, "more steps")
+        reached = len(rows_of(run))
+        until(lambda: len(rows_of(run)) > reached + 20, 60, "more steps")
         command.process.terminate()
         output = command.finish(60)
         assert command.process.returncode == 0, output
