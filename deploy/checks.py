@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,8 @@ def _check_length(config: RunConfig, folder: Path) -> None:
 
 
 def _tensor_names(file: Path) -> list[str]:
+    if not os.access(file, os.R_OK):  # safetensors would say that there is none
+        raise ModelError(f"{file} of the base model may not be read by this user. Give it the right to.")
     try:
         with safe_open(file, framework="np") as tensors:
             return list(tensors.keys())

@@ -98,6 +98,9 @@ def submit(
     working_dir: Annotated[Path, typer.Option("--working-dir", help="Sent to the cluster.")] = Path("."),
     python: Annotated[str, typer.Option("--python", help="Interpreter on the cluster.")] = "python",
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Don't follow the job.")] = False,
+    start_limit_s: Annotated[
+        float, typer.Option("--start-limit", min=0.0, help="Wait so long for a cluster that starts, s.")
+    ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command, run nothing.")] = False,
 ) -> None:
     """Train as a job of a Ray cluster; goes on with the run if it exists, follows its job if that is alive."""
@@ -105,7 +108,7 @@ def submit(
 
     job = submission.job(recipe, overrides or [], run, address, working_dir, python)
     typer.echo(job.shown())
-    if not dry_run and (code := submission.submit(job, wait=not no_wait)):
+    if not dry_run and (code := submission.submit(job, not no_wait, start_limit_s)):
         raise typer.Exit(code)
 
 

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ PASSED_ON = ("HF_HOME", "HF_TOKEN", "TRIBUTARY_CACHE", PASSWORD_FILE_VARIABLE, P
 cluster give the nodes a file with the password instead."""
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 ALIVE = ("PENDING", "RUNNING")
+POLL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +112,13 @@ def job(
     return Job(recipe, overrides, run, address, working_dir, python)
 
 
-def submit(job: Job, wait: bool) -> int:
+def submit(job: Job, wait: bool, start_limit_s: float = 0.0) -> int:
     """Submit, or find the job that is alive, and follow it; its exit code: 0 if it succeeded.
 
-    Without `wait` it is not followed. SIGTERM and Ctrl-C stop the job. Raises TributaryError where the cluster does not
-    answer.
+    Without `wait` it is not followed. A job server that does not answer yet is waited for, `start_limit_s` at most.
+    SIGTERM and Ctrl-C stop the job. Raises TributaryError where the cluster does not answer.
     """
-    client = _client(job.address)
+    client = _client(job.address, start_limit_s)
     found = _alive(client, job)
     if found is None:
         found = _submitted(client, job)
@@ -126,16 +128,24 @@ def submit(job: Job, wait: bool) -> int:
         return _follow(client, job, found)
 
 
-def _client(address: str) -> Any:
+def _client(address: str, limit_s: float) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    try:
-        return JobSubmissionClient(address)
-    except Exception as error:  # ConnectionError, RuntimeError, and what requests raises
-        raise TributaryError(
-            f"the job server at {address} does not answer as one: {error}. Is it the address of the cluster's "
-            "dashboard, and is its token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH) set?"
-        ) from error
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            return JobSubmissionClient(address)
+        except Exception as error:  # ConnectionError, RuntimeError, and what requests raises
+            if time.monotonic() > deadline:
+                raise _no_server(address, error) from error
+        time.sleep(POLL_S)
+
+
+def _no_server(address: str, error: Exception) -> TributaryError:
+    return TributaryError(
+        f"the job server at {address} does not answer as one: {error}. Is it the address of the cluster's "
+        "dashboard, and is its token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH) set?"
+    )
 
 
 def _alive(client: Any, job: Job) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from buffer.config import BufferConfig
-from buffer.connect import PASSWORD_VARIABLE, connect
+from buffer.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect
 from buffer.replay import ReplayBuffer
 from buffer.server import RedisServer, servers
 
@@ -28,6 +28,7 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def no_password_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
+    monkeypatch.delenv(PASSWORD_FILE_VARIABLE, raising=False)
 
 
 @pytest.fixture
