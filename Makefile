@@ -6,11 +6,12 @@ EXTRA  ?= cpu
 RUN    ?= runs/demo
 INSTALLED := $(VENV)/installed-$(EXTRA)
 
-.PHONY: help setup demo check lint test clean
+.PHONY: help setup demo check lint test test-browser clean
 
 help:
 	@echo "make demo    set up, train the integer task on this machine, show the result (runs/demo)"
-	@echo "make test    set up, run every test"
+	@echo "make test    set up, run every test that needs no browser"
+	@echo "make test-browser  set up, look at the dashboard with Chromium (apt-get install chromium fonts-dejavu-core)"
 	@echo "make check   format, lint, types, import contracts, unit tests (one or two minutes)"
 	@echo "make setup   only the set-up; EXTRA=gpu for CUDA machines"
 
@@ -33,7 +34,10 @@ lint: setup
 	@$(BIN)/lint-imports
 
 test: setup
-	@$(BIN)/pytest
+	@$(BIN)/pytest --ignore=tests/browser
+
+test-browser: setup
+	@$(BIN)/pytest tests/browser
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
