@@ -6,12 +6,13 @@ EXTRA  ?= cpu
 RUN    ?= runs/demo
 INSTALLED := $(VENV)/installed-$(EXTRA)
 
-.PHONY: help setup demo check lint test test-compose clean
+.PHONY: help setup demo check lint test test-browser test-compose clean
 
 help:
 	@echo "make demo    set up, train the integer task on this machine, show the result (runs/demo)"
-	@echo "make test    set up, run every test"
-	@echo "make test-compose   set up, run docker-compose.yml on a Docker engine and kill parts of it"
+	@echo "make test    set up, run every test that needs neither a browser nor containers"
+	@echo "make test-browser  set up, look at the dashboard with Chromium (apt-get install chromium fonts-dejavu-core)"
+	@echo "make test-compose  set up, run docker-compose.yml on a Docker engine and kill parts of it"
 	@echo "make check   format, lint, types, import contracts, unit tests (one or two minutes)"
 	@echo "make setup   only the set-up; EXTRA=gpu for CUDA machines"
 
@@ -34,7 +35,10 @@ lint: setup
 	@$(BIN)/lint-imports
 
 test: setup
-	@$(BIN)/pytest
+	@$(BIN)/pytest --ignore=tests/browser -n 2 --dist loadfile --no-loadscope-reorder
+
+test-browser: setup
+	@$(BIN)/pytest tests/browser
 
 test-compose: setup
 	@$(BIN)/pytest -m docker tests/compose

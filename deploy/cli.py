@@ -12,6 +12,7 @@ from rich.markup import escape
 from buffer.errors import ConfigError, TributaryError
 from deploy.buffer_cli import buffer_app
 from deploy.causes import cause_of
+from deploy.dashboard_cli import dashboard, report
 from deploy.terminal import console, visible
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ app = typer.Typer(
 model_app = typer.Typer(no_args_is_help=True, help="Base models.")
 app.add_typer(model_app, name="model")
 app.add_typer(buffer_app, name="buffer", help="A run's replay buffer: look at it, check it, keep it, move it.")
+app.command()(dashboard)
+app.command()(report)
 
 TrainedRecipe = Annotated[
     str | None, typer.Argument(help="A name under deploy/recipes, or the path of a TOML file.", show_default=False)
@@ -47,6 +50,15 @@ def train(
     go_on: Annotated[
         bool, typer.Option("--continue", help="Go on with the run of --run if there is one, else start it.")
     ] = False,
+    dashboard: Annotated[bool, typer.Option("--dashboard/--no-dashboard", help="Serve a page to watch it.")] = True,
+    dashboard_port: Annotated[
+        int | None,
+        typer.Option("--dashboard-port", min=0, max=65535, help="0: any free one. Default: 8710, or any free one."),
+    ] = None,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option("--sink", help="Figures to tensorboard, wandb or trackio too.", show_default=False),
+    ] = None,
 ) -> None:
     """Train: actors, reward workers, buffer and learner, until the recipe's steps are done. Ctrl-C ends it cleanly.
 
@@ -56,12 +68,14 @@ def train(
     from deploy.config import load_recipe, resumed_config
     from deploy.environment import prepare_for_ray
     from deploy.run_folder import RunFolder
+    from deploy.watching import Watching
 
     if go_on:
         if run is None or resume is not None or replace:
             raise ConfigError("--continue goes with --run DIR, and with neither --resume nor --replace.")
         if (run.expanduser() / "config.toml").is_file():
             recipe, resume, run = None, run, None
+    watching = Watching(dashboard, dashboard_port, tuple(sink or ()))
     if resume is not None:
         changes = [*([recipe] if recipe else []), *(overrides or [])]
         _only_overrides(changes, run, replace)
@@ -74,7 +88,7 @@ def train(
         prepare_for_ray()
         from deploy.train import resume as resume_training
 
-        resume_training(checked, folder, console)
+        resume_training(checked, folder, console, watching)
         return
     if recipe is None:
         raise ConfigError("train needs a recipe, such as `tributary train demo`, or --resume with a run's folder.")
@@ -82,7 +96,7 @@ def train(
     prepare_for_ray()
     from deploy.train import train as run_training
 
-    run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console)
+    run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console, watching)
 
 
 @app.command()

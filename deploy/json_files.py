@@ -22,18 +22,18 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace a JSON file, whole."""
-    write_whole(path, json.dumps(_plain(value), allow_nan=False, indent=2).encode() + b"\n")
+    write_whole(path, json.dumps(plain(value), allow_nan=False, indent=2).encode() + b"\n")
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Add one line of JSON."""
     with path.open("a") as file:
-        file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
+        file.write(json.dumps(plain(row), allow_nan=False) + "\n")
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replace a file of lines, whole."""
-    write_whole(path, b"".join(json.dumps(_plain(row), allow_nan=False).encode() + b"\n" for row in rows))
+    write_whole(path, b"".join(json.dumps(plain(row), allow_nan=False).encode() + b"\n" for row in rows))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -47,14 +47,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON can hold: numpy as Python, NaN and infinities as None."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

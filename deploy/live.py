@@ -129,6 +129,7 @@ def next_commands(run: Path, steps: int) -> str:
         "Next:\n"
         f"  {tributary} sample --run {run} -n 20\n"
         f"  {tributary} evaluate --run {run}\n"
+        f"  {tributary} dashboard --run {run}\n"
         f"  {tributary} train --resume {run} learner.steps={2 * steps}\n"
         f"Pictures are in {run}/plots, figures in {run}/summary.json.\n"
         f"{run}/adapter is a PEFT adapter: vLLM, PEFT and transformers load it on top of the base model."

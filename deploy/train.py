@@ -17,10 +17,12 @@ from deploy.checks import Checked, check_store
 from deploy.cluster import check_placement, start_ray
 from deploy.config import shown_config
 from deploy.evaluation import Judged, Samples, explanations, judge, judged_prompts, write_plots
+from deploy.history import Recorder
 from deploy.live import LiveView, View, before_after_table, next_commands
 from deploy.logs import process_log
 from deploy.metrics import Meter
 from deploy.processes import Address
+from deploy.recording import recording
 from deploy.run_folder import RunFolder, check_disk
 from deploy.run_store import run_store
 from deploy.scale import ScaleFile
@@ -28,21 +30,31 @@ from deploy.stop_signal import StopSignal
 from deploy.summary import figures_of_rows, installed_versions
 from deploy.system import System
 from deploy.tally import Tally
+from deploy.watching import Watching
 from deploy.yardsticks import find_yardsticks, left_out
 from learner.checkpoint import Checkpoints, Numbers
 
 NEEDED_DISK_BYTES = 500 * 2**20
 """For a run's folder and Ray's session: what the demo takes, several times over."""
 REPORT_EVERY_S = 0.5
+NOBODY = Watching(dashboard=False)
 
 
 class Training:
     """A run under way and what is known of it so far."""
 
     def __init__(
-        self, checked: Checked, folder: RunFolder, console: Console, resumed: bool = False, saved: Numbers | None = None
+        self,
+        checked: Checked,
+        folder: RunFolder,
+        console: Console,
+        watching: Watching,
+        resumed: bool = False,
+        saved: Numbers | None = None,
     ) -> None:
         """`saved` is of the checkpoint that a resumed run goes on from, if it has one."""
+        self._watching = watching
+        self._recorder: Recorder
         self._checked = checked
         self._config = checked.config
         self._folder = folder
@@ -65,7 +77,9 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Train; returns the summary. Whatever ends it, no process is left and what was learned is in the folder."""
+        steps = self._steps_before
         with (
+            recording(self._checked, self._folder, steps, self._watching, self._console) as self._recorder,
             run_store(self._checked, self._folder, self._resumed, self._console) as (redis_url, buffer),
             _ray(),
             self._stop,
@@ -94,7 +108,10 @@ class Training:
             def show(phase: str, waits: list[str]) -> None:
                 elapsed = time.monotonic() - self._began
                 rewards = system.reward_statuses
-                view.update(View(self._row, buffer.stats(), self._actors, phase, elapsed, waits, rewards))
+                told = [*waits, *([self._recorder.trouble] if self._recorder.trouble else [])]
+                now = View(self._row, buffer.stats(), self._actors, phase, elapsed, told, rewards)
+                view.update(now)
+                self._recorder.moment(now)
 
             def starting(wait: str) -> bool:
                 show("starting the engines", [wait] if wait else [])
@@ -126,6 +143,7 @@ class Training:
             if row["step"] > self._row.get("step", 0):
                 self._row = row | {"elapsed_s": self._row.get("elapsed_s", 0.0)}
                 self._folder.append_metrics(self._row)
+                self._recorder.step(self._row, None)
         self._trained_before_s = self._row.get("elapsed_s", 0.0)
         self._console.print(f"Going on after step {self._steps_before}, with what is in the buffer.")
 
@@ -141,7 +159,10 @@ class Training:
             show()
             samples = result()
             wait.check()
-        return None if samples is None else judge(self._checked, samples, self._yardsticks)
+        if samples is None:
+            return None
+        self._recorder.judged("before" if use_base_model else "after", samples)
+        return judge(self._checked, samples, self._yardsticks)
 
     def _give_demonstrations(self, system: System, buffer: ReplayBuffer, show: Callable[[], None]) -> None:
         """Given strings come first; after a resume they are in the buffer already."""
@@ -176,8 +197,10 @@ class Training:
             self._rewards = system.reward_statuses
             self._tally.count(self._actors)
             for row in rows:
+                notes = row.pop("notes", None)
                 self._row = row | {"elapsed_s": time.monotonic() - began}
                 self._folder.append_metrics(self._row)
+                self._recorder.step(self._row, notes)
             self._tell(system, buffer, waits)
             show(waits)
         buffer.end_draws()
@@ -192,6 +215,8 @@ class Training:
             self._log.info(event["text"], extra={"kind": event["kind"], "step": self._row.get("step", 0)})
             if event["kind"] == "restart":
                 self._meter.restart(event["text"].partition("-")[0])
+            else:  # restarts are seen in what actors say of themselves
+                self._recorder.process(event["text"], is_trouble=event["kind"] == "trouble")
 
     def _write_adapter(self, system: System) -> None:
         version, files = system.newest_adapter()
@@ -223,6 +248,7 @@ class Training:
             "versions": installed_versions(),
         }
         self._folder.write_summary(summary)
+        self._recorder.close(self._stop.name)
         write_plots(self._folder, self._checked, before, after)
         if self._stop:
             self._console.print(
@@ -237,17 +263,19 @@ class Training:
         return summary
 
 
-def train(checked: Checked, run: Path, replace_run: bool, console: Console) -> dict[str, Any]:
+def train(
+    checked: Checked, run: Path, replace_run: bool, console: Console, watching: Watching = NOBODY
+) -> dict[str, Any]:
     """Check what only this machine can tell, make the folder, train."""
     check_store(checked.config.buffer)
     check_disk(run, NEEDED_DISK_BYTES)
     folder = RunFolder.create(run, replace=replace_run)
     folder.write_config(shown_config(checked.config))
     with folder.lock():
-        return Training(checked, folder, console).run()
+        return Training(checked, folder, console, watching).run()
 
 
-def resume(checked: Checked, folder: RunFolder, console: Console) -> dict[str, Any]:
+def resume(checked: Checked, folder: RunFolder, console: Console, watching: Watching = NOBODY) -> dict[str, Any]:
     """Go on from the newest checkpoint, or from step 0 where the run died before its first one."""
     check_store(checked.config.buffer)
     check_disk(folder.path, NEEDED_DISK_BYTES)
@@ -261,7 +289,7 @@ def resume(checked: Checked, folder: RunFolder, console: Console) -> dict[str, A
         )
     with folder.lock():
         folder.write_config(shown_config(checked.config))
-        return Training(checked, folder, console, resumed=True, saved=saved).run()
+        return Training(checked, folder, console, watching, resumed=True, saved=saved).run()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from learner.batch import Batch
 from learner.objectives import COMPARING, OBJECTIVES
 from learner.objectives.balance import Estimates, Loss, log_q_of_strings, log_z_estimates
-from learner.policy import LoraPolicy
+from learner.policy import LoraPolicy, PrefixLogProbs
 from learner.ranks import Ranks
 
 
@@ -36,6 +36,8 @@ class Gradient:
         self._compares = objective in COMPARING
         self._lam = lam
         self._ranks = ranks
+        self.scored: PrefixLogProbs
+        """Of the batch that `of` saw last, without gradient."""
 
     def of(self, batch: Batch, temperature: float) -> tuple[Estimates, Loss]:
         """Set the gradients of the loss over all ranks; R is tempered here and nowhere else.
@@ -52,6 +54,7 @@ class Gradient:
         else:
             estimates, loss = self._one_after_the_other(batch, temperature, log_pf, log_pterm)
         self._ranks.add_gradients(self._parameters)
+        self.scored = PrefixLogProbs(log_pf.detach(), log_pterm.detach())
         return estimates, Loss(loss.numerator.detach(), loss.denominator.detach(), loss.residual)
 
     def _all_at_once(

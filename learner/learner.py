@@ -25,6 +25,7 @@ from learner.config import LearnerConfig
 from learner.diagnostics import exact_figures, posterior_figures, select, var_u
 from learner.gradient import Gradient
 from learner.objectives.balance import Estimates, at, first, log_q_of_strings
+from learner.observe import Observer
 from learner.policy import LoraPolicy
 from learner.priority import Priorities
 from learner.ranks import Ranks
@@ -68,6 +69,7 @@ class Learner:
         self._parameters = policy.trainable_parameters()
         self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.weight_decay)
         self._gradient = Gradient(policy, self._parameters, config.objective, config.subtb_lambda, self._ranks)
+        self._observer = Observer()
         self._stopping = threading.Event()
         self._source: BatchSource | None = None
         self._rows: queue.SimpleQueue[Row] = queue.SimpleQueue()
@@ -98,11 +100,13 @@ class Learner:
                     break
                 waited = time.perf_counter() - began
                 figures = self.step(rows)
-                example = rows[0].trajectory
+                notes, example, stepped = figures.pop("notes"), rows[0].trajectory, time.perf_counter()
                 if self.step_number % self._config.publish_every == 0:
                     self._publish_adapter(example)
-                figures |= {"wait_s": waited, "step_s": time.perf_counter() - began, "version": self.version}
-                self._rows.put(figures)
+                ended = time.perf_counter()
+                figures |= {"wait_s": waited, "step_s": ended - began, "publish_s": ended - stepped}
+                figures["version"] = self.version
+                self._rows.put(figures | {"notes": notes})
                 self._rows_since_saved.append(figures)
                 if self.step_number % self._config.checkpoint_every == 0:
                     self.save()
@@ -123,7 +127,7 @@ class Learner:
         return [self._rows.get() for _ in range(self._rows.qsize())]
 
     def step(self, rows: Sequence[Drawn]) -> Row:
-        """One update on B trajectories; returns its figures.
+        """One update on B trajectories; returns its figures, with "notes" (learner/observe.py) for the run's history.
 
         A loss or gradient that is not finite changes nothing, and the batch is set aside: it would do the same again.
         """
@@ -156,7 +160,14 @@ class Learner:
             "passes": len(batch.parts),
             **self._figures(rows, estimates),
             **exact,
+            "notes": self._notes(rows, estimates),
         }
+
+    def _notes(self, rows: Sequence[Drawn], estimates: Estimates) -> dict[str, Any] | None:
+        """For people to look at; None for most steps of a quick learner, and of ranks that don't report."""
+        if not self._ranks.leads:
+            return None
+        return self._observer.notes(rows, estimates, self._gradient.scored, self.version, self._weights)
 
     def _log_reward(self, trajectory: Trajectory) -> float:
         """Of the whole string, nats, untempered."""

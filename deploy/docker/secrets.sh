@@ -6,7 +6,7 @@ set -eu
 folder=${1:-secrets}
 mkdir -p "$folder"
 chmod 700 "$folder"
-for name in redis_driver redis_dashboard redis_admin ray_token grafana_admin; do
+for name in redis_driver redis_dashboard redis_admin ray_token dashboard grafana_admin; do
   if [ -s "$folder/$name" ]; then continue; fi
   head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$folder/$name"
   chmod 444 "$folder/$name"

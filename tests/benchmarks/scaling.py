@@ -36,7 +36,6 @@ import psutil
 import ray
 
 from buffer.connect import connect
-from buffer.errors import WaitTimeout
 from buffer.replay import ReplayBuffer
 from buffer.server import RedisServer
 from buffer.types import AdapterFiles, AdapterVersion, Canary, Prompt
@@ -83,13 +82,11 @@ class StandIn(threading.Thread):
     def run(self) -> None:
         """Until `stopping`."""
         published = 0.0
+        self._rng = np.random.default_rng(0)
         while not self.stopping.is_set():
             began = time.monotonic()
-            try:
-                rows = self._buffer.draw(BATCH, fresh_fraction=0.5)
-            except WaitTimeout:
-                continue
-            self.waited_s += max(time.monotonic() - began - 0.02, 0.0)
+            while not (rows := self._buffer.draw(BATCH // 2, BATCH // 2, self._rng)) and not self.stopping.wait(0.02):
+                self.waited_s += 0.02  # nothing there yet
             self._buffer.reprioritize([row.id for row in rows], [1.0] * len(rows))
             if time.monotonic() - published > 1.0:
                 published = time.monotonic()

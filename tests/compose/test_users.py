@@ -65,5 +65,5 @@ def test_secrets_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
     made = {file.name: file.read_text() for file in folder.iterdir()}
     subprocess.run(["sh", ROOT / "deploy" / "docker" / "secrets.sh", folder], check=True)
     assert {file.name: file.read_text() for file in folder.iterdir()} == made
-    assert len(set(made.values())) == len(made) == 5 and {len(text) for text in made.values()} == {64}
+    assert len(set(made.values())) == len(made) == 6 and {len(text) for text in made.values()} == {64}
     assert folder.stat().st_mode & 0o777 == 0o700

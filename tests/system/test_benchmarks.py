@@ -55,3 +55,20 @@ def test_the_rewards_benchmark_compares_equal_scores_at_every_shape() -> None:
     for key in ("speedup", "bound", "fraction_of_bound", "max_difference_nats", "scorer_over_forward"):
         assert len(found[key]) == 2, key  # type: ignore[arg-type]
     assert max(found["max_difference_nats"]) < 1e-3 and min(found["speedup"]) > 0  # type: ignore[call-overload]
+
+
+def test_the_dashboard_benchmark_loads_the_server_and_pairs_runs_with_and_without_it() -> None:
+    found = run("dashboard", "--seconds", "4", "--pairs", "1")
+    assert found["server_core_fraction"] > 0 and found["throughput_ratio"] > 0
+
+
+def test_the_scaling_benchmark_reaches_the_sum_of_the_engines_rates() -> None:
+    found = run("scaling", "--most", "2", "--window", "3", "--rate", "5")
+    assert set(found["efficiency"]) == {"1", "2"} and found["ceiling"]["trajectories_per_s"] > 0  # type: ignore[arg-type,index]
+
+
+def test_the_broadcast_benchmark_times_both_ways(recipe: Path) -> None:
+    found = run(
+        "broadcast", "--recipe", str(recipe), "--versions", "2", "--window", "2", "--interval", "0.5", "--rounds", "1"
+    )
+    assert found["broadcast_over_local"] > 0 and found["throughput_ratio"] > 0

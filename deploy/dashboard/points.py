@@ -1,0 +1,135 @@
+"""Curves in memory: one array of steps and times a table, and for each curve the rows in which it has a value.
+
+NaN is a value: "there was a row, and the figure was not finite". A row without the figure is no point of its curve.
+"""
+
+import math
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One curve, oldest point first."""
+
+    step: Floats
+    """Learner steps."""
+    at: Floats
+    """Unix time, s."""
+    y: Floats
+
+
+_NOTHING: "tuple[array[int], array[float]]" = (array("l"), array("d"))
+NO_CURVE = Curve(np.zeros(0), np.zeros(0), np.zeros(0))
+
+
+class Points:
+    """Rows of one table as columns."""
+
+    def __init__(self) -> None:
+        self._step, self._at = array("d"), array("d")
+        self._columns: dict[str, tuple[array[int], array[float]]] = {}
+        """Name -> numbers of the rows that have a value, and the values."""
+
+    def add(self, at: float, step: float, values: Mapping[str, float | None]) -> None:
+        """One row; None is NaN."""
+        number = len(self._step)
+        self._step.append(step)
+        self._at.append(at)
+        columns = self._columns
+        for name, value in values.items():
+            column = columns.get(name)
+            if column is None:
+                column = columns[name] = array("l"), array("d")
+            column[0].append(number)
+            column[1].append(math.nan if value is None else value)
+
+    def counts(self) -> dict[str, int]:
+        """Name -> points."""
+        return {name: len(values) for name, (_, values) in self._columns.items()}
+
+    def curve(self, name: str) -> Curve:
+        """Copies; no points for a name that has none."""
+        if name not in self._columns:
+            return NO_CURVE
+        numbers, values = self._columns[name]
+        rows = np.array(numbers, dtype=np.int64)
+        return Curve(np.array(self._step)[rows], np.array(self._at)[rows], np.array(values))
+
+    def newest(self, name: str, n: int = 1) -> list[float]:
+        """The last n values, oldest first, NaN among them."""
+        return list(self._columns.get(name, _NOTHING)[1][-n:])
+
+    def since(self, name: str, at: float) -> list[float]:
+        """Values of the rows of `at` and later, oldest first."""
+        found: list[float] = []
+        rows, values = self._columns.get(name, _NOTHING)
+        for row, value in zip(reversed(rows), reversed(values), strict=True):
+            if self._at[row] < at:
+                break
+            found.append(value)
+        return found[::-1]
+
+
+def decimate(x: Floats, y: Floats, most: int) -> tuple[list[float], list[float | None]]:
+    """At most `most` points: each bucket's least and largest value, in order, and one None if any was not finite.
+
+    Spikes and gaps survive; the first and the last x do too, where they are finite.
+    """
+    if len(x) <= most:
+        return x.tolist(), [value if np.isfinite(value) else None for value in y.tolist()]
+    width = -(-len(x) // max(most // 3, 1))
+    padded = np.full(-(-len(x) // width) * width, np.nan)
+    padded[: len(y)] = y
+    finite, there = np.isfinite(padded), np.arange(len(padded)) < len(y)
+    least = _first(np.where(finite, -padded, -np.inf), finite, width)
+    largest = _first(np.where(finite, padded, -np.inf), finite, width)
+    gaps = _first((there & ~finite).astype(np.float64), there & ~finite, width)
+    kept = np.unique(np.concatenate([least, largest, gaps]))
+    return x[kept].tolist(), [value if np.isfinite(value) else None for value in y[kept].tolist()]
+
+
+def _first(score: Floats, counts: NDArray[np.bool_], width: int) -> NDArray[np.int64]:
+    """Index of the highest score of each bucket of `width` that has an entry that counts."""
+    best = score.reshape(-1, width).argmax(1) + np.arange(0, len(score), width)
+    return np.asarray(best[counts.reshape(-1, width).any(1)], dtype=np.int64)
+
+
+def learner_figures(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """Curve name -> value, of a row of the learner with what its fresh rows said."""
+    found: dict[str, float | None] = {}
+    for name, value in row.items():  # some thousand rows a second may come: names are made once
+        if type(value) in _NUMBERS and name not in _NO_CURVES:
+            found[_NAMES.get(name) or _NAMES.setdefault(name, f"learner.{name}")] = value
+        elif value is None and name not in _SELDOM:
+            found[f"learner.{name}"] = None
+    step_s, wait_s, publish_s = row.get("step_s"), row.get("wait_s"), row.get("publish_s") or 0.0
+    if step_s and wait_s is not None:
+        found["learner.work_s"] = step_s - wait_s - publish_s
+        found["learner.utilisation"] = 1.0 - wait_s / step_s
+        found["learner.nodes_per_s"] = row.get("tree_nodes", 0) / step_s
+    lower, mean = row.get("log_z_lower"), row.get("log_z_mean")
+    if "log_z_lower" in row:
+        found["learner.kl_estimate"] = None if lower is None or mean is None else mean - lower
+    for group in ("labels", "terms", "behaviours"):
+        found |= {f"learner.{group}.{name}": value for name, value in row.get(group, {}).items()}
+    quantiles = zip(("q05", "q25", "q50", "q75", "q95"), row.get("quantiles") or (), strict=False)
+    found |= {f"learner.log_reward_{name}": value for name, value in quantiles}
+    for prompt, bounds in row.get("prompts", {}).items():
+        found |= {f"prompt.{prompt}.{name}": value for name, value in bounds.items()}
+    return found
+
+
+_NO_CURVES = frozenset({"step", "elapsed_s", "passes"})
+_SELDOM = frozenset({"total_variation", "kl"})
+"""Read once in learner.diagnose_every steps: nothing in between is no gap."""
+_NUMBERS = frozenset({int, float, bool})
+_NAMES: dict[str, str] = {}
+"""Of a figure -> of its curve; as many as the learner has figures."""

@@ -1,0 +1,60 @@
+// Single-key shortcuts, and the dialog that tells of them. They can be switched off: some people's tools type letters by themselves.
+
+import { h } from "./dom.js";
+
+const KEY = "tributary.shortcuts";
+
+export class Keys {
+  /** views: [{name, title}] in the order of the keys 1, 2, ...; actions: {key: [what it does, function]}. */
+  constructor(views, actions, open) {
+    Object.assign(this, { views, actions, open });
+    this.dialog = this.build();
+    document.body.append(this.dialog);
+    document.addEventListener("keydown", (event) => this.pressed(event));
+  }
+
+  on() {
+    return localStorage.getItem(KEY) !== "off";
+  }
+
+  build() {
+    const row = (key, what) => h("tr", {}, h("th", { scope: "row" }, h("kbd", {}, key)), h("td", {}, what));
+    const views = this.views.map((view, n) => row(String(n + 1), view.title));
+    const actions = Object.entries(this.actions).map(([key, [what]]) => row(key, what));
+    const inPlot = [
+      row("← →", "in a plot: from point to point"),
+      row("Home End", "in a plot: first and newest point"),
+      row("Tab", "to the next control"),
+    ];
+    const box = h("input", {
+      type: "checkbox",
+      id: "shortcuts",
+      checked: this.on(),
+      onchange: (event) => localStorage.setItem(KEY, event.target.checked ? "on" : "off"),
+    });
+    const close = h("button", { type: "button", onclick: () => this.dialog.close() }, "Close");
+    return h(
+      "dialog",
+      { class: "card", "aria-labelledby": "keys-title" },
+      h("h2", { id: "keys-title" }, "Keys"),
+      h("table", {}, h("tbody", {}, views, actions, row("?", "this list"), inPlot)),
+      h("p", {}, box, h("label", { for: "shortcuts" }, " single keys are shortcuts")),
+      close,
+    );
+  }
+
+  pressed(event) {
+    if (
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      event.target.closest("input, select, textarea, [contenteditable]")
+    )
+      return;
+    if (event.key === "?") return this.dialog.showModal();
+    if (!this.on() || this.dialog.open) return;
+    const view = this.views[Number(event.key) - 1];
+    if (view) this.open(view.name);
+    else this.actions[event.key]?.[1]();
+  }
+}

@@ -1,0 +1,249 @@
+// One plot as a card: title, unit, current value, drawing, legend, the same numbers as a table, CSV and PNG.
+
+import { data, draw, sameShape } from "./chart.js";
+import { h, put, say } from "./dom.js";
+import { Legend } from "./legend.js";
+import { ink } from "./palette.js";
+import { readAt, remarks, spokenTitle, unitText } from "./plot_words.js";
+import { fileName, saveNumbers, savePicture } from "./save.js";
+import { status } from "./status.js";
+import { numbers } from "./table.js";
+import { onTheme } from "./theme.js";
+
+const HEIGHT = 200;
+const STEPS = { ArrowLeft: -1, ArrowRight: 1, PageUp: -20, PageDown: 20, Home: -Infinity, End: Infinity };
+let ids = 0;
+
+export class Plot {
+  /**
+   * spec: {id, title, unit, note, log: offer a log axis, wide, height}
+   * on: {zoom, reset, toggle(name, on)}, csvHref(): address of all points, if the server has more than the page
+   */
+  constructor(spec, { sync = null, on = {}, csvHref = null, logY = false, table = false } = {}) {
+    Object.assign(this, { spec, sync, on, csvHref, logY, drawn: null, model: null, inSight: false });
+    this.key = `plot-${(ids += 1)}`;
+    this.now = h("output", { class: "now" });
+    this.canvas = h("div", {
+      class: "canvas",
+      tabindex: 0,
+      role: "img",
+      "aria-label": spec.title,
+      onkeydown: (event) => this.pressed(event),
+      onblur: () => this.leave(),
+    });
+    this.legend = new Legend((n) => this.drawn?.setSeries(n + 1, { show: !this.legend.hidden.has(n) }));
+    this.remark = h("p", { class: "remark", hidden: true });
+    this.state = h("div", { class: "state" });
+    this.table = h("div", {
+      class: "table",
+      tabindex: 0,
+      role: "region",
+      "aria-label": `${spec.title}: numbers`,
+      hidden: true,
+    });
+    this.spoken = h("span", { class: "aside", "aria-live": "polite" });
+    this.tools = h("div", { class: "tools" }, this.buttons());
+    const note = spec.note && h("p", { class: "note" }, spec.note);
+    const head = h(
+      "header",
+      {},
+      h("h3", { id: this.key }, spec.title),
+      h("span", { class: "unit" }, unitText(spec.unit)),
+      this.now,
+    );
+    this.element = h(
+      "section",
+      { class: `card plot${spec.wide ? " wide" : ""}`, "aria-labelledby": this.key },
+      head,
+      note,
+      this.state,
+      this.canvas,
+      this.table,
+      this.legend.element,
+      this.remark,
+      this.spoken,
+      this.tools,
+    );
+    this.show(status("loading", "Loading …"));
+    if (table) this.showTable(true);
+    this.resized = new ResizeObserver(() => this.fit());
+    this.resized.observe(this.canvas);
+    this.sight = new IntersectionObserver(([entry]) => this.seen(entry.isIntersecting), { rootMargin: "200px" });
+    this.sight.observe(this.element);
+    this.endTheme = onTheme(() => this.redraw());
+  }
+
+  buttons() {
+    const button = (text, label, onclick, pressed = null) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          "aria-label": `${this.spec.title}: ${label}`,
+          "aria-pressed": pressed,
+          onclick,
+        },
+        text,
+      );
+    this.logButton = this.spec.log ? button("log", "log axis", () => this.setLog(!this.logY), String(this.logY)) : null;
+    this.tableButton = button("table", "show numbers as a table", () => this.showTable(this.table.hidden), "false");
+    return [
+      this.logButton,
+      this.tableButton,
+      button("CSV", "download CSV", () => this.saveCsv()),
+      button("PNG", "download PNG", () => this.savePng()),
+    ];
+  }
+
+  /** A paragraph instead of the drawing; null shows the drawing. */
+  show(paragraph) {
+    put(this.state, paragraph);
+    for (const part of [this.canvas, this.legend.element, this.tools]) part.hidden = Boolean(paragraph);
+    if (paragraph) say(this.now, "");
+  }
+
+  /** New numbers: a model as in chart.js, with `values`: [text of the newest value of each series], and `now`. */
+  set(model) {
+    const same = this.model && sameShape(this.model, model);
+    this.model = model;
+    this.show(null);
+    for (const [n, one] of model.series.entries()) one.hidden = this.legend.hidden.has(n);
+    this.setNow(model.now ?? "");
+    this.stale = true;
+    if (!same) this.forget();
+    this.legend.draw(model, same);
+    this.describe();
+    if (this.inSight) this.paint();
+    if (!this.table.hidden) this.fillTable();
+  }
+
+  seen(inSight) {
+    this.inSight = inSight;
+    if (inSight && this.stale && this.model) this.paint();
+  }
+
+  paint() {
+    const width = this.canvas.clientWidth;
+    if (!width || this.canvas.hidden) return;
+    this.stale = false;
+    const model = { ...this.model, logY: this.logY };
+    if (this.drawn) {
+      Object.assign(this.live, model);
+      this.drawn.setData(data(this.live));
+      return;
+    }
+    this.live = model;
+    const on = { ...this.on, hover: (idxs, idx) => this.hover(idxs, idx) };
+    this.drawn = draw(this.canvas, this.live, { width, height: this.spec.height ?? HEIGHT }, this.sync, on);
+  }
+
+  fit() {
+    const width = this.canvas.clientWidth;
+    if (!width) return;
+    if (!this.drawn) this.inSight && this.model && this.paint();
+    else if (width !== this.drawn.width) this.drawn.setSize({ width, height: this.drawn.height });
+  }
+
+  /** Draw anew: theme, log axis or the set of series changed. */
+  redraw() {
+    if (!this.model) return;
+    this.forget();
+    this.legend.draw(this.model, false);
+    this.stale = true;
+    if (this.inSight) this.paint();
+  }
+
+  forget() {
+    this.drawn?.destroy();
+    this.drawn = null;
+  }
+
+  setNow(text) {
+    say(this.now, text);
+  }
+
+  setLog(on) {
+    this.logY = on;
+    this.logButton.setAttribute("aria-pressed", String(on));
+    this.on.toggle?.("log", this.spec.id, on);
+    this.describe();
+    this.redraw();
+  }
+
+  showTable(on) {
+    this.table.hidden = !on;
+    this.tableButton.setAttribute("aria-pressed", String(on));
+    this.on.toggle?.("table", this.spec.id, on);
+    if (on && this.model) this.fillTable();
+  }
+
+  fillTable() {
+    put(this.table, numbers(this.columns(), this.model, this.spec.title));
+  }
+
+  columns() {
+    return [this.model.xTitle || "x", ...this.model.series.map((one) => one.label)];
+  }
+
+  /** The cursor stands on a point, of this plot or of one that is in step with it. */
+  hover(idxs, idx) {
+    const { x, now = "" } = this.model;
+    if (!idxs || idx === null || idx === undefined || x[idx] === undefined) {
+      this.legend.say(this.model.values);
+      this.setNow(now);
+      this.spot = null;
+      return;
+    }
+    const { said, spot, heard } = readAt(this.model, idxs, idx);
+    this.legend.say(said);
+    Object.assign(this, { spot, heard });
+    this.setNow(this.spot);
+  }
+
+  /** Arrow keys move the cursor from point to point; Home and End jump. */
+  pressed(event) {
+    if (event.key === "Escape") return this.leave();
+    const by = STEPS[event.key];
+    if (by === undefined || !this.drawn || event.altKey || event.ctrlKey || event.metaKey) return undefined;
+    event.preventDefault();
+    const points = this.model.x.length;
+    this.at = Math.min(points - 1, Math.max(0, (this.at ?? (by < 0 ? points : -1)) + by));
+    this.drawn.setCursor({ left: this.drawn.valToPos(this.model.x[this.at], "x"), top: 10 });
+    say(this.spoken, this.heard ?? "");
+    return undefined;
+  }
+
+  leave() {
+    this.at = null;
+    say(this.spoken, "");
+    this.drawn?.setCursor({ left: -10, top: -10 });
+  }
+
+  describe() {
+    const said = remarks(this.model, this.logY);
+    this.remark.hidden = !said;
+    say(this.remark, said);
+    this.canvas.setAttribute("aria-label", spokenTitle(this.spec, this.model));
+  }
+
+  saveCsv() {
+    if (this.csvHref) h("a", { href: this.csvHref(), download: fileName(this.spec.title, "csv") }).click();
+    else saveNumbers(this.spec.title, this.columns(), this.model);
+  }
+
+  savePng() {
+    const canvas = this.canvas.querySelector("canvas");
+    const shown = this.model.series.filter((one) => !one.hidden && !one.quiet);
+    const legend = shown.map((one) => ({ label: one.label, ...ink(one) }));
+    const title = `${this.spec.title} (${unitText(this.spec.unit)})`;
+    if (canvas) savePicture(fileName(this.spec.title, "png"), canvas, title, legend);
+  }
+
+  close() {
+    this.forget();
+    this.resized.disconnect();
+    this.sight.disconnect();
+    this.endTheme();
+  }
+}

@@ -1,0 +1,146 @@
+// The actors: how fast each samples, which adapter version it serves, and what it waits for.
+
+import { Board } from "../lib/board.js";
+import { h, put, renew, scroller } from "../lib/dom.js";
+import { clock, duration, number, plain } from "../lib/format.js";
+import { Panel } from "../lib/panel.js";
+import { nothingYet } from "../lib/status.js";
+import { table } from "../lib/table.js";
+import { plainly, shown } from "../lib/text.js";
+import { state as words } from "../lib/words.js";
+
+const each = (id, title, unit, end, more = {}) => ({
+  id,
+  title,
+  unit,
+  match: new RegExp(`^actor\\..*\\.${end}$`),
+  label: actorOf,
+  ...more,
+});
+
+const SPECS = [
+  each("tokens", "Tokens", "tokens/s", "tokens_per_s"),
+  each("trajectories", "Trajectories", "1/s", "trajectories_per_s"),
+  {
+    id: "versions",
+    title: "Adapter versions",
+    unit: "versions",
+    note: "What the learner published, and what each actor serves.",
+    match: /^(learner\.version|actor\..*\.version)$/,
+    label: (entry) => (entry.name === "learner.version" ? "published" : actorOf(entry)),
+  },
+  each("behind", "Versions behind the newest", "versions", "behind", {
+    levels: ({ limits }) =>
+      limits.max_staleness ? [{ value: limits.max_staleness, label: "stops the run above" }] : [],
+  }),
+  each("busy", "Share of time in the engine", "share", "busy"),
+  each("waits", "Waiting", "1", "waits", { note: "1 while the actor waits for reward workers." }),
+  each("canary", "Canary: engine against learner", "nats", "canary_difference", {
+    log: true,
+    note: "Largest difference of log-probabilities of a fixed string, when a version was taken.",
+    levels: ({ limits }) =>
+      limits.canary_tolerance ? [{ value: limits.canary_tolerance, label: "stops the run above" }] : [],
+  }),
+  {
+    id: "behaviours",
+    title: "Behaviours among fresh rows",
+    unit: "share",
+    match: /^learner\.behaviours\./,
+    label: (entry) => entry.name.replace("learner.behaviours.", ""),
+  },
+];
+
+function actorOf(entry) {
+  return entry.name.replace(/^actor\.(.*)\.\w+$/, "$1");
+}
+
+export function render(root, live, params) {
+  const board = new Board(live, params);
+  const state = h("div", {}),
+    now = h("div", {}),
+    cards = h("div", { class: "cards" });
+  root.append(state, now, h("h2", {}, "Over time"), board.bar, cards);
+  for (const spec of SPECS) board.add(cards, spec);
+  const panel = new Panel(
+    state,
+    () => ["actors", { run: live.run }],
+    (answer) => {
+      put(state, !answer.actors.length && nothingYet(live.overview, "no reports of actors"));
+      renew(
+        now,
+        answer.actors.length ? actorTable(answer) : null,
+        h("div", { class: "cards pair" }, behaviours(answer.behaviours ?? []), versions(answer.versions ?? [])),
+      );
+    },
+  );
+  panel.load();
+  board.load();
+  return {
+    tick: () => {
+      panel.tick();
+      board.tick();
+    },
+    reset: () => {
+      panel.load();
+      board.load();
+    },
+    change: (next) => board.change(next),
+    close: () => {
+      panel.close();
+      board.close();
+    },
+  };
+}
+
+function actorTable({ actors, newest_version: newest, max_staleness: most }) {
+  const row = (one) => {
+    const [mark, text, kind] = words(one.state);
+    return [
+      plainly(one.name, 40),
+      h("span", { class: kind }, h("span", { "aria-hidden": "true" }, `${mark} `), text),
+      number(one.tokens_per_s),
+      number(one.trajectories_per_s),
+      `${plain(one.version)} (${one.behind > 0 ? `${plain(one.behind)} behind` : "newest"})`,
+      number(one.busy, "share"),
+      plain(one.restarts),
+      number(one.canary_difference_max),
+      duration(one.seconds),
+      one.waiting_for ? shown(one.waiting_for, 200) : "–",
+    ];
+  };
+  const columns = [
+    "actor",
+    "state",
+    "tokens/s",
+    "traj./s",
+    "version",
+    "engine busy",
+    "restarts",
+    "canary, nats",
+    "alive for",
+    "waits for",
+  ];
+  const kinds = columns.map((name, n) => n > 1 && n < 9);
+  const caption = `The newest version is ${plain(newest)}. An actor more than ${plain(most)} behind stops the run.`;
+  return h("section", { class: "card" }, scroller("Actors", table(columns, actors.map(row), caption, kinds)));
+}
+
+function behaviours(list) {
+  const rows = list.map((one) => [shown(one.name, 60), number(one.configured, "share"), number(one.seen, "share")]);
+  return h(
+    "section",
+    { class: "card" },
+    h("h3", {}, "Behaviour mix"),
+    rows.length ? table(["behaviour", "asked for", "seen"], rows) : h("p", { class: "note" }, "Not known yet."),
+  );
+}
+
+function versions(list) {
+  const rows = list.slice(0, 12).map((one) => [plain(one.version), plain(one.step), clock(one.at)]);
+  return h(
+    "section",
+    { class: "card" },
+    h("h3", {}, "Newest adapter versions"),
+    rows.length ? table(["version", "step", "published"], rows) : h("p", { class: "note" }, "None was published yet."),
+  );
+}

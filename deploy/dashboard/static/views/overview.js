@@ -1,0 +1,190 @@
+// How the run stands now: one sentence on what it waits for, the figures that matter, alarms.
+
+import { Board } from "../lib/board.js";
+import { h, put, renew, scroller } from "../lib/dom.js";
+import { clock, duration, number, plain, utc } from "../lib/format.js";
+import { status } from "../lib/status.js";
+import { plainly, shown } from "../lib/text.js";
+import { level, state } from "../lib/words.js";
+
+const ARROWS = { lower: "lower is better", higher: "higher is better" };
+
+export function render(root, live, params) {
+  const now = h("div", {}),
+    figures = h("dl", { class: "figures" }),
+    alarms = h("section", { "aria-label": "Alarms" }),
+    parts = h("section", { class: "card" });
+  const cards = h("div", { class: "cards" });
+  const board = new Board(live, params);
+  root.append(
+    alarms,
+    h("div", { class: "split" }, h("section", { class: "card" }, now), parts),
+    figures,
+    h("p", { class: "note" }, "Medians of the newest ten readings and of the first ten."),
+    h("h2", {}, "Over time"),
+    board.bar,
+    cards,
+  );
+  let curvesOf = "";
+
+  const show = () => {
+    const overview = live.overview;
+    if (!overview) return void put(now, status("loading", "Loading …"));
+    showNow(now, overview);
+    showFigures(figures, overview);
+    showAlarms(alarms, overview.alarms);
+    showParts(parts, overview);
+    const wanted = overview.figures.map((figure) => figure.curve).join();
+    if (wanted !== curvesOf) {
+      curvesOf = wanted;
+      for (const { plot } of board.cards.splice(0)) plot.close();
+      put(cards);
+      for (const spec of specs(overview)) board.add(cards, spec);
+      board.load();
+    }
+  };
+  live.addEventListener("overview", show);
+  show();
+  return {
+    tick: () => board.tick(),
+    reset: () => board.load(),
+    change: (next) => board.change(next),
+    close: () => {
+      live.removeEventListener("overview", show);
+      board.close();
+    },
+  };
+}
+
+function specs(overview) {
+  const figures = overview.figures.map((figure) => ({
+    id: figure.name,
+    title: plainly(figure.title, 40),
+    unit: figure.unit,
+    log: figure.name === "var_u",
+    logFirst: figure.name === "var_u",
+    curves: [{ name: figure.curve, label: figure.title }],
+    note:
+      figure.name === "var_u"
+        ? "How far the prefixes' estimates of log Z disagree. 0 means: samples the posterior."
+        : "",
+  }));
+  const pace = [
+    {
+      id: "trajectories",
+      title: "Trajectories",
+      unit: "1/s",
+      curves: [{ name: "system.trajectories_per_s", label: "all actors" }],
+    },
+    { id: "tokens", title: "Tokens", unit: "tokens/s", curves: [{ name: "system.tokens_per_s", label: "all actors" }] },
+  ];
+  return [...figures, ...pace];
+}
+
+function showNow(host, overview) {
+  const { verdict, step, steps, rates } = overview;
+  const going = ["starting", "running", "judging", "empty", "stale"].includes(overview.state);
+  const bar = steps
+    ? h("progress", { max: steps, value: Math.min(step ?? 0, steps), "aria-label": "Learner steps done" })
+    : null;
+  const left = overview.left_s === null ? (going ? "not known yet" : "–") : duration(overview.left_s);
+  const facts = [
+    ["step", steps ? `${plain(step)} of ${plain(steps)}` : plain(step)],
+    ["time left", left],
+    ["time so far", duration(overview.elapsed_s)],
+    ["trajectories", number(rates?.trajectories_per_s, "1/s")],
+    ["tokens", number(rates?.tokens_per_s, "1/s")],
+    ["learner steps", number(rates?.steps_per_s, "1/s")],
+  ];
+  const [mark, words, kind] = state(overview.state);
+  renew(
+    host,
+    h(
+      "p",
+      { class: `lead ${kind}` },
+      h("span", { "aria-hidden": "true" }, `${mark} `),
+      shown(overview.sentence ?? words, 400),
+    ),
+    verdict && h("p", {}, h("b", {}, shown(verdict.sentence, 400))),
+    verdict && h("p", { class: "note" }, shown(verdict.change, 400)),
+    overview.waits.map((wait) => h("p", { class: "note" }, "◐ ", shown(wait, 300))),
+    bar,
+    h(
+      "dl",
+      { class: "facts" },
+      facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+    ),
+    h("p", { class: "note", title: utc(overview.updated_at) }, `Newest reading: ${clock(overview.updated_at)}.`),
+  );
+}
+
+function showFigures(host, overview) {
+  const figure = (one) => {
+    const before = one.before === null ? "no first reading yet" : `began at ${number(one.before, one.unit)}`;
+    const nothing = one.value === null ? "not known yet" : number(one.value, one.unit);
+    return h(
+      "div",
+      { class: "card figure" },
+      h("dt", {}, plainly(one.title, 40)),
+      h("dd", { class: "big" }, nothing),
+      h("dd", { class: "small" }, [before, ARROWS[one.better]].filter(Boolean).join(" · ")),
+    );
+  };
+  put(host, overview.figures.map(figure));
+}
+
+function showAlarms(host, alarms) {
+  const alarm = (one) => {
+    const [mark, words, kind] = level(one.level);
+    return h(
+      "div",
+      { class: `alarm ${kind}` },
+      h(
+        "h3",
+        {},
+        h("span", { "aria-hidden": "true" }, mark),
+        h("span", { class: "aside" }, `${words}: `),
+        shown(one.what, 400),
+      ),
+      one.cause && h("p", {}, "Cause: ", shown(one.cause, 600)),
+      one.remedy && h("p", {}, "Remedy: ", shown(one.remedy, 600)),
+      h("p", { class: "note" }, `Since ${clock(one.since)}.`),
+    );
+  };
+  const key = JSON.stringify(alarms);
+  if (host.dataset.key === key) return;
+  host.dataset.key = key;
+  put(host, alarms.map(alarm));
+}
+
+function showParts(host, overview) {
+  const row = (part) => {
+    const [mark, words, kind] = state(part.state);
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, plainly(part.name, 40)),
+      h("td", { class: kind }, h("span", { "aria-hidden": "true" }, `${mark} `), words),
+      h("td", { class: "words" }, shown(part.detail ?? "", 200)),
+    );
+  };
+  const quiet = overview.alarms.length ? null : h("p", { class: "note" }, "✓ No alarms.");
+  const heads = h(
+    "thead",
+    {},
+    h(
+      "tr",
+      {},
+      ["part", "state", "now"].map((text) => h("th", { scope: "col" }, text)),
+    ),
+  );
+  const rows = overview.components.map(row);
+  renew(
+    host,
+    h("h2", {}, "Parts"),
+    rows.length
+      ? scroller("Parts of the run", h("table", { class: "full" }, heads, h("tbody", {}, rows)))
+      : status("empty", "No part of the run has reported yet."),
+    quiet,
+  );
+}

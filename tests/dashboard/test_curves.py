@@ -1,0 +1,167 @@
+"""Curves: thinned out without losing a spike or a gap, cut to the stretch that was asked for, whole as CSV."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.dashboard.points import Points, decimate
+from tests.dashboard.fixture_runs import LONG, STEPS, learner_row, make_run
+
+values = st.one_of(st.floats(-1e6, 1e6), st.just(math.nan), st.just(math.inf))
+
+
+@given(y=st.lists(values, max_size=400), most=st.integers(3, 120))
+def test_decimation_keeps_extremes_gaps_and_order_within_its_bound(y, most):
+    curve = np.array(y, dtype=np.float64)
+    x, shown = decimate(np.arange(len(y), dtype=np.float64), curve, most)
+    assert len(x) == len(shown) <= max(most, 3)
+    assert x == sorted(x)
+    assert [None if not math.isfinite(y[int(k)]) else y[int(k)] for k in x] == shown, "points are points of the curve"
+    finite = [value for value in shown if value is not None]
+    there = curve[np.isfinite(curve)]
+    if len(there):
+        assert (min(finite), max(finite)) == (there.min(), there.max())
+    assert (None in shown) == (len(there) < len(y))
+
+
+def test_one_spike_and_one_gap_among_a_hundred_thousand_points_survive():
+    y = np.sin(np.arange(LONG) / 1000)
+    y[54_321], y[77_777] = 50.0, math.nan
+    x, shown = decimate(np.arange(LONG, dtype=np.float64), y, 2000)
+    assert len(x) <= 2000
+    assert shown[x.index(54_321)] == 50.0 and shown[x.index(77_777)] is None
+
+
+def test_a_row_without_a_figure_is_no_point_of_its_curve_and_nan_is_one():
+    points = Points()
+    points.add(1.0, 1, {"a": 1.0, "b": None})
+    points.add(2.0, 2, {"a": 2.0})
+    assert points.curve("a").step.tolist() == [1.0, 2.0]
+    assert points.curve("b").step.tolist() == [1.0] and math.isnan(points.curve("b").y[0])
+    assert len(points.curve("nothing").y) == 0
+    assert points.since("a", 1.5) == [2.0] and points.newest("a", 5) == [1.0, 2.0]
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "long", "long")
+
+
+def test_a_long_run_sends_at_most_two_thousand_points_a_curve_and_all_of_them_as_csv(client, long_run):
+    with client(long_run) as page:
+        answer = page.get("/api/curves?names=learner.loss,learner.var_u").json()
+        loss = answer["curves"]["learner.loss"]
+        assert loss["points"] == LONG and loss["decimated"] and 1000 < len(loss["x"]) == len(loss["y"]) <= 2000
+        assert None in loss["y"], "steps whose loss was not finite are gaps"
+        near = page.get("/api/curves?names=learner.loss&from=500&to=700").json()["curves"]["learner.loss"]
+        assert near["points"] == len(near["x"]) == 201 and not near["decimated"]
+        lines = page.get("/api/curves.csv?names=learner.loss").text.splitlines()
+        assert lines[0] == "curve,step,time_s,value" and len(lines) == 1 + LONG
+        assert lines[61].startswith('"learner.loss",61,') and lines[61].endswith(","), "NaN is nothing"
+
+
+def test_what_is_new_can_be_asked_for_alone(client, finished):
+    with client(finished) as page:
+        whole = page.get("/api/curves?names=learner.loss").json()["curves"]["learner.loss"]
+        assert whole["x"] == [float(step) for step in range(1, STEPS + 1)]
+        new = page.get("/api/curves?names=learner.loss&after=150").json()["curves"]["learner.loss"]
+        assert new["x"] == whole["x"][150:] and new["last"] == whole["last"]
+        by_time = page.get("/api/curves?names=buffer.size&x=time&after=1000").json()["curves"]["buffer.size"]
+        assert by_time["x"] == sorted(by_time["x"]) and min(by_time["x"]) > 1000
+
+
+def test_a_curve_has_its_title_and_unit_and_an_unknown_one_is_missing(client, finished):
+    with client(finished) as page:
+        answer = page.get("/api/curves?names=learner.var_u,learner.labels.valid,nonsense&name=a,b").json()
+        assert answer["curves"]["learner.var_u"]["title"] == "Var(u)"
+        assert answer["curves"]["learner.var_u"]["unit"] == "nats²"
+        assert answer["missing"] == ["nonsense", "a,b"]
+
+
+def test_every_curve_of_the_catalog_has_points_a_title_and_a_group(client, finished):
+    with client(finished) as page:
+        listed = page.get("/api/catalog").json()["curves"]
+        names = [curve["name"] for curve in listed]
+        assert {"learner.loss", "learner.log_reward_q50", "learner.terms.base", "prompt.integer.log_z_lower", "buffer.sample_rate",
+                "actor.actor-0.tokens_per_s", "reward.reward-0.cache_hits", "system.tokens_per_s"} <= set(names)  # fmt: skip
+        assert all(
+            curve["title"] and curve["group"] in ("learner", "posterior", "rewards", "buffer", "actors", "system")
+            for curve in listed
+        )
+        for begin in range(0, len(names), 24):
+            answer = page.get("/api/curves", params={"name": names[begin : begin + 24]}).json()
+            assert answer["missing"] == []
+            assert all(curve["points"] > 0 for curve in answer["curves"].values())
+
+
+def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_negative_rate():
+    from deploy.dashboard.moments import moment_figures
+
+    def at(seconds, tokens, drawn):
+        actor = {
+            "name": "a",
+            "seconds": seconds,
+            "tokens": tokens,
+            "trajectories": 0,
+            "engine_s": seconds / 2,
+            "version": 3,
+            "waiting_for": None,
+            "canary_difference_max": 0.0,
+        }
+        return {"buffer": {"drawn": drawn, "refused": {}}, "actors": [actor], "rewards": []}
+
+    found = moment_figures(at(10.0, 100, 64), at(14.0, 180, 256), 4.0, 5)
+    assert found["actor.a.tokens_per_s"] == 20.0 and found["actor.a.busy"] == 0.5 and found["actor.a.behind"] == 2
+    assert found["buffer.sample_rate"] == 48.0 and found["system.tokens_per_s"] == 20.0
+    again = moment_figures(at(14.0, 180, 256), at(1.0, 10, 100), 4.0, 5)
+    assert again["actor.a.tokens_per_s"] is None and again["buffer.sample_rate"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("", "0 curves are named"),
+        ("names=" + ",".join(f"c{k}" for k in range(25)), "25 curves are named and 1 to 24"),
+        ("names=a&x=wall", "x:"),
+        ("names=a&points=2001", "points:"),
+        ("names=a&points=nan", "points:"),
+        ("names=a&from=nan", "from:"),
+        ("names=a&after=inf", "after:"),
+        ("names=a&after=1&after=2", "after is given more than once"),
+        ("names=a&colour=red", "there is no parameter 'colour' here; known are: run, x, from"),
+        ("names=" + "a" * 301, "is no curve"),
+    ],
+)
+def test_a_bad_question_is_answered_with_the_parameter_and_its_rule(client, finished, query, said):
+    with client(finished) as page:
+        answer = page.get(f"/api/curves?{query}")
+        assert answer.status_code == 400 and said in answer.json()["error"]
+
+
+def test_a_run_without_a_history_still_has_its_learners_curves(client, tmp_path):
+    with client(make_run(tmp_path / "old", "no_history")) as page:
+        loss = page.get("/api/curves?names=learner.loss,learner.labels.valid").json()["curves"]["learner.loss"]
+        assert loss["points"] == STEPS and loss["y"][60] is None
+        assert page.get("/api/overview").json()["recording"]["ok"] is False
+        assert page.get("/api/samples").json()["samples"] == []
+
+
+def test_the_learners_row_of_the_fixture_is_the_learners_own():
+    """The made-up rows carry the names that learner/learner.py reports, so that pages are tried on what will come."""
+    import inspect
+
+    from learner.learner import Learner
+
+    source = inspect.getsource(Learner)
+    for name in set(learner_row(1, 10, np.random.default_rng(0))) - {
+        "log_z_lower",
+        "log_z_mean",
+        "ess",
+        "slope",
+        "correlation",
+        "kl",
+    }:
+        assert f'"{name}"' in source, name

@@ -1,0 +1,130 @@
+"""The verdict and the alarms: what is said of which numbers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.dashboard.alarms import WINDOW, Known, alarms_of
+from deploy.dashboard.buffer_view import pace_of
+from deploy.dashboard.verdict import Situation, verdict
+from deploy.dashboard.watch import Watch
+from tests.dashboard.fixture_runs import LIMITS, learner_row, moment, summary
+
+CALM = Situation(learner_waits=0.02, actors_wait=0.0, engine_busy=0.5, pace=None, actors_alive=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "who", "word"),
+    [
+        ({}, "learner", "sets the pace"),
+        ({"learner_waits": 0.6}, "actors", "Sampling is the bottleneck"),
+        ({"learner_waits": 0.6, "actors_alive": 0}, "actors", "No actor answers"),
+        ({"learner_waits": 0.6, "actors_wait": 0.5}, "rewards", "Reward workers are the bottleneck"),
+        ({"learner_waits": 0.6, "pace": "draws"}, "pace", "samples per insert"),
+        ({"actors_wait": 0.7, "pace": "inserts"}, "learner", "The learner is the bottleneck"),
+        ({"actors_wait": 0.7}, "rewards", "slower than actors"),
+        ({"learner_waits": 0.15, "actors_wait": 0.1}, "balanced", "Well balanced"),
+        ({"actors_wait": None, "engine_busy": None}, "learner", "sets the pace"),
+    ],
+)
+def test_the_verdict_names_who_does_not_wait(changes, who, word):
+    said = verdict(replace(CALM, **changes))
+    assert said is not None and said.who == who and word in said.sentence and said.change.endswith(".")
+
+
+def test_there_is_no_verdict_before_the_first_step():
+    assert verdict(replace(CALM, learner_waits=None)) is None
+
+
+def test_who_is_held_back_by_samples_per_insert_is_the_one_beyond_the_band():
+    limits = {"samples_per_insert": 2.0, "samples_per_insert_band": 100.0, "min_size_to_sample": 10}
+
+    def limited(drawn: int, arrivals: int) -> object:
+        found = pace_of({"drawn": drawn, "arrivals": arrivals}, limits)
+        assert found is not None and found["ahead_rows"] == drawn - 2 * arrivals
+        return found["limited"]
+
+    assert limited(2000, 1000) is None
+    assert limited(2080, 1000) == "draws" and limited(2079, 1000) is None
+    assert limited(1880, 1000) == "inserts" and limited(1881, 1000) is None
+    assert pace_of({"drawn": 1, "arrivals": 1}, {"samples_per_insert": 0.0}) is None
+    assert pace_of(None, limits) is None
+
+
+BUFFER = {"size": 5000, "priority_ess": 2000.0}
+ACTOR = {"name": "actor-0", "version": 99, "canary_difference_max": 5e-5}
+GOOD = Known(
+    LIMITS, now=1000.0, version=100, var_u=[8.0] * WINDOW + [0.5] * (2 * WINDOW), spreads=[3.0] * 5, diversity=[0.9] * 5,
+    skipped=[(990.0, 0), (1000.0, 0)], set_aside=[(990.0, 7), (1000.0, 7)], buffer=BUFFER, actors=[ACTOR], heard={"actor-0": 999.0}, free_bytes=10**11,
+)  # fmt: skip
+BAD = {
+    "staleness": {"actors": [ACTOR | {"version": 60}]},
+    "canary": {"actors": [ACTOR | {"canary_difference_max": 1.5e-3}]},
+    "silent": {"heard": {"actor-0": 985.0}},
+    "skipped": {"skipped": [(990.0, 0), (1000.0, 2)]},
+    "quarantine": {"set_aside": [(990.0, 7), (1000.0, 9)]},
+    "var_u": {"var_u": [8.0] * WINDOW + [8.5] * (2 * WINDOW)},
+    "equal_rewards": {"spreads": [0.0] * 5},
+    "diversity": {"diversity": [0.05] * 5},
+    "priority_ess": {"buffer": BUFFER | {"priority_ess": 20.0}},
+    "disk": {"free_bytes": 10**8},
+}
+
+
+def test_a_healthy_run_has_no_alarm():
+    assert alarms_of(GOOD) == []
+
+
+@pytest.mark.parametrize(("name", "changes"), BAD.items())
+def test_each_trouble_raises_its_own_alarm_with_cause_and_remedy(name, changes):
+    (alarm,) = alarms_of(replace(GOOD, **changes))
+    assert alarm.id == name and alarm.what.endswith(".") and len(alarm.cause) > 20 and len(alarm.remedy) > 20
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"var_u": [0.04] * (3 * WINDOW)},  # it has converged
+        {"var_u": [8.0] * 20},  # too early to tell
+        {"buffer": {"size": 100, "priority_ess": 3.0}},  # hardly anything in it
+        {"buffer": None},
+        {"actors": [ACTOR | {"version": -1}]},  # it has not begun
+        {"spreads": [0.0] * 2, "diversity": [0.0] * 2},
+    ],
+)
+def test_what_is_no_trouble_raises_none(changes):
+    assert alarms_of(replace(GOOD, **changes)) == []
+
+
+def test_a_watch_tells_of_a_restart_a_long_wait_a_loss_and_an_alarm_that_comes_and_goes(tmp_path: Path):
+    watch, rng = Watch(LIMITS, tmp_path), np.random.default_rng(0)
+    texts = []
+
+    def see(at: float, **changes) -> None:
+        now = moment(50, 50.0, rng) | {"waits": []}
+        for name, value in changes.items():
+            now[name] = value
+        texts.extend(event.text for event in watch.moment(at, now))
+
+    for event in watch.step(0.0, learner_row(50, 160, rng) | summary(50, 160, rng)):
+        texts.append(event.text)
+    assert texts == ["Version 50 was published."]
+    see(1.0)
+    assert texts[1:] == ["Training."]
+    actors = moment(50, 50.0, rng)["actors"]
+    see(2.0, actors=[actors[0] | {"seconds": 0.5}, actors[1]])
+    assert texts[2:] == ["actor-0 was started again."] and watch.restarts == {"actor-0": 1}
+    for second in range(3, 14):
+        see(float(second), actors=actors[:1], waits=[f"learner waits for data: {second} of 64"])
+    assert texts[3:] == ["learner waits for data: 12 of 64", "actor-1 has not answered for 11 s (1 silent in all)."]
+    assert [alarm.since for alarm in watch.alarms] == [13.0]
+    see(14.0)
+    assert texts[-1].startswith("No longer: actor-1") and watch.alarms == []
+    lost = moment(50, 50.0, rng)
+    lost["buffer"]["quarantined"] = 4
+    lost["rewards"][0]["last_failure"] = "log_reward raised"
+    see(15.0, buffer=lost["buffer"], rewards=lost["rewards"])
+    assert "4 strings were set aside. The last one because log_reward raised" in texts
+    assert {alarm.id for alarm in watch.alarms} == {"quarantine"}

@@ -1,0 +1,175 @@
+"""Recorder and dashboard around a run: from its first moment to its last word."""
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tomli_w
+from rich.console import Console
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from buffer.errors import ConfigError, StoreError
+from deploy.checks import Checked, check
+from deploy.config import load_recipe
+from deploy.dashboard.listening import listen
+from deploy.dashboard.watch import Event
+from deploy.history import FILE
+from deploy.history_store import HistoryStore
+from deploy.recording import about_run, beside, piecewise, recording
+from deploy.run_folder import RunFolder
+from deploy.watching import Watching
+from tests import tiny
+from tests.dashboard.fixture_runs import learner_row, make_run, view
+from tests.processes import until
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> Checked:
+    """The tiny recipe."""
+    folder = tmp_path_factory.mktemp("recipe")
+    values = {
+        "model": {"name": str(tiny.make_tiny_model(folder / "model")), "lora_targets": list(tiny.LINEAR_LAYERS)},
+        "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
+        "task": {"name": "tests.tiny:TinyTask"},
+        "actors": {"max_model_len": 64},
+        "learner": {"steps": 300},
+    }
+    (folder / "tiny.toml").write_text(tomli_w.dumps(values))
+    return check(load_recipe(str(folder / "tiny.toml"), []))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run")
+
+
+def kept(folder: RunFolder, sql: str) -> list:
+    with sqlite3.connect(f"file:{folder.path / 'history.sqlite'}?mode=ro", uri=True) as db:
+        return db.execute(sql).fetchall()
+
+
+def address(said: Console) -> str:
+    return said.file.getvalue().split("Dashboard: ")[1].split()[0]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def said() -> Console:
+    import io
+
+    return Console(file=io.StringIO(), width=200)
+
+
+def test_what_the_page_says_of_a_run_is_its_recipes(checked: Checked):
+    about = about_run(checked)
+    assert about["task"] == "tests.tiny:TinyTask" and about["steps"] == 300
+    assert about["limits"]["max_grad_norm"] == checked.config.learner.max_grad_norm
+    assert about["limits"]["log_z_exact"] == pytest.approx(checked.task.log_mass()[0])
+    assert about["behaviours"] == [{"name": "on_policy", "weight": 1.0}]
+
+
+def byte_level() -> Tokenizer:
+    """Every byte is a token, so that most characters of other alphabets are several."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(["a"], trainers.BpeTrainer(vocab_size=256, initial_alphabet=alphabet))
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "words", ["plain", "naïve café", "漢字 and 👩‍👧", "\u202eבדיקה", " leading and trailing ", "\n\t"]
+)
+def test_pieces_are_as_many_as_tokens_and_join_to_the_text(words: str):
+    tokenizer = byte_level()
+    ids = tokenizer.encode(words).ids
+    pieces = piecewise(tokenizer)(ids)
+    assert len(pieces) == len(ids) and "".join(pieces) == words
+
+
+def test_half_a_character_does_not_break_the_pieces():
+    tokenizer = byte_level()
+    ids = tokenizer.encode("é").ids[:1]
+    assert len(piecewise(tokenizer)(ids)) == 1
+    assert piecewise(tokenizer)([]) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "last"),
+    [
+        (lambda: None, "Finished."),
+        (KeyboardInterrupt, "Stopped by SIGINT."),
+        (lambda: StoreError("Redis does not answer"), "The run failed: StoreError: Redis does not answer"),
+    ],
+)
+def test_whatever_ends_a_run_is_its_historys_last_word(
+    checked: Checked, folder: RunFolder, said: Console, end: Callable[[], BaseException | None], last: str
+):
+    def run() -> None:
+        with recording(checked, folder, 0, Watching(dashboard=False), said) as recorder:
+            recorder.step(learner_row(1, 300, np.random.default_rng(0)), None)
+            error = end()
+            if error is not None:
+                raise error
+
+    if end() is None:
+        run()
+    else:
+        with pytest.raises((KeyboardInterrupt, StoreError)):
+            run()
+    assert kept(folder, "SELECT data FROM events ORDER BY id DESC LIMIT 1") == [(last,)]
+    assert kept(folder, "SELECT step FROM learner") == [(1,)]
+
+
+def test_a_run_has_a_page_whose_address_is_printed_before_anything_else(
+    checked: Checked, folder: RunFolder, said: Console
+):
+    folder.write_config({"task": {"name": "tiny"}})
+    with recording(checked, folder, 0, Watching(port=0), said) as recorder:
+        recorder.moment(view(5, 300, 1.0, np.random.default_rng(0)))
+        url = address(said)
+        assert httpx.get(f"{url}api/overview", timeout=60).json()["state"] == "running"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, timeout=5)
+
+
+def test_a_page_hears_the_last_word_of_a_run_before_its_server_ends(tmp_path: Path, said: Console):
+    run = make_run(tmp_path / "run", "live")
+    heard: list[str] = []
+
+    def listen_to(url: str) -> None:
+        with httpx.stream("GET", f"{url}api/stream", timeout=60) as answer:
+            for line in answer.iter_lines():
+                heard.append(line)
+
+    with beside(run, 0, said):
+        url = address(said)
+        assert httpx.get(f"{url}api/overview", timeout=60).json()["state"] == "running"
+        page = threading.Thread(target=listen_to, args=(url,))
+        page.start()
+        until(lambda: any(line.startswith("data: ") for line in heard), 60, "a first tick")
+        store = HistoryStore(run / FILE)
+        store.meta("end", {"at": 0.0, "stopped_by": "SIGTERM", "error": None, "step": 7})
+        store.event(0.0, 7, Event("end", "warning", "run", "Stopped by SIGTERM."))
+        store.close()
+    page.join(20)
+    assert any("Stopped by SIGTERM after step 7" in line for line in heard)
+
+
+def test_a_port_that_is_taken_is_refused_before_the_run_starts_anything(
+    checked: Checked, folder: RunFolder, said: Console
+):
+    with listen("127.0.0.1", 0) as taken:
+        watching = Watching(port=taken.getsockname()[1])
+        with pytest.raises(ConfigError, match="can't listen"), recording(checked, folder, 0, watching, said):
+            raise AssertionError("it began")
+
+
+def test_a_sink_that_is_not_there_is_refused_likewise(checked: Checked, folder: RunFolder, said: Console):
+    watching = Watching(dashboard=False, sinks=("nowhere",))
+    with pytest.raises(ConfigError, match="--sink nowhere"), recording(checked, folder, 0, watching, said):
+        raise AssertionError("it began")

@@ -1,0 +1,137 @@
+"""A buffer watched by its address alone: with the rights of the user `dashboard`, and when the server goes away."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import redis
+from starlette.testclient import TestClient
+
+from buffer.config import BufferConfig
+from buffer.connect import PASSWORD_VARIABLE, connect
+from buffer.errors import ConfigError
+from buffer.replay import ReplayBuffer
+from buffer.server import RedisServer
+from buffer.types import Prompt, given_trajectory
+from deploy.dashboard.live import LiveBuffer
+from deploy.dashboard.runs import Runs
+from deploy.dashboard.security import access
+from deploy.dashboard.server import application
+from tests.dashboard.conftest import BASE
+from tests.dashboard.fixture_runs import make_run
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "only-for-this-test"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
+    with RedisServer.start(tmp_path / "redis") as running:
+        yield running
+
+
+def filled(url: str) -> ReplayBuffer:
+    import numpy as np
+
+    buffer = ReplayBuffer(connect(url), BufferConfig(min_size_to_sample=1), "watched")
+    prompt = Prompt("p", "text", np.array([1], np.int32))
+    log_reward = np.array([[-2.0, -1.0, 0.0]], np.float32)
+    buffer.add(
+        [given_trajectory(prompt, np.array([k, k], np.int32), "given", log_reward, ("base",)) for k in range(30)]
+    )
+    buffer.draw(4, 4, np.random.default_rng(0))
+    return buffer
+
+
+def page(runs: Runs) -> TestClient:
+    return TestClient(application(runs, access("127.0.0.1", 8710, None), threading.Event()), base_url=BASE)
+
+
+def as_dashboard(url: str) -> str:
+    """The address for the user of the ACL file, which the server has from now on."""
+    rules = next(
+        line.split()
+        for line in (ROOT / "deploy/redis/users.acl").read_text().splitlines()
+        if line.startswith("user dashboard ")
+    )
+    shown = [f">{PASSWORD}" if rule.startswith("#0000") else rule for rule in rules[2:]]
+    with connect(url) as client:
+        client.execute_command("ACL", "SETUSER", "dashboard", "reset", *shown)
+    host = url.rsplit("@", 1)[1]
+    return f"redis://dashboard:{PASSWORD}@{host}"
+
+
+def test_the_buffer_is_shown_with_no_more_rights_than_the_dashboards_own(server: RedisServer):
+    filled(server.url)
+    url = as_dashboard(server.url)
+    live = LiveBuffer(url, "watched", 0)
+    live.read()
+    assert live.error is None
+    with page(Runs([], live)) as client:
+        said = client.get("/api/buffer").json()
+        assert said["source"] == "redis" and said["now"]["size"] == 30 and said["now"]["drawn"] == 8
+        assert client.get("/api/overview").json()["state"] == "running"
+        live.read()
+        assert client.get("/api/curves?names=buffer.size&x=time").json()["curves"]["buffer.size"]["y"][-1] == 30
+        for route in ("rewards", "posterior", "actors", "samples", "events", "prompts", "catalog", "runs"):
+            assert client.get(f"/api/{route}").status_code == 200, route
+    with connect(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.hset("{tributary:watched}:counters", "size", 0)
+    assert PASSWORD not in live.address
+
+
+def test_a_server_that_goes_away_is_down_in_words_and_comes_back_by_itself(server: RedisServer, tmp_path: Path):
+    filled(server.url)
+    live = LiveBuffer(server.url, "watched", 0)
+    runs = Runs([make_run(tmp_path / "run", "live")], live)
+    with page(runs) as client:
+        live.read()
+        assert {"name": "redis", "role": "redis", "state": "running", "detail": "answers"} in client.get(
+            "/api/overview"
+        ).json()["components"]
+        server.kill()
+        live.read()
+        said = client.get("/api/overview").json()
+        down = next(part for part in said["components"] if part["name"] == "redis")
+        assert down["state"] == "down" and "does not answer" in down["detail"]
+        buffer = client.get("/api/buffer").json()
+        assert buffer["error"] and buffer["now"]["size"] == 30, "the last reading stays, and is said to be old"
+        with RedisServer.start(tmp_path / "redis", server.port):
+            live.read()
+            assert client.get("/api/buffer").json()["error"] is None
+    runs.close()
+
+
+def test_a_wrong_password_is_told_and_not_shown():
+    live = LiveBuffer("redis://user:secret-word@127.0.0.1:1/0", "watched", 0)
+    live.read()
+    assert live.error is not None and "secret-word" not in live.error
+    with page(Runs([], live)) as client:
+        said = client.get("/api/overview").json()
+        assert said["state"] == "down" and "secret-word" not in str(said)
+        assert client.get("/api/buffer").json()["now"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "dashboard needs --run"), (["--redis", "redis://127.0.0.1:1"], "needs --name"), (["--redis", "redis://127.0.0.1:1", "--name", "a{b"], "buffer name"), (["--run", "/nowhere"], "is no run")],
+)  # fmt: skip
+def test_the_command_says_what_it_needs(arguments, said):
+    from typer.testing import CliRunner
+
+    from deploy.cli import app
+
+    result = CliRunner().invoke(app, ["dashboard", *arguments])
+    assert isinstance(result.exception, ConfigError) and said in str(result.exception)
+
+
+def test_a_taken_port_is_refused_by_name_and_the_usual_one_gives_way():
+    from deploy.dashboard.listening import address, listen
+
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} .*--port"):
+            listen("127.0.0.1", port)
+    with listen("127.0.0.1", None) as usual, listen("127.0.0.1", None) as other:
+        assert address(usual) != address(other)

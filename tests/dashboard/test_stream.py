@@ -1,0 +1,163 @@
+"""News of a run: what a page hears, and what it hears when it comes back."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.dashboard import stream as streams
+from deploy.dashboard.reader import RunReader
+from deploy.dashboard.stream import News
+from deploy.dashboard.watch import Event
+from deploy.history import FILE
+from deploy.history_store import HistoryStore
+from tests.dashboard.fixture_runs import live_run, make_run
+from tests.dashboard.running import running
+from tests.processes import until
+
+
+@pytest.fixture
+def reader(tmp_path: Path):
+    found = RunReader(make_run(tmp_path / "run", "live"), "run", primary=True)
+    yield found
+    found.close()
+
+
+def add_event(folder: Path, text: str) -> None:
+    store = HistoryStore(folder / FILE)
+    store.event(time.time(), 80, Event("version", "info", "learner", text))
+    store.commit()
+    store.close()
+
+
+def ticks(news: News) -> list[dict]:
+    return [data for event, _, data in news.look() if event == "tick"]
+
+
+def test_a_new_page_hears_how_the_run_stands_and_then_nothing_until_there_is_news(reader):
+    news = News(reader, None)
+    (first,) = ticks(news)
+    assert first["overview"]["step"] == 80 and first["events"][-1]["kind"] == "start"
+    assert news.look() == []
+    add_event(reader.folder, "Version 81 was published.")
+    (second,) = ticks(news)
+    assert [event["text"] for event in second["events"]] == ["Version 81 was published."]
+    assert second["fresh"] == {"learner": 0, "moments": 0, "samples": 0, "events": 1}
+
+
+def test_a_page_that_comes_back_hears_what_it_missed_and_no_more(reader):
+    news = News(reader, None)
+    cursor = ticks(news)[0]["cursor"]
+    add_event(reader.folder, "Version 81 was published.")
+    (missed,) = ticks(News(reader, cursor))
+    assert [event["text"] for event in missed["events"]] == ["Version 81 was published."]
+
+
+def test_a_page_that_knew_an_earlier_life_of_the_run_is_told_to_begin_anew(reader):
+    cursor = ticks(News(reader, None))[0]["cursor"]
+    store = HistoryStore(reader.folder / FILE)
+    store.begin(40)
+    store.commit()
+    store.close()
+    events = News(reader, cursor).look()
+    assert [event for event, _, _ in events] == ["reset", "tick"]
+    assert events[1][2]["overview"]["step"] == 40
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "nonsense", "1", "1.x", "-1.-1", "9" * 40, "1." + "9" * 40, "\u0661.\u0662", "\u00b2.\u00b3"]
+)
+def test_a_cursor_that_is_none_of_ours_is_a_page_that_knows_nothing(reader, cursor):
+    (first,) = ticks(News(reader, cursor))
+    assert first["events"][-1]["kind"] == "start"
+
+
+def test_a_silent_stream_sends_heartbeats_and_ends_when_it_is_told_to(reader, monkeypatch):
+    import anyio
+
+    monkeypatch.setattr(streams, "HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(streams, "LOOK_EVERY_S", 0.01)
+    stopping = threading.Event()
+
+    async def listen() -> list[str]:
+        heard = []
+        async for text in streams.stream(reader, None, stopping):
+            heard.append(text)
+            if len(heard) == 5:
+                stopping.set()
+        return heard
+
+    heard = anyio.run(listen)
+    assert heard[0] == "retry: 2000\n\n" and heard[1].startswith("event: tick\nid: 1.")
+    assert all(text.startswith("event: heartbeat\ndata: ") for text in heard[2:])
+
+
+def events(lines):
+    """(event, id, data) of a stream's lines."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            key, _, value = line.partition(": ")
+            fields[key] = value
+        elif "data" in fields:
+            yield fields["event"], fields.get("id"), json.loads(fields["data"])
+            fields = {}
+
+
+def test_a_page_follows_a_live_run_over_a_restart_of_the_server(tmp_path):
+    with live_run(tmp_path / "run") as run:
+        with running("--run", str(run)) as server:
+            with httpx.stream("GET", f"{server.url}api/stream", timeout=20) as answer:
+                assert answer.headers["content-type"].startswith("text/event-stream")
+                found = events(answer.iter_lines())
+                steps, cursor = [], None
+                while len(steps) < 3:
+                    event, cursor, data = next(found)
+                    if event == "tick":
+                        steps.append(data["overview"]["step"])
+            port = int(server.url.rsplit(":", 1)[1].strip("/"))
+        assert steps == sorted(steps) and steps[-1] > steps[0] and cursor
+        with running("--run", str(run), port=port) as server:
+            headers = {"Last-Event-ID": cursor}
+            with httpx.stream("GET", f"{server.url}api/stream", timeout=20, headers=headers) as answer:
+                event, _, data = next(events(answer.iter_lines()))
+        assert event == "tick" and data["overview"]["step"] > steps[-1]
+        assert not any(event["kind"] == "start" for event in data["events"]), "it had heard of the start"
+
+
+def test_an_open_stream_does_not_hold_up_the_end_of_the_server(tmp_path):
+    run = make_run(tmp_path / "run", "live")
+    with (
+        running("--run", str(run)) as server,
+        httpx.stream("GET", f"{server.url}api/stream", timeout=20) as answer,
+    ):
+        next(answer.iter_lines())
+        began = time.monotonic()
+        server.process.terminate()
+        server.process.wait(10)
+        assert time.monotonic() - began < 5
+
+
+def test_a_dashboard_of_a_run_ends_with_the_run_however_that_dies(tmp_path):
+    import subprocess
+    import sys
+
+    from deploy.dashboard.listening import address, listen
+    from tests.dashboard.running import ROOT
+
+    run = make_run(tmp_path / "run", "live")
+    with listen("127.0.0.1", 0) as listening:
+        number, url = listening.fileno(), address(listening)
+        command = [sys.executable, "-m", "deploy.cli", "dashboard", "--run", str(run), "--socket", str(number)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(number,), cwd=ROOT)
+    try:
+        until(lambda: httpx.get(f"{url}api/runs", timeout=20).status_code == 200, 30, "an answer")
+        assert process.stdin is not None
+        process.stdin.close()
+        until(lambda: process.poll() is not None, 10, "its end")
+    finally:
+        process.kill()
+        process.wait()
