@@ -36,8 +36,8 @@ class RewardGate(Protocol):
 
 
 POLL_S = 0.1
-REFRESH_S = 0.01
-"""Between two looks for a newer adapter, s: some 0.1 ms each."""
+REFRESH_S = 0.02
+"""Between two looks for a newer adapter, s: some 0.2 ms each."""
 ON_POLICY = Behaviour("on_policy", 1.0, suppress_stop=False)
 
 

@@ -14,7 +14,7 @@ from actors.behaviour import Behaviour
 from actors.pieces import Sampled
 from buffer.types import AdapterFiles, AdapterVersion, IntArray, PolicySpec
 
-STEP_S = 0.005
+STEP_S = 0.02
 """Longest pause inside of `step`, s."""
 MOST_TOKENS = 16
 """Of the vocabulary that a policy without a list of allowed tokens draws from."""

@@ -9,7 +9,8 @@ board   serialise the adapter, publish it by the object store, the actor is told
 local   serialise it, write it to a file, and the same engine, between two of its steps, reads and loads that file
 
 broadcast_over_local   median seconds of the first over the second; the two take turns
-throughput_ratio       tokens/s with a version every `interval` seconds over tokens/s with none; windows take turns
+throughput_ratio       tokens/s with a version every `interval` seconds over tokens/s with none, while the learner's side makes its
+                       versions in both; windows take turns
 Last line: one JSON object.
 """
 
@@ -188,16 +189,14 @@ def measure(args: argparse.Namespace, checked: Any, redis_url: str, scratch: Pat
         board_s.append(learner.by_board())
         file_s.append(learner.by_file())
     tokens: dict[str, list[float]] = {"never": [], "often": []}
-    published = 0
     for _ in range(args.rounds):
-        tokens["never"].append(_tokens_per_s(actor, args.window))
-        stopping = threading.Event()
-        thread = threading.Thread(target=_publish, args=(learner, stopping, args.interval))
-        thread.start()
-        tokens["often"].append(_tokens_per_s(actor, args.window))
-        stopping.set()
-        thread.join()
-        published += round(args.window / args.interval)
+        for side in ("never", "often"):
+            stopping = threading.Event()
+            thread = threading.Thread(target=_learn, args=(learner, stopping, args.interval, side == "often"))
+            thread.start()
+            tokens[side].append(_tokens_per_s(actor, args.window))
+            stopping.set()
+            thread.join()
     ray.get(actor.stop.remote())
     ray.get(running)
     return {
@@ -213,12 +212,13 @@ def measure(args: argparse.Namespace, checked: Any, redis_url: str, scratch: Pat
     }
 
 
-def _publish(learner: Learner, stopping: threading.Event, interval: float) -> None:
-    """A version every `interval` seconds, and nobody asks when it is served: the questions would cost tokens too."""
+def _learn(learner: Learner, stopping: threading.Event, interval: float, publish: bool) -> None:
+    """A version every `interval` seconds; nobody asks when it is served: the questions would cost tokens too."""
     torch.set_num_threads(1)  # the engine has one core, the learner's side the other
     while not stopping.wait(interval):
         version, files, _ = learner.step()
-        learner.publish(version, files)
+        if publish:
+            learner.publish(version, files)
 
 
 def _tokens_per_s(actor: Any, seconds: float) -> float:

@@ -101,6 +101,7 @@ class StandIn(threading.Thread):
             if all(status["version"] >= version for status in ray.get(calls)):
                 self.broadcasts.append(time.monotonic() - began)
                 return
+            self.stopping.wait(0.02)  # the questions are not what is measured
 
 
 def main() -> None:
