@@ -31,7 +31,6 @@ class Command:
 
     def __init__(self, *args: str, folder: Path = ROOT, **environment: str) -> None:
         self.mark = uuid4().hex
-        self.started_at = time.time()
         self._known: set[psutil.Process] = set()
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         self.process = subprocess.Popen(

@@ -99,7 +99,7 @@ def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_
         "--address",
         head.jobs,
     ]
-    options += ["--python", sys.executable]
+    options += ["--python", sys.executable, "--start-limit", "60"]
     first = Command("submit", str(recipe), *options)
     until(lambda: len(rows_of(run)) > 30 or first.process.poll() is not None, 300, "training")
     job = head.job()

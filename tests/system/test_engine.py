@@ -92,24 +92,6 @@ def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(
     assert largest_difference(policy, task, samples) < RECORDED_BOUND
 
 
-def test_an_engine_spread_over_two_processes_agrees_too_and_takes_them_along(
-    tiny_spec: PolicySpec, task: TinyTask, tmp_path: Path
-) -> None:
-    config = ActorConfig(max_in_flight=32, max_model_len=64, tensor_parallel=2)
-    before = set(psutil.Process().children(recursive=True))
-    engine = Engine(tiny_spec, config, tmp_path, seed=1, on_gpu=False)
-    workers = set(psutil.Process().children(recursive=True)) - before
-    assert len(workers) >= 2
-    policy, version, files = published(tiny_spec, task, 0, seed=5)
-    engine.serve(version, files)
-    wanted = {engine.add(task.prompts()[0].token_ids, ON_POLICY) for _ in range(16)}
-    assert largest_difference(policy, task, list(drain(engine, wanted).values())) < RECORDED_BOUND
-    del engine
-    gc.collect()
-    _, left = psutil.wait_procs(workers, timeout=30)
-    assert [p for p in left if "python" in p.name() and "resource_tracker" not in " ".join(p.cmdline())] == []
-
-
 def test_two_versions_in_flight_each_answer_with_their_own_weights(
     engine: Engine, tiny_spec: PolicySpec, task: TinyTask
 ) -> None:
@@ -219,3 +201,22 @@ def test_the_number_of_threads_can_change_while_the_engine_stands(engine: Engine
     for threads in (1, 2):
         engine.set_threads(threads)
         assert torch.get_num_threads() == threads
+
+
+def test_an_engine_spread_over_two_processes_agrees_too_and_takes_them_along(
+    tiny_spec: PolicySpec, task: TinyTask, tmp_path: Path
+) -> None:
+    """The last of this file: with its end vLLM forgets the process groups of this process's other engine too."""
+    config = ActorConfig(max_in_flight=32, max_model_len=64, tensor_parallel=2)
+    before = set(psutil.Process().children(recursive=True))
+    engine = Engine(tiny_spec, config, tmp_path, seed=1, on_gpu=False)
+    workers = set(psutil.Process().children(recursive=True)) - before
+    assert len(workers) >= 2
+    policy, version, files = published(tiny_spec, task, 0, seed=5)
+    engine.serve(version, files)
+    wanted = {engine.add(task.prompts()[0].token_ids, ON_POLICY) for _ in range(16)}
+    assert largest_difference(policy, task, list(drain(engine, wanted).values())) < RECORDED_BOUND
+    del engine
+    gc.collect()
+    _, left = psutil.wait_procs(workers, timeout=30)
+    assert [p for p in left if "python" in p.name() and "resource_tracker" not in " ".join(p.cmdline())] == []

@@ -1,0 +1,103 @@
+"""Runs that were killed go on; learner ranks act as one."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Command, rows_of, until
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ["learner.checkpoint_every=10", "learner.steps=150", "evaluation.samples=20000"]
+    command = Command("train", str(recipe), *options, "--run", str(run))
+    until(lambda: len(rows_of(run)) > 45, 240, "training")
+    command.kill()
+    ours = ("Actor", "Reward", "Learner", "Board", "valkey")
+    until(lambda: not [p for p in command.alive() if any(name in p for name in ours)], 30, "the end of its processes")
+    reached = len(rows_of(run))
+    saved = max(int(path.name[5:13]) for path in (run / "checkpoints").glob("*.safetensors"))
+    assert 40 <= saved <= reached + 20
+
+    resumed = Command("train", "--resume", str(run))
+    output = resumed.finish()
+    assert resumed.process.returncode == 0, output
+    assert f"Going on after step {saved}" in output
+    assert [row["step"] for row in rows_of(run)] == list(range(1, 151)), "every step is there once"
+    seconds = [float(str(row["elapsed_s"])) for row in rows_of(run)]
+    assert seconds == sorted(seconds), "time goes on where it stopped"
+    versions = [int(str(row["version"])) for row in rows_of(run)]
+    assert versions[saved] > versions[saved - 1], "no version number is used twice"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["resumed_after_step"] == saved and summary["steps"] == 150
+    assert summary["metrics"]["after"]["total_variation"] < summary["metrics"]["before"]["total_variation"]
+
+    (run / "summary.json").unlink()  # as if it had died after its last step, before it was judged
+    (run / "adapter" / "version.json").unlink()
+    completed = Command("train", "--resume", str(run), "evaluation.samples=200")
+    output = completed.finish()
+    assert completed.process.returncode == 0, output
+    assert (
+        json.loads((run / "summary.json").read_text())["steps"] == 150 and (run / "adapter" / "version.json").exists()
+    )
+
+    whoever = Command("train", str(recipe), "--run", str(run), "--continue")
+    assert "nothing is left to do" in whoever.finish() and whoever.process.returncode == 0
+    again = Command("train", "--resume", str(run))
+    assert "has done all its learner.steps = 150" in again.finish() and again.process.returncode == 2
+
+
+def test_a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not(recipe: Path, tmp_path: Path) -> None:
+    """One given string, so that every batch is the same whatever is drawn: what differs could only come from the crash."""
+    given = tmp_path / "given.jsonl"
+    given.write_text('{"response": "a b"}\n')
+    options = [
+        f'task.demonstrations="{given}"', "learner.objective=sft", "actors.engine=simulated", "learner.steps=200", "learner.checkpoint_every=1", "learner.decay=cosine",
+        "learner.learning_rate=1e-3", "evaluation.samples=16",
+    ]  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    uninterrupted = Command("train", str(recipe), *options, "--run", str(whole))
+    output = uninterrupted.finish()
+    assert uninterrupted.process.returncode == 0, output
+    losses = [float(str(row["loss"])) for row in rows_of(whole)]
+    assert losses[-1] < 0.1 < 1.0 < losses[0], "minus log q of the one string: it was learned"
+
+    command = Command("train", str(recipe), *options, "--run", str(killed))
+    until(lambda: len(rows_of(killed)) > 20, 240, "training")
+    [learner] = command.pids("ray::LearnerProcess")
+    os.kill(learner, signal.SIGKILL)
+    command.kill()
+    assert len(rows_of(killed)) < 200
+    resumed = Command("train", "--resume", str(killed))
+    output = resumed.finish()
+    assert resumed.process.returncode == 0 and "Going on after step" in output, output
+    name = "adapter/adapter_model.safetensors"
+    assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_two_learner_ranks_train_as_one(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = Command(
+        "train",
+        str(recipe),
+        "learner.ranks=2",
+        "learner.steps=200",
+        "learner.cpus=0.25",
+        "actors.engine=simulated",
+        "actors.simulated_rate=200.0",
+        "evaluation.samples=64",
+        "--run",
+        str(run),
+    )
+    until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 240, "training")
+    assert len(command.pids("ray::LearnerProcess")) == 2
+    output = command.finish()
+    assert command.process.returncode == 0, output
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 200 and summary["posterior"]["total_variation"] < 0.05
+    assert command.alive() == []
