@@ -137,9 +137,14 @@ def measure(args: argparse.Namespace, server: RedisServer, model: Path) -> dict[
     cores = {name.removesuffix("_cores"): top[name] for name in top if name.endswith("_cores")}
     total = sum(cores.values())
     count = psutil.cpu_count()
-    one = max(("redis", "reward"), key=lambda role: cores[role] / (args.rewards if role == "reward" else 1))
-    full = total > 0.85 * count
-    limited = f"all {count} cores of the machine ({total:.2f} used)" if full else f"one core of {one}"
+    single = {role: cores[role] / (args.rewards if role == "reward" else 1) for role in ("redis", "reward")}
+    busiest = max(single, key=lambda role: single[role])
+    if single[busiest] > 0.85:
+        limited = f"one core of {busiest}"
+    elif total > 0.75 * count:
+        limited = f"all {count} cores of the machine: {total:.2f} in these processes, the rest in Ray's own"
+    else:
+        limited = f"nobody's core ({total:.2f} of {count} used): batches under way, rewards.max_in_flight"
     ceiling = {
         "trajectories_per_s": top["accepted_per_s"],
         "actors": top["actors"],

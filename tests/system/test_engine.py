@@ -1,6 +1,8 @@
 """The vLLM engine against the learner: same weights, same log-probabilities; the right version or an error."""
 
-import gc
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from buffer.types import AdapterFiles, AdapterVersion, PolicySpec
 from learner.adapter import adapter_files, adapter_version
 from learner.batch import collate
 from learner.policy import LoraPolicy
+from tests.processes import ROOT, until
 from tests.tiny import TinyTask, tiny_trajectory
 
 pytestmark = pytest.mark.slow
@@ -203,20 +206,10 @@ def test_the_number_of_threads_can_change_while_the_engine_stands(engine: Engine
         assert torch.get_num_threads() == threads
 
 
-def test_an_engine_spread_over_two_processes_agrees_too_and_takes_them_along(
-    tiny_spec: PolicySpec, task: TinyTask, tmp_path: Path
-) -> None:
-    """The last of this file: with its end vLLM forgets the process groups of this process's other engine too."""
-    config = ActorConfig(max_in_flight=32, max_model_len=64, tensor_parallel=2)
-    before = set(psutil.Process().children(recursive=True))
-    engine = Engine(tiny_spec, config, tmp_path, seed=1, on_gpu=False)
-    workers = set(psutil.Process().children(recursive=True)) - before
-    assert len(workers) >= 2
-    policy, version, files = published(tiny_spec, task, 0, seed=5)
-    engine.serve(version, files)
-    wanted = {engine.add(task.prompts()[0].token_ids, ON_POLICY) for _ in range(16)}
-    assert largest_difference(policy, task, list(drain(engine, wanted).values())) < RECORDED_BOUND
-    del engine
-    gc.collect()
-    _, left = psutil.wait_procs(workers, timeout=30)
-    assert [p for p in left if "python" in p.name() and "resource_tracker" not in " ".join(p.cmdline())] == []
+def test_an_engine_spread_over_two_processes_agrees_too_and_takes_them_along(tiny_model: Path) -> None:
+    """In a process of its own: vLLM's process groups belong to the whole process."""
+    command = [sys.executable, "-m", "tests.spread_engine", str(tiny_model)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=400)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found["workers"]) >= 2 and found["difference"] < RECORDED_BOUND
+    until(lambda: not any(psutil.pid_exists(pid) for pid in found["workers"]), 60, "the end of its workers")
