@@ -12,12 +12,14 @@ from rich.markup import escape
 from buffer.errors import ConfigError, TributaryError
 from deploy.buffer_cli import buffer_app
 from deploy.causes import cause_of
+from deploy.cluster_cli import scale, submit
 from deploy.dashboard_cli import dashboard, report
 from deploy.terminal import console, visible
 
 if TYPE_CHECKING:
     from deploy.checks import Checked
     from deploy.run_folder import RunFolder
+    from deploy.watching import Watching
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +30,8 @@ app = typer.Typer(
 model_app = typer.Typer(no_args_is_help=True, help="Base models.")
 app.add_typer(model_app, name="model")
 app.add_typer(buffer_app, name="buffer", help="A run's replay buffer: look at it, check it, keep it, move it.")
+app.command()(submit)
+app.command()(scale)
 app.command()(dashboard)
 app.command()(report)
 
@@ -65,9 +69,8 @@ def train(
     A run that ended early, or died, goes on from its newest checkpoint: tributary train --resume runs/NAME
     """
     from deploy.checks import check
-    from deploy.config import load_recipe, resumed_config
+    from deploy.config import load_recipe
     from deploy.environment import prepare_for_ray
-    from deploy.run_folder import RunFolder
     from deploy.watching import Watching
 
     if go_on:
@@ -79,16 +82,7 @@ def train(
     if resume is not None:
         changes = [*([recipe] if recipe else []), *(overrides or [])]
         _only_overrides(changes, run, replace)
-        folder = RunFolder.open(resume)
-        config = resumed_config(folder.read_config(), changes, source=f"{resume}/config.toml")
-        if go_on and folder.finished_steps() >= config.learner.steps:
-            console.print(f"{resume} has done all its learner.steps = {config.learner.steps}: nothing is left to do.")
-            return
-        checked = check(config)
-        prepare_for_ray()
-        from deploy.train import resume as resume_training
-
-        resume_training(checked, folder, console, watching)
+        _resume(resume, changes, watching, done_is_well=go_on)
         return
     if recipe is None:
         raise ConfigError("train needs a recipe, such as `tributary train demo`, or --resume with a run's folder.")
@@ -97,47 +91,6 @@ def train(
     from deploy.train import train as run_training
 
     run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console, watching)
-
-
-@app.command()
-def submit(
-    recipe: Recipe,
-    overrides: Overrides = None,
-    run: Annotated[
-        Path | None, typer.Option("--run", help="Folder of the run: absolute, on a disk that the nodes share.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Of the job server. Default: $RAY_API_SERVER_ADDRESS.")
-    ] = None,
-    working_dir: Annotated[Path, typer.Option("--working-dir", help="Sent to the cluster.")] = Path("."),
-    python: Annotated[str, typer.Option("--python", help="Interpreter on the cluster.")] = "python",
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Don't follow the job.")] = False,
-    start_limit_s: Annotated[
-        float, typer.Option("--start-limit", min=0.0, help="Wait so long for a cluster that starts, s.")
-    ] = 0.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command, run nothing.")] = False,
-) -> None:
-    """Train as a job of a Ray cluster; goes on with the run if it exists, follows its job if that is alive."""
-    from deploy import submit as submission
-
-    job = submission.job(recipe, overrides or [], run, address, working_dir, python)
-    typer.echo(job.shown())
-    if not dry_run and (code := submission.submit(job, not no_wait, start_limit_s)):
-        raise typer.Exit(code)
-
-
-@app.command()
-def scale(
-    numbers: Annotated[list[str], typer.Argument(help="actors=N, rewards=N")],
-    run: RunDir,
-    limit_s: Annotated[float, typer.Option("--limit", min=0.0, help="Wait so long for them, s.")] = 300.0,
-) -> None:
-    """Change how many actors and reward workers a run has, while it runs."""
-    from deploy.run_folder import RunFolder
-    from deploy.scale import Wanted
-    from deploy.scale import scale as change
-
-    change(RunFolder.open(run), Wanted.parse(numbers), limit_s, typer.echo)
 
 
 @app.command()
@@ -286,6 +239,25 @@ def main() -> NoReturn:
             raise
         _fail(cause)
     raise SystemExit(0)
+
+
+def _resume(path: Path, changes: list[str], watching: "Watching", done_is_well: bool) -> None:
+    """Go on with the run in a folder; where all its steps are done say so if that is well, else ConfigError."""
+    from deploy.checks import check
+    from deploy.config import resumed_config
+    from deploy.environment import prepare_for_ray
+    from deploy.run_folder import RunFolder
+
+    folder = RunFolder.open(path)
+    config = resumed_config(folder.read_config(), changes, source=f"{path}/config.toml")
+    if done_is_well and folder.finished_steps() >= config.learner.steps:
+        console.print(f"{path} has done all its learner.steps = {config.learner.steps}: nothing is left to do.")
+        return
+    checked = check(config)
+    prepare_for_ray()
+    from deploy.train import resume as resume_training
+
+    resume_training(checked, folder, console, watching)
 
 
 def _only_overrides(arguments: list[str], run: Path | None, replace: bool) -> None:

@@ -18,8 +18,8 @@ from actors.rollout import sample
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion, Prompt
 from deploy.checks import Checked
+from deploy.frozen_model import frozen_model
 from deploy.plots import Side, plot_figures, plot_histogram, plot_posterior, plot_training
-from deploy.processes import frozen_model
 from deploy.run_folder import RunFolder
 from rewards.judging import posterior
 from rewards.judging.bootstrap import Interval

@@ -12,7 +12,7 @@ from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, Prompt
 from deploy.checks import Checked
 from deploy.evaluation import draw
-from deploy.processes import device_of
+from deploy.frozen_model import device_of
 from deploy.run_folder import RunFolder
 from learner.likelihood import Choice, Fitted, m_step
 from rewards.task import TRAIN, Task

@@ -21,6 +21,7 @@ from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
 from deploy.board import BoardClient
 from deploy.causes import cause_of
 from deploy.config import RunConfig
+from deploy.frozen_model import device_of, frozen_model
 from deploy.logs import Log, process_log
 from deploy.metrics import Meter
 from deploy.reward_client import RewardClient
@@ -269,26 +270,6 @@ def _wait_after_deaths(board: BoardClient, name: str, log: Log) -> None:
     time.sleep(pause)
 
 
-def frozen_model(spec: PolicySpec, config: RunConfig) -> Any:
-    """What answers the task's questions (rewards.scorer.Answers)."""
-    rewards = config.rewards
-    if rewards.scorer == "vllm":
-        from rewards.vllm_scorer import VllmScorer
-
-        return VllmScorer(
-            spec,
-            on_gpu=rewards.gpus > 0,
-            max_model_len=config.actors.max_model_len,
-            kv_cache_gib=config.actors.kv_cache_gib,
-            gpu_memory_fraction=rewards.gpu_memory_fraction,
-            threads=rewards.threads,
-        )
-    from rewards.base_model import BaseModel
-
-    adapter = None if rewards.adapter is None else Path(rewards.adapter)
-    return BaseModel(spec, device_of(rewards.device), rewards.max_tokens, adapter)
-
-
 def _task(address: Address) -> Any:
     from deploy.models import read_tokenizer
     from rewards.load import make_task
@@ -318,13 +299,6 @@ def _support(task: Any) -> list[Trajectory]:
         for name, strings in task.support().items()
         for ids, log_reward in strings
     ]
-
-
-def device_of(name: str) -> Any:
-    """The torch device of a setting: auto is a GPU where there is one."""
-    import torch
-
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
 
 
 def _set_threads(threads: int) -> None:

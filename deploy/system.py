@@ -17,9 +17,10 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from buffer.errors import TributaryError, WaitTimeout
+from buffer.errors import TributaryError
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
 from buffer.waiting import NamedWait
+from deploy.answers import LOGS, answer, answer_or_none
 from deploy.board import Board, BoardClient
 from deploy.cluster import free_now, remote
 from deploy.config import RunConfig
@@ -31,10 +32,8 @@ from rewards.task import Sample
 START_LIMIT_S = 600.0
 STOP_LIMIT_S = 30.0
 CLOSE_LIMIT_S = 2.0
-ANSWER_LIMIT_S = 120.0
 AGAIN_S = 1.0
 """Between two attempts to start the loop of an actor whose process is not back yet, s."""
-_LOGS = "What its process said last is in the logs folder of the Ray session (by default /tmp/ray/session_latest/logs)."
 
 
 class System:
@@ -96,7 +95,7 @@ class System:
         while pending:
             done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
             for call in done:
-                _get(call, names[call])
+                answer(call, names[call])
             if not on_wait(wait.sentence() if pending else ""):
                 return False
             wait.check()
@@ -214,7 +213,7 @@ class System:
         done, _ = ray.wait([*self._learner_runs, *self._actor_runs], timeout=timeout_s)
         for run in done:
             if run in self._learner_runs:
-                _get(run, "learner")
+                answer(run, "learner")
                 self._learner_runs.remove(run)
             else:
                 self._actor_ended(run, self._actor_runs.pop(run))
@@ -239,17 +238,16 @@ class System:
                 self._note("restart", f"actor-{number} died and is started again")
         except ray.exceptions.ActorDiedError as error:
             raise TributaryError(
-                f"actor-{number} died more than actors.max_restarts = {self._config.actors.max_restarts} times. "
-                + _LOGS
+                f"actor-{number} died more than actors.max_restarts = {self._config.actors.max_restarts} times. " + LOGS
             ) from error
         self._again[number] = time.monotonic() + AGAIN_S
 
     def report(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
         """(new rows of rank 0, statuses of the actors that answer within 2 s, all named waits and troubles)."""
-        rows, learner_wait = _get(self.learners[0].report.remote(), "learner")
+        rows, learner_wait = answer(self.learners[0].report.remote(), "learner")
         calls = [actor.status.remote() for number, actor in self.actors.members.items() if number not in self._again]
         answered, _ = ray.wait(calls, num_returns=len(calls), timeout=2.0)
-        statuses = [status for call in answered if (status := _or_none(call))]
+        statuses = [status for call in answered if (status := answer_or_none(call))]
         waits = [learner_wait, *(s["waiting_for"] for s in statuses), *self._missing(), *self._troubles]
         waits += self._reward_watch.troubles(self.rewards.members)
         return rows, statuses, [wait for wait in waits if wait]
@@ -284,10 +282,10 @@ class System:
             actor.stop.remote()
         done, pending = ray.wait(list(self._actor_runs), num_returns=len(self._actor_runs), timeout=STOP_LIMIT_S)
         for run in done:
-            _or_none(run)  # a process that dies now was not needed any more
+            answer_or_none(run)  # a process that dies now was not needed any more
         if pending:
             raise TributaryError(
-                f"{len(pending)} of {len(self.actors.members)} actors did not stop within {STOP_LIMIT_S:.0f} s. {_LOGS}"
+                f"{len(pending)} of {len(self.actors.members)} actors did not stop within {STOP_LIMIT_S:.0f} s. {LOGS}"
             )
 
     def newest_adapter(self) -> tuple[AdapterVersion, AdapterFiles]:
@@ -306,24 +304,3 @@ class System:
         ray.wait(closing, num_returns=len(closing), timeout=CLOSE_LIMIT_S)
         for process in (*self.actors.everybody(), *self.rewards.everybody(), *self.learners, self._board):
             ray.kill(process)
-
-
-def _get(call: Any, role: str) -> Any:
-    """The result of a call; a process that died, or is silent for ANSWER_LIMIT_S, is named."""
-    try:
-        return ray.get(call, timeout=ANSWER_LIMIT_S)
-    except ray.exceptions.RayTaskError:
-        raise
-    except ray.exceptions.GetTimeoutError as error:
-        raise WaitTimeout(f"the {role} did not answer for {ANSWER_LIMIT_S:.0f} s. {_LOGS}") from error
-    except ray.exceptions.RayActorError as error:
-        raise TributaryError(
-            f"the process of the {role} died; where memory is short, the system kills the largest (`dmesg`). {_LOGS}"
-        ) from error
-
-
-def _or_none(call: Any) -> Any:
-    try:
-        return ray.get(call)
-    except ray.exceptions.RayActorError:
-        return None  # it is being started again

@@ -109,7 +109,9 @@ class Training:
                 elapsed = time.monotonic() - self._began
                 rewards = system.reward_statuses
                 told = [*waits, *([self._recorder.trouble] if self._recorder.trouble else [])]
-                now = View(self._row, buffer.stats(), self._actors, phase, elapsed, told, rewards)
+                stats = buffer.stats()
+                self._meter.buffer(stats)
+                now = View(self._row, stats, self._actors, phase, elapsed, told, rewards)
                 view.update(now)
                 self._recorder.moment(now)
 
@@ -201,14 +203,13 @@ class Training:
                 self._row = row | {"elapsed_s": time.monotonic() - began}
                 self._folder.append_metrics(self._row)
                 self._recorder.step(self._row, notes)
-            self._tell(system, buffer, waits)
+            self._tell(system, waits)
             show(waits)
         buffer.end_draws()
         self._training_s = time.monotonic() - began
 
-    def _tell(self, system: System, buffer: ReplayBuffer, waits: list[str]) -> None:
+    def _tell(self, system: System, waits: list[str]) -> None:
         """Those who watch from outside: metrics, logs, `tributary scale`."""
-        self._meter.buffer(buffer.stats())
         self._meter.members(system.ready, system.wanted, len(waits))
         self._scale.write(system.ready)
         for event in system.events():

@@ -2,6 +2,7 @@
 
 import { h, put } from "./dom.js";
 import { number, plain } from "./format.js";
+import { promptCard } from "./prompt_card.js";
 import { status } from "./status.js";
 import { shown } from "./text.js";
 
@@ -13,17 +14,7 @@ export function showBeforeAfter(host, { prompt, source, before, after }) {
     : "No samples were drawn to judge it: these are the oldest and the newest on-policy ones noted while it trained.";
   put(
     host,
-    h(
-      "section",
-      { class: "card" },
-      h("h2", {}, "Prompt"),
-      h(
-        "div",
-        { class: "prompt-text", tabindex: 0, role: "region", "aria-label": "Text of the prompt" },
-        shown(prompt?.text ?? ""),
-      ),
-      h("p", { class: "note" }, note),
-    ),
+    promptCard(prompt?.text ?? "", h("p", { class: "note" }, note)),
     h(
       "div",
       { class: "columns" },

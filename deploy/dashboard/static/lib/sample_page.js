@@ -3,6 +3,7 @@
 import { h, put, scroller } from "./dom.js";
 import { clock, number, plain } from "./format.js";
 import { Plot } from "./plot.js";
+import { promptCard } from "./prompt_card.js";
 import { facts } from "./sample_row.js";
 import { link } from "./state.js";
 import { table } from "./table.js";
@@ -26,16 +27,7 @@ export function showOne(host, sample, mode, run, told) {
     : [];
   put(
     host,
-    h(
-      "section",
-      { class: "card" },
-      h("h2", {}, "Prompt"),
-      h(
-        "div",
-        { class: "prompt-text", tabindex: 0, role: "region", "aria-label": "Text of the prompt" },
-        shown(sample.prompt?.text ?? sample.prompt_id),
-      ),
-    ),
+    promptCard(sample.prompt?.text ?? sample.prompt_id),
     h(
       "section",
       { class: "card" },

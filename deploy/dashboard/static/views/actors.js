@@ -7,6 +7,7 @@ import { Panel } from "../lib/panel.js";
 import { nothingYet } from "../lib/status.js";
 import { table } from "../lib/table.js";
 import { plainly, shown } from "../lib/text.js";
+import { together } from "../lib/together.js";
 import { state as words } from "../lib/words.js";
 
 const each = (id, title, unit, end, more = {}) => ({
@@ -73,23 +74,7 @@ export function render(root, live, params) {
       );
     },
   );
-  panel.load();
-  board.load();
-  return {
-    tick: () => {
-      panel.tick();
-      board.tick();
-    },
-    reset: () => {
-      panel.load();
-      board.load();
-    },
-    change: (next) => board.change(next),
-    close: () => {
-      panel.close();
-      board.close();
-    },
-  };
+  return together([panel, board]);
 }
 
 function actorTable({ actors, newest_version: newest, max_staleness: most }) {

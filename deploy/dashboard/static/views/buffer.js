@@ -9,6 +9,7 @@ import { Plot } from "../lib/plot.js";
 import { nothingYet, status } from "../lib/status.js";
 import { table } from "../lib/table.js";
 import { plainly, shown } from "../lib/text.js";
+import { together } from "../lib/together.js";
 
 const rate = (name) => `buffer.${name}_rate`;
 
@@ -137,24 +138,11 @@ export function render(root, live, params) {
       showLists(lists, answer);
     },
   );
-  panel.load();
-  board.load();
-  return {
-    tick: () => {
-      panel.tick();
-      board.tick();
-    },
-    reset: () => {
-      panel.load();
-      board.load();
-    },
-    change: (next) => board.change(next),
+  return together([panel, board], {
     close: () => {
-      panel.close();
-      board.close();
       for (const [, , plot] of plots) plot.close();
     },
-  };
+  });
 }
 
 function showFacts(host, { now, rates, pace, source, at, age, error }) {

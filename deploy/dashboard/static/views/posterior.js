@@ -9,6 +9,7 @@ import { cloud, flatness } from "../lib/posterior_plots.js";
 import { promptSelect } from "../lib/prompt_select.js";
 import { change } from "../lib/state.js";
 import { nothingYet, status } from "../lib/status.js";
+import { together } from "../lib/together.js";
 
 const STEPS = [5, 20, 100, 500];
 const exact = ({ limits }) =>
@@ -129,30 +130,17 @@ export function render(root, live, params) {
     },
     4000,
   );
-  panel.load();
-  board.load();
-  return {
-    tick: () => {
-      panel.tick();
-      board.tick();
-    },
-    reset: () => {
-      panel.load();
-      board.load();
-    },
+  return together([panel, board], {
     change: (next) => {
-      board.change(next);
       if (next.prompt === prompt && next.steps === steps) return;
       ({ prompt, steps } = next);
       panel.load();
     },
     close: () => {
-      panel.close();
-      board.close();
       scatter.close();
       prefixes.close();
     },
-  };
+  });
 }
 
 function showFacts(

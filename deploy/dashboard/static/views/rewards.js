@@ -8,6 +8,7 @@ import { Plot } from "../lib/plot.js";
 import { promptSelect } from "../lib/prompt_select.js";
 import { prefixes, showLists } from "../lib/reward_parts.js";
 import { nothingYet } from "../lib/status.js";
+import { together } from "../lib/together.js";
 
 const fan = (name, label, more) => ({ name: `learner.log_reward_${name}`, label, n: 0, ...more });
 const dotted = { dash: [2, 3], width: 1 },
@@ -127,29 +128,16 @@ export function render(root, live, params) {
     },
     4000,
   );
-  panel.load();
-  board.load();
-  return {
-    tick: () => {
-      panel.tick();
-      board.tick();
-    },
-    reset: () => {
-      panel.load();
-      board.load();
-    },
+  return together([panel, board], {
     change: (next) => {
-      board.change(next);
       if (next.prompt !== prompt) {
         prompt = next.prompt;
         panel.load();
       }
     },
     close: () => {
-      panel.close();
-      board.close();
       spread.close();
       where.close();
     },
-  };
+  });
 }
