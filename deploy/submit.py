@@ -32,6 +32,8 @@ cluster give the nodes a file with the password instead."""
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 ALIVE = ("PENDING", "RUNNING")
 POLL_S = 2.0
+AGENT_LIMIT_S = 30.0
+"""How long a cluster that answers may not be able to start jobs yet, s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def submit(job: Job, wait: bool, start_limit_s: float = 0.0) -> int:
     client = _client(job.address, start_limit_s)
     found = _alive(client, job)
     if found is None:
-        found = _submitted(client, job)
+        found = _submitted(client, job, max(start_limit_s, AGENT_LIMIT_S))
     if not wait:
         return 0
     with _stops(client, found):
@@ -156,17 +158,22 @@ def _alive(client: Any, job: Job) -> str | None:
     return None
 
 
-def _submitted(client: Any, job: Job) -> str:
-    try:
-        return str(
-            client.submit_job(
-                entrypoint=shlex.join(job.entrypoint),
-                runtime_env=job.runtime_env | {"working_dir": str(job.working_dir)},
-                metadata=job.metadata,
+def _submitted(client: Any, job: Job, limit_s: float) -> str:
+    """Id of the new job. A server that answers before its node's agent can start jobs is asked again."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            return str(
+                client.submit_job(
+                    entrypoint=shlex.join(job.entrypoint),
+                    runtime_env=job.runtime_env | {"working_dir": str(job.working_dir)},
+                    metadata=job.metadata,
+                )
             )
-        )
-    except (RuntimeError, ValueError) as error:
-        raise TributaryError(f"the cluster did not take the job: {error}") from error
+        except (RuntimeError, ValueError) as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise TributaryError(f"the cluster did not take the job: {error}") from error
+        time.sleep(POLL_S)
 
 
 def _follow(client: Any, job: Job, submission_id: str) -> int:

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +47,7 @@ class Head:
 
     jobs: str
     metrics: int
+    agent: int
     environment: dict[str, str]
 
     def ray(self, *args: str, limit_s: float = 120.0) -> str:
@@ -60,15 +63,19 @@ class Head:
         with urllib.request.urlopen(f"{self.jobs}/api/jobs/") as answer:
             return max(json.load(answer), key=lambda job: int(job["start_time"] or 0))
 
-    def alive(self) -> list[str]:
-        """Titles of our processes on the cluster."""
+    def titles(self) -> list[str]:
+        """Command lines of all processes of the cluster."""
         titles = []
         for process in marked(self.environment[MARK]):
             try:
                 titles.append(" ".join(process.cmdline()))
             except psutil.NoSuchProcess:
                 continue
-        return [title for title in titles if any(name in title for name in OURS)]
+        return titles
+
+    def alive(self) -> list[str]:
+        """Those that are ours."""
+        return [title for title in self.titles() if any(name in title for name in OURS)]
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +83,39 @@ def head() -> Iterator[Head]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: f"head-{os.getpid()}", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
-    made = Head(f"http://127.0.0.1:{free_port()}", free_port(), environment)
+    for _ in range(3):
+        made = started(environment)
+        if stands(made):
+            break
+        end(environment[MARK])
+    yield made
+    end(environment[MARK])
+
+
+def started(environment: dict[str, str]) -> Head:
+    made = Head(f"http://127.0.0.1:{free_port()}", free_port(), free_port(), environment)
     made.ray(
         "start", "--head", f"--port={free_port()}", f"--dashboard-port={made.jobs.rpartition(':')[2]}", "--node-ip-address=127.0.0.1",
-        f"--metrics-export-port={made.metrics}", "--num-cpus=4", "--disable-usage-stats",
+        f"--metrics-export-port={made.metrics}", f"--dashboard-agent-listen-port={made.agent}", "--num-cpus=4", "--disable-usage-stats",
     )  # fmt: skip
-    yield made
-    for process in marked(environment[MARK]):  # not `ray stop`: it would end every cluster of this machine
+    return made
+
+
+def stands(head: Head) -> bool:
+    """Ray gives a node's agent 15 s to say its port, and the node dies where a busy machine is slower (2.60: raylet.out)."""
+    deadline, tick = time.monotonic() + 60, threading.Event()
+    while time.monotonic() < deadline and any("raylet/raylet" in title for title in head.titles()):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{head.agent}/api/local_raylet_healthz"):
+                return True
+        except OSError:
+            tick.wait(0.5)
+    return False
+
+
+def end(mark: str) -> None:
+    """Not `ray stop`: it would end every cluster of this machine."""
+    for process in marked(mark):
         process.kill()
 
 
