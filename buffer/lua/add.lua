@@ -174,10 +174,10 @@ if quota > 0 then
       kept[its[j]] = true
     end
     over_quota = over_quota + math.max(#its - quota, 0)
-    local array, length = members_of(group)
+    local length, first = group_state(group)
     local excess = length + math.min(#its, quota) - quota
     if excess > 0 then
-      make_room_in_group(array, length, excess)
+      make_room_in_group(members_of(group, length, first), length, excess)
     end
   end
   local left = {}
@@ -274,8 +274,8 @@ for j = 1, #new do
   slots[j], generations[j] = slot, generation
   append(level_adds, levels[i], j)
   append(group_adds, groups[i], j)
-  local entry = level_entry(slot, generation, versions[i], levels[i], digests[i])
-  new_level_entries[j], new_group_entries[j] = entry, sub(entry, 1, 4)
+  new_level_entries[j] = level_entry(slot, generation, versions[i], levels[i], digests[i])
+  new_group_entries[j] = pack('<I4', slot)
   arrived_slots[i], arrived_generations[i] = slot, generation
   local bin = new_bins[i]
   bins[bin] = (bins[bin] or 0) + 1

@@ -329,10 +329,10 @@ local function draw_groups()
       return
     end
     local group = sub(item_at(u32(leader, 0)), 17, 24)
-    local array, left = members_of(group)
+    local left, first = group_state(group)
     if left >= together and (replace or not drawn[group]) then
       drawn[group] = true
-      local swapped, members = {}, {}
+      local array, swapped, members = members_of(group, left, first), {}, {}
       while #members < together and left > 0 do
         -- Fisher and Yates's shuffle, as far as it is needed.
         local n = random(0, left - 1)

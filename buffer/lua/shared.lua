@@ -152,6 +152,36 @@ local function append(lists, name, value)
   end
 end
 
+-- Holes that are not at the front of an index's array, in whatever order: new entries go into the last ones, then the
+-- entries from the front. Returns the head and how many new entries are in.
+local function fill_holes(array, width, field, base, head, holes, adds, entries, added)
+  local n_adds, used, first, last = adds and #adds or 0, 0, 1, #holes
+  table.sort(holes, function(a, b)
+    return (a - head) % END < (b - head) % END
+  end)
+  while true do
+    while first <= last and holes[first] == head do
+      first, head = first + 1, (head + 1) % END
+    end
+    if first > last then
+      return head, used
+    end
+    local place, entry = holes[last], nil
+    last = last - 1
+    if used < n_adds then
+      used = used + 1
+      entry = entries[adds[used]]
+      added[adds[used]] = place
+    else
+      local offset = (head - base) % END * width
+      entry = call('GETRANGE', array, offset, offset + width - 1)
+      head = (head + 1) % END
+      call('SETRANGE', ITEMS, decode('<I4', entry) * ITEM + field, pack('<I4', place))
+    end
+    call('SETRANGE', array, (place - base) % END * width, entry)
+  end
+end
+
 -- Make one index as its pending changes want it. `width`: bytes of an entry; `field`: where an item keeps its place.
 -- `added` receives number of a new entry -> its place; the caller writes these into the items. Returns number of items,
 -- base, head.
@@ -160,41 +190,15 @@ local function rearrange(array, width, field, length, base, head, holes, adds, e
   if holes then
     local lost, first = #holes, 1
     length = length - lost
-    local function leave_behind() -- holes at the very front
-      while first <= lost and holes[first] == head do
-        first, head = first + 1, head + 1
-        if head == END then
-          head = 0
-        end
-      end
+    while holes[first] == head do -- holes at the very front, in order, are left behind: mostly that is all of them
+      first, head = first + 1, (head + 1) % END
     end
-    leave_behind()
-    if first <= lost then -- holes did not come in order, or not from the front
-      local rest = {}
+    if first <= lost then
+      local others = {}
       for i = first, lost do
-        rest[#rest + 1] = holes[i]
+        others[#others + 1] = holes[i]
       end
-      table.sort(rest, function(a, b)
-        return (a - head) % END < (b - head) % END
-      end)
-      holes, first, lost = rest, 1, #rest
-      leave_behind()
-    end
-    while first <= lost do
-      local place, entry = holes[lost], nil
-      if used < n_adds then
-        used = used + 1
-        entry = entries[adds[used]]
-        added[adds[used]] = place
-      else
-        local offset = (head - base) % END * width
-        entry = call('GETRANGE', array, offset, offset + width - 1)
-        head = (head + 1) % END
-        call('SETRANGE', ITEMS, decode('<I4', entry) * ITEM + field, pack('<I4', place))
-      end
-      call('SETRANGE', array, (place - base) % END * width, entry)
-      lost = lost - 1
-      leave_behind()
+      head, used = fill_holes(array, width, field, base, head, others, adds, entries, added)
     end
   end
   if used < n_adds then
@@ -203,10 +207,7 @@ local function rearrange(array, width, field, length, base, head, holes, adds, e
     for i = used + 1, n_adds do
       local number = adds[i]
       added[number], rest[i - used] = place, entries[number]
-      place = place + 1
-      if place == END then
-        place = 0
-      end
+      place = (place + 1) % END
     end
     call('SETRANGE', array, offset, concat(rest))
   end
@@ -292,15 +293,19 @@ local function settle()
   return level_places, group_places
 end
 
--- The array of a group's slots and their number.
-local function members_of(group)
+-- How many items a group has, and where in its array the first one's slot lies.
+local function group_state(group)
   local found = call('HGET', GROUPS, group)
   if not found then
-    return '', 0
+    return 0, 0
   end
   local length, base, head = decode('<I4I4I4', found)
-  local behind = (head - base) % END
-  return call('GETRANGE', key('group:' .. group), behind * 4, (behind + length) * 4 - 1), length
+  return length, (head - base) % END * GROUP_ENTRY
+end
+
+-- The slots of `length` items of a group, four bytes each.
+local function members_of(group, length, first)
+  return call('GETRANGE', key('group:' .. group), first, first + length * GROUP_ENTRY - 1)
 end
 
 local bins = {} -- histogram bin -> change
