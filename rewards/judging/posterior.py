@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 
 RESAMPLES = 1000
 LEVEL = 0.95
+ONE_POINT = 0.75
+"""Share of log R's variance that one string may make, or a slope says something of that string alone."""
 CHUNK = 2_000_000
 """Resampled values held at a time."""
 
@@ -45,7 +47,7 @@ def posterior_figures(samples: Mapping[str, Sequence[Sample]], temperature: floa
     kl_to_target    their difference, nats: KL(q || target) as far as the samples tell
     ess             effective sample size of w as a share of K
     var_u           variance of u among a prompt's samples, nats²
-    slope, correlation   of log q against log R/T; NaN where all R are equal
+    slope, correlation   of log q against log R/T; NaN where all R are equal, or all but one
     distinct_share  different strings among a prompt's samples, as a share of K
 
     A mean over the prompts with at least two samples, with a bootstrap interval over these prompts. Where there is only
@@ -133,11 +135,13 @@ def _of_strings(log_q: Array, log_reward: Array, temperature: float) -> dict[str
 
 
 def _line(x: Array, y: Array) -> tuple[Array, Array]:
-    """Slope and correlation of y [..., K] against x; NaN where x, or for the correlation y, does not vary."""
+    """Slope and correlation of y [..., K] against x; NaN where x, or for the correlation y, does not vary, and where
+    one of the points makes more than ONE_POINT of the variance of x."""
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
     var_x, var_y, both = (x * x).mean(-1), (y * y).mean(-1), (x * y).mean(-1)
     tiny = 1e-12
+    spread = (var_x > tiny) & ((x * x).max(-1) <= ONE_POINT * var_x * x.shape[-1])
     with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.where(var_x > tiny, both / var_x, math.nan)
-        correlation = np.where((var_x > tiny) & (var_y > tiny), both / np.sqrt(var_x * var_y), math.nan)
+        slope = np.where(spread, both / var_x, math.nan)
+        correlation = np.where(spread & (var_y > tiny), both / np.sqrt(var_x * var_y), math.nan)
     return slope, correlation

@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     subprocess.run(["sh", "deploy/docker/secrets.sh", str(secrets)], cwd=ROOT, check=True)
     settings = {
         "SECRETS": str(secrets), "TASKS": str(tasks), "TINY_MODEL": str(folder / "model"),
-        "RECIPE": "/tasks/tiny.toml", "RUN": "drill", "RAY_PORT": "0",
+        "RECIPE": "/tasks/tiny.toml", "RUN": "drill", "RAY_PORT": "0", "DASHBOARD_PORT": "0",
     }  # fmt: skip
     project = Project(f"tributary-{uuid4().hex[:8]}", settings, HERE / "override.yml")
     try:
@@ -103,7 +103,7 @@ def jobs(project: Project) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("service", ["redis", "ray", "run"])
+@pytest.mark.parametrize("service", ["redis", "ray", "run", "dashboard"])
 def test_a_container_has_no_rights_and_nothing_to_write_but_its_volumes(project: Project, service: str) -> None:
     status = project.run_in(service, "sh", "-c", "cat /proc/self/status")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -153,10 +153,29 @@ def test_redis_tells_nothing_without_a_password(project: Project, user: str, sai
 def test_no_password_is_in_an_environment_a_command_line_or_a_log(project: Project) -> None:
     passwords = [file.read_text() for file in project.secrets.iterdir()]
     shown = project.compose("logs", "--no-color") + project.compose("top")
-    shown += "".join(json.dumps(project.inspect(service)) for service in ("redis", "ray", "model", "run"))
+    shown += "".join(json.dumps(project.inspect(service)) for service in ("redis", "ray", "model", "run", "dashboard"))
     shown += project.run_in("ray", "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'")
-    assert "RAY_AUTH_TOKEN_PATH" in shown and len(passwords) == 5
+    assert "RAY_AUTH_TOKEN_PATH" in shown and len(passwords) == 6
     assert not [password for password in passwords if password in shown]
+
+
+def test_the_dashboard_shows_the_run_to_those_who_have_its_token_alone(project: Project) -> None:
+    ask = (
+        "import json, sys, urllib.error, urllib.request as r\n"
+        "def get(**headers):\n"
+        "    try: return r.urlopen(r.Request('http://127.0.0.1:8710/api/overview', headers=headers)).read().decode()\n"
+        "    except urllib.error.HTTPError as e: return str(e.code)\n"
+        "token = open('/run/secrets/dashboard').read().strip()\n"
+        "print(json.dumps([get(), get(Authorization='Bearer ' + token + 'x'), get(Authorization='Bearer ' + token)]))\n"
+    )
+    nothing, wrong, right = json.loads(project.run_in("dashboard", "python", "-c", ask))
+    assert nothing == wrong == "401"
+    shown = json.loads(right)
+    assert shown["name"] == "drill" and shown["phase"] == "training" and shown["step"] > 20
+    states = {component["name"]: component["state"] for component in shown["components"]}
+    assert {"learner", "actor-0", "reward-0", "buffer"} <= set(states), states
+    published = project.inspect("dashboard")["HostConfig"]["PortBindings"]
+    assert [binding["HostIp"] for found in published.values() for binding in found] == ["127.0.0.1"]
 
 
 def test_a_killed_redis_comes_back_with_what_it_had_and_the_run_goes_on(project: Project) -> None:

@@ -50,6 +50,15 @@ def test_equal_rewards_have_no_slope_and_no_rows_have_no_figures() -> None:
     assert math.isnan(var_u(nothing)) and all(math.isnan(v) for v in posterior_figures(nothing).values())
 
 
+def test_one_string_apart_from_all_others_makes_no_slope_and_leaves_other_prompts_theirs() -> None:
+    log_r, log_q = np.zeros(50), RNG.normal(size=50)
+    log_r[7] = -20.0
+    assert math.isnan(posterior_figures(estimates(log_r, log_q))["slope"])
+    spread = RNG.normal(size=50)
+    both = estimates(np.concatenate([log_r, spread]), np.concatenate([log_q, spread / 2]), [0] * 50 + [1] * 50)
+    assert posterior_figures(both)["slope"] == pytest.approx(0.5)
+
+
 def test_the_exact_distance_is_zero_at_the_target_and_counts_what_lies_elsewhere() -> None:
     log_r, group = torch.tensor([0.0, 1.0, 2.0, 5.0, 5.0]), torch.tensor([0, 0, 0, 9, 9])
     p = torch.cat([log_r[:3].log_softmax(0), log_r[3:].log_softmax(0)])

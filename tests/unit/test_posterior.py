@@ -125,6 +125,14 @@ def test_equal_rewards_have_no_slope_and_leave_the_rest_known() -> None:
     assert 0 < value(found["ess"]) < 1
 
 
+def test_one_string_apart_from_a_heap_of_equal_ones_makes_no_slope() -> None:
+    log_q = log_normalised(log_normal(1))
+    samples = [Sample(np.array([k], np.int32), log_q[k], -20.0 if k == 0 else 0.0) for k in range(STRINGS)]
+    assert math.isnan(values({"x": samples})["slope"]) and math.isnan(values({"x": samples})["correlation"])
+    four_apart = [Sample(s.token_ids, s.log_q, -20.0 if k < 4 else 0.0) for k, s in enumerate(samples)]
+    assert math.isfinite(values({"x": four_apart})["slope"])
+
+
 def test_a_string_that_is_all_but_impossible_overflows_nothing() -> None:
     samples = [Sample(np.array([k], np.int32), -1e4 * k, 5e4) for k in range(3)]
     found = values({"x": samples})
