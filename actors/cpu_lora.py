@@ -1,8 +1,8 @@
 """vLLM 0.32 on CPUs: LoRA by one matrix product for each adapter in the batch.
 
 vLLM's CPU path gathers a copy of A and B for *every token* and multiplies them one by one; with rank 16 on
-SmolLM2-135M this costs two thirds of the speed (docs/log.md). Here the rows of each adapter are multiplied at once, as
-for any linear layer. Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights;
+SmolLM2-135M this costs two thirds of the speed (docs/log.md). Here all rows are multiplied at once, as for any linear
+layer. Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights;
 here such rows are left alone.
 
 CPU only, applied by actors/cpu_patches.py before the engine starts. tests/system/test_engine.py holds it to the
@@ -31,9 +31,10 @@ def bgmv_shrink(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor
 
     inputs [t, in], weights [slots, (1,) rank, in], output [t, rank].
     """
-    for slot, rows in _rows_by_slot(indices):
+    inputs = inputs.to(output.dtype)
+    for slot, own in _adapters(indices):
         a = _slot(weights, slot, output.dtype)
-        output[rows, : a.shape[0]] = scaling * (inputs[rows].to(output.dtype) @ a.t())
+        _put(scaling * (inputs @ a.t()), output[:, : a.shape[0]], own)
 
 
 def bgmv_expand(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, add_inputs: bool = True) -> None:
@@ -48,27 +49,36 @@ def bgmv_expand_slice(
     inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, offset: int, size: int, add_inputs: bool = True
 ) -> None:
     """Like `bgmv_expand`, into the columns offset .. offset+size of output."""
-    for slot, rows in _rows_by_slot(indices):
+    inputs, part = inputs.to(output.dtype), output[:, offset : offset + size]
+    for slot, own in _adapters(indices):
         b = _slot(weights, slot, output.dtype)[:size]
-        product = inputs[rows].to(output.dtype) @ b.t()
         if add_inputs:
-            output[rows, offset : offset + size] += product
+            part.addmm_(inputs if own is None else torch.where(own, inputs, 0.0), b.t())
         else:
-            output[rows, offset : offset + size] = product
+            _put(inputs @ b.t(), part, own)
 
 
-def _rows_by_slot(indices: Tensor) -> Iterator[tuple[int, slice | Tensor]]:
-    """(slot, its rows) for each adapter among `indices` [t]; a slice, which copies nothing, where there is only one."""
+def _adapters(indices: Tensor) -> Iterator[tuple[int, Tensor | None]]:
+    """(slot, which rows are its own [t, 1]) for each adapter among `indices` [t]; None where all rows are.
+
+    With several, each is applied to all rows and kept for its own: at these ranks that takes half the time of
+    gathering its rows and scattering the product.
+    """
     if len(indices) == 0:
         return
     first = int(indices[0])
     if bool((indices == first).all()):
         if first >= 0:
-            yield first, slice(0, len(indices))
+            yield first, None
         return
     for slot in indices.unique().tolist():
         if slot >= 0:
-            yield slot, (indices == slot).nonzero()[:, 0]
+            yield slot, (indices == slot)[:, None]
+
+
+def _put(product: Tensor, output: Tensor, own: Tensor | None) -> None:
+    """Rows of `product` into those of `output` [t, columns] that are `own` [t, 1]; the others stay."""
+    output.copy_(product if own is None else torch.where(own, product, output))
 
 
 def _slot(weights: Tensor, slot: int, dtype: torch.dtype) -> Tensor:

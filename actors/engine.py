@@ -67,8 +67,8 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Requests not finished yet."""
-        return int(self._engine.get_num_unfinished_requests())
+        """Requests that `step` has not returned yet."""
+        return int(self._engine.get_num_unfinished_requests()) + len(self._finished)
 
     def add(self, prompt_token_ids: IntArray, behaviour: Behaviour, use_base_model: bool = False) -> str:
         """Queue one response; returns its request id. It keeps the version that is newest now to its end."""
@@ -80,8 +80,12 @@ class Engine:
         return response.request_id
 
     def step(self) -> list[Sampled]:
-        """Advance all requests by one token; returns those that finished."""
-        finished, self._finished = self._finished + self._advance(), []
+        """Advance all requests by one token; returns those that finished.
+
+        Those that finished while `score` was answered come first, and nothing is advanced then: their places are to be
+        filled.
+        """
+        finished, self._finished = self._finished or self._advance(), []
         done = [sampled for output in finished if output.finished and (sampled := self._take(output))]
         for sampled in done:
             for serving in self._serving.values():

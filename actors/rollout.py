@@ -85,9 +85,9 @@ class RolloutActor:
         finished: list[Trajectory] = []
         while not self._stopping.is_set():
             self._beat()
+            self._top_up()  # first: the engine steps once to read a version's canary, and no place should be empty then
             if time.monotonic() - self._last_refresh > REFRESH_S:
                 self._refresh()
-            self._top_up()
             finished += [self._trajectory(sampled) for sampled in self._engine.step()]
             if len(finished) >= self._config.push_size:
                 self._wait_for_room()

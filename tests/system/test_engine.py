@@ -115,6 +115,23 @@ def test_two_versions_in_flight_each_answer_with_their_own_weights(
     )
 
 
+def test_what_finished_while_a_canary_was_read_is_handed_out_before_anything_advances(
+    engine: Engine, tiny_spec: PolicySpec, task: TinyTask
+) -> None:
+    """So the rollout loop fills these places before the next step, and a new version costs no tokens."""
+    _, old_version, old_files = published(tiny_spec, task, 5, seed=5)
+    _, new_version, new_files = published(tiny_spec, task, 6, seed=6)
+    engine.serve(old_version, old_files)
+    ids = {engine.add(task.prompts()[0].token_ids, LONG) for _ in range(10)}
+    for _ in range(tiny_spec.max_actions - 1):
+        assert not engine.step()
+    engine.serve(new_version, new_files)  # their last step
+    busy_s = engine.busy_s
+    assert engine.in_flight == len(ids)
+    assert {sampled.request_id for sampled in engine.step()} == ids
+    assert engine.busy_s == busy_s and engine.in_flight == 0
+
+
 def test_base_model_requests_are_not_touched_by_the_adapter(
     engine: Engine, tiny_spec: PolicySpec, task: TinyTask
 ) -> None:
