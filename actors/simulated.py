@@ -16,6 +16,8 @@ from buffer.types import AdapterFiles, AdapterVersion, IntArray, PolicySpec
 
 STEP_S = 0.02
 """Longest pause inside of `step`, s."""
+LATE_S = 0.1
+"""Work of so many seconds, at the most, is made up for after a late step; what is beyond that is lost, s."""
 MOST_TOKENS = 16
 """Of the vocabulary that a policy without a list of allowed tokens draws from."""
 
@@ -62,6 +64,7 @@ class SimulatedEngine:
         if pause > 0:
             time.sleep(pause)
         now, done = time.monotonic(), list[Sampled]()
+        self._due = max(self._due, now - LATE_S)  # an engine that nobody stepped has done nothing
         while self._open and self._due <= now:
             done.append(self._response(*self._open.popleft()))
             self._due += 1.0 / self._rate

@@ -20,6 +20,8 @@ PASSWORD_FILE_VARIABLE = "TRIBUTARY_REDIS_PASSWORD_FILE"
 """The same by the path of a file, such as a container's secret; read where the other is unset."""
 TIMEOUT_S = 5.0
 """For one connection attempt or one reply, s."""
+PROBES = 3
+"""Of a server that accepts and then does not answer in time, as one does on a machine where all starts at once."""
 LOADING_LIMIT_S = 120.0
 """How long a server may read its files before we give up, s."""
 RETRIES = 30
@@ -58,11 +60,12 @@ def redact(url: str) -> str:
 
 
 def wait_until_ready(client: redis.Redis, name: str, limit_s: float = LOADING_LIMIT_S) -> None:
-    """One PING, repeated only while the server says that it is still loading; `name` is the redacted URL.
+    """One PING, repeated only while the server says that it is still loading, and PROBES times where it is too slow;
+    `name` is the redacted URL.
 
     Raise StoreError with the cause and the remedy.
     """
-    deadline = time.monotonic() + limit_s
+    deadline, probes = time.monotonic() + limit_s, PROBES
     while True:
         try:
             client.ping()
@@ -74,6 +77,9 @@ def wait_until_ready(client: redis.Redis, name: str, limit_s: float = LOADING_LI
                 ) from error
             time.sleep(0.2)
         except redis.RedisError as error:
+            probes -= 1
+            if isinstance(error, redis.TimeoutError) and probes > 0:
+                continue
             raise StoreError(f"Redis at {name} {_reason(error)}") from error
 
 

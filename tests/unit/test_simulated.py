@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from actors.behaviour import Behaviour
-from actors.simulated import SimulatedEngine
+from actors.simulated import LATE_S, SimulatedEngine
 from buffer.types import PolicySpec
 
 PROMPT = np.zeros(1, np.int32)
@@ -55,6 +55,17 @@ def test_it_finishes_as_many_a_second_as_it_is_told(monkeypatch: pytest.MonkeyPa
         done += len(engine.step())
         now = 100.0 + 0.01 * (step + 1)
     assert done == pytest.approx(500, abs=8)
+
+
+def test_what_it_would_have_done_while_nobody_stepped_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("actors.simulated.time.monotonic", lambda: now)
+    monkeypatch.setattr("actors.simulated.time.sleep", lambda pause: None)
+    engine = SimulatedEngine(spec(), rate=50.0, seed=0)
+    for _ in range(100):
+        engine.add(PROMPT, ON_POLICY)
+    now = 101.0
+    assert len(engine.step()) == pytest.approx(50 * LATE_S, abs=1)
 
 
 def test_one_that_suppresses_the_stop_writes_all_it_may() -> None:
