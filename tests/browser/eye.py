@@ -12,6 +12,8 @@ AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 AXE_RUN = """() => axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], resultTypes: ["violations"]}).then(
     ({violations}) => violations.filter((one) => ["serious", "critical"].includes(one.impact))
         .flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.html.slice(0, 160)} ${node.failureSummary}`)))"""
+ALL_DRAWN = """() => [...document.querySelectorAll('.plot .canvas:not([hidden])')].every(
+    (one) => !one.clientWidth || one.querySelector('.uplot'))"""
 WIDTHS = {390: 844, 1280: 900}
 """Of a window, px, with its height."""
 THEMES = ("light", "dark")
@@ -51,6 +53,12 @@ class Eye:
         """Change the system's theme and the window's width."""
         self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
         self.page.set_viewport_size({"width": width, "height": WIDTHS[width]})
+
+    def unroll(self) -> None:
+        """Make the window as high as the page, and wait until every plot is drawn: those out of sight are not."""
+        height = int(self.page.evaluate("() => document.documentElement.scrollHeight"))
+        self.page.set_viewport_size({"width": self.page.viewport_size["width"], "height": height})  # type: ignore[index]
+        self.page.wait_for_function(ALL_DRAWN)
 
     def shoot(self, name: str) -> None:
         """Keep a picture of the whole page."""

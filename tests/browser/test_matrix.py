@@ -29,6 +29,7 @@ def test_every_view_is_clean_and_accessible(state: str, stages: Stages, eye: Ope
             for width in WIDTHS:
                 looking.look(theme, width)
                 looking.settled()
+                looking.unroll()
                 looking.shoot(f"{view}-{state}-{theme}-{width}")
                 where = f"{view}, {theme}, {width} px: "
                 found += [where + one for one in looking.serious()]

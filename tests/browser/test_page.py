@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Locator, expect
 
 from buffer.server import RedisServer
-from tests.browser.eye import Eye
+from tests.browser.eye import ALL_DRAWN, Eye
 from tests.browser.stages import TOKEN, Stages
 from tests.dashboard.fixture_runs import live_run
 from tests.dashboard.running import running
@@ -164,6 +164,14 @@ def test_the_right_token_lets_in_and_scripts_cannot_read_it(stages: Stages, eye:
     )
 
 
+def test_a_printed_page_has_every_plot_those_out_of_sight_too(stages: Stages, eye: OpenPage) -> None:
+    looking = eye(stages.at("finished").url)
+    looking.open("buffer")
+    assert not looking.page.evaluate(ALL_DRAWN), "what is out of sight is not drawn, or this test shows nothing"
+    looking.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    assert looking.page.evaluate(ALL_DRAWN)
+
+
 def test_pages_within_samples_and_compare_are_accessible(stages: Stages, eye: OpenPage) -> None:
     looking = eye(stages.at("finished").url)
     looking.open("samples", "?sort=reward&colour=gain")
@@ -171,6 +179,7 @@ def test_pages_within_samples_and_compare_are_accessible(stages: Stages, eye: Op
     looking.settled()
     for theme in ("light", "dark"):
         looking.look(theme, 1280)
+        looking.unroll()
         looking.shoot(f"sample-finished-{theme}-1280")
         assert looking.serious() == []
     looking.page.locator(".tokens").focus()
@@ -178,6 +187,7 @@ def test_pages_within_samples_and_compare_are_accessible(stages: Stages, eye: Op
     expect(looking.page.locator(".detail")).to_contain_text("log q(stop after it)")
     for view, query in (("samples", "?show=compare"), ("compare", "?runs=finished,another")):
         looking.open(view, query)
+        looking.unroll()
         looking.shoot(f"{view}-two-finished-dark-1280")
         assert looking.serious() == [], view
     expect(_card(looking, "loss")).to_be_visible()

@@ -70,6 +70,8 @@ export class Plot {
     this.resized.observe(this.canvas);
     this.sight = new IntersectionObserver(([entry]) => this.seen(entry.isIntersecting), { rootMargin: "200px" });
     this.sight.observe(this.element);
+    this.printed = () => this.stale && this.model && this.paint(); // a page on paper has no plots out of sight
+    addEventListener("beforeprint", this.printed);
     this.endTheme = onTheme(() => this.redraw());
   }
 
@@ -244,6 +246,7 @@ export class Plot {
     this.forget();
     this.resized.disconnect();
     this.sight.disconnect();
+    removeEventListener("beforeprint", this.printed);
     this.endTheme();
   }
 }
