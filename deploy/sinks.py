@@ -37,11 +37,11 @@ class GuardedSink:
         self._end = end
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Finite figures only: these tools have no word for NaN."""
+        """Finite figures only: these tools have no word for NaN. The step is their axis, and none of the figures."""
         if self._log is None:
             return
-        log = self._log
-        self._guarded(lambda: log(scalars(row), int(row["step"])))
+        log, figures = self._log, scalars(row)
+        self._guarded(lambda: log(figures, int(figures.pop("step"))))
 
     def close(self) -> None:
         """Let the library write what it holds."""

@@ -196,6 +196,7 @@ def test_a_sink_gets_the_finite_figures_and_one_that_fails_is_told_once(tmp_path
     record(writer, 2, 3)
     writer.close(None)
     assert [step for _, step in got] == [1, 2, 3] and got[0][0]["labels/valid"] > 0
+    assert not any("step" in figures for figures, _ in got), "a name that trackio keeps for itself"
     assert scalars({"a": float("nan"), "b": {"c": 2}, "notes": None, "name": "x", "d": True}) == {"b/c": 2.0, "d": 1.0}
 
 
