@@ -1,11 +1,20 @@
 """What every test may want."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from buffer.types import Trajectory
+from tests.processes import Command
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_command_outlives_its_file() -> Iterator[None]:
+    """A test that failed may have left one running."""
+    yield
+    while Command.started:
+        Command.started.pop().end()
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import psutil
@@ -29,8 +30,12 @@ def until(condition: Callable[[], bool], limit_s: float, what: str) -> None:
 class Command:
     """`python -m deploy.cli ARGS` with a mark in its environment that all its descendants inherit."""
 
+    started: ClassVar[list["Command"]] = []
+    """All that conftest.py has not ended yet."""
+
     def __init__(self, *args: str, folder: Path = ROOT, **environment: str) -> None:
         self.mark = uuid4().hex
+        self.started.append(self)
         self._known: set[psutil.Process] = set()
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         self.process = subprocess.Popen(
@@ -50,6 +55,13 @@ class Command:
         self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()
+
+    def end(self) -> None:
+        """kill -9 of all that is left of it: what a failed test did not wait for must not slow the next ones down."""
+        for process in {*self.family(), *marked(self.mark)}:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
 
     def family(self) -> list[psutil.Process]:
         """The command and all its living descendants, remembered from call to call.
