@@ -2,8 +2,8 @@
 
 vLLM's CPU path gathers a copy of A and B for *every token* and multiplies them one by one; with rank 16 on
 SmolLM2-135M this costs two thirds of the speed (docs/log.md). Here all rows are multiplied at once, as for any linear
-layer. Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights;
-here such rows are left alone.
+layer. Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights; here such rows are
+left alone.
 
 CPU only, applied by actors/cpu_patches.py before the engine starts. tests/system/test_engine.py holds it to the
 stock path.
@@ -61,7 +61,7 @@ def bgmv_expand_slice(
 def _adapters(indices: Tensor) -> Iterator[tuple[int, Tensor | None]]:
     """(slot, which rows are its own [t, 1]) for each adapter among `indices` [t]; None where all rows are.
 
-    With several, each is applied to all rows and kept for its own: at these ranks that takes half the time of
+    With several, each is applied to all rows and kept for its own: at these ranks that takes two thirds of the time of
     gathering its rows and scattering the product.
     """
     if len(indices) == 0:

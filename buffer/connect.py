@@ -21,7 +21,7 @@ PASSWORD_FILE_VARIABLE = "TRIBUTARY_REDIS_PASSWORD_FILE"
 TIMEOUT_S = 5.0
 """For one connection attempt or one reply, s."""
 PROBES = 3
-"""Of a server that accepts and then does not answer in time, as one does on a machine where all starts at once."""
+"""Of a server that does not answer in time, as on a machine where all starts at once. One that refuses has one."""
 LOADING_LIMIT_S = 120.0
 """How long a server may read its files before we give up, s."""
 RETRIES = 30
@@ -60,7 +60,8 @@ def redact(url: str) -> str:
 
 
 def wait_until_ready(client: redis.Redis, name: str, limit_s: float = LOADING_LIMIT_S) -> None:
-    """One PING, repeated only while the server says that it is still loading, and PROBES times where it is too slow;
+    """One PING, repeated while the server says that it is still loading, and up to PROBES times when it is too slow.
+
     `name` is the redacted URL.
 
     Raise StoreError with the cause and the remedy.

@@ -41,7 +41,8 @@ class GuardedSink:
         if self._log is None:
             return
         log, figures = self._log, scalars(row)
-        self._guarded(lambda: log(figures, int(figures.pop("step"))))
+        step = int(figures.pop("step"))
+        self._guarded(lambda: log(figures, step))
 
     def close(self) -> None:
         """Let the library write what it holds."""

@@ -13,7 +13,8 @@ from learner.objectives.balance import Estimates, at, last
 from learner.objectives.group_subtb import group_subtb
 
 ONE_POINT = 0.75
-"""Share of log R's variance that one string may make, or a slope says something of that string alone."""
+"""Share of log R's variance that one string may make, or a slope says something of that string alone; the same in
+rewards/judging/posterior.py."""
 
 
 def select(estimates: Estimates, rows: Sequence[int]) -> Estimates:

@@ -9,7 +9,7 @@ import numpy as np
 from deploy.dashboard.reader import RunReader
 from deploy.dashboard.reward_view import by_position
 from deploy.dashboard.sample_view import newest
-from rewards.judging.posterior import ONE_POINT
+from rewards.judging.posterior import line
 
 MOST_SAMPLES = 2000
 LINES = 64
@@ -79,13 +79,11 @@ def fit(samples: Sequence[Mapping[str, Any]], temperature: float) -> dict[str, f
         pair = sample["log_reward"] / temperature, sample["log_q"]
         means.setdefault(sample["prompt_id"], []).append(pair)
     centred = np.concatenate([np.array(pairs) - np.mean(pairs, axis=0) for pairs in means.values()])
-    var_x, var_y = (centred**2).sum(axis=0).tolist()
-    both = float((centred[:, 0] * centred[:, 1]).sum())
-    varies = var_x > 0 and float((centred[:, 0] ** 2).max()) <= ONE_POINT * var_x
+    slope, correlation = (float(value) for value in line(*centred.T))
     log_z = [sample["u_last"] for sample in samples if sample["u_last"] is not None]
     return {
-        "slope": both / var_x if varies else None,
-        "correlation": both / math.sqrt(var_x * var_y) if varies and var_y > 0 else None,
+        "slope": slope if math.isfinite(slope) else None,
+        "correlation": correlation if math.isfinite(correlation) else None,
         "log_z": float(np.mean(log_z)) if log_z else None,
         "n": len(samples),
     }

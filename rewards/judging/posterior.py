@@ -121,7 +121,7 @@ def _of_strings(log_q: Array, log_reward: Array, temperature: float) -> dict[str
     top = u.max(-1, keepdims=True)
     w = np.exp(u - top)
     log_z_lower, log_z_mean = u.mean(-1), top[..., 0] + np.log(w.mean(-1))
-    slope, correlation = _line(log_target, log_q)
+    slope, correlation = line(log_target, log_q)
     return {
         "log_reward": log_reward.mean(-1),
         "log_z_lower": log_z_lower,
@@ -134,7 +134,7 @@ def _of_strings(log_q: Array, log_reward: Array, temperature: float) -> dict[str
     }
 
 
-def _line(x: Array, y: Array) -> tuple[Array, Array]:
+def line(x: Array, y: Array) -> tuple[Array, Array]:
     """Slope and correlation of y [..., K] against x; NaN where x, or for the correlation y, does not vary, and where
     one of the points makes more than ONE_POINT of the variance of x."""
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)

@@ -70,8 +70,8 @@ export class Plot {
     this.resized.observe(this.canvas);
     this.sight = new IntersectionObserver(([entry]) => this.seen(entry.isIntersecting), { rootMargin: "200px" });
     this.sight.observe(this.element);
-    this.printed = () => this.stale && this.model && this.paint(); // a page on paper has no plots out of sight
-    addEventListener("beforeprint", this.printed);
+    this.catchUp = () => this.stale && this.model && this.paint();
+    addEventListener("beforeprint", this.catchUp); // on paper no plot is out of sight
     this.endTheme = onTheme(() => this.redraw());
   }
 
@@ -122,7 +122,7 @@ export class Plot {
 
   seen(inSight) {
     this.inSight = inSight;
-    if (inSight && this.stale && this.model) this.paint();
+    if (inSight) this.catchUp();
   }
 
   paint() {
@@ -246,7 +246,7 @@ export class Plot {
     this.forget();
     this.resized.disconnect();
     this.sight.disconnect();
-    removeEventListener("beforeprint", this.printed);
+    removeEventListener("beforeprint", this.catchUp);
     this.endTheme();
   }
 }
