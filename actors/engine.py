@@ -17,11 +17,11 @@ import numpy as np
 
 from actors.behaviour import Behaviour
 from actors.config import ActorConfig
-from actors.pieces import MAX_ALLOWED_TOKENS, Response, Sampled, piece_params, read_piece
-from actors.start_vllm import start_vllm
+from actors.segments import MAX_ALLOWED_TOKENS, Response, Sampled, piece_params, read_piece
 from buffer.errors import AdapterError
 from buffer.tool import Tool
 from buffer.types import AdapterFiles, AdapterVersion, FloatArray, IntArray, PolicySpec
+from lm.vllm import start_vllm
 
 MAX_VERSIONS = 4
 """Adapter versions one engine holds at once: the newest, one or two that finish, one that arrives."""
@@ -52,7 +52,18 @@ class Engine:
         self._open: dict[str, Response] = {}
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._engine = start_vllm(spec, config, seed, on_gpu, versions=MAX_VERSIONS, log_probs=MAX_ALLOWED_TOKENS + 8)
+        self._engine = start_vllm(
+            spec,
+            on_gpu=on_gpu,
+            gpu_memory_fraction=config.gpu_memory_fraction,
+            kv_cache_gib=config.kv_cache_gib,
+            max_model_len=config.max_model_len,
+            max_requests=config.max_in_flight,
+            log_probs=MAX_ALLOWED_TOKENS + 8,
+            versions=MAX_VERSIONS,
+            tensor_parallel=config.tensor_parallel,
+            seed=seed,
+        )
         self._serving: dict[int, _Serving] = {}
         self._newest: int | None = None
         self._finished: list[Any] = []

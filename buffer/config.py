@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from buffer.settings import StoreSettings
-from buffer.store import Pace, Way
+from buffer.store.item_store import Pace, Way
+from buffer.store.settings import StoreSettings
 
 WAYS: dict[str, Way] = {
     "prioritized": "weighted",

@@ -17,8 +17,8 @@ from rapidfuzz.distance import Levenshtein
 
 from buffer.codec import decode
 from buffer.errors import RecordError
-from buffer.layout import ITEM, NONE, PLACES_END
-from buffer.store import Handle, ItemStore, NewItem
+from buffer.store.binary_layout import ITEM, NONE, PLACES_END
+from buffer.store.item_store import Handle, ItemStore, NewItem
 
 CACHED_STRINGS = 10_000
 """Strings of which a process remembers the tokens; one costs 40 bytes a token."""

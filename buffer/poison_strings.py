@@ -6,8 +6,8 @@ never scored again, by anybody.
 
 import redis
 
-from buffer.connect import store_errors
-from buffer.keys import Keys
+from buffer.server.connect import store_errors
+from buffer.store.keys import Keys
 
 _NOW, _BAD = "now:", "bad:"
 

@@ -21,15 +21,15 @@ import redis
 
 from buffer.codec import content_id, decode, encode
 from buffer.config import WAYS, BufferConfig
-from buffer.connect import store_errors
 from buffer.errors import RecordError, StoreError
-from buffer.layout import GROUP_BYTES, NONE
-from buffer.levels import WEIGHTS, level_of
-from buffer.near import NearDuplicates
-from buffer.statistics import BufferStats, read_stats
-from buffer.store import DrawRequest, Handle, ItemStore, NewItem, Pace, Rows
+from buffer.named_wait import NamedWait
+from buffer.near_duplicates import NearDuplicates
+from buffer.server.connect import store_errors
+from buffer.store.binary_layout import GROUP_BYTES, NONE
+from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, Pace, Rows
+from buffer.store.priority_levels import WEIGHTS, level_of
+from buffer.store.statistics import BufferStats, read_stats
 from buffer.types import Trajectory, total_log_reward
-from buffer.waiting import NamedWait
 
 DRAW_ROUNDS = 8
 QUARANTINE_KEPT = 100

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from buffer.prefix_tree import PrefixTree, build_prefix_tree
 from buffer.types import IntArray, PolicySpec, Trajectory, total_log_reward
+from lm.prefix_tree import PrefixTree, build_prefix_tree
 
 
 @dataclass(frozen=True, slots=True)

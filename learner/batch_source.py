@@ -15,8 +15,8 @@ import threading
 import numpy as np
 
 from buffer.heartbeat import Heartbeats
+from buffer.named_wait import NamedWait
 from buffer.replay import Drawn, ReplayBuffer
-from buffer.waiting import NamedWait
 
 POLL_S = 0.05
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from learner.batch import Batch
+from learner.data_parallel import Ranks
 from learner.objectives import COMPARING, OBJECTIVES
 from learner.objectives.balance import Estimates, Loss, log_q_of_strings, log_z_estimates
 from learner.policy import LoraPolicy, PrefixLogProbs
-from learner.ranks import Ranks
 
 
 class Gradient:

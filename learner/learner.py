@@ -20,17 +20,17 @@ from buffer.replay import Drawn, ReplayBuffer
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory, given_trajectory, total_log_reward
 from learner.adapter import adapter_files, adapter_tensors, adapter_version, digest, load_adapter
 from learner.batch import collate
+from learner.batch_source import BatchSource
 from learner.checkpoint import Checkpoints, Numbers, State, load_optimiser, optimiser_tensors
 from learner.config import LearnerConfig
+from learner.data_parallel import Ranks
 from learner.diagnostics import exact_figures, posterior_figures, select, var_u
 from learner.gradient import Gradient
 from learner.objectives.balance import Estimates, at, first, log_q_of_strings
-from learner.observe import Observer
 from learner.policy import LoraPolicy
 from learner.priority import Priorities
-from learner.ranks import Ranks
 from learner.schedule import learning_rate, reward_temperature
-from learner.source import BatchSource
+from learner.step_samples import Observer
 
 Publish = Callable[[AdapterVersion, AdapterFiles], None]
 Row = dict[str, Any]
@@ -127,7 +127,7 @@ class Learner:
         return [self._rows.get() for _ in range(self._rows.qsize())]
 
     def step(self, rows: Sequence[Drawn]) -> Row:
-        """One update on B trajectories; returns its figures, with "notes" (learner/observe.py) for the run's history.
+        """One update on B trajectories; returns its figures; "notes" (learner/step_samples.py) go into the history.
 
         A loss or gradient that is not finite changes nothing, and the batch is set aside: it would do the same again.
         """

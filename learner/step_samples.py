@@ -1,7 +1,7 @@
 """What a person may see of a step: some of its rows with all that is known of them, and what they say together.
 
 Made at most once in `every_s`, of a bounded number of rows and tokens, so that it costs next to nothing however short
-the steps are. Plain lists and dicts: what goes into the run's history (deploy/history.py).
+the steps are. Plain lists and dicts: what goes into the run's history (deploy/telemetry/recorder.py).
 
 Shapes   B trajectories, T response tokens, K reward terms.
 """

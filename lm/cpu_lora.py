@@ -5,7 +5,7 @@ SmolLM2-135M this costs two thirds of the speed (docs/log.md). Here all rows are
 layer. Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights; here such rows are
 left alone.
 
-CPU only, applied by actors/cpu_patches.py before the engine starts. tests/system/test_engine.py holds it to the
+CPU only, applied by lm/cpu_patches.py before the engine starts. tests/system/test_engine.py holds it to the
 stock path.
 """
 

@@ -11,7 +11,7 @@ def apply() -> dict[str, Any]:
     """Patch vLLM in this process, before an engine starts. Returns what the engine's arguments gain by it."""
     import vllm
 
-    from actors import cpu_blocks, cpu_lora
+    from lm import cpu_blocks, cpu_lora
 
     if vllm.__version__.split("+")[0] != VLLM_VERSION:
         logging.getLogger(__name__).warning(

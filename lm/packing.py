@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from buffer.prefix_tree import PrefixTree, build_prefix_tree
 from buffer.types import IntArray
+from lm.prefix_tree import PrefixTree, build_prefix_tree
 
 Indices = NDArray[np.int64]
 

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from buffer.errors import ConfigError
 from buffer.types import FloatArray, IntArray, PolicySpec
+from lm.packing import Packed, Piece, pack
 from rewards.attention import PACKED_ATTENTION, Attention
-from rewards.packing import Packed, Piece, pack
 from rewards.task import BaseLogProbs, Question
 
 CHUNK_BYTES = 2**25

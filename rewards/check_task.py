@@ -10,56 +10,60 @@ import numpy as np
 from buffer.errors import ConfigError, RewardError
 from buffer.tool import Tool
 from buffer.types import IntArray, PolicySpec, Prompt
-from deploy.config import RunConfig
 from rewards.config import RewardConfig, TaskConfig
-from rewards.guard import Failed, guarded
-from rewards.load import LOAD_LIMIT_S
 from rewards.task import TRAIN, BaseLogProbs, Task, Terms, check_terms
+from rewards.task_registry import LOAD_LIMIT_S
+from rewards.time_limit import Failed, guarded
 
 LARGEST_FLOOR_SHARE = 0.01
 """Of the target's known mass that the floor may add."""
 
 
-def check_task(task: Task, spec: PolicySpec, config: RunConfig, vocabulary: int) -> Sequence[Prompt]:
-    """The prompts of the split that is trained on. ConfigError or RewardError with value, rule and remedy."""
+def check_task(
+    task: Task, spec: PolicySpec, config: TaskConfig, rewards: RewardConfig, max_model_len: int, vocabulary: int
+) -> Sequence[Prompt]:
+    """The prompts of the training split. `max_model_len` [tokens] is the engine's, `vocabulary` the number of tokens.
+
+    Raises ConfigError or RewardError with the bad value, the constraint and the fix.
+    """
     _check_tool(task.tool, spec)
     try:
         task.check_policy(spec)
     except ValueError as error:
-        raise ConfigError(f"task {config.task.name!r} and section [policy] don't fit: {error}") from error
-    prompts = _check_prompts(task, config)
-    _check_weights(config.rewards, _check_reward(task, prompts[0], spec, vocabulary, config))
-    _check_floor(task, config.task)
-    _check_scorer(task, prompts, config.rewards)
+        raise ConfigError(f"task {config.name!r} and section [policy] don't fit: {error}") from error
+    prompts = _check_prompts(task, spec, config, max_model_len)
+    _check_weights(rewards, _check_reward(task, prompts[0], spec, vocabulary, config.name, rewards.time_limit_s))
+    _check_floor(task, config)
+    _check_scorer(task, prompts, rewards)
     return prompts
 
 
-def _check_prompts(task: Task, config: RunConfig) -> Sequence[Prompt]:
+def _check_prompts(task: Task, spec: PolicySpec, config: TaskConfig, max_model_len: int) -> Sequence[Prompt]:
     try:
         by_split = guarded(
             lambda: {split: list(task.prompts(split)) for split in task.splits}, LOAD_LIMIT_S, "its method prompts"
         )
     except Failed as error:
-        raise ConfigError(f"task {config.task.name!r}: {error}. It must return the prompts of each split.") from error
+        raise ConfigError(f"task {config.name!r}: {error}. It must return the prompts of each split.") from error
     prompts, everything = by_split.get(TRAIN, []), [prompt for split in by_split.values() for prompt in split]
     if not prompts or not all(isinstance(prompt, Prompt) and len(prompt.token_ids) for prompt in everything):
         raise ConfigError(
-            f"task {config.task.name!r} has no prompt, or gives something else. The split {TRAIN!r} needs at least one "
+            f"task {config.name!r} has no prompt, or gives something else. The split {TRAIN!r} needs at least one "
             "Prompt (buffer/types.py), and each needs a token."
         )
     longest = max(len(prompt.token_ids) for prompt in everything)
     of_tool = 0 if task.tool is None else task.tool.max_tokens
-    room = config.actors.max_model_len - config.policy.max_actions * (1 + of_tool)
+    room = max_model_len - spec.max_actions * (1 + of_tool)
     if longest > room:
         raise ConfigError(
-            f"the longest prompt has {longest} tokens and actors.max_model_len = {config.actors.max_model_len} leaves "
-            f"{room} beside policy.max_actions = {config.policy.max_actions}"
+            f"the longest prompt has {longest} tokens and actors.max_model_len = {max_model_len} leaves "
+            f"{room} beside policy.max_actions = {spec.max_actions}"
             + (f", behind each of which the tool may write {of_tool}" if of_tool else "")
             + ". Raise actors.max_model_len."
         )
     if len({prompt.id for prompt in everything}) < len(everything):
         raise ConfigError(
-            f"task {config.task.name!r} gives two prompts the same id: ids must be unique, over all its splits."
+            f"task {config.name!r} gives two prompts the same id: ids must be unique, over all its splits."
         )
     return prompts
 
@@ -80,10 +84,12 @@ def _check_weights(rewards: RewardConfig, terms: set[str]) -> None:
         )
 
 
-def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, vocabulary: int, config: RunConfig) -> set[str]:
+def _check_reward(
+    task: Task, prompt: Prompt, spec: PolicySpec, vocabulary: int, name: str, time_limit_s: float
+) -> set[str]:
     """The names of the reward's terms, from three strings scored with a made-up base model: NaN, wrong shapes,
     exceptions and endless loops show before any loading."""
-    rng, name, found = np.random.default_rng(0), config.task.name, set[str]()
+    rng, found = np.random.default_rng(0), set[str]()
     choices = np.array(spec.allowed_token_ids or range(vocabulary), dtype=np.int32)
     for n in sorted({0, 1, spec.max_actions}):
         token_ids = rng.choice(choices, size=n).astype(np.int32)
@@ -95,7 +101,7 @@ def _check_reward(task: Task, prompt: Prompt, spec: PolicySpec, vocabulary: int,
             return task.log_reward(prompt, token_ids, answers), task.labels(prompt, token_ids)
 
         try:
-            terms, labels = guarded(ask, config.rewards.time_limit_s, f"task {name!r}")
+            terms, labels = guarded(ask, time_limit_s, f"task {name!r}")
         except Failed as error:
             raise RewardError(
                 f"{error}, on a response of {n} tokens {token_ids.tolist()[:8]}. "

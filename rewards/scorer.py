@@ -16,8 +16,8 @@ import numpy as np
 
 from buffer.types import FloatArray, IntArray, Prompt
 from rewards.config import RewardConfig
-from rewards.guard import Failed, guarded
 from rewards.task import BaseLogProbs, Question, Task, check_names, check_terms
+from rewards.time_limit import Failed, guarded
 
 LENGTH = "length"
 """The term of rewards.length_penalty."""

@@ -7,9 +7,9 @@ from tokenizers import Tokenizer
 
 from buffer.errors import ConfigError
 from rewards.config import TaskConfig
-from rewards.guard import Failed, guarded
 from rewards.task import Task
 from rewards.tasks import TASKS
+from rewards.time_limit import Failed, guarded
 
 LOAD_LIMIT_S = 120.0
 """For a module or a constructor, which may read models, s."""

@@ -5,14 +5,13 @@ prefix cache, and feeds again what fills no whole block there. A target behind e
 which feeds each distinct token once.
 """
 
-import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from buffer.errors import ConfigError
 from buffer.types import IntArray, PolicySpec
+from lm.vllm import start_vllm
 from rewards.task import BaseLogProbs, Question
 
 MOST_IDS = 128
@@ -48,7 +47,15 @@ class VllmScorer:
         self._allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
         self._masks = spec.allowed_token_ids is not None
         self._longest = max_model_len
-        self._engine = _start(spec, on_gpu, max_model_len, kv_cache_gib, gpu_memory_fraction)
+        self._engine = start_vllm(
+            spec,
+            on_gpu=on_gpu,
+            gpu_memory_fraction=gpu_memory_fraction,
+            kv_cache_gib=kv_cache_gib,
+            max_model_len=max_model_len,
+            max_requests=MOST_AT_ONCE,
+            log_probs=MOST_IDS,
+        )
         self._count = 0
         if threads and not on_gpu:
             import torch
@@ -117,31 +124,3 @@ class VllmScorer:
                 f"a context of {len(question.context)} tokens and a response of {len(response)} do not fit the "
                 f"{self._longest - 1} that the scoring engine makes room for. Raise its max_model_len, or shorten them."
             )
-
-
-def _start(spec: PolicySpec, on_gpu: bool, max_model_len: int, kv_cache_gib: int, gpu_memory_fraction: float) -> Any:
-    """An LLMEngine without adapters, in this process."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    extra: dict[str, Any] = {"gpu_memory_utilization": gpu_memory_fraction} if on_gpu else {}
-    if not on_gpu:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
-        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling takes longer than it saves on a CPU
-    from vllm import EngineArgs, LLMEngine
-
-    return LLMEngine.from_engine_args(
-        EngineArgs(
-            model=spec.base_model,
-            skip_tokenizer_init=True,
-            dtype=spec.dtype,
-            max_model_len=max_model_len,
-            max_num_seqs=MOST_AT_ONCE,
-            max_logprobs=MOST_IDS,
-            enable_prefix_caching=True,
-            enforce_eager=not on_gpu,
-            disable_log_stats=True,
-            **extra,
-        )
-    )

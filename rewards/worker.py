@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from buffer.errors import RewardError
+from buffer.poison_strings import Suspects
 from buffer.replay import AddResult, ReplayBuffer
-from buffer.suspects import Suspects
 from buffer.types import IntArray, Prompt, Trajectory
 from rewards.config import RewardConfig
 from rewards.scorer import Answers, Failure, Score, Scorer, sample_terms

@@ -26,9 +26,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from buffer.append_only import DAMAGED, Mended, mend
-from buffer.connect import redact
 from buffer.errors import ConfigError, StoreError
+from buffer.server.aof_repair import DAMAGED, Mended, mend
+from buffer.server.connect import redact
 
 MIN_FREE_BYTES = 200 * 1024**2
 """Room the folder must have at the start: the append-only file of a small run and its rewrite."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from buffer.errors import TributaryError
-from buffer.server import RedisServer
+from buffer.server.redis_server import RedisServer
 
 MOST_RESTARTS = 20
 """A server that dies more often has a reason that starting it again does not mend."""

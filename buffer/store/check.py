@@ -13,8 +13,8 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from buffer.keys import Keys
-from buffer.layout import ENTRY, ITEM, NONE, PLACES_END, unpack_levels
+from buffer.store.binary_layout import ENTRY, ITEM, NONE, PLACES_END, unpack_levels
+from buffer.store.keys import Keys
 
 _GROUP_STATE = struct.Struct("<III")
 

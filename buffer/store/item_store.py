@@ -21,13 +21,13 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from buffer.check import snapshot
 from buffer.errors import StoreError
-from buffer.keys import Keys
-from buffer.layout import ENTRY, reward_bin
-from buffer.repair import repair
-from buffer.scripts import Scripts
-from buffer.settings import StoreSettings
+from buffer.store.binary_layout import ENTRY, reward_bin
+from buffer.store.check import snapshot
+from buffer.store.keys import Keys
+from buffer.store.repair import repair
+from buffer.store.scripts import Scripts
+from buffer.store.settings import StoreSettings
 
 ADD_CHUNK = 256
 """Items per call of add: a script blocks the server, some 5 µs each."""

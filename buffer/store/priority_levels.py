@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from buffer.layout import LEVEL_COUNT
+from buffer.store.binary_layout import LEVEL_COUNT
 
 STEPS_PER_OCTAVE = 8
 MIDDLE = 256

@@ -10,9 +10,9 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from buffer.check import Snapshot
-from buffer.keys import Keys
-from buffer.layout import ENTRY, GROUP_BYTES, INDEX_STATE, LEVEL_COUNT, NONE, PLACES_END, pack_levels
+from buffer.store.binary_layout import ENTRY, GROUP_BYTES, INDEX_STATE, LEVEL_COUNT, NONE, PLACES_END, pack_levels
+from buffer.store.check import Snapshot
+from buffer.store.keys import Keys
 
 CHUNK = 1000
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import redis
 
-from buffer.keys import Keys
-from buffer.layout import BINS_PER_NAT, ITEM, unpack_levels
-from buffer.levels import WEIGHTS, effective_size
+from buffer.store.binary_layout import BINS_PER_NAT, ITEM, unpack_levels
+from buffer.store.keys import Keys
+from buffer.store.priority_levels import WEIGHTS, effective_size
 
 _TOTALS = (
     *("inserted", "duplicates", "evicted", "drawn", "updated", "update_misses", "stale", "spent"),

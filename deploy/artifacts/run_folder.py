@@ -24,8 +24,8 @@ from pydantic import ValidationError
 
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion
-from deploy.json_files import append_line, read_lines, write_json, write_lines, write_whole
-from deploy.stamp import Stamp
+from deploy.artifacts.adapter_version_file import Stamp
+from deploy.artifacts.json_files import append_line, read_lines, write_json, write_lines, write_whole
 
 _WEIGHTS, _ADAPTER_CONFIG, _VERSION = "adapter_model.safetensors", "adapter_config.json", "version.json"
 _NAME, _LOCK = "name", "lock"

@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from buffer.errors import ConfigError, WaitTimeout
-from deploy.json_files import write_json
-from deploy.run_folder import RunFolder
+from deploy.artifacts.json_files import write_json
+from deploy.artifacts.run_folder import RunFolder
 
 _WANTED, _MEMBERS = "wanted.json", "members.json"
 POLL_S = 0.5

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ray.util.metrics import Counter, Gauge
 
-from buffer.statistics import BufferStats
+from buffer.store.statistics import BufferStats
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -13,8 +15,17 @@ from learner.config import LearnerConfig
 from rewards.config import RewardConfig
 
 
-def start_ray() -> None:
+@contextmanager
+def ray_session() -> Iterator[None]:
     """Join the cluster of RAY_ADDRESS (set under `ray job submit`), else start Ray here, for this run only."""
+    _start_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_ray() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)  # Ray says at every start that its token authentication is on
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"address": "local", "include_dashboard": False}

@@ -18,16 +18,15 @@ import ray
 from buffer.config import BufferConfig
 from buffer.tool import actions_of
 from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
-from deploy.board import BoardClient
-from deploy.causes import cause_of
+from deploy.cluster.adapter_store import BoardClient
+from deploy.cluster.metrics import Meter
+from deploy.cluster.reward_client import RewardClient
+from deploy.cluster.root_cause import cause_of
 from deploy.config import RunConfig
-from deploy.frozen_model import device_of, frozen_model
-from deploy.logs import Log, process_log
-from deploy.metrics import Meter
-from deploy.reward_client import RewardClient
+from deploy.telemetry.logs import Log, process_log
 
 if TYPE_CHECKING:
-    from actors.pieces import Sampled
+    from actors.segments import Sampled
     from rewards.task import Sample
 
 
@@ -56,8 +55,8 @@ class ActorProcess:
 
     def __init__(self, number: int, address: Address) -> None:
         from actors.rollout import RolloutActor
-        from buffer.connect import connect
         from buffer.heartbeat import Heartbeats
+        from buffer.server.connect import connect
 
         config, name = address.config, f"actor-{number}"
         self._board = BoardClient(ray.get_actor(address.board))
@@ -129,9 +128,10 @@ class RewardProcess:
     """Scores trajectories and adds them to the buffer."""
 
     def __init__(self, number: int, address: Address) -> None:
-        from buffer.connect import connect
+        from buffer.poison_strings import Suspects
         from buffer.replay import ReplayBuffer
-        from buffer.suspects import Suspects
+        from buffer.server.connect import connect
+        from rewards.load_scorer import load_scorer
         from rewards.worker import RewardWorker
 
         config, client, name = address.config, connect(address.redis_url), f"reward-{number}"
@@ -140,7 +140,9 @@ class RewardProcess:
         _wait_after_deaths(BoardClient(ray.get_actor(address.board)), name, log)
         _set_threads(config.rewards.threads)
         task = _task(address)
-        base = frozen_model(address.spec, config) if task.needs_base_model else None
+        base = None
+        if task.needs_base_model:
+            base = load_scorer(address.spec, config.rewards, config.actors.max_model_len, config.actors.kv_cache_gib)
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name, config.rewards.weights)
         suspects = Suspects(client, address.buffer_name, name)
         self._worker = RewardWorker(name, address.task_name, task, base, buffer, suspects, config.rewards)
@@ -178,6 +180,7 @@ class LearnerProcess:
 
     def __init__(self, address: Address, rank: int) -> None:
         from learner.policy import LoraPolicy
+        from lm.load import device_of
 
         self._address, self._rank = address, rank
         config = address.config.learner
@@ -195,13 +198,13 @@ class LearnerProcess:
 
     def ready(self, meeting_point: str) -> bool:
         """Meet the other ranks, load the newest checkpoint, publish."""
-        from buffer.connect import connect
         from buffer.heartbeat import Heartbeats
         from buffer.replay import ReplayBuffer
+        from buffer.server.connect import connect
+        from learner.batch_source import BatchSource
         from learner.checkpoint import Checkpoints
+        from learner.data_parallel import Ranks
         from learner.learner import Learner
-        from learner.ranks import Ranks
-        from learner.source import BatchSource
 
         address, config = self._address, self._address.config
         _set_threads(config.learner.threads)  # a thread's own setting, and Ray runs every method in another
@@ -271,8 +274,8 @@ def _wait_after_deaths(board: BoardClient, name: str, log: Log) -> None:
 
 
 def _task(address: Address) -> Any:
-    from deploy.models import read_tokenizer
-    from rewards.load import make_task
+    from deploy.models.registry import read_tokenizer
+    from rewards.task_registry import make_task
 
     return make_task(address.config.task, read_tokenizer(Path(address.spec.base_model)))
 

@@ -7,7 +7,7 @@ import ray
 
 from buffer.errors import TributaryError, WaitTimeout
 from buffer.types import Trajectory
-from deploy.board import BoardClient
+from deploy.cluster.adapter_store import BoardClient
 
 REFRESH_S = 2.0
 """Between two questions who the workers are, s."""

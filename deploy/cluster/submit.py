@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from buffer.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 from buffer.errors import ConfigError, TributaryError
+from buffer.server.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 
 EXCLUDED = (
     ".git", ".venv", "runs", "docs/images", "*.safetensors", "*.gguf", "*.aof", "*.egg-info",

@@ -18,15 +18,15 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from buffer.errors import TributaryError
+from buffer.named_wait import NamedWait
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
-from buffer.waiting import NamedWait
-from deploy.answers import LOGS, answer, answer_or_none
-from deploy.board import Board, BoardClient
-from deploy.cluster import free_now, remote
+from deploy.cluster.adapter_store import Board, BoardClient
+from deploy.cluster.placement import free_now, remote
+from deploy.cluster.ray_actors import ActorProcess, Address, LearnerProcess, RewardProcess
+from deploy.cluster.ray_calls import LOGS, answer, answer_or_none
+from deploy.cluster.reward_monitor import RewardWatch
+from deploy.cluster.worker_group import Crew
 from deploy.config import RunConfig
-from deploy.crew import Crew
-from deploy.processes import ActorProcess, Address, LearnerProcess, RewardProcess
-from deploy.reward_watch import RewardWatch
 from rewards.task import Sample
 
 START_LIMIT_S = 600.0

@@ -1,7 +1,7 @@
 """The processes of one role, which may be added and taken away while the run goes on.
 
 A process that dies is started again by Ray, elsewhere if its node is gone, and waits a while before it loads when it
-has died before: see deploy.processes.
+has died before: see deploy.cluster.ray_actors.
 """
 
 import time

@@ -11,19 +11,19 @@ import typer
 from rich.markup import escape
 
 from buffer.archive import decode_scored, export_archive, import_archive
-from buffer.check import findings, snapshot
 from buffer.config import BufferConfig
-from buffer.connect import connect, store_errors
 from buffer.errors import ConfigError, RecordError, StoreError
-from buffer.keys import Keys
-from buffer.repair import repair
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer, mend_folder
-from buffer.settings import StoreSettings
-from deploy.buffer_table import stats_table, stats_values
-from deploy.terminal import console
+from buffer.server.connect import connect, store_errors
+from buffer.server.redis_server import RedisServer, mend_folder
+from buffer.store.check import findings, snapshot
+from buffer.store.keys import Keys
+from buffer.store.repair import repair
+from buffer.store.settings import StoreSettings
+from deploy.commands.buffer_table import stats_table, stats_values
+from deploy.formatting import console
 
-buffer_app = typer.Typer(no_args_is_help=True)
+buffer_app = typer.Typer(no_args_is_help=True, help="A run's replay buffer: look at it, check it, keep it, move it.")
 
 Run = Annotated[Path | None, typer.Option("--run", help="The run's folder.", show_default=False)]
 Url = Annotated[str | None, typer.Option("--redis", help="Address of a server; with --name.", show_default=False)]
@@ -138,8 +138,8 @@ def _opened(run: Path | None, url: str | None, name: str | None, mend: bool = Fa
 
 @contextmanager
 def _of_run(run: Path, mend: bool) -> Iterator[Opened]:
+    from deploy.artifacts.run_folder import RunFolder
     from deploy.config import parse_config
-    from deploy.run_folder import RunFolder
 
     folder = RunFolder.open(run)
     config = parse_config(folder.read_config(), source=f"{run}/config.toml").buffer

@@ -8,11 +8,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from buffer.layout import BINS_PER_NAT
 from buffer.replay import Quarantined
-from buffer.statistics import BufferStats
-from deploy.panel import clock, figure
-from deploy.terminal import visible
+from buffer.store.binary_layout import BINS_PER_NAT
+from buffer.store.statistics import BufferStats
+from deploy.formatting import clock, figure, visible
 
 MOST_BARS = 12
 BAR_WIDTH = 24

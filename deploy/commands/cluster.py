@@ -24,7 +24,7 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command, run nothing.")] = False,
 ) -> None:
     """Train as a job of a Ray cluster; goes on with the run if it exists, follows its job if that is alive."""
-    from deploy import submit as submission
+    from deploy.cluster import submit as submission
 
     job = submission.job(recipe, overrides or [], run, address, working_dir, python)
     typer.echo(job.shown())
@@ -38,8 +38,8 @@ def scale(
     limit_s: Annotated[float, typer.Option("--limit", min=0.0, help="Wait so long for them, s.")] = 300.0,
 ) -> None:
     """Change how many actors and reward workers a run has, while it runs."""
-    from deploy.run_folder import RunFolder
-    from deploy.scale import Wanted
-    from deploy.scale import scale as change
+    from deploy.artifacts.run_folder import RunFolder
+    from deploy.artifacts.scale_file import Wanted
+    from deploy.artifacts.scale_file import scale as change
 
     change(RunFolder.open(run), Wanted.parse(numbers), limit_s, typer.echo)

@@ -9,10 +9,10 @@ import typer
 from rich.markup import escape
 
 from buffer.errors import ConfigError
-from deploy.terminal import console
+from deploy.formatting import console
 
 if TYPE_CHECKING:
-    from deploy.dashboard.runs import Runs
+    from deploy.dashboard.data.run_index import Runs
 
 Folders = Annotated[
     list[Path] | None,
@@ -38,9 +38,9 @@ def dashboard(
     inherited: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
 ) -> None:
     """Serve one page on buffer, rewards, posterior and samples of a run, live or finished. It only reads."""
-    from deploy.dashboard.listening import LOOPBACK, address, listen
-    from deploy.dashboard.security import TOKEN_VARIABLE, access
-    from deploy.dashboard.server import serve
+    from deploy.dashboard.web.security import TOKEN_VARIABLE, access
+    from deploy.dashboard.web.server import serve
+    from deploy.dashboard.web.sockets import LOOPBACK, address, listen
 
     runs = _runs(run or [], url, name)
     listening = listen(host or LOOPBACK, port) if inherited is None else socket.socket(fileno=inherited)
@@ -60,8 +60,8 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Default: report.html in the run's folder.")] = None,
 ) -> None:
     """Write one self-contained HTML file with the run's plots, to send to a colleague."""
-    from deploy.report import write_report
-    from deploy.run_folder import RunFolder
+    from deploy.artifacts.run_folder import RunFolder
+    from deploy.report.html_report import write_report
 
     folder = RunFolder.open(run)
     path = out or folder.path / "report.html"
@@ -71,10 +71,10 @@ def report(
 
 def _runs(folders: list[Path], url: str | None, name: str | None) -> "Runs":
     """What to show. ConfigError where nothing is named, or a folder is no run."""
-    from buffer.keys import Keys
-    from deploy.dashboard.live import LiveBuffer
-    from deploy.dashboard.runs import Runs
-    from deploy.run_folder import RunFolder
+    from buffer.store.keys import Keys
+    from deploy.artifacts.run_folder import RunFolder
+    from deploy.dashboard.data.redis_poller import LiveBuffer
+    from deploy.dashboard.data.run_index import Runs
 
     opened = [RunFolder.open(folder) for folder in folders]
     if not opened and not url:

@@ -11,14 +11,16 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from buffer.errors import StoreError
-from buffer.server import find_server
-from deploy.models import MODELS, cache_folder, find_damage
+from buffer.server.redis_server import find_server
+from deploy.formatting import console
+from deploy.models.registry import MODELS, cache_folder, find_damage
 
 NEEDED_MEMORY_BYTES = 6e9
 """Free before a run of the demo, with room: driver, Ray, and one model each in actor, reward worker and learner."""
@@ -38,6 +40,12 @@ class Finding:
     """None where neither is wrong."""
     remedy: str | None = None
     """The command or the step that mends it."""
+
+
+def doctor() -> None:
+    """Check this machine and print what is missing, with the command that fixes it."""
+    if not show(examine(), console):
+        raise typer.Exit(1)
 
 
 def examine() -> list[Finding]:

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from actors.engine import Engine
-from actors.pieces import Sampled
 from actors.rollout import sample
+from actors.segments import Sampled
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion, Prompt
-from deploy.checks import Checked
-from deploy.frozen_model import frozen_model
-from deploy.plots import Side, plot_figures, plot_histogram, plot_posterior, plot_training
-from deploy.run_folder import RunFolder
+from deploy.artifacts.run_folder import RunFolder
+from deploy.driver.preflight import Checked
+from deploy.report.run_plots import Side, plot_figures, plot_histogram, plot_posterior, plot_training
 from rewards.judging import posterior
 from rewards.judging.bootstrap import Interval
+from rewards.load_scorer import load_scorer
 from rewards.scorer import Score, Scorer, sample_terms
 from rewards.task import TRAIN, Figure, Sample, Yardsticks
 
@@ -131,8 +131,10 @@ def rate(checked: Checked, prompts: Sequence[Prompt], drawn: Sequence[Drawn]) ->
 
     The frozen base model is loaded here, where the task asks it anything.
     """
-    base = frozen_model(checked.spec, checked.config) if checked.task.needs_base_model else None
-    scorer = Scorer(checked.task, base, checked.config.rewards)
+    config, base = checked.config, None
+    if checked.task.needs_base_model:
+        base = load_scorer(checked.spec, config.rewards, config.actors.max_model_len, config.actors.kv_cache_gib)
+    scorer = Scorer(checked.task, base, config.rewards)
     return [{prompt.id: _rate(checked, scorer, prompt, some[prompt.id]) for prompt in prompts} for some in drawn]
 
 

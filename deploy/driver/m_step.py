@@ -10,11 +10,11 @@ import numpy as np
 
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, Prompt
-from deploy.checks import Checked
-from deploy.evaluation import draw
-from deploy.frozen_model import device_of
-from deploy.run_folder import RunFolder
-from learner.likelihood import Choice, Fitted, m_step
+from deploy.artifacts.run_folder import RunFolder
+from deploy.driver.evaluation import draw
+from deploy.driver.preflight import Checked
+from learner.m_step import Choice, Fitted, m_step
+from lm.load import device_of
 from rewards.task import TRAIN, Task
 
 FOLDER = "likelihood"

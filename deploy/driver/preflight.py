@@ -11,16 +11,16 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.errors import ConfigError, ModelError
-from buffer.server import check_port
+from buffer.server.connect import connect
+from buffer.server.redis_server import check_port
 from buffer.types import PolicySpec, Prompt, Trajectory
-from deploy.check_task import check_task
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
-from deploy.demonstrations import given_strings
-from deploy.models import read_tokenizer, resolve_model
-from rewards.load import make_task
+from deploy.driver.demonstrations import given_strings
+from deploy.models.registry import read_tokenizer, resolve_model
+from rewards.check_task import check_task
 from rewards.task import Task
+from rewards.task_registry import make_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,9 @@ def check(config: RunConfig) -> Checked:
     _check_targets(config.model, folder)
     task = make_task(config.task, tokenizer)
     _check_length(config, folder)
-    prompts = check_task(task, spec, config, tokenizer.get_vocab_size())
+    prompts = check_task(
+        task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer.get_vocab_size()
+    )
     _check_devices(config)
     given = given_strings(config, task, prompts, tokenizer, spec)
     return Checked(config, spec, tokenizer, task, prompts, given)

@@ -15,14 +15,14 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 import deploy
-from deploy.checks import Checked
+from deploy.artifacts.run_folder import RunFolder
 from deploy.config import shown_config
-from deploy.dashboard.listening import LOOPBACK, address, listen
-from deploy.history import FILE, Recorder
-from deploy.models import read_tokenizer
-from deploy.run_folder import RunFolder
-from deploy.sinks import open_sink
-from deploy.watching import Watching
+from deploy.dashboard.web.sockets import LOOPBACK, address, listen
+from deploy.driver.preflight import Checked
+from deploy.driver.train_options import Watching
+from deploy.models.registry import read_tokenizer
+from deploy.telemetry.recorder import FILE, Recorder
+from deploy.telemetry.sinks import open_sink
 
 MOST_PROMPTS = 2000
 END_LIMIT_S = 5.0

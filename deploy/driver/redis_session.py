@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from buffer.connect import connect
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
-from buffer.supervisor import Supervisor
-from deploy.checks import Checked
-from deploy.run_folder import RunFolder
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
+from buffer.server.supervisor import Supervisor
+from deploy.artifacts.run_folder import RunFolder
+from deploy.driver.preflight import Checked
 
 
 @contextmanager

@@ -1,37 +1,36 @@
 """One run from start to end: check, start, judge the base model, train, judge the result, write it all down."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 from rich.console import Console
 from rich.text import Text
 
 from buffer.errors import ConfigError
+from buffer.named_wait import NamedWait
 from buffer.replay import ReplayBuffer
-from buffer.waiting import NamedWait
-from deploy.checks import Checked, check_store
-from deploy.cluster import check_placement, start_ray
+from deploy.artifacts.run_folder import RunFolder, check_disk
+from deploy.artifacts.scale_file import ScaleFile
+from deploy.artifacts.summary import figures_of_rows, installed_versions
+from deploy.cluster.metrics import Meter
+from deploy.cluster.placement import check_placement, ray_session
+from deploy.cluster.ray_actors import Address
+from deploy.cluster.system import System
 from deploy.config import shown_config
-from deploy.evaluation import Judged, Samples, explanations, judge, judged_prompts, write_plots
-from deploy.history import Recorder
-from deploy.live import LiveView, View, before_after_table, next_commands
-from deploy.logs import process_log
-from deploy.metrics import Meter
-from deploy.processes import Address
-from deploy.recording import recording
-from deploy.run_folder import RunFolder, check_disk
-from deploy.run_store import run_store
-from deploy.scale import ScaleFile
-from deploy.stop_signal import StopSignal
-from deploy.summary import figures_of_rows, installed_versions
-from deploy.system import System
-from deploy.tally import Tally
-from deploy.watching import Watching
-from deploy.yardsticks import find_yardsticks, left_out
+from deploy.driver.actor_totals import Tally
+from deploy.driver.evaluation import Judged, Samples, explanations, judge, judged_prompts, write_plots
+from deploy.driver.preflight import Checked, check_store
+from deploy.driver.recording import recording
+from deploy.driver.redis_session import run_store
+from deploy.driver.stop_signal import StopSignal
+from deploy.driver.train_options import Watching
+from deploy.models.judges import find_yardsticks, left_out
+from deploy.telemetry.live_view import LiveView, before_after_table, next_commands
+from deploy.telemetry.logs import process_log
+from deploy.telemetry.recorder import Recorder
+from deploy.telemetry.snapshot import Snapshot
 from learner.checkpoint import Checkpoints, Numbers
 
 NEEDED_DISK_BYTES = 500 * 2**20
@@ -81,7 +80,7 @@ class Training:
         with (
             recording(self._checked, self._folder, steps, self._watching, self._console) as self._recorder,
             run_store(self._checked, self._folder, self._resumed, self._console) as (redis_url, buffer),
-            _ray(),
+            ray_session(),
             self._stop,
         ):
             check_placement(self._config)
@@ -111,9 +110,9 @@ class Training:
                 told = [*waits, *([self._recorder.trouble] if self._recorder.trouble else [])]
                 stats = buffer.stats()
                 self._meter.buffer(stats)
-                now = View(self._row, stats, self._actors, phase, elapsed, told, rewards)
+                now = Snapshot(self._row, stats, self._actors, phase, elapsed, told, rewards)
                 view.update(now)
-                self._recorder.moment(now)
+                self._recorder.snapshot(now)
 
             def starting(wait: str) -> bool:
                 show("starting the engines", [wait] if wait else [])
@@ -291,12 +290,3 @@ def resume(checked: Checked, folder: RunFolder, console: Console, watching: Watc
     with folder.lock():
         folder.write_config(shown_config(checked.config))
         return Training(checked, folder, console, watching, resumed=True, saved=saved).run()
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    start_ray()
-    try:
-        yield
-    finally:
-        ray.shutdown()

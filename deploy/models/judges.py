@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from buffer.types import FloatArray
-from deploy.models import find_model
+from deploy.models.registry import find_model
 from rewards.task import Task, Yardsticks
 
 ENCODER = "all-minilm-l6-v2"

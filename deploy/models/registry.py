@@ -1,7 +1,7 @@
 """A model's name -> a local folder with config.json, tokenizer.json and safetensors.
 
 `resolve_model` and `find_model` only look, and are quick. `get_model` has a packaged model made in the cache
-(deploy/packaged.py).
+(deploy/models/wheel.py).
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from rich.text import Text
 from tokenizers import Tokenizer
 
 from buffer.errors import ModelError
-from deploy.packaged import PackagedModel, build, sha256_of
-from deploy.run_folder import check_disk
+from deploy.artifacts.run_folder import check_disk
+from deploy.models.wheel import PackagedModel, build, sha256_of
 
 _MARKER, _WEIGHTS = "complete.json", "model.safetensors"
 _PARTIAL = ".partial-"

@@ -15,15 +15,15 @@ from typing import Any
 import tomli_w
 
 from buffer.errors import ConfigError
-from deploy.dashboard.buffer_view import buffer_view
-from deploy.dashboard.overview import limits, overview
-from deploy.dashboard.posterior_view import posterior_view
-from deploy.dashboard.reader import RunReader
-from deploy.dashboard.reward_view import reward_view
-from deploy.dashboard.run_view import events
-from deploy.dashboard.sample_view import before_after, prompts
-from deploy.json_files import write_whole
-from deploy.report_plots import Plot, band_plot, bar_plot, line_plot, scatter_plot
+from deploy.artifacts.json_files import write_whole
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.views.buffer import buffer_view
+from deploy.dashboard.views.overview import limits, overview
+from deploy.dashboard.views.posterior import posterior_view
+from deploy.dashboard.views.rewards import reward_view
+from deploy.dashboard.views.runs import events
+from deploy.dashboard.views.samples import before_after, prompts
+from deploy.report.svg_charts import Plot, band_plot, bar_plot, line_plot, scatter_plot
 
 STEPS_OF_POSTERIOR = 20
 MOST_EVENTS = 200

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.panel import figure as digits
-from deploy.terminal import visible
+from deploy.formatting import figure as digits
+from deploy.formatting import visible
 from rewards.judging.bootstrap import Interval
 from rewards.task import Figure
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from deploy.dashboard.catalog import about
-from deploy.dashboard.points import decimate
-from deploy.dashboard.reader import RunReader
-from deploy.plots import COLOURS, FAINT, GRID, INK, LINES
-from deploy.terminal import visible
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.data.series import decimate
+from deploy.dashboard.data.series_catalog import about
+from deploy.formatting import visible
+from deploy.report.run_plots import COLOURS, FAINT, GRID, INK, LINES
 
 MOST_POINTS = 1500
 SIZE_INCHES = (5.6, 2.7)
@@ -77,7 +77,7 @@ def scatter_plot(posterior: Mapping[str, Any]) -> Plot | None:
 
 
 def band_plot(title: str, x_label: str, y_label: str, band: Mapping[str, Sequence[float | None]]) -> Plot | None:
-    """A mean by position with its outer tenths; `band` as deploy.dashboard.reward_view.by_position makes it."""
+    """A mean by position with its outer tenths; `band` as deploy.dashboard.views.rewards.by_position makes it."""
     known = [k for k, value in enumerate(band["mean"]) if value is not None]
     if not known:
         return None
@@ -107,7 +107,7 @@ def bar_plot(title: str, x_label: str, bins: Sequence[Mapping[str, float]], log_
 
 
 def _panel(x_label: str) -> tuple[Any, Any]:
-    """A figure outside of pyplot, as in deploy/plots.py."""
+    """A figure outside of pyplot, as in deploy/report/run_plots.py."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE_INCHES, layout="constrained", facecolor="white")

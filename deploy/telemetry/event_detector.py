@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deploy.dashboard.alarms import RECENT_S, WINDOW, Alarm, Known, alarms_of, is_number
+from deploy.telemetry.alert_rules import RECENT_S, WINDOW, Alarm, Known, alarms_of, is_number
 
 VERSION_EVERY_S = 10.0
 """Between two noted versions: a learner may publish several a second."""
@@ -70,7 +70,7 @@ class Watch:
         self._known.version = row["version"]
 
     def moment(self, at: float, moment: Mapping[str, Any]) -> list[Event]:
-        """Take in how the run stands; `moment` as in deploy/dashboard/moment.py."""
+        """Take in how the run stands; `moment` as in deploy/telemetry/snapshot.py."""
         events = [*self._phases(moment), *self._restarts(at, moment), *self._waits(moment), *self._losses(at, moment)]
         return events + self._alarms(at, moment)
 

@@ -1,4 +1,4 @@
-"""The tables of history.sqlite, as deploy/history.py tells them: opening, adding rows, keeping them within bounds."""
+"""The tables of history.sqlite: opening, adding rows, keeping them within bounds."""
 
 import contextlib
 import json
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.dashboard.watch import Event
-from deploy.json_files import plain
+from deploy.artifacts.json_files import plain
+from deploy.telemetry.event_detector import Event
 
 SCHEMA_VERSION = 1
 BUSY_S = 2.0
@@ -81,7 +81,7 @@ class HistoryStore:
         self._add("events", (at, step, event.kind, event.level, _text(event.who)), _text(event.text))
 
     def sample(self, at: float, step: int, row: Mapping[str, Any]) -> None:
-        """A noted row (learner/observe.py) with `pieces` and `phase`, or a judged one."""
+        """A noted row (learner/step_samples.py) with `pieces` and `phase`, or a judged one."""
         text = _text("".join(row["pieces"]))
         columns = (
             *(at, step, row["phase"], _text(row["prompt_id"]), _text(row["behaviour"]), int(row.get("fresh", False))),

@@ -1,4 +1,4 @@
-"""How one moment of a run looks: the panel of a terminal, and the words that a log line shares with it."""
+"""How a snapshot looks: the panel of a terminal, and the words that a log line shares with it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,30 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from buffer.statistics import BufferStats
+from deploy.formatting import clock, figure
+from deploy.telemetry.snapshot import Snapshot
 
 SPARK_WIDTH = 16
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _NARROW, _WIDEST = 80, 100
 """Below the first the two columns stand one above the other; columns of the terminal."""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Everything there is to show at one moment."""
-
-    row: Mapping[str, Any]
-    """Newest figures of the learner, as in `Learner.step`; empty before the first step."""
-    buffer: BufferStats | None
-    actors: Sequence[Mapping[str, Any]]
-    """As in `RolloutActor.status`."""
-    phase: str
-    """What is going on, in words."""
-    elapsed_s: float
-    waits: Sequence[str] = ()
-    """The named waits of this moment."""
-    rewards: Sequence[Mapping[str, Any]] = ()
-    """As in `RewardWorker.status`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +34,17 @@ class Progress:
     """Name of a curve -> its values so far."""
 
 
-def draw_panel(title: str, view: View, progress: Progress, console: Console) -> Panel:
+def draw_panel(title: str, snapshot: Snapshot, progress: Progress, console: Console) -> Panel:
     """The panel for `console`'s width and character set."""
     body = Table.grid(expand=True, padding=(0, 3))
     if console.width < _NARROW:
-        body.add_row(_learning(view, progress))
-        body.add_row(_flow(view))
+        body.add_row(_learning(snapshot, progress))
+        body.add_row(_flow(snapshot))
     else:
-        body.add_row(_learning(view, progress), _flow(view))
-    waits = [Text(wait, "yellow") for wait in view.waits]
+        body.add_row(_learning(snapshot, progress), _flow(snapshot))
+    waits = [Text(wait, "yellow") for wait in snapshot.waits]
     return Panel(
-        Group(Text(view.phase, "cyan"), _head(view, progress), Text(), body, *waits),
+        Group(Text(snapshot.phase, "cyan"), _head(snapshot, progress), Text(), body, *waits),
         title=Text(title, "bold"),
         title_align="left",
         box=box.ROUNDED,
@@ -81,8 +64,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(_BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else " " for mean in means)
 
 
-def _head(view: View, progress: Progress) -> Table:
-    step = view.row.get("step", 0)
+def _head(snapshot: Snapshot, progress: Progress) -> Table:
+    step = snapshot.row.get("step", 0)
     table = Table.grid(expand=True, padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
@@ -91,35 +74,35 @@ def _head(view: View, progress: Progress) -> Table:
     table.add_row(
         Text(f"step {step} of {progress.steps}", "bold"),
         ProgressBar(total=progress.steps, completed=step, complete_style="cyan", finished_style="green"),
-        Text(f"{clock(view.elapsed_s)}{left}"),
+        Text(f"{clock(snapshot.elapsed_s)}{left}"),
     )
     return table
 
 
-def _learning(view: View, progress: Progress) -> Table:
+def _learning(snapshot: Snapshot, progress: Progress) -> Table:
     """Left column: what the learner measures, each with its course."""
     table = _pairs()
     table.add_column(no_wrap=True, style="cyan")
-    for name, value in (curves(view.row) or dict.fromkeys(("loss", "Var(u)", "log Z"), math.nan)).items():
+    for name, value in (curves(snapshot.row) or dict.fromkeys(("loss", "Var(u)", "log Z"), math.nan)).items():
         table.add_row(Text(name), shown(name, value), sparkline(progress.history.get(name, []), SPARK_WIDTH))
     return table
 
 
-def _flow(view: View) -> Table:
+def _flow(snapshot: Snapshot) -> Table:
     """Right column: what runs through the buffer."""
-    table, stats = _pairs(), view.buffer
+    table, stats = _pairs(), snapshot.buffer
     if stats:
         table.add_row("buffer", f"{stats.size:,} of {stats.capacity:,}")
         table.add_row("fresh, waiting", f"{stats.fresh_waiting:,}")
         if stats.quarantined:
             table.add_row(Text("unreadable", "red"), f"{stats.quarantined:,}")
-    table.add_row("staleness", staleness(view.row))
-    if strings := sum(worker["strings"] for worker in view.rewards):
-        known = sum(worker["cache_hits"] * worker["strings"] for worker in view.rewards)
+    table.add_row("staleness", staleness(snapshot.row))
+    if strings := sum(worker["strings"] for worker in snapshot.rewards):
+        known = sum(worker["cache_hits"] * worker["strings"] for worker in snapshot.rewards)
         table.add_row("rewards from cache", f"{100 * known / strings:.0f} %")
-    rate = sum(actor["trajectories"] / max(actor["seconds"], 1e-9) for actor in view.actors)
-    table.add_row("trajectories / s", f"{rate:.1f}" if view.actors else "-")
-    for actor in view.actors:
+    rate = sum(actor["trajectories"] / max(actor["seconds"], 1e-9) for actor in snapshot.actors)
+    table.add_row("trajectories / s", f"{rate:.1f}" if snapshot.actors else "-")
+    for actor in snapshot.actors:
         table.add_row(Text(str(actor["name"])), f"{actor['tokens_per_s']:.0f} tokens/s · v{actor['version']}")
     return table
 
@@ -147,17 +130,3 @@ def shown(name: str, value: float) -> str:
 def staleness(row: Mapping[str, Any]) -> str:
     """Mean / max of the last batch's fresh rows, versions."""
     return f"{row['staleness_mean']:.1f} / {row['staleness_max']}" if "step" in row else "-"
-
-
-def figure(value: float) -> str:
-    """Three digits; a dash for what is not finite."""
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
-
-
-def clock(seconds: float) -> str:
-    """m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

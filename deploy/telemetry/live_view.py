@@ -15,11 +15,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deploy.panel import Progress, View, clock, curves, draw_panel, figure, shown, staleness
+from deploy.formatting import clock, figure
+from deploy.telemetry.live_panel import Progress, curves, draw_panel, shown, staleness
+from deploy.telemetry.snapshot import Snapshot
 from rewards.judging.bootstrap import Interval
 from rewards.task import Figure
-
-__all__ = ["LiveView", "View", "before_after_table", "next_commands"]
 
 LINE_EVERY_S = 10.0
 """Away from a terminal, between two lines of one phase."""
@@ -36,7 +36,7 @@ class LiveView:
     _first: tuple[int, float] | None = None
     _newest: tuple[int, float] = (0, 0.0)
     _said: tuple[str, float, int] = ("", -math.inf, 0)
-    _view: View | None = None
+    _snapshot: Snapshot | None = None
     _live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -52,49 +52,49 @@ class LiveView:
     ) -> None:
         if self._live:
             self._live.stop()
-        elif self._view and self._view.row.get("step", 0) != self._said[2]:
-            self._say(self._line(self._view))
+        elif self._snapshot and self._snapshot.row.get("step", 0) != self._said[2]:
+            self._say(self._line(self._snapshot))
 
-    def update(self, view: View) -> None:
-        """Show `view`."""
-        self._view = view
-        self._remember(view)
+    def update(self, snapshot: Snapshot) -> None:
+        """Show `snapshot`."""
+        self._snapshot = snapshot
+        self._remember(snapshot)
         if self._live:
-            progress = Progress(self.steps, self._left_s(view), self._history)
-            self._live.update(draw_panel(self.title, view, progress, self.console), refresh=True)
-        elif view.phase != self._said[0] or view.elapsed_s - self._said[1] >= LINE_EVERY_S:
-            self._said = view.phase, view.elapsed_s, view.row.get("step", 0)
-            self._say(self._line(view))
+            progress = Progress(self.steps, self._left_s(snapshot), self._history)
+            self._live.update(draw_panel(self.title, snapshot, progress, self.console), refresh=True)
+        elif snapshot.phase != self._said[0] or snapshot.elapsed_s - self._said[1] >= LINE_EVERY_S:
+            self._said = snapshot.phase, snapshot.elapsed_s, snapshot.row.get("step", 0)
+            self._say(self._line(snapshot))
 
-    def _remember(self, view: View) -> None:
-        step = view.row.get("step", 0)
+    def _remember(self, snapshot: Snapshot) -> None:
+        step = snapshot.row.get("step", 0)
         if step == self._newest[0]:
             return
-        self._newest = step, view.elapsed_s
+        self._newest = step, snapshot.elapsed_s
         self._first = self._first or self._newest
-        for name, value in curves(view.row).items():
+        for name, value in curves(snapshot.row).items():
             self._history.setdefault(name, []).append(value)
 
-    def _left_s(self, view: View) -> float | None:
+    def _left_s(self, snapshot: Snapshot) -> float | None:
         """Seconds to the last step, from the steps seen so far; None before there are two, and after the last."""
         step, at = self._newest
         if self._first is None or step in (self._first[0], self.steps):
             return None
         pace = (at - self._first[1]) / (step - self._first[0])
-        return max(pace * (self.steps - step) - (view.elapsed_s - at), 0.0)
+        return max(pace * (self.steps - step) - (snapshot.elapsed_s - at), 0.0)
 
     def _say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
 
-    def _line(self, view: View) -> str:
-        words = [f"[{clock(view.elapsed_s)}] {view.phase}"]
-        if step := view.row.get("step"):
+    def _line(self, snapshot: Snapshot) -> str:
+        words = [f"[{clock(snapshot.elapsed_s)}] {snapshot.phase}"]
+        if step := snapshot.row.get("step"):
             words.append(f"step {step}/{self.steps}")
-            words += [f"{name} {shown(name, value)}" for name, value in curves(view.row).items()]
-            words.append(f"staleness {staleness(view.row)}")
-        if (left := self._left_s(view)) is not None:
+            words += [f"{name} {shown(name, value)}" for name, value in curves(snapshot.row).items()]
+            words.append(f"staleness {staleness(snapshot.row)}")
+        if (left := self._left_s(snapshot)) is not None:
             words.append(f"{clock(left)} left")
-        return "  ".join([*words, *view.waits])
+        return "  ".join([*words, *snapshot.waits])
 
 
 def before_after_table(

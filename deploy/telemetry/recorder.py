@@ -1,6 +1,6 @@
 """A run's history, for the dashboard: what the driver hears anyway, kept in `history.sqlite` in the run's folder.
 
-consumes   learner rows with their notes, moments (deploy.panel.View), judged samples
+consumes   learner rows with their notes, snapshots, judged samples
 produces   history.sqlite: tables below, one writer, WAL, one transaction a moment
 waits for  nothing; what can't be written is told (`trouble`), never raised into the run
 unblocked by  nobody
@@ -27,11 +27,10 @@ from typing import Any
 
 import psutil
 
-from deploy.dashboard.moment import buffer_totals, moment_of
-from deploy.dashboard.watch import Event, Watch
-from deploy.history_store import HistoryStore
-from deploy.panel import View
-from deploy.sinks import Sink
+from deploy.telemetry.event_detector import Event, Watch
+from deploy.telemetry.history_store import HistoryStore
+from deploy.telemetry.sinks import Sink
+from deploy.telemetry.snapshot import Snapshot, as_row, buffer_totals
 from rewards.task import Sample
 
 FILE = "history.sqlite"
@@ -77,19 +76,19 @@ class Recorder:
         self._guarded(self._open)
 
     def step(self, row: Mapping[str, Any], notes: Mapping[str, Any] | None) -> None:
-        """One learner row, and its notes (learner/observe.py) if it has any. Written with the next moment."""
+        """One learner row, and its notes (learner/step_samples.py) if it has any. Written with the next moment."""
         self._step = int(row["step"])
         self._guarded(lambda store: self._take_step(store, row, notes))
         for sink in self._sinks:
             sink.row(row)
 
-    def moment(self, view: View) -> None:
+    def snapshot(self, snapshot: Snapshot) -> None:
         """How the run stands; at most one a second, and whenever the phase changes. Writes what came before."""
         now = time.monotonic()
-        if now - self._last_moment_s < MOMENT_EVERY_S and view.phase == self._phase:
+        if now - self._last_moment_s < MOMENT_EVERY_S and snapshot.phase == self._phase:
             return
-        self._last_moment_s, self._phase = now, view.phase
-        self._guarded(lambda store: self._take_moment(store, view))
+        self._last_moment_s, self._phase = now, snapshot.phase
+        self._guarded(lambda store: self._take_moment(store, snapshot))
 
     def process(self, text: str, is_trouble: bool) -> None:
         """A process joined, left, or could not start. Written with the next moment."""
@@ -145,15 +144,15 @@ class Recorder:
         for event in self._watch.step(at, {**row, **said}):
             store.event(at, self._step, event)
 
-    def _take_moment(self, store: HistoryStore, view: View) -> None:
+    def _take_moment(self, store: HistoryStore, snapshot: Snapshot) -> None:
         at = time.time()
-        moment = moment_of(view)
+        moment = as_row(snapshot)
         for event in self._watch.moment(at, moment):
             store.event(at, self._step, event)
         store.moment(at, self._step, moment)
         alarms = [alarm.as_dict() for alarm in self._watch.alarms]
         now = {"at": at, "step": self._step, "moment": moment, "alarms": alarms, "restarts": self._watch.restarts}
-        store.meta("now", now | {"buffer": buffer_totals(view.buffer, histograms=True)})
+        store.meta("now", now | {"buffer": buffer_totals(snapshot.buffer, histograms=True)})
         store.commit()
         store.thin()
 

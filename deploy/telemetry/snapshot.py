@@ -1,11 +1,10 @@
 """How a run stands at one moment, as plain values: what the recorder keeps and the dashboard reads."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from buffer.statistics import BufferStats
-from deploy.panel import View
+from buffer.store.statistics import BufferStats
 
 HISTOGRAMS = ("reward_histogram", "staleness_histogram", "priority_histogram")
 TOTALS = {
@@ -20,15 +19,33 @@ TOTALS = {
 """Rate -> the total that it is a difference of."""
 
 
-def moment_of(view: View) -> dict[str, Any]:
-    """Everything of a view that changes, without histograms: about 1 kB for a few actors."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a run at one moment."""
+
+    row: Mapping[str, Any]
+    """Newest figures of the learner, as in `Learner.step`; empty before the first step."""
+    buffer: BufferStats | None
+    actors: Sequence[Mapping[str, Any]]
+    """As in `RolloutActor.status`."""
+    phase: str
+    """What is going on, in words."""
+    elapsed_s: float
+    waits: Sequence[str] = ()
+    """The named waits of this moment."""
+    rewards: Sequence[Mapping[str, Any]] = ()
+    """As in `RewardWorker.status`."""
+
+
+def as_row(snapshot: Snapshot) -> dict[str, Any]:
+    """What the history keeps of a snapshot, without histograms: about 1 kB for a few actors."""
     return {
-        "phase": view.phase,
-        "elapsed_s": view.elapsed_s,
-        "buffer": buffer_totals(view.buffer),
-        "actors": [dict(actor) for actor in view.actors],
-        "rewards": [dict(worker) for worker in view.rewards],
-        "waits": list(view.waits),
+        "phase": snapshot.phase,
+        "elapsed_s": snapshot.elapsed_s,
+        "buffer": buffer_totals(snapshot.buffer),
+        "actors": [dict(actor) for actor in snapshot.actors],
+        "rewards": [dict(worker) for worker in snapshot.rewards],
+        "waits": list(snapshot.waits),
     }
 
 

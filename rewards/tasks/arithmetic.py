@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from rewards.judging.bootstrap import bootstrap_mean
-from rewards.judging.votes import majority
+from rewards.judging.majority_vote import majority
 from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
 from rewards.tasks.arithmetic_questions import EXAMPLES, TESTED, Sum, make_splits
 from rewards.tools.arithmetic import Limits

@@ -24,7 +24,7 @@ from buffer.types import FloatArray, IntArray, Prompt
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import LEAST_SATISFIED, prefix_texts, read_table
 from rewards.judging.bootstrap import Interval
-from rewards.judging.spread import mean_of_means, spread_figures
+from rewards.judging.text_metrics import mean_of_means, spread_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
 from rewards.tasks.text import of_split, text_of, text_prompt
 

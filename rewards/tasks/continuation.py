@@ -14,7 +14,7 @@ from typing import ClassVar
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
-from rewards.judging.spread import over_prompts, over_samples, spread_figures
+from rewards.judging.text_metrics import over_prompts, over_samples, spread_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Sample, Task, Terms, Yardsticks
 from rewards.tasks.text import of_split, text_of, text_prompt
 from rewards.tasks.text_files import choose, read_lines, refuse_repeats

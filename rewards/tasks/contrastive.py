@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
-from rewards.judging.spread import over_samples, spread_figures
+from rewards.judging.text_metrics import over_samples, spread_figures
 from rewards.task import BaseLogProbs, Figure, Question, Sample, Terms, Yardsticks
 from rewards.tasks.continuation import ContinueTask
 from rewards.tasks.text import text_of

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from rewards.constraints.settings import prefix_texts
-from rewards.judging.spread import over_samples, spread_figures
+from rewards.judging.text_metrics import over_samples, spread_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
 from rewards.tasks.constrained import constraint_floor, satisfied_share
 from rewards.tasks.custom_rows import Row, Template, read_rows

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, PolicySpec, Prompt
 from rewards.judging.overlap import bleu4, gleu
-from rewards.judging.spread import mean_of_means, over_samples, spread_figures
+from rewards.judging.text_metrics import mean_of_means, over_samples, spread_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
 from rewards.tasks.text import of_split, text_of, text_prompt
 from rewards.tasks.text_files import Story, choose, read_stories, refuse_repeats

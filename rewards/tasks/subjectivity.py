@@ -14,7 +14,7 @@ SmolLM2-135M-Instruct, log p_LM(Z | X) + log p_LM(Y | X, Z), and the share of th
 The recipe's stop is ",", the first token of Y: so R(Z ⊤) scores the stop as any other token, once. R needs no floor.
 
 A label is predicted by the posterior predictive, the mean over sampled Z of p_LM(Y | X, Z), normalised over the two
-labels. EM: the M-step (learner/likelihood.py) trains p_LM(Y | X, Z) on sampled Z of the train reviews; `questions`
+labels. EM: the M-step (learner/m_step.py) trains p_LM(Y | X, Z) on sampled Z of the train reviews; `questions`
 has what it needs, the right label first. A run that scores with its adapter is the next E-step.
 """
 

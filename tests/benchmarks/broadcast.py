@@ -35,13 +35,13 @@ import numpy as np
 import ray
 import torch
 
-from buffer.server import RedisServer
+from buffer.server.redis_server import RedisServer
 from buffer.types import AdapterFiles, AdapterVersion, given_trajectory
-from deploy.board import Board, BoardClient
-from deploy.checks import check
-from deploy.cluster import remote
+from deploy.cluster.adapter_store import Board, BoardClient
+from deploy.cluster.placement import remote
+from deploy.cluster.ray_actors import ActorProcess, Address
 from deploy.config import load_recipe
-from deploy.processes import ActorProcess, Address
+from deploy.driver.preflight import check
 from learner.adapter import adapter_files, adapter_version
 from learner.policy import LoraPolicy
 

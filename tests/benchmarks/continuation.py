@@ -23,14 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from actors.behaviour import Behaviour
 from actors.engine import Engine
-from actors.pieces import Sampled
+from actors.segments import Sampled
 from buffer.types import Prompt
-from deploy.checks import Checked, check
+from deploy.artifacts.run_folder import RunFolder
+from deploy.commands.environment import quiet_engine
 from deploy.config import parse_config
-from deploy.environment import quiet_engine
-from deploy.evaluation import judge, judged_prompts, rate
-from deploy.run_folder import RunFolder
-from deploy.yardsticks import find_yardsticks
+from deploy.driver.evaluation import judge, judged_prompts, rate
+from deploy.driver.preflight import Checked, check
+from deploy.models.judges import find_yardsticks
 
 TEMPERATURES = (1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1)
 

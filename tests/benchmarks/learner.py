@@ -99,9 +99,9 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
 
     from buffer.types import PolicySpec
     from learner.batch import collate
+    from learner.data_parallel import Ranks
     from learner.gradient import Gradient
     from learner.policy import LoraPolicy
-    from learner.ranks import Ranks
 
     if threads:
         torch.set_num_threads(threads)
@@ -221,7 +221,7 @@ def main() -> None:
         return
     import tempfile
 
-    from deploy.models import resolve_model
+    from deploy.models.registry import resolve_model
 
     with tempfile.TemporaryDirectory() as scratch:
         model = random_model(args.architecture, Path(scratch)) if args.architecture else str(resolve_model(args.model))

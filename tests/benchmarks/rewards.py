@@ -48,8 +48,8 @@ class Sides:
     """The two models with the same weights, and one shape."""
 
     def __init__(self, model: Any, base: Any, stop: int, shape: tuple[int, int, int, int], max_tokens: int) -> None:
+        from lm.packing import pack
         from rewards.base_model import passes
-        from rewards.packing import pack
         from rewards.task import Question
 
         context, width, target, rows = shape
@@ -169,9 +169,9 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     from buffer.types import PolicySpec
-    from deploy.models import resolve_model
+    from deploy.models.registry import resolve_model
     from rewards.base_model import BaseModel
-    from tests.tiny import make_tiny_model
+    from tests.support.tiny import make_tiny_model
 
     threads = 1 if args.busy else args.threads
     torch.set_num_threads(threads)

@@ -35,16 +35,16 @@ os.environ["PYTHONPATH"] = str(ROOT)
 import psutil
 import ray
 
-from buffer.connect import connect
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
 from buffer.types import AdapterFiles, AdapterVersion, Canary, Prompt
-from deploy.board import Board, BoardClient
-from deploy.cluster import remote
+from deploy.cluster.adapter_store import Board, BoardClient
+from deploy.cluster.placement import remote
+from deploy.cluster.ray_actors import ActorProcess, Address, RewardProcess
+from deploy.cluster.worker_group import Crew
 from deploy.config import RunConfig, parse_config
-from deploy.crew import Crew
-from deploy.processes import ActorProcess, Address, RewardProcess
-from tests import tiny
+from tests.support import tiny
 
 ADAPTER_BYTES = 4_000_000
 BATCH = 64

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.dashboard.alarms import WINDOW, Known, alarms_of
-from deploy.dashboard.buffer_view import pace_of
-from deploy.dashboard.verdict import Situation, verdict
-from deploy.dashboard.watch import Watch
-from tests.dashboard.fixture_runs import LIMITS, learner_row, moment, summary
+from deploy.dashboard.views.bottleneck import Situation, verdict
+from deploy.dashboard.views.buffer import pace_of
+from deploy.telemetry.alert_rules import WINDOW, Known, alarms_of
+from deploy.telemetry.event_detector import Watch
+from tests.support.fixture_runs import LIMITS, learner_row, moment, summary
 
 CALM = Situation(learner_waits=0.02, actors_wait=0.0, engine_busy=0.5, pace=None, actors_alive=2)
 

@@ -16,12 +16,12 @@ from redis.retry import Retry
 
 import buffer
 from buffer.config import BufferConfig
-from buffer.connect import PASSWORD_VARIABLE, connect
 from buffer.errors import StoreError
 from buffer.heartbeat import Heartbeats
-from buffer.keys import Keys
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer, servers
+from buffer.server.connect import PASSWORD_VARIABLE, connect
+from buffer.server.redis_server import RedisServer, servers
+from buffer.store.keys import Keys
 from buffer.types import Trajectory
 
 ROOT = Path(buffer.__file__).parents[1]

@@ -9,14 +9,14 @@ import redis
 from typer.testing import CliRunner
 
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.errors import ConfigError, StoreError
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
 from buffer.types import Trajectory
+from deploy.artifacts.run_folder import RunFolder
 from deploy.cli import app
 from deploy.config import RunConfig, shown_config
-from deploy.run_folder import RunFolder
 
 Make = Callable[..., Trajectory]
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.check import findings, snapshot
 from buffer.codec import content_id
-from buffer.layout import ENTRY, ITEM
-from buffer.repair import repair
 from buffer.replay import ReplayBuffer
+from buffer.store.binary_layout import ENTRY, ITEM
+from buffer.store.check import findings, snapshot
+from buffer.store.repair import repair
 from buffer.types import Trajectory
 
 Make = Callable[..., Trajectory]

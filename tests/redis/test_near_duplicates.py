@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import redis
 
-import buffer.near
-from buffer.check import findings, snapshot
+import buffer.near_duplicates
 from buffer.codec import decode
-from buffer.keys import Keys
 from buffer.replay import AddResult, ReplayBuffer
+from buffer.store.check import findings, snapshot
+from buffer.store.keys import Keys
 from buffer.types import Trajectory
 
 MakeBuffer = Callable[..., ReplayBuffer]
@@ -185,7 +185,7 @@ def test_a_kept_string_is_fetched_once_by_each_process(
 def test_a_full_cache_forgets_and_compares_all_the_same(
     make_buffer: MakeBuffer, string: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buffer.near, "CACHED_STRINGS", 3)
+    monkeypatch.setattr(buffer.near_duplicates, "CACHED_STRINGS", 3)
     near = near_buffer(make_buffer)
     near.add([string([k, k, k], -1) for k in range(10)])
     assert near.add([string([k, k, k, k], -2) for k in range(10)]).refused == {"near_duplicate": 10}

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-import buffer.server
-from buffer.check import findings, snapshot
+import buffer.server.redis_server
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.errors import ConfigError, StoreError
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer, find_server, mend_folder, servers
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer, find_server, mend_folder, servers
+from buffer.store.check import findings, snapshot
 from buffer.types import Trajectory
 
-ROOT = Path(buffer.server.__file__).parents[1]
+ROOT = Path(buffer.server.redis_server.__file__).parents[2]
 on_each_server = pytest.mark.parametrize(
     "binary", [pytest.param(binary, id=f"{source}-{binary.name}") for binary, source in servers()]
 )
@@ -63,7 +63,7 @@ def test_the_same_folder_has_all_acknowledged_trajectories_even_after_kill_9(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_kill_9_of_the_parent_leaves_no_server(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from buffer.server import RedisServer; "
+        "import sys; from pathlib import Path; from buffer.server.redis_server import RedisServer; "
         "print(RedisServer.start(Path(sys.argv[1])).pid, flush=True); sys.stdin.read()"
     )
     parent = subprocess.Popen(
@@ -95,26 +95,26 @@ def test_a_port_lost_in_the_last_moment_is_noticed_and_another_one_tried(
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        lost, tried, choose = other.getsockname()[1], list[int](), buffer.server._free_port
+        lost, tried, choose = other.getsockname()[1], list[int](), buffer.server.redis_server._free_port
 
         def free_port(port: int) -> int:
             tried.append(lost if not tried else choose(port))
             return tried[-1]
 
-        monkeypatch.setattr(buffer.server, "_free_port", free_port)
+        monkeypatch.setattr(buffer.server.redis_server, "_free_port", free_port)
         with RedisServer.start(tmp_path, binary=binary) as server:
             assert connect(server.url).ping()
     assert tried[0] == lost and len(tried) == 2
 
 
 def test_two_servers_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer.server, "LOCK_LIMIT_S", 0.0)
+    monkeypatch.setattr(buffer.server.redis_server, "LOCK_LIMIT_S", 0.0)
     with RedisServer.start(tmp_path), pytest.raises(ConfigError, match="another run's Redis server still uses"):
         RedisServer.start(tmp_path)
 
 
 def test_a_full_disk_is_found_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer.server, "MIN_FREE_BYTES", 2**60)
+    monkeypatch.setattr(buffer.server.redis_server, "MIN_FREE_BYTES", 2**60)
     with pytest.raises(ConfigError, match=r"MiB free, the buffer needs at least 1099511627776 MiB"):
         RedisServer.start(tmp_path)
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.check import findings, snapshot
 from buffer.codec import content_id, encode
 from buffer.config import BufferConfig
 from buffer.errors import ConfigError, RecordError, StoreError, WaitTimeout
 from buffer.heartbeat import LIFETIME_S, Heartbeats
-from buffer.keys import Keys
-from buffer.levels import LEVEL_COUNT, MIDDLE, WEIGHTS, effective_size, level_of
 from buffer.replay import AddResult, ReplayBuffer
-from buffer.store import ADD_CHUNK, Handle
+from buffer.store.check import findings, snapshot
+from buffer.store.item_store import ADD_CHUNK, Handle
+from buffer.store.keys import Keys
+from buffer.store.priority_levels import LEVEL_COUNT, MIDDLE, WEIGHTS, effective_size, level_of
 from buffer.types import NOT_SCORED, Trajectory
 
 Make = Callable[..., Trajectory]

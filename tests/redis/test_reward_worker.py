@@ -9,15 +9,15 @@ import pytest
 import redis
 
 from buffer.errors import RewardError
+from buffer.poison_strings import Suspects
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
-from buffer.suspects import Suspects
+from buffer.server.redis_server import RedisServer
 from buffer.types import IntArray, Prompt, Trajectory, given_trajectory
 from rewards.config import RewardConfig
 from rewards.task import BaseLogProbs, Task, Terms
 from rewards.worker import RewardWorker
-from tests.processes import ROOT
-from tests.reward_process import WAYS
+from tests.support.processes import ROOT
+from tests.support.reward_process import WAYS
 
 MakeBuffer = Callable[..., ReplayBuffer]
 PROMPT = Prompt("p", "x", np.array([1], np.int32))
@@ -91,7 +91,7 @@ def test_weights_are_what_the_buffer_goes_by(client: redis.Redis, make_buffer: M
 def test_a_string_that_ends_the_process_is_known_to_the_next_one_and_costs_nothing_else(
     how: str, server: RedisServer, name: str
 ) -> None:
-    command = [sys.executable, "-m", "tests.reward_process", server.url, name, how]
+    command = [sys.executable, "-m", "tests.support.reward_process", server.url, name, how]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "added" not in first.stdout, "it ended"
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from buffer.check import Snapshot, findings, snapshot
-from buffer.connect import connect
-from buffer.layout import NONE
-from buffer.levels import MIDDLE
-from buffer.server import RedisServer
-from buffer.settings import StoreSettings
-from buffer.store import DrawRequest, Handle, ItemStore, NewItem, Rows
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
+from buffer.store.binary_layout import NONE
+from buffer.store.check import Snapshot, findings, snapshot
+from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, Rows
+from buffer.store.priority_levels import MIDDLE
+from buffer.store.settings import StoreSettings
 
 STEPS = 10_000
 

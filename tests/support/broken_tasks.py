@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.tiny import TinyTask
+from tests.support.tiny import TinyTask
 
 
 class _Broken(TinyTask):

@@ -4,7 +4,7 @@
                                      alarms, no_history
     with live_run(folder): ...       a run that goes on being written, as the driver would
 
-The numbers are made up; the shapes and the writer (deploy.history) are the real ones.
+The numbers are made up; the shapes and the writer (deploy.telemetry.recorder) are the real ones.
 """
 
 import json
@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from buffer.statistics import BufferStats
-from deploy.dashboard.moment import buffer_totals
-from deploy.history import FILE, Recorder
-from deploy.history_store import HistoryStore
-from deploy.panel import View
-from deploy.run_folder import RunFolder
+from buffer.store.statistics import BufferStats
+from deploy.artifacts.run_folder import RunFolder
+from deploy.telemetry.history_store import HistoryStore
+from deploy.telemetry.recorder import FILE, Recorder
+from deploy.telemetry.snapshot import Snapshot, buffer_totals
 from rewards.task import Sample
-from tests.dashboard.hostile import HOSTILE
+from tests.support.hostile import HOSTILE
 
 STATES = (
     "empty",
@@ -96,7 +95,7 @@ def _write(path: Path, steps: int, began: float, state: str, rng: np.random.Gene
     if steps:
         recorder.step(learner_row(steps, total, rng), {"rows": [], **summary(steps, total, rng)})
         phase = f"base model: {256:,} samples a prompt" if state == "judging" else "training"
-        recorder.moment(view(steps, total, lasted, rng, phase, alarming=state == "alarms"))
+        recorder.snapshot(view(steps, total, lasted, rng, phase, alarming=state == "alarms"))
         recorder.judged("before", judged(rng, trained=False))
     if state in ("finished", "long", "hostile"):
         recorder.judged("after", judged(rng, trained=True))
@@ -140,7 +139,7 @@ def live_run(folder: Path, steps_per_s: float = 4.0, steps: int = STEPS) -> Iter
         while not stopping.is_set():
             step = min(step + 1, steps)
             recorder.step(learner_row(step, steps, rng), {"rows": notes(step, steps, rng), **summary(step, steps, rng)})
-            recorder.moment(view(step, steps, time.time() - began, rng))
+            recorder.snapshot(view(step, steps, time.time() - began, rng))
             stopping.wait(1 / steps_per_s)
         recorder.close("SIGTERM")
 
@@ -260,16 +259,16 @@ def judged(rng: np.random.Generator, trained: bool) -> dict[str, list[Sample]]:
 
 def view(
     step: int, total: int, elapsed_s: float, rng: np.random.Generator, phase: str = "training", alarming: bool = False
-) -> View:
+) -> Snapshot:
     """One moment of the driver."""
     found = moment(step, elapsed_s, rng, alarming)
-    return View(
+    return Snapshot(
         {"step": step}, stats(step, elapsed_s, rng), found["actors"], phase, elapsed_s, found["waits"], found["rewards"]
     )
 
 
 def moment(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool = False) -> dict[str, Any]:
-    """As deploy/dashboard/moment.py makes it of a View."""
+    """As deploy/telemetry/snapshot.py makes it of a Snapshot."""
 
     actors = [
         {

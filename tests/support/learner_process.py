@@ -1,6 +1,6 @@
 """A learner in a process of its own, on fixed batches: for tests that kill it.
 
-    python tests/learner_process.py MODEL CHECKPOINTS REDIS_URL STEPS RESULT
+    python tests/support/learner_process.py MODEL CHECKPOINTS REDIS_URL STEPS RESULT
 
 Writes the adapter's bytes to RESULT when all steps are done. Batch k is the same in every process.
 """
@@ -14,15 +14,15 @@ import torch
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.replay import Drawn, ReplayBuffer
-from buffer.store import Handle
+from buffer.server.connect import connect
+from buffer.store.item_store import Handle
 from learner.adapter import adapter_files
 from learner.checkpoint import Checkpoints
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.policy import LoraPolicy
-from tests.tiny import TinyTask, tiny_spec, tiny_trajectory
+from tests.support.tiny import TinyTask, tiny_spec, tiny_trajectory
 
 LR = 5e-3
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import psutil
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MARK = "TRIBUTARY_TEST_MARK"
 
 

@@ -1,4 +1,4 @@
-"""A reward worker in a process of its own, for tests that let a function end it: python -m tests.reward_process URL NAME HOW.
+"""A reward worker in a process of its own, for tests that let a function end it: python -m tests.support.reward_process URL NAME HOW.
 
 Scores the strings 1, 2 and 3; at 2 it does HOW, and the process is gone. Prints what was added and refused.
 """
@@ -11,17 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from buffer.config import BufferConfig
-from buffer.connect import connect
+from buffer.poison_strings import Suspects
 from buffer.replay import ReplayBuffer
-from buffer.suspects import Suspects
+from buffer.server.connect import connect
 from buffer.types import IntArray, Prompt, given_trajectory
-from rewards import guard
+from rewards import time_limit
 from rewards.config import RewardConfig
 from rewards.task import BaseLogProbs, Task, Terms
 from rewards.worker import RewardWorker
 
 PROMPT = Prompt("p", "x", np.array([1], np.int32))
-guard.GRACE_S = 0.5
+time_limit.GRACE_S = 0.5
 WAYS = {
     "exits": lambda: os._exit(0),
     "crashes": lambda: ctypes.string_at(0),

@@ -1,4 +1,4 @@
-"""An engine over two worker processes, compared with the learner: `python -m tests.spread_engine MODEL`, one JSON object last."""
+"""An engine over two worker processes, compared with the learner: `python -m tests.support.spread_engine MODEL`, one JSON object last."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from actors.config import ActorConfig
 from actors.engine import Engine
+from tests.support.tiny import TinyTask, tiny_spec
 from tests.system.test_engine import ON_POLICY, drain, largest_difference, published
-from tests.tiny import TinyTask, tiny_spec
 
 
 def main(model: Path, folder: Path) -> None:

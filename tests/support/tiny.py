@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from buffer.types import IntArray, PolicySpec, Prompt, Trajectory
 from rewards.task import TRAIN, BaseLogProbs, Sample, Task, Terms, Yardsticks
-from tests.oracle import String, all_strings, log_sum
+from tests.support.oracle import String, all_strings, log_sum
 
 SYMBOLS = ("a", "b", "c")
 MAX_ACTIONS = 3

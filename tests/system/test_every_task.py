@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from buffer.connect import connect
+from buffer.poison_strings import Suspects
 from buffer.replay import ReplayBuffer
-from buffer.suspects import Suspects
+from buffer.server.connect import connect
 from buffer.tool import actions_of
 from buffer.types import IntArray, Trajectory, given_trajectory
-from deploy.checks import Checked, check
 from deploy.config import load_recipe
-from deploy.evaluation import judge
+from deploy.driver.evaluation import judge
+from deploy.driver.preflight import Checked, check
 from learner.adapter import adapter_files, adapter_version
 from learner.learner import Learner
 from learner.policy import LoraPolicy
@@ -25,7 +25,7 @@ from rewards.base_model import BaseModel
 from rewards.task import TRAIN, Yardsticks
 from rewards.tasks import TASKS
 from rewards.worker import RewardWorker
-from tests.tiny_text import make_text_model
+from tests.support.tiny_text import make_text_model
 
 CPU = torch.device("cpu")
 RECIPES = sorted(

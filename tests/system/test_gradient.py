@@ -11,13 +11,13 @@ from tokenizers import Tokenizer
 from torch import multiprocessing
 
 from buffer.types import PolicySpec, Trajectory
-from learner import attention
 from learner.batch import collate
+from learner.data_parallel import Ranks
 from learner.gradient import Gradient
 from learner.objectives import OBJECTIVES
 from learner.policy import LoraPolicy
-from learner.ranks import Ranks
-from tests.tiny import TinyTask, tiny_trajectory
+from lm import attention
+from tests.support.tiny import TinyTask, tiny_trajectory
 
 LAMBDA = 0.8
 

@@ -10,18 +10,18 @@ import torch
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.errors import ConfigError, TributaryError
 from buffer.replay import Drawn, ReplayBuffer
-from buffer.store import Handle
+from buffer.server.connect import connect
+from buffer.store.item_store import Handle
 from buffer.types import PolicySpec, Trajectory
 from learner.adapter import adapter_files
 from learner.batch import collate
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.policy import LoraPolicy
-from tests.oracle import total_variation
-from tests.tiny import MAX_ACTIONS, TinyTask, tiny_trajectory
+from tests.support.oracle import total_variation
+from tests.support.tiny import MAX_ACTIONS, TinyTask, tiny_trajectory
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 from buffer.errors import ConfigError
 from buffer.types import IntArray, PolicySpec
 from learner.config import LearnerConfig
-from learner.likelihood import Choice, Fitted, check_choices, log_shares, m_step
+from learner.m_step import Choice, Fitted, check_choices, log_shares, m_step
 from learner.policy import LoraPolicy
-from tests.tiny import VOCABULARY
+from tests.support.tiny import VOCABULARY
 
 CPU = torch.device("cpu")
 CONFIG = LearnerConfig(steps=20, batch_size=8, learning_rate=1e-2, warmup_steps=5)

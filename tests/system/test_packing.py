@@ -30,7 +30,7 @@ from buffer.errors import ConfigError
 from buffer.types import IntArray, PolicySpec
 from rewards.base_model import BaseModel
 from rewards.task import BaseLogProbs, Question
-from tests.tiny import LINEAR_LAYERS, VOCABULARY
+from tests.support.tiny import LINEAR_LAYERS, VOCABULARY
 
 LIMIT = 1e-3
 """Nats, fp32."""
@@ -157,8 +157,8 @@ def test_no_question_gets_no_answer(models: Callable[[int], BaseModel]) -> None:
 
 
 def test_a_budget_cuts_a_response_into_passes_of_at_most_that_many_tokens() -> None:
+    from lm.packing import pack
     from rewards.base_model import passes
-    from rewards.packing import pack
 
     rng = np.random.default_rng(0)
     questions = [Question(ids(rng.integers(9, size=5).tolist()), ids(rng.integers(9, size=4).tolist())) for _ in "abc"]

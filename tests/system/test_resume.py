@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Command, rows_of, until
+from tests.support.processes import Command, rows_of, until
 
 pytestmark = pytest.mark.slow
 

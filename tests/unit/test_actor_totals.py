@@ -1,6 +1,6 @@
 """Counts of actors that are started again."""
 
-from deploy.tally import Tally
+from deploy.driver.actor_totals import Tally
 
 
 def status(name: str, trajectories: int, tokens: int, difference: float = 0.0) -> dict[str, object]:

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from deploy.config import load_recipe
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import Constraint, read_table
-from rewards.guard import Failed, guarded
 from rewards.judging.bootstrap import Interval
 from rewards.task import BaseLogProbs, Sample, Yardsticks, check_terms
 from rewards.tasks.constrained import SATISFIED, ConstrainedTask
+from rewards.time_limit import Failed, guarded
 
 RAIN = {"kind": "keywords", "words": ["r"]}
 OBJECT = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}

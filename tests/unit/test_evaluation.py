@@ -17,13 +17,13 @@ from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
-from actors.pieces import Sampled
+from actors.segments import Sampled
 from buffer.errors import ConfigError, ModelError
 from buffer.types import IntArray, PolicySpec, Prompt
 from deploy import cli
-from deploy.checks import Checked
+from deploy.artifacts.run_folder import RunFolder
 from deploy.config import parse_config
-from deploy.evaluation import (
+from deploy.driver.evaluation import (
     explanations,
     judge,
     judged_prompts,
@@ -33,15 +33,15 @@ from deploy.evaluation import (
     write_evaluation,
     write_plots,
 )
-from deploy.live import before_after_table
-from deploy.models import find_model
-from deploy.run_folder import RunFolder
-from deploy.yardsticks import ENCODER, find_yardsticks, left_out, yardsticks_of
+from deploy.driver.preflight import Checked
+from deploy.models.judges import ENCODER, find_yardsticks, left_out, yardsticks_of
+from deploy.models.registry import find_model
+from deploy.telemetry.live_view import before_after_table
 from rewards.base_model import BaseModel
 from rewards.judging import posterior
 from rewards.judging.bootstrap import Interval
 from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
-from tests import tiny
+from tests.support import tiny
 
 NOTHING = Yardsticks()
 Make = Callable[..., Checked]
@@ -328,7 +328,7 @@ def run(tiny_model: Path, tmp_path: Path) -> Path:
     values = {
         "model": {"name": str(tiny_model)},
         "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
-        "task": {"name": "tests.tiny:TinyTask"},
+        "task": {"name": "tests.support.tiny:TinyTask"},
         "actors": {"max_model_len": 64},
     }
     (tmp_path / "config.toml").write_text(tomli_w.dumps(values))

@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
-from buffer.statistics import BufferStats
-from deploy.live import LiveView, View, before_after_table, next_commands
-from deploy.panel import SPARK_WIDTH, clock, shown, sparkline
+from buffer.store.statistics import BufferStats
+from deploy.formatting import clock
+from deploy.telemetry.live_panel import SPARK_WIDTH, shown, sparkline
+from deploy.telemetry.live_view import LiveView, before_after_table, next_commands
+from deploy.telemetry.snapshot import Snapshot
 
 STATS = BufferStats(
     size=640, capacity=20000, arrivals=643, inserted=640, duplicates=3, evicted=0, stale=0, spent=0, drawn=640,
@@ -19,7 +21,7 @@ STATS = BufferStats(
 )  # fmt: skip
 
 
-def a_view(step: int, elapsed_s: float, phase: str = "training", waits: tuple[str, ...] = ()) -> View:
+def a_view(step: int, elapsed_s: float, phase: str = "training", waits: tuple[str, ...] = ()) -> Snapshot:
     row: dict[str, Any] = {
         "step": step, "loss": 1.5, "var_u": math.nan, "log_z": 4.615, "staleness_mean": 0.5, "staleness_max": 2,
         "labels": {"valid": 0.25, "length": 7.5},
@@ -32,7 +34,7 @@ def a_view(step: int, elapsed_s: float, phase: str = "training", waits: tuple[st
         "tokens_per_s": 90.0,
         "version": 4,
     }
-    return View(row if step else {}, STATS, [actor], phase, elapsed_s, waits)
+    return Snapshot(row if step else {}, STATS, [actor], phase, elapsed_s, waits)
 
 
 def a_console(**options: Any) -> Console:
@@ -105,7 +107,7 @@ def test_the_panel_shows_every_figure_and_the_wait_at_eighty_columns() -> None:
 def test_the_panel_can_be_drawn_before_anything_is_known() -> None:
     console = a_console(force_terminal=True, color_system=None, width=50, _environ={"TERM": "xterm"})
     with LiveView(console, "integer", 80) as view:
-        view.update(View({}, None, [], "starting the engines", 0.0))
+        view.update(Snapshot({}, None, [], "starting the engines", 0.0))
     assert "starting the engines" in said(console)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from buffer.errors import WaitTimeout
-from buffer.waiting import NamedWait
+from buffer.named_wait import NamedWait
 
 
 class Clock:

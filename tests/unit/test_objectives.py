@@ -12,7 +12,7 @@ from learner.objectives import OBJECTIVES
 from learner.objectives.balance import Estimates, log_q_of_strings, log_z_estimates
 from learner.objectives.group_subtb import group_subtb
 from learner.objectives.subtb import subtb
-from tests.oracle import String, all_strings, exact_policy, subtb_double_sum
+from tests.support.oracle import String, all_strings, exact_policy, subtb_double_sum
 
 V, N = 3, 3
 LAMBDAS = (0.5, 1.0, 2.0)

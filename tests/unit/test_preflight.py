@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from buffer.errors import ConfigError, ModelError, RewardError, StoreError, TributaryError
-from deploy.checks import check, check_store
+from deploy.artifacts.run_folder import check_disk
 from deploy.config import RunConfig, parse_config
-from deploy.run_folder import check_disk
-from tests.processes import ROOT
+from deploy.driver.preflight import check, check_store
+from tests.support.processes import ROOT
 
 Make = Callable[..., RunConfig]
 
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_told_with_value_and_remedy(
 )
 def test_a_reward_that_breaks_its_contract_is_found_before_the_start(make: Make, name: str, words: list[str]) -> None:
     with pytest.raises(RewardError) as raised:
-        check(make(task={"name": f"tests.broken_tasks:{name}", "options": {}}))
+        check(make(task={"name": f"tests.support.broken_tasks:{name}", "options": {}}))
     assert all(word in str(raised.value) for word in words), str(raised.value)
 
 

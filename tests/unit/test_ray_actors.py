@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from buffer.errors import AdapterError
-from deploy import processes
-from deploy.logs import process_log
-from deploy.processes import ActorProcess
+from deploy.cluster import ray_actors
+from deploy.cluster.ray_actors import ActorProcess
+from deploy.telemetry.logs import process_log
 
 
 class Ended(BaseException):
@@ -27,7 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
         assert code == 1
         raise Ended
 
-    monkeypatch.setattr(processes.os, "_exit", end)
+    monkeypatch.setattr(ray_actors.os, "_exit", end)
     actor = ActorProcess.__new__(ActorProcess)
     actor._rollout = Failing(error)  # type: ignore[assignment]
     actor._log = process_log("run", "actor-0")

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy import history, history_store
-from deploy.dashboard.reader import RunReader
-from deploy.history import FILE, Recorder
-from deploy.history_store import HistoryStore
-from deploy.sinks import GuardedSink, open_sink, scalars
-from tests.dashboard.fixture_runs import ABOUT, PROMPTS, learner_row, notes, summary, view
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.telemetry import history_store
+from deploy.telemetry import recorder as recorder_module
+from deploy.telemetry.history_store import HistoryStore
+from deploy.telemetry.recorder import FILE, Recorder
+from deploy.telemetry.sinks import GuardedSink, open_sink, scalars
+from tests.support.fixture_runs import ABOUT, PROMPTS, learner_row, notes, summary, view
 
 RNG = np.random.default_rng(0)
 
@@ -26,7 +27,7 @@ def record(to: Recorder, first: int, last: int, phase: str = "training") -> None
     for step in range(first, last + 1):
         to.step(learner_row(step, 160, RNG), {"rows": notes(step, 160, RNG), **summary(step, 160, RNG)})
     to._last_moment_s = float("-inf")  # as if a second had gone by
-    to.moment(view(last, 160, float(last), RNG, phase))
+    to.snapshot(view(last, 160, float(last), RNG, phase))
 
 
 def rows(folder: Path, sql: str) -> list:
@@ -54,7 +55,7 @@ def test_what_the_driver_hands_over_can_be_read_while_the_run_goes_on(tmp_path):
 def test_a_moment_is_kept_once_a_second_and_whenever_the_phase_changes(tmp_path):
     writer = recorder(tmp_path)
     for phase in ("starting the engines", "training", "training", "training", "done"):
-        writer.moment(view(1, 160, 1.0, RNG, phase))
+        writer.snapshot(view(1, 160, 1.0, RNG, phase))
     assert rows(tmp_path, "SELECT COUNT(*) FROM moments") == [(3,)]
     writer.close(None)
 
@@ -123,7 +124,7 @@ def test_a_table_that_outgrows_its_bytes_loses_every_second_row_of_its_older_hal
 
 
 def test_judged_samples_outlive_the_thinning(tmp_path, monkeypatch):
-    from tests.dashboard.fixture_runs import judged
+    from tests.support.fixture_runs import judged
 
     monkeypatch.setattr(history_store, "MOST_BYTES", dict(history_store.MOST_BYTES, samples=50_000))
     writer = recorder(tmp_path)
@@ -143,7 +144,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_and_so_does_the_recording_once_
     for first in range(6, 60, 10):
         record(writer, first, first + 9)
     assert writer.trouble is not None and "disk is full" in writer.trouble
-    monkeypatch.setattr(history, "TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(recorder_module, "TRY_AGAIN_S", 0.0)
     record(writer, 66, 70)
     assert writer.trouble is None
     writer.close(None)

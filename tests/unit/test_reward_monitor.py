@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from deploy import reward_watch
-from deploy.reward_watch import RewardWatch
+from deploy.cluster import reward_monitor
+from deploy.cluster.reward_monitor import RewardWatch
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], silent_s: float = 0.0) -> list[str]:
     """The sentences about one worker that said `status` last and has been silent for so long."""
     found = RewardWatch(time_limit_s=10.0)
     monkeypatch.setattr(found, "_refresh", lambda workers: None)
-    monkeypatch.setattr(reward_watch.time, "monotonic", lambda: silent_s)
+    monkeypatch.setattr(reward_monitor.time, "monotonic", lambda: silent_s)
     found._asked[0] = object(), 0.0
     found._said[0] = {"function_s": 0.01, "slowest_s": 0.02, "failed": 0, "last_failure": ""} | status
     return found.troubles({0: object()})

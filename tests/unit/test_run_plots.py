@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from deploy.plots import (
+from deploy.report.run_plots import (
     MOST_POINTS,
     Side,
     _tells,

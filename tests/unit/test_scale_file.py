@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from buffer.errors import ConfigError
-from deploy.json_files import write_json
-from deploy.scale import ScaleFile, Wanted
+from deploy.artifacts.json_files import write_json
+from deploy.artifacts.scale_file import ScaleFile, Wanted
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from tokenizers import Tokenizer, models
 
 from buffer.errors import ConfigError
 from buffer.types import IntArray, Prompt
-from rewards import guard
+from rewards import time_limit
 from rewards.config import RewardConfig, TaskConfig
-from rewards.load import make_task
 from rewards.scorer import Failure, Score, Scorer, sample_terms, string_id
 from rewards.task import BaseLogProbs, Question, Task, Terms
+from rewards.task_registry import make_task
 
 PROMPT = Prompt("p", "x", np.array([1], np.int32))
 BAD = 13
@@ -261,10 +261,10 @@ def test_nothing_is_left_armed_after_a_call(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *args, **kwargs: armed.append(True))
     monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: armed.append(False))
     for call in (lambda: 1, lambda: throw(ValueError()), spin):
-        with contextlib.suppress(guard.Failed):
-            guard.guarded(call, LIMIT_S, "it")
+        with contextlib.suppress(time_limit.Failed):
+            time_limit.guarded(call, LIMIT_S, "it")
     assert armed == [True, False] * 3
-    assert guard.signal.getitimer(guard.signal.ITIMER_REAL) == (0.0, 0.0)
+    assert time_limit.signal.getitimer(time_limit.signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 FILES = {

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from buffer.replay import Drawn
-from buffer.store import Handle
+from buffer.store.item_store import Handle
 from buffer.types import Prompt, given_trajectory
 from learner.objectives.balance import Estimates, log_q_of_strings, log_z_estimates
-from learner.observe import MOST_ROWS, MOST_TOKENS, Observer
 from learner.policy import PrefixLogProbs
+from learner.step_samples import MOST_ROWS, MOST_TOKENS, Observer
 
 
 def batch(lengths: list[int], fresh: int, prompts: int = 2) -> tuple[list[Drawn], Estimates, PrefixLogProbs]:

@@ -22,7 +22,7 @@ from rewards.tasks.continuation import ContinueTask
 from rewards.tasks.contrastive import ContrastiveTask
 from rewards.tasks.infill import InfillTask
 from rewards.tasks.text_files import choose, read_lines, read_stories
-from tests.tiny import VOCABULARY, make_tiny_model, tiny_spec
+from tests.support.tiny import VOCABULARY, make_tiny_model, tiny_spec
 
 STOP = VOCABULARY.index(".")
 STORIES = [  # one of them can't be written by a policy that ends at ".", one is too long for two tokens

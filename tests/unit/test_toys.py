@@ -14,8 +14,8 @@ from rewards.judging.bootstrap import Interval
 from rewards.task import Sample, Yardsticks, check_terms
 from rewards.tasks import toys
 from rewards.tasks.toys import ToyTask, expected_total_variation
-from tests.oracle import all_strings, exact_policy, log_sum
-from tests.tiny import VOCABULARY
+from tests.support.oracle import all_strings, exact_policy, log_sum
+from tests.support.tiny import VOCABULARY
 
 WRITES = {"b": ["c"]}
 

@@ -12,10 +12,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from buffer.config import BufferConfig
-from buffer.connect import connect, redact
 from buffer.errors import TributaryError
 from buffer.replay import ReplayBuffer
-from deploy.dashboard.moment import buffer_totals
+from buffer.server.connect import connect, redact
+from deploy.telemetry.snapshot import buffer_totals
 
 EVERY_S = 1.0
 QUARANTINE = 50

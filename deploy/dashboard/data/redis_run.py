@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.dashboard.live import LiveBuffer
-from deploy.dashboard.moment import HISTOGRAMS
-from deploy.dashboard.moments import moment_figures
-from deploy.dashboard.points import Points
-from deploy.dashboard.reader import RunReader
+from deploy.dashboard.data.redis_poller import LiveBuffer
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.data.series import Points
+from deploy.dashboard.data.snapshot_series import moment_figures
+from deploy.telemetry.snapshot import HISTOGRAMS
 
 MOST_READINGS = 50_000
 """Then it begins anew: 14 hours."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deploy.dashboard.live import LiveBuffer
-from deploy.dashboard.reader import RunReader
-from deploy.dashboard.redis_run import RedisRun
+from deploy.dashboard.data.redis_poller import LiveBuffer
+from deploy.dashboard.data.redis_run import RedisRun
+from deploy.dashboard.data.run_reader import RunReader
 
 MOST_NEIGHBOURS = 50
 

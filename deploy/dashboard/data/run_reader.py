@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import quote
 
 from buffer.errors import TributaryError
-from deploy.dashboard.live import LiveBuffer
-from deploy.dashboard.moments import moment_figures
-from deploy.dashboard.points import Curve, Points, learner_figures
-from deploy.json_files import read_lines
+from deploy.artifacts.json_files import read_lines
+from deploy.dashboard.data.redis_poller import LiveBuffer
+from deploy.dashboard.data.series import Curve, Points, learner_figures
+from deploy.dashboard.data.snapshot_series import moment_figures
 
 READ_AT_ONCE = 5000
 """Rows of a table taken in one go, so that no read holds the file for long."""

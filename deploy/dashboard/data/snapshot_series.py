@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.dashboard.moment import rates
+from deploy.telemetry.snapshot import rates
 
 _BUFFER = (
     *("size", "fill", "fresh_waiting", "priority_ess", "mean_age_s", "draws_per_insert", "unique_ratio", "prompts"),

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from deploy.dashboard.reader import RunReader
-from deploy.dashboard.status import components
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.views.status import components
 
 VERSIONS = 200
 SEEN = 1000

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from buffer.layout import BINS_PER_NAT
-from deploy.dashboard.moment import HISTOGRAMS, TOTALS
-from deploy.dashboard.reader import RunReader
+from buffer.store.binary_layout import BINS_PER_NAT
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.telemetry.snapshot import HISTOGRAMS, TOTALS
 
 MOST_BINS = 64
 NOTES = 50
@@ -42,7 +42,7 @@ def buffer_view(run: RunReader, limits: Mapping[str, float | None]) -> dict[str,
 
 
 def pace_of(found: Mapping[str, Any] | None, limits: Mapping[str, float | None]) -> dict[str, Any] | None:
-    """Samples per insert against its band (buffer.store.Pace); None where there is no limit or nothing is known."""
+    """Samples per insert against its band (buffer.store.item_store.Pace); None without a limit."""
     wanted, band = limits.get("samples_per_insert") or 0.0, limits.get("samples_per_insert_band") or 0.0
     if not found or not wanted:
         return None

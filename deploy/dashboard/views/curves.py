@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from deploy.dashboard.catalog import about
-from deploy.dashboard.points import Curve, Floats, decimate
-from deploy.dashboard.reader import RunReader
-from deploy.dashboard.status import began_at
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.data.series import Curve, Floats, decimate
+from deploy.dashboard.data.series_catalog import about
+from deploy.dashboard.views.status import began_at
 
 MOST_POINTS = 2000
 MOST_NAMES = 24

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from deploy.dashboard.buffer_view import pace_of
-from deploy.dashboard.reader import RunReader
-from deploy.dashboard.status import began_at, components, state_of, step_of, steps_of, updated_at
-from deploy.dashboard.verdict import WINDOW_S, Situation, verdict
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.views.bottleneck import WINDOW_S, Situation, verdict
+from deploy.dashboard.views.buffer import pace_of
+from deploy.dashboard.views.status import began_at, components, state_of, step_of, steps_of, updated_at
 
 READINGS = 10
 """That a figure is a median of."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from deploy.dashboard.reader import RunReader
-from deploy.dashboard.reward_view import by_position
-from deploy.dashboard.sample_view import newest
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.views.rewards import by_position
+from deploy.dashboard.views.samples import newest
 from rewards.judging.posterior import line
 
 MOST_SAMPLES = 2000

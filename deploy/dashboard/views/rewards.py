@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from deploy.dashboard.buffer_view import buffer_view
-from deploy.dashboard.reader import RunReader
-from deploy.dashboard.sample_view import newest
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.views.buffer import buffer_view
+from deploy.dashboard.views.samples import newest
 
 MOST_SAMPLES = 2000
 TOP = 20

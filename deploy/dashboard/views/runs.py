@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy.dashboard.reader import RunReader
-from deploy.dashboard.status import began_at, state_of, step_of, steps_of, updated_at
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.views.status import began_at, state_of, step_of, steps_of, updated_at
 
 KINDS = ("start", "phase", "version", "restart", "process", "wait", "quarantine", "skipped", "alarm", "end")
 MOST_EVENTS = 500

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlite3 import Row
 from typing import Any
 
-from deploy.dashboard.reader import RunReader
+from deploy.dashboard.data.run_reader import RunReader
 
 SIDE = 32
 """Samples of a side, before and after."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from deploy.dashboard.reader import RunReader
+from deploy.dashboard.data.run_reader import RunReader
 
 STALE_S = 15.0
 """A run that trains says something every second."""

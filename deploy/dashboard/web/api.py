@@ -14,12 +14,21 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from deploy.dashboard.actor_view import actor_view
-from deploy.dashboard.buffer_view import buffer_view
-from deploy.dashboard.curve_view import Asked, catalog, csv_lines, curves
-from deploy.dashboard.overview import limits, overview
-from deploy.dashboard.posterior_view import posterior_view
-from deploy.dashboard.questions import (
+from deploy.artifacts.json_files import plain
+from deploy.artifacts.summary import installed_versions
+from deploy.dashboard.data.run_index import Runs
+from deploy.dashboard.data.run_reader import HistoryUnreadable, RunReader
+from deploy.dashboard.views.actors import actor_view
+from deploy.dashboard.views.buffer import buffer_view
+from deploy.dashboard.views.curves import Asked, catalog, csv_lines, curves
+from deploy.dashboard.views.overview import limits, overview
+from deploy.dashboard.views.posterior import posterior_view
+from deploy.dashboard.views.rewards import reward_view
+from deploy.dashboard.views.runs import compare, events, runs_view
+from deploy.dashboard.views.samples import before_after, one_sample, prompts, samples
+from deploy.dashboard.views.status import state_of
+from deploy.dashboard.web.event_stream import stream
+from deploy.dashboard.web.params import (
     BadQuestion,
     Login,
     OfComparison,
@@ -32,16 +41,7 @@ from deploy.dashboard.questions import (
     curve_names,
     parse,
 )
-from deploy.dashboard.reader import HistoryUnreadable, RunReader
-from deploy.dashboard.reward_view import reward_view
-from deploy.dashboard.run_view import compare, events, runs_view
-from deploy.dashboard.runs import Runs
-from deploy.dashboard.sample_view import before_after, one_sample, prompts, samples
-from deploy.dashboard.security import Access
-from deploy.dashboard.status import state_of
-from deploy.dashboard.stream import stream
-from deploy.json_files import plain
-from deploy.summary import installed_versions
+from deploy.dashboard.web.security import Access
 
 MOST_STREAMS = 32
 MOST_LOGIN_BYTES = 1024

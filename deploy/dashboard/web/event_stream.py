@@ -16,10 +16,10 @@ from typing import Any
 import anyio
 from anyio.to_thread import run_sync
 
-from deploy.dashboard.overview import overview
-from deploy.dashboard.reader import HistoryUnreadable, RunReader
-from deploy.dashboard.run_view import events
-from deploy.json_files import plain
+from deploy.artifacts.json_files import plain
+from deploy.dashboard.data.run_reader import HistoryUnreadable, RunReader
+from deploy.dashboard.views.overview import overview
+from deploy.dashboard.views.runs import events
 
 LOOK_EVERY_S = 1.0
 HEARTBEAT_S = 15.0

@@ -5,9 +5,9 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.datastructures import QueryParams
 
-from deploy.dashboard.curve_view import MOST_NAMES, MOST_POINTS
-from deploy.dashboard.run_view import KINDS, MOST_EVENTS
-from deploy.dashboard.sample_view import Filter
+from deploy.dashboard.views.curves import MOST_NAMES, MOST_POINTS
+from deploy.dashboard.views.runs import KINDS, MOST_EVENTS
+from deploy.dashboard.views.samples import Filter
 
 Text = Annotated[str, Field(max_length=1000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

@@ -25,11 +25,11 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from deploy.dashboard.api import Api, Json
-from deploy.dashboard.runs import Runs
-from deploy.dashboard.security import Access, Guard, is_loopback
+from deploy.dashboard.data.run_index import Runs
+from deploy.dashboard.web.api import Api, Json
+from deploy.dashboard.web.security import Access, Guard, is_loopback
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parent.parent / "static"
 
 
 def application(runs: Runs, access: Access, stopping: threading.Event, squeeze: bool = False) -> Starlette:
