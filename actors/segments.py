@@ -83,7 +83,7 @@ class Response:
         )
 
 
-def piece_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, actions: int) -> Any:
+def segment_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, actions: int) -> Any:
     """vLLM's parameters for the piece that begins after `actions` actions.
 
     Where a tool waits for its triggers, vLLM's min_tokens would mask these too: the stop is biased away instead, until
@@ -113,7 +113,7 @@ def piece_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, acti
     return SamplingParams(max_tokens=left, stop_token_ids=sorted({spec.stop_token_id, *tool.triggers}), **common)
 
 
-def read_piece(
+def read_segment(
     said: Sequence[Any], taken: Sequence[int], spec: PolicySpec, actions: int
 ) -> tuple[list[float], list[float]]:
     """(log q of each token taken, log q of stopping before each and where it stopped), nats, from vLLM's logprobs.

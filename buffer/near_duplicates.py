@@ -80,7 +80,7 @@ class NearDuplicates:
                     leaving.append(member.handle)
             of_prompt[item.digest] = _Member(tokens, item.log_reward, None, [i])
         if leaving:
-            self._store.remove(leaving, counter="replaced")
+            self._store.remove(leaving, counter="near_duplicates")
         return [item for i, item in enumerate(items) if i not in out], len(out)
 
     def _are_near(self, a: Tokens, b: Tokens) -> bool:

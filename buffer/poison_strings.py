@@ -12,7 +12,7 @@ from buffer.store.keys import Keys
 _NOW, _BAD = "now:", "bad:"
 
 
-class Suspects:
+class PoisonStrings:
     """Those of one buffer. Ids are of the caller's making."""
 
     def __init__(self, client: redis.Redis, buffer_name: str, worker: str) -> None:

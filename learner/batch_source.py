@@ -105,10 +105,10 @@ class BatchSource:
     def _describe(self) -> str:
         stats, alive = self._buffer.stats(), len(self._heartbeats.alive("actor"))
         age = "no push yet" if stats.last_insert_age_s is None else f"last push {stats.last_insert_age_s:.0f} s ago"
-        pace = self._buffer.pace
+        limit = self._buffer.rate_limiter
         paced = (
-            f", {stats.drawn} drawn ({pace.samples_per_insert:g} an arrival, give or take {pace.band:g})"
-            if pace.samples_per_insert
+            f", {stats.drawn} drawn ({limit.samples_per_insert:g} an arrival, give or take {limit.band:g})"
+            if limit.samples_per_insert
             else ""
         )
-        return f"{stats.arrivals} of {pace.needed} trajectories, {stats.size} kept{paced}, {alive} actors alive, {age}"
+        return f"{stats.arrivals} of {limit.needed} trajectories, {stats.size} kept{paced}, {alive} actors alive, {age}"

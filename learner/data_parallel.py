@@ -19,7 +19,7 @@ ANSWER_LIMIT = timedelta(minutes=10)
 """A rank that waits longer for the others gives up; a learner's own waits are shorter (learner.wait_limit_s)."""
 
 
-class Ranks:
+class DataParallel:
     """This process's place among the learners; alone, every method is the identity."""
 
     def __init__(self, number: int = 0, size: int = 1, address: str = "", device: torch.device | None = None) -> None:

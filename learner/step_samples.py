@@ -30,7 +30,7 @@ DIGITS = 4
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-class Observer:
+class StepSampler:
     """Notes of steps, not more often than every `every_s` seconds of `clock`."""
 
     def __init__(self, every_s: float = EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -78,7 +78,7 @@ def _row(
     """One row in plain values; None at prefixes where the policy may not stop, and where a tool wrote the token."""
     trajectory = row.trajectory
     n, acts = len(trajectory.token_ids), trajectory.is_action
-    counts = estimates.counts[i, : n + 1]
+    is_terminal = estimates.is_terminal[i, : n + 1]
     total = total_log_reward(trajectory, weights)
     return {
         "prompt_id": trajectory.prompt_id,
@@ -92,8 +92,8 @@ def _row(
         "log_q": round(float(estimates.log_q[i]), DIGITS),
         "log_reward": round(float(total[-1]), DIGITS),
         "log_pf": _plain(scored.log_pf[i, :n], acts),
-        "log_pterm": _plain(scored.log_pterm[i, : n + 1], counts),
-        "u": _plain(estimates.u[i, : n + 1], counts),
+        "log_pterm": _plain(scored.log_pterm[i, : n + 1], is_terminal),
+        "u": _plain(estimates.u[i, : n + 1], is_terminal),
         "log_reward_prefix": _plain(total, trajectory.is_state),
         "terms": {
             name: _plain(values, trajectory.is_state)

@@ -94,10 +94,12 @@ def _check_reward(
     for n in sorted({0, 1, spec.max_actions}):
         token_ids = rng.choice(choices, size=n).astype(np.int32)
         behind = np.full(n + 1, -3.0, np.float32)
-        said = BaseLogProbs(np.full(n, -5.0, np.float32), behind, behind)
+        base_scores = BaseLogProbs(np.full(n, -5.0, np.float32), behind, behind)
 
-        def ask(token_ids: IntArray = token_ids, said: BaseLogProbs = said) -> tuple[Terms, Mapping[str, float]]:
-            answers = [said for _ in task.questions(prompt)]
+        def ask(
+            token_ids: IntArray = token_ids, base_scores: BaseLogProbs = base_scores
+        ) -> tuple[Terms, Mapping[str, float]]:
+            answers = [base_scores for _ in task.score_requests(prompt)]
             return task.log_reward(prompt, token_ids, answers), task.labels(prompt, token_ids)
 
         try:
@@ -128,7 +130,7 @@ def _check_scorer(task: Task, prompts: Sequence[Prompt], rewards: RewardConfig) 
         return
     if rewards.adapter is not None:
         raise ConfigError("rewards.scorer = 'vllm' takes no rewards.adapter: set the scorer to 'transformers'.")
-    if any(len(question.target) for question in task.questions(prompts[0])):
+    if any(len(question.target) for question in task.score_requests(prompts[0])):
         raise ConfigError(
             "rewards.scorer = 'vllm' scores continuations only, and the task asks for a target behind every prefix: "
             "set it to 'transformers'."

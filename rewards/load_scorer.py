@@ -5,10 +5,10 @@ from pathlib import Path
 from buffer.types import PolicySpec
 from lm.load import device_of
 from rewards.config import RewardConfig
-from rewards.scorer import Answers
+from rewards.scorer import BaseScorer
 
 
-def load_scorer(spec: PolicySpec, config: RewardConfig, max_model_len: int, kv_cache_gib: int) -> Answers:
+def load_scorer(spec: PolicySpec, config: RewardConfig, max_model_len: int, kv_cache_gib: int) -> BaseScorer:
     """`max_model_len` [tokens] and `kv_cache_gib` [GiB, on a CPU] are those of the actors' engines."""
     if config.scorer == "vllm":
         from rewards.vllm_scorer import VllmScorer

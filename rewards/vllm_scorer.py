@@ -12,7 +12,7 @@ import numpy as np
 from buffer.errors import ConfigError
 from buffer.types import IntArray, PolicySpec
 from lm.vllm import start_vllm
-from rewards.task import BaseLogProbs, Question
+from rewards.task import BaseLogProbs, ScoreRequest
 
 MOST_IDS = 128
 """Chosen log-probabilities that vLLM returns of a request."""
@@ -21,7 +21,7 @@ MOST_AT_ONCE = 64
 
 
 class VllmScorer:
-    """The weights before any adapter. Answers as BaseModel does, where no question has a target."""
+    """The weights before any adapter. Scores as BaseModel does, where no question has a target."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class VllmScorer:
 
             torch._C.set_num_threads(threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
 
-    def answer(self, questions: Sequence[Question], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
+    def score(self, questions: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
         """Score B responses, each to its question. ConfigError for a question with a target, or for too long a text."""
         for question, response in zip(questions, responses, strict=True):
             self._check(question, response)
@@ -95,7 +95,7 @@ class VllmScorer:
             outside = masked and token not in self._allowed
             into.tokens[i] = said[token] - (np.logaddexp(total, said[token]) if outside else total)
 
-    def _is_masked(self, question: Question) -> bool:
+    def _is_masked(self, question: ScoreRequest) -> bool:
         return question.masked and self._masks
 
     def _ask(self, text: list[int], ids: list[int]) -> str:
@@ -113,7 +113,7 @@ class VllmScorer:
         self._engine.add_request(f"s{self._count}", {"prompt_token_ids": text}, params)
         return f"s{self._count}"
 
-    def _check(self, question: Question, response: IntArray) -> None:
+    def _check(self, question: ScoreRequest, response: IntArray) -> None:
         if len(question.target):
             raise ConfigError(
                 f"the task asks for a target of {len(question.target)} tokens behind every prefix, and with "

@@ -35,7 +35,7 @@ MAX_TAGS = 255
 MOST_ROOM = 4096
 """Items that leave at once, at the most, to let others in at the server's maxmemory."""
 
-Way: TypeAlias = Literal["weighted", "uniform", "oldest", "newest", "highest_reward"]
+Sampler: TypeAlias = Literal["weighted", "uniform", "oldest", "newest", "highest_reward"]
 
 _HEAD = struct.Struct("<16s8sIfhHB")
 _HANDLE = struct.Struct("<II")
@@ -77,7 +77,7 @@ class PutResult(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RateLimiter:
     """Samples per insert held within a band: neither side gets further ahead (cf. Reverb's SampleToInsertRatio)."""
 
     samples_per_insert: float
@@ -98,7 +98,7 @@ class Pace:
         return self.band - self.samples_per_insert * self.needed
 
 
-NO_PACE = Pace(0.0, 0.0, 1)
+NO_RATE_LIMIT = RateLimiter(0.0, 0.0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class DrawRequest:
     """At most so many that have just arrived, the one waiting longest first."""
     newest_version: int = 0
     """At most so many arrivals of the newest version, all alike."""
-    way: Way = "weighted"
+    way: Sampler = "weighted"
     """How the others are drawn."""
     replace: bool = True
     """Whether an item can come twice in this call."""
@@ -152,7 +152,7 @@ class ItemStore:
         self._epoch = ""
         self._adds, self._draws = (_Answers(self.keys, kind) for kind in ("add", "draw"))
 
-    def put(self, items: Sequence[NewItem], pace: Pace = NO_PACE) -> PutResult | None:
+    def put(self, items: Sequence[NewItem], rate_limiter: RateLimiter = NO_RATE_LIMIT) -> PutResult | None:
         """Let at most `chunk` items in; None, and nothing done, while draws are too far behind."""
         tags = list(dict.fromkeys(item.tag for item in items))
         number = {tag: i for i, tag in enumerate(tags)}
@@ -168,7 +168,7 @@ class ItemStore:
         room = len(items)
         while True:
             try:
-                return self._put(records, heads, tags, self.settings.capacity, pace)
+                return self._put(records, heads, tags, self.settings.capacity, rate_limiter)
             except redis.OutOfMemoryError:
                 if room > MOST_ROOM or not self._make_room(room):
                     raise
@@ -179,7 +179,7 @@ class ItemStore:
         """Largest number of items of one `put`."""
         return min(ADD_CHUNK, self.settings.capacity)
 
-    def draw(self, request: DrawRequest, seed: int, pace: Pace = NO_PACE) -> Rows | None:
+    def draw(self, request: DrawRequest, seed: int, rate_limiter: RateLimiter = NO_RATE_LIMIT) -> Rows | None:
         """Rows with their records; fewer where the request can't be met, None while there is nothing to draw."""
         rules = self.settings
         with self._draws.call() as (key, nonce):
@@ -191,7 +191,7 @@ class ItemStore:
                     *(request.rows, request.fresh, request.newest_version, request.way),
                     *(int(request.replace), request.together),
                     *(rules.max_times_sampled, rules.max_staleness, rules.ranked_by),
-                    *(pace.samples_per_insert, pace.draws_ahead, pace.needed),
+                    *(rate_limiter.samples_per_insert, rate_limiter.draws_ahead, rate_limiter.needed),
                 ],
             )
         if answer is None:
@@ -251,13 +251,15 @@ class ItemStore:
             )
             pipe.execute()
 
-    def _put(self, records: list[bytes], heads: bytes, tags: list[str], capacity: int, pace: Pace) -> PutResult | None:
+    def _put(
+        self, records: list[bytes], heads: bytes, tags: list[str], capacity: int, rate_limiter: RateLimiter
+    ) -> PutResult | None:
         rules = self.settings
         with self._adds.call() as (key, nonce):
             args: list[Any] = [
                 *(nonce, self._epoch, new_epoch(), self._settings_json),
                 *(capacity, rules.per_prompt_quota, rules.evict, rules.max_staleness),
-                *(rules.fresh_capacity, rules.ranked_by, pace.samples_per_insert, pace.inserts_ahead),
+                *(rules.fresh_capacity, rules.ranked_by, rate_limiter.samples_per_insert, rate_limiter.inserts_ahead),
                 *(heads, *tags),
             ]
             answer = self._answer(self._records_and_script(records, [self.keys.payload, key], args))
@@ -269,7 +271,7 @@ class ItemStore:
         size, evicted = (int(value or 0) for value in found)
         if size == 0 or (size < self.settings.capacity and not evicted):
             return False
-        return self._put([], b"", [], max(size - number, 0), NO_PACE) is not None
+        return self._put([], b"", [], max(size - number, 0), NO_RATE_LIMIT) is not None
 
     def _fetch(self, digests: list[bytes], along: dict[bytes, bytes]) -> list[bytes | None]:
         """The records of these digests; those `along` came with the draw."""

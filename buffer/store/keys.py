@@ -16,7 +16,7 @@ staleness        hash    bit length of the staleness at a draw -> number of draw
 quarantine       list    msgpack [digest, reason, head of the record], newest first   remove
 events           stream  what happened, the last 10,000 calls                         all scripts
 answer:<client>  string  what one client's last call answered; expires                add, draw
-suspects         hash    strings that are being scored, and those that ended who scored     Suspects
+suspects         hash    strings that are being scored, and those that ended who scored     PoisonStrings
 alive:<role>     zset    member -> Unix time of its last beat; expires                Heartbeats
 
 The braces make one Redis Cluster slot of all keys of a buffer, which a script needs.

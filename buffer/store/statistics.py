@@ -12,8 +12,8 @@ from buffer.store.keys import Keys
 from buffer.store.priority_levels import WEIGHTS, effective_size
 
 _TOTALS = (
-    *("inserted", "duplicates", "evicted", "drawn", "updated", "update_misses", "stale", "spent"),
-    *("quarantined", "replaced", "arrivals"),
+    *("inserted", "duplicates", "evicted", "drawn", "updated", "update_misses", "expired", "max_draws_reached"),
+    *("quarantined", "near_duplicates", "arrivals"),
 )
 
 
@@ -29,9 +29,9 @@ class BufferStats:
     """Of these, new ones."""
     duplicates: int
     evicted: int
-    stale: int
+    expired: int
     """Taken out at a draw because too many versions old."""
-    spent: int
+    max_draws_reached: int
     """Taken out with their last allowed draw."""
     drawn: int
     """Draws made, those of records that turned out unreadable included."""
@@ -40,7 +40,7 @@ class BufferStats:
     update_misses: int
     """Priorities for trajectories that had left."""
     quarantined: int
-    replaced: int
+    near_duplicates: int
     """Near duplicates of lower reward, taken out for a new one."""
     refused: Mapping[str, int]
     """Reason -> trajectories that did not come in: stale, quota, near_duplicate, too_large."""

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from buffer.types import AdapterVersion, Canary
 
 
-class Stamp(BaseModel):
+class AdapterVersionFile(BaseModel):
     """adapter/version.json"""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -20,7 +20,7 @@ class Stamp(BaseModel):
     canary_tolerance: float = Field(gt=0)
 
     @classmethod
-    def of(cls, version: AdapterVersion) -> "Stamp":
+    def compute(cls, version: AdapterVersion) -> "AdapterVersionFile":
         """From what the learner published."""
         canary = version.canary
         return cls(

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion
-from deploy.artifacts.adapter_version_file import Stamp
+from deploy.artifacts.adapter_version_file import AdapterVersionFile
 from deploy.artifacts.json_files import append_line, read_lines, write_json, write_lines, write_whole
 
 _WEIGHTS, _ADAPTER_CONFIG, _VERSION = "adapter_model.safetensors", "adapter_config.json", "version.json"
@@ -171,12 +171,14 @@ class RunFolder:
 
     def write_version(self, version: AdapterVersion) -> None:
         """Say beside the adapter what it is; call it after `write_adapter`."""
-        write_whole(self.adapter_path / _VERSION, Stamp.of(version).model_dump_json(indent=2).encode())
+        write_whole(
+            self.adapter_path / _VERSION, AdapterVersionFile.compute(version).model_dump_json(indent=2).encode()
+        )
 
     def version(self) -> AdapterVersion:
         """Number, digest and canary of the newest adapter. ConfigError when there is none, or when it is damaged."""
         try:
-            return Stamp.model_validate_json(self._read_adapter_file(_VERSION)).version()
+            return AdapterVersionFile.model_validate_json(self._read_adapter_file(_VERSION)).version()
         except ValidationError as error:
             raise ConfigError(
                 f"{self.adapter_path / _VERSION} is damaged ({error.error_count()} problems). "

@@ -23,7 +23,7 @@ LONGEST_CALL_S = 30.0
 """A call that waits for a newer adapter comes back empty after this, s."""
 
 
-class Board:
+class AdapterStore:
     """Holds one version: the newest."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Board:
         return self._starts[process] - 1
 
 
-class BoardClient:
+class AdapterStoreClient:
     """An actor's, the learner's or the driver's side of the board."""
 
     def __init__(self, board: Any) -> None:

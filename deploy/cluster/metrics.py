@@ -133,7 +133,7 @@ class Meter:
             "drawn": stats.drawn,
             "evicted": stats.evicted,
             "duplicates": stats.duplicates,
-            "stale": stats.stale,
+            "stale": stats.expired,
             "quarantined": stats.quarantined,
         }.items():
             self._set(f"tributary_buffer_{name}", value, self._run)

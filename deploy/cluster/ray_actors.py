@@ -18,7 +18,7 @@ import ray
 from buffer.config import BufferConfig
 from buffer.tool import actions_of
 from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
-from deploy.cluster.adapter_store import BoardClient
+from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
 from deploy.cluster.reward_client import RewardClient
 from deploy.cluster.root_cause import cause_of
@@ -46,7 +46,7 @@ class Address:
     checkpoints: str
     """Folder of the learner's checkpoints, on a disk that its node shares with the driver's."""
     board: str
-    """Name of the Board within the job. Names, not handles: a handle among its arguments would stop Ray from
+    """Name of the AdapterStore within the job. Names, not handles: a handle among its arguments would stop Ray from
     starting a dead process again once the handle's owner is gone."""
 
 
@@ -59,7 +59,7 @@ class ActorProcess:
         from buffer.server.connect import connect
 
         config, name = address.config, f"actor-{number}"
-        self._board = BoardClient(ray.get_actor(address.board))
+        self._board = AdapterStoreClient(ray.get_actor(address.board))
         self._log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
         _wait_after_deaths(self._board, name, self._log)
@@ -80,7 +80,7 @@ class ActorProcess:
         self._log.info("ready")
 
     def ready(self) -> bool:
-        """Answers once the engine stands."""
+        """Returns once the engine stands."""
         return True
 
     def run(self) -> None:
@@ -128,7 +128,7 @@ class RewardProcess:
     """Scores trajectories and adds them to the buffer."""
 
     def __init__(self, number: int, address: Address) -> None:
-        from buffer.poison_strings import Suspects
+        from buffer.poison_strings import PoisonStrings
         from buffer.replay import ReplayBuffer
         from buffer.server.connect import connect
         from rewards.load_scorer import load_scorer
@@ -137,29 +137,31 @@ class RewardProcess:
         config, client, name = address.config, connect(address.redis_url), f"reward-{number}"
         log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
-        _wait_after_deaths(BoardClient(ray.get_actor(address.board)), name, log)
+        _wait_after_deaths(AdapterStoreClient(ray.get_actor(address.board)), name, log)
         _set_threads(config.rewards.threads)
         task = _task(address)
         base = None
         if task.needs_base_model:
             base = load_scorer(address.spec, config.rewards, config.actors.max_model_len, config.actors.kv_cache_gib)
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name, config.rewards.weights)
-        suspects = Suspects(client, address.buffer_name, name)
+        suspects = PoisonStrings(client, address.buffer_name, name)
         self._worker = RewardWorker(name, address.task_name, task, base, buffer, suspects, config.rewards)
         log.info("ready")
 
     def ready(self) -> bool:
-        """Answers once the base model is loaded."""
+        """Returns once the base model is loaded."""
         return True
 
     def score(self, trajectories: Sequence[Trajectory]) -> int:
         """RewardWorker.score; returns how many were new."""
         return self._worker.score(trajectories).added
 
-    def rate(self, prompts: Sequence[Prompt], drawn: "Mapping[str, Sequence[Sampled]]") -> "dict[str, list[Sample]]":
-        """RewardWorker.rate, of each prompt."""
+    def score_samples(
+        self, prompts: Sequence[Prompt], drawn: "Mapping[str, Sequence[Sampled]]"
+    ) -> "dict[str, list[Sample]]":
+        """RewardWorker.score_samples, of each prompt."""
         return {
-            prompt.id: self._worker.rate(
+            prompt.id: self._worker.score_samples(
                 prompt, [s.token_ids for s in drawn[prompt.id]], [s.log_q for s in drawn[prompt.id]]
             )
             for prompt in prompts
@@ -172,7 +174,7 @@ class RewardProcess:
         return status
 
     def leave(self) -> None:
-        """Answers once all that was sent before is scored: one call at a time."""
+        """Returns once all that was sent before is scored: one call at a time."""
 
 
 class LearnerProcess:
@@ -203,7 +205,7 @@ class LearnerProcess:
         from buffer.server.connect import connect
         from learner.batch_source import BatchSource
         from learner.checkpoint import Checkpoints
-        from learner.data_parallel import Ranks
+        from learner.data_parallel import DataParallel
         from learner.learner import Learner
 
         address, config = self._address, self._address.config
@@ -215,10 +217,10 @@ class LearnerProcess:
             self._policy,
             buffer,
             config.learner,
-            BoardClient(ray.get_actor(address.board)).publish,
+            AdapterStoreClient(ray.get_actor(address.board)).publish,
             task.prompts()[0],
             Checkpoints(Path(address.checkpoints), config.learner.keep_checkpoints),
-            Ranks(self._rank, config.learner.ranks, meeting_point, self._policy.device),
+            DataParallel(self._rank, config.learner.ranks, meeting_point, self._policy.device),
             _support(task) if self._rank == 0 else (),
             weights,
         )
@@ -265,7 +267,7 @@ def _engine(address: Address, task: Any, folder: Path, seed: int) -> Any:
     return Engine(address.spec, config, folder, seed, config.gpus > 0, task.tool)
 
 
-def _wait_after_deaths(board: BoardClient, name: str, log: Log) -> None:
+def _wait_after_deaths(board: AdapterStoreClient, name: str, log: Log) -> None:
     """A process that has been started before waits before it loads: 0, 1, 2, 4 ... s, a minute at most."""
     deaths = board.started(name)
     pause = min(2.0 ** (deaths - 2), MOST_PAUSE_S) if deaths > 1 else 0.0

@@ -7,7 +7,7 @@ import ray
 
 from buffer.errors import TributaryError, WaitTimeout
 from buffer.types import Trajectory
-from deploy.cluster.adapter_store import BoardClient
+from deploy.cluster.adapter_store import AdapterStoreClient
 
 REFRESH_S = 2.0
 """Between two questions who the workers are, s."""
@@ -16,7 +16,7 @@ REFRESH_S = 2.0
 class RewardClient:
     """An actors.rollout.RewardGate."""
 
-    def __init__(self, board: BoardClient, max_in_flight: int, first: int, wait_limit_s: float) -> None:
+    def __init__(self, board: AdapterStoreClient, max_in_flight: int, first: int, wait_limit_s: float) -> None:
         """`first` is the worker to begin with: actors that begin with different ones share them out."""
         self._board = board
         self._max_in_flight = max_in_flight

@@ -2,7 +2,7 @@
 
     RolloutActor ──trajectories──> RewardWorker ──scored──> ReplayBuffer (Redis) ──batches──> Learner
          ^                                                                                       |
-         └───────────────────────── Board    <──── adapter v+1 ──────────────────────────────┘
+         └───────────────────────── AdapterStore    <──── adapter v+1 ──────────────────────────────┘
 
 loop           consumes             produces               waits for                unblocked by
 RolloutActor   prompts, adapters    trajectories           first adapter, room      Learner, RewardWorker
@@ -20,12 +20,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from buffer.errors import TributaryError
 from buffer.named_wait import NamedWait
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
-from deploy.cluster.adapter_store import Board, BoardClient
+from deploy.cluster.adapter_store import AdapterStore, AdapterStoreClient
 from deploy.cluster.placement import free_now, remote
 from deploy.cluster.ray_actors import ActorProcess, Address, LearnerProcess, RewardProcess
 from deploy.cluster.ray_calls import LOGS, answer, answer_or_none
 from deploy.cluster.reward_monitor import RewardWatch
-from deploy.cluster.worker_group import Crew
+from deploy.cluster.worker_group import WorkerGroup
 from deploy.config import RunConfig
 from rewards.task import Sample
 
@@ -43,13 +43,13 @@ class System:
         """Start all processes; they load side by side. See `wait_until_ready`."""
         self._config = config
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        board = ray.remote(Board).options(
+        board = ray.remote(AdapterStore).options(
             num_cpus=0, name=address.board, max_concurrency=1000, scheduling_strategy=here
         )
         self._board = board.remote()  # beside the driver, so that no other node's end takes it along
-        self.board = BoardClient(self._board)
-        self.rewards = Crew("reward", lambda number: self._new_reward(number, address), config.rewards.workers)
-        self.actors = Crew("actor", lambda number: self._new_actor(number, address), config.actors.count)
+        self.board = AdapterStoreClient(self._board)
+        self.rewards = WorkerGroup("reward", lambda number: self._new_reward(number, address), config.rewards.workers)
+        self.actors = WorkerGroup("actor", lambda number: self._new_actor(number, address), config.actors.count)
         self.learners = [
             remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, rank)
             for rank in range(config.learner.ranks)
@@ -182,7 +182,7 @@ class System:
             if k
         ]
         scoring = [  # handed on by the store, without a stay here
-            workers[k % len(workers)].rate.remote(prompts, drawn) for k, drawn in enumerate(drawing)
+            workers[k % len(workers)].score_samples.remote(prompts, drawn) for k, drawn in enumerate(drawing)
         ]
 
         def result() -> dict[str, list[Sample]] | None:
@@ -302,5 +302,5 @@ class System:
         """End every process now; actors that answer at once remove their files first."""
         closing = [actor.close.remote() for actor in self.actors.members.values()]
         ray.wait(closing, num_returns=len(closing), timeout=CLOSE_LIMIT_S)
-        for process in (*self.actors.everybody(), *self.rewards.everybody(), *self.learners, self._board):
+        for process in (*self.actors.all_handles(), *self.rewards.all_handles(), *self.learners, self._board):
             ray.kill(process)

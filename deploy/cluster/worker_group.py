@@ -14,7 +14,7 @@ LEAVE_LIMIT_S = 30.0
 """One that was told to leave is ended after this, s."""
 
 
-class Crew:
+class WorkerGroup:
     """Members by number; numbers are never used twice, so a name means one process for ever."""
 
     def __init__(self, role: str, start: Callable[[int], Any], count: int) -> None:
@@ -81,7 +81,7 @@ class Crew:
                 ray.kill(handle)
         return joined, troubles
 
-    def everybody(self) -> list[Any]:
+    def all_handles(self) -> list[Any]:
         """All processes there are, whatever they do."""
         return [
             *self.members.values(),

@@ -46,7 +46,7 @@ def stats(
 ) -> None:
     """What is in it, what came and went, rewards, staleness, priorities."""
     with _opened(run, url, name) as (_, buffer):
-        found, quarantine = buffer.stats(), buffer.quarantine()
+        found, quarantine = buffer.stats(), buffer.quarantined()
     if as_json:
         typer.echo(json.dumps(stats_values(found, quarantine)))
     else:

@@ -31,27 +31,35 @@ def evaluate(
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
-    from deploy.driver.evaluation import draw, explanations, judge, judged_prompts, rate, write_evaluation, write_plots
-    from deploy.models.judges import find_yardsticks, left_out
+    from deploy.driver.evaluation import (
+        draw,
+        explanations,
+        judge,
+        judged_prompts,
+        score_samples,
+        write_evaluation,
+        write_plots,
+    )
+    from deploy.models.judges import find_judges, left_out
     from deploy.telemetry.live_view import before_after_table
     from rewards.judging.posterior import resampled_unit
 
     folder, checked = _open(run)
-    chosen, yardsticks = judged_prompts(checked, split, prompts), find_yardsticks()
+    chosen, judges = judged_prompts(checked, split, prompts), find_judges()
     n = samples or checked.config.evaluation.samples
     of = f"{len(chosen):,} of {len(checked.task.prompts(split)):,} prompts of split {split}"
     console.print(f"Drawing {n:,} samples of each of {of}, from the base model and from {run}/adapter ...")
     version = folder.version()
     drawn = draw(checked, chosen, (version, folder.adapter()), n, base_too=True, seed=seed)
     console.print("Scoring and judging them ...")
-    before, after = (judge(checked, some, yardsticks, n) for some in rate(checked, chosen, drawn))
+    before, after = (judge(checked, some, judges, n) for some in score_samples(checked, chosen, drawn))
     more = {"samples_a_prompt": n, "seed": seed, "adapter_sha256": version.digest}
     written = write_evaluation(folder, checked, before, after, split, more)
     write_plots(folder, checked, before, after, split)
     console.print(before_after_table(before.figures, after.figures, explanations(checked)))
     unit = resampled_unit(after.samples)
     console.print(f"Intervals hold 95 %: bootstrap over {unit}; of the task's own figures, as the task says.")
-    for said in dict.fromkeys((before.problem, after.problem, left_out(checked.task, after.figures, yardsticks))):
+    for said in dict.fromkeys((before.problem, after.problem, left_out(checked.task, after.figures, judges))):
         if said:
             console.print(f"[yellow]{escape(visible(said))}[/yellow]", soft_wrap=True)
     console.print(f"Written: {run}/{written} and {run}/plots")
@@ -73,13 +81,13 @@ def sample(
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
-    from deploy.driver.evaluation import draw, judged_prompts, named_prompts, rate, sample_lines
+    from deploy.driver.evaluation import draw, judged_prompts, named_prompts, sample_lines, score_samples
 
     folder, checked = _open(run)
     chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)
     [drawn] = draw(checked, chosen, (folder.version(), folder.adapter()), n, base_too=False, seed=seed)
     if as_json:
-        [rated] = rate(checked, chosen, [drawn])
+        [rated] = score_samples(checked, chosen, [drawn])
         sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, rated))
         if unscored := n * len(chosen) - sum(map(len, rated.values())):
             typer.echo(f"{unscored} samples were left out: their reward failed.", err=True)

@@ -11,7 +11,7 @@ from buffer.errors import ConfigError
 from deploy.formatting import console
 
 if TYPE_CHECKING:
-    from deploy.driver.train_options import Watching
+    from deploy.driver.train_options import TrainOptions
 
 TrainedRecipe = Annotated[
     str | None, typer.Argument(help="A name under deploy/recipes, or the path of a TOML file.", show_default=False)
@@ -46,18 +46,18 @@ def train(
     from deploy.commands.environment import prepare_for_ray
     from deploy.config import load_recipe
     from deploy.driver.preflight import check
-    from deploy.driver.train_options import Watching
+    from deploy.driver.train_options import TrainOptions
 
     if go_on:
         if run is None or resume is not None or replace:
             raise ConfigError("--continue goes with --run DIR, and with neither --resume nor --replace.")
         if (run.expanduser() / "config.toml").is_file():
             recipe, resume, run = None, run, None
-    watching = Watching(dashboard, dashboard_port, tuple(sink or ()))
+    watching = TrainOptions(dashboard, dashboard_port, tuple(sink or ()))
     if resume is not None:
         changes = [*([recipe] if recipe else []), *(overrides or [])]
         _only_overrides(changes, run, replace)
-        _resume(resume, changes, watching, done_is_well=go_on)
+        _resume(resume, changes, watching, ok_if_finished=go_on)
         return
     if recipe is None:
         raise ConfigError("train needs a recipe, such as `tributary train demo`, or --resume with a run's folder.")
@@ -79,7 +79,7 @@ def validate(recipe: Recipe, overrides: Overrides = None) -> None:
     sys.stdout.write(tomli_w.dumps(shown_config(config)))
 
 
-def _resume(path: Path, changes: list[str], watching: "Watching", done_is_well: bool) -> None:
+def _resume(path: Path, changes: list[str], watching: "TrainOptions", ok_if_finished: bool) -> None:
     """Go on with the run in a folder; where all its steps are done say so if that is well, else ConfigError."""
     from deploy.artifacts.run_folder import RunFolder
     from deploy.commands.environment import prepare_for_ray
@@ -88,7 +88,7 @@ def _resume(path: Path, changes: list[str], watching: "Watching", done_is_well: 
 
     folder = RunFolder.open(path)
     config = resumed_config(folder.read_config(), changes, source=f"{path}/config.toml")
-    if done_is_well and folder.finished_steps() >= config.learner.steps:
+    if ok_if_finished and folder.finished_steps() >= config.learner.steps:
         console.print(f"{path} has done all its learner.steps = {config.learner.steps}: nothing is left to do.")
         return
     checked = check(config)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 
-class Tally:
+class ActorTotals:
     """Sums over actors whose own counts start anew when they are started again."""
 
     def __init__(self) -> None:

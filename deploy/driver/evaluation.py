@@ -24,7 +24,7 @@ from rewards.judging import posterior
 from rewards.judging.bootstrap import Interval
 from rewards.load_scorer import load_scorer
 from rewards.scorer import Score, Scorer, sample_terms
-from rewards.task import TRAIN, Figure, Sample, Yardsticks
+from rewards.task import TRAIN, Figure, Judges, Sample
 
 Drawn = Mapping[str, Sequence[Sampled]]
 """Prompt id -> what an engine drew."""
@@ -53,7 +53,7 @@ class Judged:
         return {name: (f.low, f.high) for name, f in self.figures.items() if isinstance(f, Interval)}
 
 
-def judge(checked: Checked, samples: Samples, yardsticks: Yardsticks, drawn: int | None = None) -> Judged:
+def judge(checked: Checked, samples: Samples, judges: Judges, drawn: int | None = None) -> Judged:
     """What the task says of the samples, and how well they follow the target at the recipe's last temperature.
 
     `drawn` strings of each prompt, by default as many as the recipe says; those without a score are counted
@@ -66,7 +66,7 @@ def judge(checked: Checked, samples: Samples, yardsticks: Yardsticks, drawn: int
     figures: dict[str, Figure] = {}
     problem = None
     try:
-        figures = _checked_figures(checked.task.evaluate(scored, yardsticks) if scored else {})
+        figures = _checked_figures(checked.task.evaluate(scored, judges) if scored else {})
     except Exception as error:  # of the user's own code, at the end of a run
         problem = f"evaluate of task {checked.config.task.name!r} raised {type(error).__name__}: {error}"
     follows = posterior.posterior_figures(scored, checked.config.learner.reward_temperature_end)
@@ -126,7 +126,7 @@ def draw(
     return drawn
 
 
-def rate(checked: Checked, prompts: Sequence[Prompt], drawn: Sequence[Drawn]) -> list[Samples]:
+def score_samples(checked: Checked, prompts: Sequence[Prompt], drawn: Sequence[Drawn]) -> list[Samples]:
     """What `draw` gave, with log R. Responses that can't be scored are left out.
 
     The frozen base model is loaded here, where the task asks it anything.

@@ -34,7 +34,7 @@ def fit(checked: Checked, folder: RunFolder, samples: int, steps: int, rate: flo
     [drawn] = draw(checked, prompts, (version, folder.adapter()), samples, base_too=False, seed=seed)
     choices = []
     for prompt in prompts:
-        questions = checked.task.questions(prompt)
+        questions = checked.task.score_requests(prompt)
         for sampled in drawn[prompt.id]:
             context = np.concatenate([questions[0].context, sampled.token_ids]).astype(np.int32)
             choices.append(Choice(context, [question.target for question in questions]))
@@ -54,7 +54,7 @@ def write(files: AdapterFiles, run: Path) -> Path:
 
 def _check(task: Task, prompts: list[Prompt]) -> None:
     for prompt in prompts:
-        targets = [question.target for question in task.questions(prompt)]
+        targets = [question.target for question in task.score_requests(prompt)]
         if len(targets) < 2 or not all(map(len, targets)):
             raise ConfigError(
                 f"an M-step needs a task that asks for two answers or more behind each string, the right one first; "

@@ -19,7 +19,7 @@ from deploy.artifacts.run_folder import RunFolder
 from deploy.config import shown_config
 from deploy.dashboard.web.sockets import LOOPBACK, address, listen
 from deploy.driver.preflight import Checked
-from deploy.driver.train_options import Watching
+from deploy.driver.train_options import TrainOptions
 from deploy.models.registry import read_tokenizer
 from deploy.telemetry.recorder import FILE, Recorder
 from deploy.telemetry.sinks import open_sink
@@ -30,7 +30,7 @@ END_LIMIT_S = 5.0
 
 @contextmanager
 def recording(
-    checked: Checked, folder: RunFolder, after_step: int, watching: Watching, console: Console
+    checked: Checked, folder: RunFolder, after_step: int, watching: TrainOptions, console: Console
 ) -> Iterator[Recorder]:
     """The run's one recorder, with a dashboard beside it where one is wanted.
 

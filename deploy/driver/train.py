@@ -19,14 +19,14 @@ from deploy.cluster.placement import check_placement, ray_session
 from deploy.cluster.ray_actors import Address
 from deploy.cluster.system import System
 from deploy.config import shown_config
-from deploy.driver.actor_totals import Tally
+from deploy.driver.actor_totals import ActorTotals
 from deploy.driver.evaluation import Judged, Samples, explanations, judge, judged_prompts, write_plots
 from deploy.driver.preflight import Checked, check_store
 from deploy.driver.recording import recording
 from deploy.driver.redis_session import run_store
 from deploy.driver.stop_signal import StopSignal
-from deploy.driver.train_options import Watching
-from deploy.models.judges import find_yardsticks, left_out
+from deploy.driver.train_options import TrainOptions
+from deploy.models.judges import find_judges, left_out
 from deploy.telemetry.live_view import LiveView, before_after_table, next_commands
 from deploy.telemetry.logs import process_log
 from deploy.telemetry.recorder import Recorder
@@ -36,7 +36,7 @@ from learner.checkpoint import Checkpoints, Numbers
 NEEDED_DISK_BYTES = 500 * 2**20
 """For a run's folder and Ray's session: what the demo takes, several times over."""
 REPORT_EVERY_S = 0.5
-NOBODY = Watching(dashboard=False)
+DEFAULT_OPTIONS = TrainOptions(dashboard=False)
 
 
 class Training:
@@ -47,7 +47,7 @@ class Training:
         checked: Checked,
         folder: RunFolder,
         console: Console,
-        watching: Watching,
+        watching: TrainOptions,
         resumed: bool = False,
         saved: Numbers | None = None,
     ) -> None:
@@ -64,8 +64,8 @@ class Training:
         self._row: dict[str, Any] = {}
         self._actors: list[dict[str, Any]] = []
         self._rewards: list[dict[str, Any]] = []
-        self._yardsticks = find_yardsticks()
-        self._tally = Tally()
+        self._judges = find_judges()
+        self._tally = ActorTotals()
         self._training_s = 0.0
         self._trained_before_s = 0.0
         self._steps_before = saved.step if saved else 0
@@ -163,7 +163,7 @@ class Training:
         if samples is None:
             return None
         self._recorder.judged("before" if use_base_model else "after", samples)
-        return judge(self._checked, samples, self._yardsticks)
+        return judge(self._checked, samples, self._judges)
 
     def _give_demonstrations(self, system: System, buffer: ReplayBuffer, show: Callable[[], None]) -> None:
         """Given strings come first; after a resume they are in the buffer already."""
@@ -257,14 +257,14 @@ class Training:
             )
         if before and after:
             self._console.print(before_after_table(before.figures, after.figures, explanations(self._checked)))
-        if after and (said := after.problem or left_out(self._checked.task, after.figures, self._yardsticks)):
+        if after and (said := after.problem or left_out(self._checked.task, after.figures, self._judges)):
             self._console.print(Text(said, "yellow"))
         self._console.print(next_commands(self._folder.path, self._config.learner.steps), soft_wrap=True)
         return summary
 
 
 def train(
-    checked: Checked, run: Path, replace_run: bool, console: Console, watching: Watching = NOBODY
+    checked: Checked, run: Path, replace_run: bool, console: Console, watching: TrainOptions = DEFAULT_OPTIONS
 ) -> dict[str, Any]:
     """Check what only this machine can tell, make the folder, train."""
     check_store(checked.config.buffer)
@@ -275,7 +275,9 @@ def train(
         return Training(checked, folder, console, watching).run()
 
 
-def resume(checked: Checked, folder: RunFolder, console: Console, watching: Watching = NOBODY) -> dict[str, Any]:
+def resume(
+    checked: Checked, folder: RunFolder, console: Console, watching: TrainOptions = DEFAULT_OPTIONS
+) -> dict[str, Any]:
     """Go on from the newest checkpoint, or from step 0 where the run died before its first one."""
     check_store(checked.config.buffer)
     check_disk(folder.path, NEEDED_DISK_BYTES)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
+class TrainOptions:
     """The options of `tributary train` that are none of the recipe's."""
 
     dashboard: bool = True

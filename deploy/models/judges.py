@@ -9,19 +9,19 @@ import numpy as np
 
 from buffer.types import FloatArray
 from deploy.models.registry import find_model
-from rewards.task import Task, Yardsticks
+from rewards.task import Judges, Task
 
 ENCODER = "all-minilm-l6-v2"
 
 
-def find_yardsticks() -> Yardsticks:
+def find_judges() -> Judges:
     """With the packaged encoder where it is in the cache, else without. ModelError when the copy there is damaged."""
     folder = find_model(ENCODER)
-    return Yardsticks() if folder is None else yardsticks_of(folder)
+    return Judges() if folder is None else judges_of(folder)
 
 
-def yardsticks_of(folder: Path) -> Yardsticks:
-    """Both yardsticks from the encoder in `folder`. Nothing is loaded before one of them is called."""
+def judges_of(folder: Path) -> Judges:
+    """Both judges from the encoder in `folder`. Nothing is loaded before one of them is called."""
 
     @cache
     def embedder() -> Any:
@@ -43,13 +43,13 @@ def yardsticks_of(folder: Path) -> Yardsticks:
         scores = bert_score_f1([h for h, _ in place], [r for _, r in place], folder)
         return scores[[place[pair] for pair in zip(hypotheses, references, strict=True)]].astype(np.float32)
 
-    return Yardsticks(embed, bert_score)
+    return Judges(embed, bert_score)
 
 
-def left_out(task: Task, figures: Mapping[str, object], yardsticks: Yardsticks) -> str | None:
+def left_out(task: Task, figures: Mapping[str, object], judges: Judges) -> str | None:
     """Where a model that judges is not there: which of the task's figures are missing, and how to get it."""
     missing = [name for name in task.explanations if name not in figures]
-    if not missing or yardsticks.embed is not None:
+    if not missing or judges.embed is not None:
         return None
     return (
         f"Left out, for want of a model that judges texts: {', '.join(missing)}. Get it, and evaluate again: "

@@ -1,6 +1,6 @@
 """What a person should look at now: each rule gives one alarm, or none, with its cause and what mends it.
 
-Rules read `Known` and nothing else, so that each can be tried on made-up numbers.
+Rules read `AlertInputs` and nothing else, so that each can be tried on made-up numbers.
 """
 
 import math
@@ -24,7 +24,7 @@ FEW_BYTES = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
+class Alert:
     """One thing that is wrong, or about to be."""
 
     id: str
@@ -41,7 +41,7 @@ class Alarm:
 
 
 @dataclass(slots=True)
-class Known:
+class AlertInputs:
     """What rules read. Times are Unix seconds."""
 
     limits: Mapping[str, float]
@@ -66,19 +66,19 @@ class Known:
     free_bytes: int | None = None
 
 
-def alarms_of(known: Known) -> list[Alarm]:
+def alerts_of(known: AlertInputs) -> list[Alert]:
     """All alarms of this moment, those of rank error first."""
     found = [alarm for rule in _RULES if (alarm := rule(known))]
     return sorted(found, key=lambda alarm: alarm.level != "error")
 
 
-def _staleness(known: Known) -> Alarm | None:
+def _staleness(known: AlertInputs) -> Alert | None:
     limit = known.limits.get("max_staleness", 0)
     behind = {a["name"]: known.version - a["version"] for a in known.actors if a["version"] >= 0}
     name, most = max(behind.items(), key=lambda pair: pair[1], default=("", 0))
     if not limit or most <= NEAR * limit:
         return None
-    return Alarm(
+    return Alert(
         "staleness",
         "warning",
         f"{name} is {most} versions behind the newest; at more than {limit:g} it stops the run.",
@@ -87,11 +87,11 @@ def _staleness(known: Known) -> Alarm | None:
     )
 
 
-def _few_drawn(known: Known) -> Alarm | None:
+def _few_drawn(known: AlertInputs) -> Alert | None:
     batch, buffer = known.limits.get("batch_size", 0), known.buffer
     if not buffer or buffer["size"] < 10 * batch or buffer["priority_ess"] >= batch:
         return None
-    return Alarm(
+    return Alert(
         "priority_ess",
         "warning",
         f"Replay draws spread over {buffer['priority_ess']:.0f} of {buffer['size']:,} trajectories.",
@@ -100,13 +100,13 @@ def _few_drawn(known: Known) -> Alarm | None:
     )
 
 
-def _not_falling(known: Known) -> Alarm | None:
+def _not_falling(known: AlertInputs) -> Alert | None:
     if len(known.var_u) < 3 * WINDOW:
         return None
     first, newest = median(known.var_u[:WINDOW]), median(known.var_u[-WINDOW:])
     if newest <= max(0.9 * first, CONVERGED):
         return None
-    return Alarm(
+    return Alert(
         "var_u",
         "warning",
         f"Var(u) does not fall: {newest:.3g} nats² over the last {WINDOW} steps, {first:.3g} over the first.",
@@ -117,11 +117,11 @@ def _not_falling(known: Known) -> Alarm | None:
     )
 
 
-def _skipped(known: Known) -> Alarm | None:
+def _skipped(known: AlertInputs) -> Alert | None:
     grown = _grown(known.skipped)
     if not grown:
         return None
-    return Alarm(
+    return Alert(
         "skipped",
         "error",
         f"{grown} steps of the last {RECENT_S:.0f} s were skipped: loss or gradient was not finite.",
@@ -130,11 +130,11 @@ def _skipped(known: Known) -> Alarm | None:
     )
 
 
-def _quarantine(known: Known) -> Alarm | None:
+def _quarantine(known: AlertInputs) -> Alert | None:
     grown = _grown(known.set_aside)
     if not grown:
         return None
-    return Alarm(
+    return Alert(
         "quarantine",
         "warning",
         f"{grown} strings were set aside within {RECENT_S:.0f} s.",
@@ -143,10 +143,10 @@ def _quarantine(known: Known) -> Alarm | None:
     )
 
 
-def _equal_rewards(known: Known) -> Alarm | None:
+def _equal_rewards(known: AlertInputs) -> Alert | None:
     if len(known.spreads) < 5 or max(known.spreads) > 1e-6:
         return None
-    return Alarm(
+    return Alert(
         "equal_rewards",
         "warning",
         "All fresh strings have the same reward.",
@@ -155,10 +155,10 @@ def _equal_rewards(known: Known) -> Alarm | None:
     )
 
 
-def _collapsed(known: Known) -> Alarm | None:
+def _collapsed(known: AlertInputs) -> Alert | None:
     if len(known.diversity) < 5 or max(known.diversity) >= 0.2:
         return None
-    return Alarm(
+    return Alert(
         "diversity",
         "warning",
         f"At most {100 * max(known.diversity):.0f} % of the fresh on-policy strings of a step differ.",
@@ -167,12 +167,12 @@ def _collapsed(known: Known) -> Alarm | None:
     )
 
 
-def _silent(known: Known) -> Alarm | None:
+def _silent(known: AlertInputs) -> Alert | None:
     silent = {name: known.now - at for name, at in known.heard.items() if known.now - at > SILENT_S}
     if not silent:
         return None
     name, seconds = max(silent.items(), key=lambda pair: pair[1])
-    return Alarm(
+    return Alert(
         "silent",
         "error",
         f"{name} has not answered for {seconds:.0f} s ({len(silent)} silent in all).",
@@ -181,12 +181,12 @@ def _silent(known: Known) -> Alarm | None:
     )
 
 
-def _canary(known: Known) -> Alarm | None:
+def _canary(known: AlertInputs) -> Alert | None:
     tolerance = known.limits.get("canary_tolerance", 0.0)
     worst = max((a["canary_difference_max"] for a in known.actors), default=0.0)
     if not tolerance or worst <= CANARY_NEAR * tolerance:
         return None
-    return Alarm(
+    return Alert(
         "canary",
         "warning",
         f"The engines' log-probabilities differ from the learner's by up to {worst:.2g} nats; at {tolerance:.2g} the "
@@ -196,10 +196,10 @@ def _canary(known: Known) -> Alarm | None:
     )
 
 
-def _disk(known: Known) -> Alarm | None:
+def _disk(known: AlertInputs) -> Alert | None:
     if known.free_bytes is None or known.free_bytes >= FEW_BYTES:
         return None
-    return Alarm(
+    return Alert(
         "disk",
         "error",
         f"{known.free_bytes / 1e9:.2f} GB are free on the disk of the run's folder.",
@@ -212,7 +212,7 @@ def _grown(readings: Sequence[tuple[float, int]]) -> int:
     return readings[-1][1] - readings[0][1] if readings else 0
 
 
-_RULES: tuple[Callable[[Known], Alarm | None], ...] = (
+_RULES: tuple[Callable[[AlertInputs], Alert | None], ...] = (
     *(_skipped, _silent, _disk, _staleness, _canary, _quarantine),
     *(_not_falling, _equal_rewards, _collapsed, _few_drawn),
 )

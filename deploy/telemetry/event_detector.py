@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deploy.telemetry.alert_rules import RECENT_S, WINDOW, Alarm, Known, alarms_of, is_number
+from deploy.telemetry.alert_rules import RECENT_S, WINDOW, Alert, AlertInputs, alerts_of, is_number
 
 VERSION_EVERY_S = 10.0
 """Between two noted versions: a learner may publish several a second."""
 LONG_WAIT = 10
-"""Moments in a row after which a wait is an event."""
+"""Snapshots in a row after which a wait is an event."""
 NOTED = 10
 """Noted steps that rules on fresh rows look back on."""
 
@@ -29,11 +29,11 @@ class Event:
     text: str
 
 
-class Watch:
+class EventDetector:
     """Remembers what the last moments said, in bounded space."""
 
     def __init__(self, limits: Mapping[str, float], folder: Path) -> None:
-        self._known = Known(limits)
+        self._known = AlertInputs(limits)
         self._folder = folder
         self._phase = ""
         self._first_var_u: list[float] = []
@@ -45,12 +45,12 @@ class Watch:
         self._version_noted_at = float("-inf")
         self._lived_s: dict[str, float] = {}
         self._waiting: dict[str, int] = {}
-        self._standing: dict[str, Alarm] = {}
+        self._standing: dict[str, Alert] = {}
         self.restarts: dict[str, int] = {}
         """Actor -> times it was seen to begin anew."""
 
     @property
-    def alarms(self) -> list[Alarm]:
+    def alarms(self) -> list[Alert]:
         """Those that stand now."""
         return list(self._standing.values())
 
@@ -116,7 +116,7 @@ class Watch:
         known.spreads, known.diversity = list(self._spreads), list(self._diversity)
         known.skipped, known.set_aside = list(self._skipped), list(self._set_aside)
         known.free_bytes = shutil.disk_usage(self._folder).free
-        found = {alarm.id: alarm for alarm in alarms_of(known)}
+        found = {alarm.id: alarm for alarm in alerts_of(known)}
         raised = [Event("alarm", a.level, a.id, a.what) for a in found.values() if a.id not in self._standing]
         cleared = [Event("alarm", "info", name, f"No longer: {self._standing[name].what}") for name in self._standing]
         cleared = [event for event in cleared if event.who not in found]

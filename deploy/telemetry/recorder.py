@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-from deploy.telemetry.event_detector import Event, Watch
+from deploy.telemetry.event_detector import Event, EventDetector
 from deploy.telemetry.history_store import HistoryStore
 from deploy.telemetry.sinks import Sink
 from deploy.telemetry.snapshot import Snapshot, as_row, buffer_totals
@@ -67,7 +67,7 @@ class Recorder:
         self._pieces = pieces
         self._sinks = sinks
         self._closed = False
-        self._watch = Watch(self._about["limits"], path.parent)
+        self._watch = EventDetector(self._about["limits"], path.parent)
         self._store: HistoryStore | None = None
         self._last_moment_s = self._failed_s = float("-inf")
         self._phase, self._step = "", after_step

@@ -13,7 +13,7 @@ TOTALS = {
     "duplicate_rate": "duplicates",
     "sample_rate": "drawn",
     "evict_rate": "evicted",
-    "stale_rate": "stale",
+    "expired_rate": "expired",
     "update_rate": "updated",
 }
 """Rate -> the total that it is a difference of."""

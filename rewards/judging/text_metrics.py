@@ -7,7 +7,7 @@ import numpy as np
 
 from rewards.judging.bootstrap import Interval, bootstrap_mean
 from rewards.judging.diversity import distinct_n, diversity
-from rewards.task import Figure, Sample, Yardsticks
+from rewards.task import Figure, Judges, Sample
 
 
 def over_prompts(samples: Mapping[str, Sequence[Sample]], figure: Callable[[Sequence[Sample]], float]) -> Interval:
@@ -27,14 +27,14 @@ def mean_of_means(values: Sequence[Sequence[float]]) -> Interval:
 
 
 def spread_figures(
-    samples: Mapping[str, Sequence[Sample]], text: Callable[[Sample], str], yardsticks: Yardsticks
+    samples: Mapping[str, Sequence[Sample]], text: Callable[[Sample], str], judges: Judges
 ) -> dict[str, Figure]:
     """How different the samples of a prompt are, how long, and how many: what every task of free text is asked.
 
     `diversity` only where there is a model that embeds.
     """
     found: dict[str, Figure] = {"tokens": over_samples(samples, lambda sample: float(len(sample.token_ids)))}
-    if embed := yardsticks.embed:
+    if embed := judges.embed:
         found["diversity"] = over_prompts(samples, lambda drawn: diversity(embed([text(sample) for sample in drawn])))
     tokens = [[sample.token_ids.tolist() for sample in drawn] for drawn in samples.values()]
     found["distinct_1"] = mean_of_means([[distinct_n(of_prompt, 1)] for of_prompt in tokens])

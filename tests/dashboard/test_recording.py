@@ -18,7 +18,7 @@ from deploy.config import load_recipe
 from deploy.dashboard.web.sockets import listen
 from deploy.driver.preflight import Checked, check
 from deploy.driver.recording import about_run, beside, piecewise, recording
-from deploy.driver.train_options import Watching
+from deploy.driver.train_options import TrainOptions
 from deploy.telemetry.event_detector import Event
 from deploy.telemetry.history_store import HistoryStore
 from deploy.telemetry.recorder import FILE
@@ -110,7 +110,7 @@ def test_whatever_ends_a_run_is_its_historys_last_word(
     checked: Checked, folder: RunFolder, said: Console, end: Callable[[], BaseException | None], last: str
 ):
     def run() -> None:
-        with recording(checked, folder, 0, Watching(dashboard=False), said) as recorder:
+        with recording(checked, folder, 0, TrainOptions(dashboard=False), said) as recorder:
             recorder.step(learner_row(1, 300, np.random.default_rng(0)), None)
             error = end()
             if error is not None:
@@ -129,7 +129,7 @@ def test_a_run_has_a_page_whose_address_is_printed_before_anything_else(
     checked: Checked, folder: RunFolder, said: Console
 ):
     folder.write_config({"task": {"name": "tiny"}})
-    with recording(checked, folder, 0, Watching(port=0), said) as recorder:
+    with recording(checked, folder, 0, TrainOptions(port=0), said) as recorder:
         recorder.snapshot(view(5, 300, 1.0, np.random.default_rng(0)))
         url = address(said)
         assert httpx.get(f"{url}api/overview", timeout=60).json()["state"] == "running"
@@ -164,12 +164,12 @@ def test_a_port_that_is_taken_is_refused_before_the_run_starts_anything(
     checked: Checked, folder: RunFolder, said: Console
 ):
     with listen("127.0.0.1", 0) as taken:
-        watching = Watching(port=taken.getsockname()[1])
+        watching = TrainOptions(port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match="can't listen"), recording(checked, folder, 0, watching, said):
             raise AssertionError("it began")
 
 
 def test_a_sink_that_is_not_there_is_refused_likewise(checked: Checked, folder: RunFolder, said: Console):
-    watching = Watching(dashboard=False, sinks=("nowhere",))
+    watching = TrainOptions(dashboard=False, sinks=("nowhere",))
     with pytest.raises(ConfigError, match="--sink nowhere"), recording(checked, folder, 0, watching, said):
         raise AssertionError("it began")

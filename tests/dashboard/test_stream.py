@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.dashboard.web import event_stream as streams
 from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.web import event_stream as streams
 from deploy.dashboard.web.event_stream import News
 from deploy.telemetry.event_detector import Event
 from deploy.telemetry.history_store import HistoryStore

@@ -68,7 +68,7 @@ def test_every_kind_of_disorder_is_found_and_mended(
     items = [make_trajectory(k, prompt_id=f"p{k % 3}") for k in range(22)]
     buffer.add(items, priorities=[float(1 + k % 4) for k in range(22)])
     rows = {row.content_id: row for row in buffer.draw(22, 0, np.random.default_rng(0))}
-    buffer.set_aside([rows[content_id(items[7])], rows[content_id(items[8])]], "leave holes")
+    buffer.quarantine([rows[content_id(items[7])], rows[content_id(items[8])]], "leave holes")
     keys = buffer.store.keys
     assert findings(snapshot(client, keys)) == []
 

@@ -210,7 +210,7 @@ def test_a_full_server_refuses_with_what_to_do_and_what_must_go_on_goes_on(
         rows = buffer.draw(2, 30, rng())
         assert len(rows) == 32
         assert buffer.reprioritize([row.id for row in rows], [3.0] * 32) == 32
-        assert buffer.set_aside(rows[:1], "does harm") == 1
+        assert buffer.quarantine(rows[:1], "does harm") == 1
         assert in_order(client, buffer)
 
 

@@ -108,7 +108,7 @@ def test_the_better_of_two_near_strings_is_kept_whichever_comes_first(
     assert buffer.add([string([1, 2, 3, 4], -2)]).refused == {"near_duplicate": 1}, "an equal one stays out"
     assert buffer.add([string([1, 9, 3], -1)]) == AddResult(1, 0, 0)
     assert kept() == {("p", (1, 9, 3)): -1}
-    assert client.hget(Keys(name).counters, "replaced") == b"1"
+    assert client.hget(Keys(name).counters, "near_duplicates") == b"1"
 
 
 def test_a_string_that_is_better_than_all_near_it_replaces_all_and_one_that_is_not_replaces_none(

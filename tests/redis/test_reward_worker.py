@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from buffer.errors import RewardError
-from buffer.poison_strings import Suspects
+from buffer.poison_strings import PoisonStrings
 from buffer.replay import ReplayBuffer
 from buffer.server.redis_server import RedisServer
 from buffer.types import IntArray, Prompt, Trajectory, given_trajectory
@@ -31,7 +31,7 @@ class Picky(Task):
     def prompts(self, split: str = "train") -> Sequence[Prompt]:
         return [PROMPT]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         if 7 in token_ids:
             raise ValueError("no sevens")
         return {"a": np.arange(len(token_ids) + 1), "b": np.ones(len(token_ids) + 1)}
@@ -43,7 +43,7 @@ def given(*tokens: int) -> Trajectory:
 
 def worker(client: redis.Redis, buffer: ReplayBuffer, name: str, **fields: object) -> RewardWorker:
     config = RewardConfig.model_validate(fields)
-    return RewardWorker("reward-0", "picky", Picky(), None, buffer, Suspects(client, name, "reward-0"), config)
+    return RewardWorker("reward-0", "picky", Picky(), None, buffer, PoisonStrings(client, name, "reward-0"), config)
 
 
 def test_what_fails_goes_to_quarantine_with_its_reason_and_the_others_come_in(
@@ -52,7 +52,7 @@ def test_what_fails_goes_to_quarantine_with_its_reason_and_the_others_come_in(
     buffer = make_buffer()
     added = worker(client, buffer, name).score([given(1), given(7), given(2, 3)])
     assert added.added == 2
-    assert [note.reason for note in buffer.quarantine()] == ["log_reward raised ValueError: no sevens"]
+    assert [note.reason for note in buffer.quarantined()] == ["log_reward raised ValueError: no sevens"]
     assert buffer.stats().refused == {"reward_failed": 1}
     kept = {tuple(row.trajectory.token_ids.tolist()) for row in buffer.draw(3, 0, np.random.default_rng(0))}
     assert kept == {(1,), (2, 3)}
@@ -68,7 +68,7 @@ def test_so_many_failures_in_a_row_end_the_run(client: redis.Redis, make_buffer:
 def test_samples_are_rated_with_weights_and_those_that_fail_are_left_out(
     client: redis.Redis, make_buffer: MakeBuffer, name: str
 ) -> None:
-    rated = worker(client, make_buffer(), name, weights={"b": 0.5}).rate(
+    rated = worker(client, make_buffer(), name, weights={"b": 0.5}).score_samples(
         PROMPT, [np.array(t, np.int32) for t in ([1, 2], [7], [])], [-1.0, -2.0, -3.0]
     )
     assert [(s.log_q, s.log_reward, s.terms) for s in rated] == [
@@ -103,8 +103,8 @@ def test_a_cleared_buffer_forgets_which_strings_were_bad(
     client: redis.Redis, make_buffer: MakeBuffer, name: str
 ) -> None:
     buffer = make_buffer()
-    Suspects(client, name, "reward-0").name("00ff")
-    assert Suspects(client, name, "reward-0").bad() == {"00ff"}
-    assert Suspects(client, name, "reward-1").bad() == {"00ff"}, "all workers know"
+    PoisonStrings(client, name, "reward-0").name("00ff")
+    assert PoisonStrings(client, name, "reward-0").bad() == {"00ff"}
+    assert PoisonStrings(client, name, "reward-1").bad() == {"00ff"}, "all workers know"
     buffer.clear()
-    assert Suspects(client, name, "reward-0").bad() == frozenset()
+    assert PoisonStrings(client, name, "reward-0").bad() == frozenset()

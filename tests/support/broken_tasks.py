@@ -17,26 +17,26 @@ class _Broken(TinyTask):
 class NanTask(_Broken):
     """NaN from the first token on."""
 
-    def log_reward(self, prompt, token_ids, said):  # type: ignore[no-untyped-def]
+    def log_reward(self, prompt, token_ids, base_scores):  # type: ignore[no-untyped-def]
         return {"r": np.array([0.0] + [np.nan] * len(token_ids))}
 
 
 class ShortTask(_Broken):
     """One value where there should be one a prefix."""
 
-    def log_reward(self, prompt, token_ids, said):  # type: ignore[no-untyped-def]
+    def log_reward(self, prompt, token_ids, base_scores):  # type: ignore[no-untyped-def]
         return {"r": np.array([0.0])}
 
 
 class RaisingTask(_Broken):
     """Can't take the empty string."""
 
-    def log_reward(self, prompt, token_ids, said):  # type: ignore[no-untyped-def]
+    def log_reward(self, prompt, token_ids, base_scores):  # type: ignore[no-untyped-def]
         return {"r": np.full(len(token_ids) + 1, 1 / len(token_ids))}
 
 
 class SilentTask(_Broken):
     """No term at all."""
 
-    def log_reward(self, prompt, token_ids, said):  # type: ignore[no-untyped-def]
+    def log_reward(self, prompt, token_ids, base_scores):  # type: ignore[no-untyped-def]
         return {}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from buffer.config import BufferConfig
-from buffer.poison_strings import Suspects
+from buffer.poison_strings import PoisonStrings
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
 from buffer.types import IntArray, Prompt, given_trajectory
@@ -41,7 +41,7 @@ class Deadly(Task):
     def prompts(self, split: str = "train") -> Sequence[Prompt]:
         return [PROMPT]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         if token_ids.tolist() == [2]:
             WAYS[self._how]()
         return {"r": np.zeros(len(token_ids) + 1)}
@@ -57,11 +57,11 @@ def main() -> None:
         Deadly(how),
         None,
         buffer,
-        Suspects(client, name, "reward-0"),
+        PoisonStrings(client, name, "reward-0"),
         RewardConfig(time_limit_s=0.5),
     )
     added = worker.score([given_trajectory(PROMPT, np.array([k], np.int32), "test") for k in (1, 2, 3)])
-    sys.stdout.write(f"added {added.added}, {buffer.quarantine()[0].reason}\n")
+    sys.stdout.write(f"added {added.added}, {buffer.quarantined()[0].reason}\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from buffer.types import IntArray, PolicySpec, Prompt, Trajectory
-from rewards.task import TRAIN, BaseLogProbs, Sample, Task, Terms, Yardsticks
+from rewards.task import TRAIN, BaseLogProbs, Judges, Sample, Task, Terms
 from tests.support.oracle import String, all_strings, log_sum
 
 SYMBOLS = ("a", "b", "c")
@@ -57,14 +57,14 @@ class TinyTask(Task):
         """The other way round."""
         return np.array([self._ids[v] for v in string], dtype=np.int32)
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         known = [self._ids.index(int(t)) if int(t) in self._ids else -1 for t in token_ids]
         return {"table": np.array([self.log_r.get(tuple(known[:i]), -20.0) for i in range(len(known) + 1)])}
 
     def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
         return {"letters": float(len(token_ids))}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> dict[str, float]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> dict[str, float]:
         drawn = [self.string(sample.token_ids) for sample in samples["tiny"]]
         log_z = log_sum(list(self.log_r.values()))
         tv = 0.5 * sum(abs(drawn.count(z) / len(drawn) - np.exp(r - log_z)) for z, r in self.log_r.items())

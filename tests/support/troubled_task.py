@@ -15,10 +15,10 @@ class TroubledTask(ToyTask):
 
     _calls = 0
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         self._calls += 1
         if self._calls > 3 and self._calls % EVERY == 0:  # the first three are those of `validate`
             raise ConnectionError("the scoring service hung up")
         while self._calls == ENDLESS:
             pass
-        return super().log_reward(prompt, token_ids, said)
+        return super().log_reward(prompt, token_ids, base_scores)

@@ -25,7 +25,7 @@ OURS = (
     "ray::ActorProcess",
     "ray::RewardProcess",
     "ray::LearnerProcess",
-    "ray::Board",
+    "ray::AdapterStore",
     "valkey-server",
     "deploy.cli",
     "EngineCore",

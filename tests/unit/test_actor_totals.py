@@ -1,6 +1,6 @@
 """Counts of actors that are started again."""
 
-from deploy.driver.actor_totals import Tally
+from deploy.driver.actor_totals import ActorTotals
 
 
 def status(name: str, trajectories: int, tokens: int, difference: float = 0.0) -> dict[str, object]:
@@ -15,7 +15,7 @@ def status(name: str, trajectories: int, tokens: int, difference: float = 0.0) -
 
 
 def test_an_actor_that_starts_anew_keeps_what_it_did_before() -> None:
-    tally = Tally()
+    tally = ActorTotals()
     tally.count([status("a", 10, 30, 1e-5), status("b", 5, 9)])
     tally.count([status("a", 2, 6)])  # a was started again; b did not answer
     tally.count([status("a", 4, 12), status("b", 8, 20)])

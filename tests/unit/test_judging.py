@@ -1,4 +1,4 @@
-"""Yardsticks: each gives what a hand, a double loop or one text at a time gives."""
+"""Judges: each gives what a hand, a double loop or one text at a time gives."""
 
 import math
 from collections.abc import Iterator

@@ -21,7 +21,7 @@ from buffer.types import IntArray, Prompt
 from rewards import time_limit
 from rewards.config import RewardConfig, TaskConfig
 from rewards.scorer import Failure, Score, Scorer, sample_terms, string_id
-from rewards.task import BaseLogProbs, Question, Task, Terms
+from rewards.task import BaseLogProbs, ScoreRequest, Task, Terms
 from rewards.task_registry import make_task
 
 PROMPT = Prompt("p", "x", np.array([1], np.int32))
@@ -47,7 +47,7 @@ class Honest(Task):
     def prompts(self, split: str = "train") -> Sequence[Prompt]:
         return [PROMPT]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         self.asked += 1
         if self.hostile is not None and BAD in token_ids:
             return self.hostile(token_ids)  # type: ignore[no-any-return]
@@ -101,7 +101,7 @@ def test_each_question_gets_its_answer_whatever_the_order() -> None:
     class Echo:
         """Says the context's first token of everything."""
 
-        def answer(self, questions: Sequence[Question], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
+        def score(self, questions: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
             return [
                 BaseLogProbs(*(np.full(n, q.context[0], np.float32) for n in (len(r), len(r) + 1, len(r) + 1)))
                 for q, r in zip(questions, responses, strict=True)
@@ -110,11 +110,11 @@ def test_each_question_gets_its_answer_whatever_the_order() -> None:
     class Two(Honest):
         needs_base_model = True
 
-        def questions(self, prompt: Prompt) -> Sequence[Question]:
-            return [Question(prompt.token_ids), Question(prompt.token_ids * 10)]
+        def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
+            return [ScoreRequest(prompt.token_ids), ScoreRequest(prompt.token_ids * 10)]
 
-        def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
-            return {"first": said[0].stop, "second": said[1].stop}
+        def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
+            return {"first": base_scores[0].stop, "second": base_scores[1].stop}
 
     other = Prompt("q", "y", np.array([7], np.int32))
     found = Scorer(Two(), Echo(), RewardConfig()).score([PROMPT, other], [z(1, 2), z()])

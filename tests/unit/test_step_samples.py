@@ -11,7 +11,7 @@ from buffer.store.item_store import Handle
 from buffer.types import Prompt, given_trajectory
 from learner.objectives.balance import Estimates, log_q_of_strings, log_z_estimates
 from learner.policy import PrefixLogProbs
-from learner.step_samples import MOST_ROWS, MOST_TOKENS, Observer
+from learner.step_samples import MOST_ROWS, MOST_TOKENS, StepSampler
 
 
 def batch(lengths: list[int], fresh: int, prompts: int = 2) -> tuple[list[Drawn], Estimates, PrefixLogProbs]:
@@ -45,7 +45,7 @@ def batch(lengths: list[int], fresh: int, prompts: int = 2) -> tuple[list[Drawn]
 
 def observe(lengths: list[int], fresh: int) -> dict:
     rows, estimates, scored = batch(lengths, fresh)
-    found = Observer().notes(rows, estimates, scored, 7, {"b": 0.5})
+    found = StepSampler().notes(rows, estimates, scored, 7, {"b": 0.5})
     assert found is not None
     return found
 
@@ -97,14 +97,14 @@ def test_a_batch_with_rewards_that_are_not_finite_is_noted_too(broken):
     rows, estimates, scored = batch([3, 3, 3, 3], fresh=4)
     rows[0].trajectory.log_reward[0] = broken
     rows[2].trajectory.log_reward[0] = -broken
-    notes = Observer().notes(rows, estimates, scored, 3, {})
+    notes = StepSampler().notes(rows, estimates, scored, 3, {})
     assert notes is not None and notes["rows"][0]["log_reward_prefix"] == [None] * 4
     assert len(notes["quantiles"]) == 5 and set(notes["terms"]) == {"a", "b", "_note"}
 
 
 def test_notes_are_made_once_in_a_while_and_are_plain_json():
     now = [0.0]
-    observer = Observer(every_s=1.0, clock=lambda: now[0])
+    observer = StepSampler(every_s=1.0, clock=lambda: now[0])
     rows, estimates, scored = batch([3, 3], 2)
     made = []
     for tick in range(31):

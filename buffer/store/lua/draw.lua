@@ -417,10 +417,10 @@ for bucket, number in pairs(buckets) do
   call('HINCRBY', key('staleness'), bucket, number)
 end
 state.drawn = state.drawn + n_rows
-count('stale', #stale)
-count('spent', #spent)
+count('expired', #stale)
+count('max_draws_reached', #spent)
 save_counters()
-event('draw', 'rows', n_rows, 'fresh', n_fresh, 'stale', #stale, 'spent', #spent)
+event('draw', 'rows', n_rows, 'fresh', n_fresh, 'expired', #stale, 'max_draws_reached', #spent)
 
 local names_of_tags = n_fresh > 0 and cmsgpack.unpack(call('HGET', COUNTERS, 'tags')) or {}
 for i, tag in ipairs(tags) do

@@ -56,7 +56,7 @@ class LiveBuffer:
                 self._client.set_retry(Retry(NoBackoff(), 0))  # an outage is to be seen, not to be waited out
             buffer = ReplayBuffer(self._client, self._config, self.name)
             totals = buffer_totals(buffer.stats(), histograms=True)
-            notes = buffer.quarantine(QUARANTINE)
+            notes = buffer.quarantined(QUARANTINE)
         except TributaryError as error:
             self._client, self.error = None, str(error)
             return

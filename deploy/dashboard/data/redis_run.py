@@ -17,7 +17,7 @@ MOST_READINGS = 50_000
 
 
 class RedisRun(RunReader):
-    """Moments come from Redis instead of a history."""
+    """Snapshots come from Redis instead of a history."""
 
     def __init__(self, live: LiveBuffer) -> None:
         super().__init__(Path(live.name), "redis", primary=True)

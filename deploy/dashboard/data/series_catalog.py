@@ -57,7 +57,7 @@ _KNOWN = {
     "buffer.duplicate_rate": About("duplicates", "1/s", "buffer"),
     "buffer.sample_rate": About("draws", "1/s", "buffer"),
     "buffer.evict_rate": About("evicted", "1/s", "buffer"),
-    "buffer.stale_rate": About("taken out as stale", "1/s", "buffer"),
+    "buffer.expired_rate": About("taken out as stale", "1/s", "buffer"),
     "buffer.update_rate": About("priorities set", "1/s", "buffer"),
     "system.trajectories_per_s": About("trajectories", "1/s", "system"),
     "system.tokens_per_s": About("tokens", "tokens/s", "system"),

@@ -28,7 +28,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Bottleneck:
     """Who is the bottleneck, why, and what to change."""
 
     who: str
@@ -36,58 +36,58 @@ class Verdict:
     change: str
 
 
-def verdict(now: Situation) -> Verdict | None:
+def verdict(now: Situation) -> Bottleneck | None:
     """None before there is anything to judge."""
     if now.learner_waits is None:
         return None
     learner, actors = now.learner_waits, now.actors_wait or 0.0
     if now.actors_alive == 0 and learner > MUCH:
-        return Verdict(
+        return Bottleneck(
             "actors",
             "No actor answers, so the learner waits for data.",
             "They are starting or dead: look at Events, and at the logs in Ray's session folder.",
         )
     if now.pace == "draws" and learner > MUCH:
-        return Verdict(
+        return Bottleneck(
             "pace",
             f"The learner waits {_percent(learner)} of its time: it has drawn as often as samples per insert allow.",
             "Raise buffer.samples_per_insert for more use of each string, or add actors.",
         )
     if learner > MUCH and actors > MUCH:
-        return Verdict(
+        return Bottleneck(
             "rewards",
             f"Reward workers are the bottleneck: actors wait for them {_percent(actors)} of the time, and the learner "
             f"waits for data {_percent(learner)}.",
             "Add rewards.workers, give them more threads or a GPU, or make log_reward faster.",
         )
     if learner > MUCH:
-        return Verdict(
+        return Bottleneck(
             "actors",
             f"Sampling is the bottleneck: the learner waits for data {_percent(learner)} of its time and reward "
             f"workers keep up{_busy(now)}.",
             "Add actors or give them more threads; or replay more (lower learner.fresh_fraction).",
         )
     if actors > MUCH and now.pace == "inserts":
-        return Verdict(
+        return Bottleneck(
             "learner",
             "The learner is the bottleneck: reward workers may not add faster than it draws (samples per insert), so "
             f"actors wait {_percent(actors)} of the time.",
             "Give the learner more threads or a GPU, lower buffer.samples_per_insert, or run fewer actors.",
         )
     if actors > MUCH:
-        return Verdict(
+        return Bottleneck(
             "rewards",
             f"Reward workers are slower than actors, which wait {_percent(actors)} of the time; the learner has data "
             "enough.",
             "Nothing has to change. Fresher data needs more rewards.workers, a faster log_reward, or fewer actors.",
         )
     if learner < LITTLE:
-        return Verdict(
+        return Bottleneck(
             "learner",
             f"The learner sets the pace: it waits for data {_percent(learner)} of its time, and nobody else waits.",
             "To go faster, give the learner more threads or a GPU.",
         )
-    return Verdict(
+    return Bottleneck(
         "balanced",
         f"Well balanced: the learner waits {_percent(learner)} of its time, actors {_percent(actors)}.",
         "Nothing to change; more of everything goes faster.",

@@ -42,7 +42,7 @@ def buffer_view(run: RunReader, limits: Mapping[str, float | None]) -> dict[str,
 
 
 def pace_of(found: Mapping[str, Any] | None, limits: Mapping[str, float | None]) -> dict[str, Any] | None:
-    """Samples per insert against its band (buffer.store.item_store.Pace); None without a limit."""
+    """Samples per insert against its band (buffer.store.item_store.RateLimiter); None without a limit."""
     wanted, band = limits.get("samples_per_insert") or 0.0, limits.get("samples_per_insert_band") or 0.0
     if not found or not wanted:
         return None

@@ -118,10 +118,10 @@ class Login(BaseModel):
     token: Text
 
 
-Question = TypeVar("Question", bound=BaseModel)
+Params = TypeVar("Params", bound=BaseModel)
 
 
-def parse(kind: type[Question], params: QueryParams, beside: frozenset[str] = frozenset()) -> Question:
+def parse(kind: type[Params], params: QueryParams, beside: frozenset[str] = frozenset()) -> Params:
     """The parameters as `kind`, those named in `beside` left out. Raise BadQuestion."""
     keys = [key for key in params.keys() if key not in beside]  # noqa: SIM118 - it is no dict
     if twice := [key for key in keys if len(params.getlist(key)) > 1]:
