@@ -17,11 +17,11 @@ import numpy as np
 
 from actors.behaviour import Behaviour
 from actors.config import ActorConfig
-from actors.pieces import MAX_ALLOWED_TOKENS, Response, Sampled, piece_params, read_piece
-from actors.start_vllm import start_vllm
+from actors.segments import MAX_ALLOWED_TOKENS, Response, Sampled, read_segment, segment_params
 from buffer.errors import AdapterError
 from buffer.tool import Tool
 from buffer.types import AdapterFiles, AdapterVersion, FloatArray, IntArray, PolicySpec
+from lm.vllm import start_vllm
 
 MAX_VERSIONS = 4
 """Adapter versions one engine holds at once: the newest, one or two that finish, one that arrives."""
@@ -52,7 +52,18 @@ class Engine:
         self._open: dict[str, Response] = {}
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._engine = start_vllm(spec, config, seed, on_gpu, versions=MAX_VERSIONS, log_probs=MAX_ALLOWED_TOKENS + 8)
+        self._engine = start_vllm(
+            spec,
+            on_gpu=on_gpu,
+            gpu_memory_fraction=config.gpu_memory_fraction,
+            kv_cache_gib=config.kv_cache_gib,
+            max_model_len=config.max_model_len,
+            max_requests=config.max_in_flight,
+            log_probs=MAX_ALLOWED_TOKENS + 8,
+            versions=MAX_VERSIONS,
+            tensor_parallel=config.tensor_parallel,
+            seed=seed,
+        )
         self._serving: dict[int, _Serving] = {}
         self._newest: int | None = None
         self._finished: list[Any] = []
@@ -76,7 +87,7 @@ class Engine:
         response = Response(f"s{self._count}", prompt_token_ids.tolist(), behaviour, serving)
         if serving:
             serving.in_flight.add(response.request_id)
-        self._next_piece(response)
+        self._next_segment(response)
         return response.request_id
 
     def step(self) -> list[Sampled]:
@@ -162,9 +173,9 @@ class Engine:
         self.busy_s += time.monotonic() - began
         return outputs
 
-    def _next_piece(self, response: Response) -> None:
+    def _next_segment(self, response: Response) -> None:
         """Ask for the rest of a response, or for what comes before the next place where something changes."""
-        params = piece_params(self._spec, self._tool, response.behaviour, response.actions)
+        params = segment_params(self._spec, self._tool, response.behaviour, response.actions)
         piece = self._submit(np.array(response.prompt + response.tokens, dtype=np.int32), params, response.serving)
         self._open[piece] = response
 
@@ -174,12 +185,12 @@ class Engine:
         taken = list(output.outputs[0].token_ids)
         stopped = bool(taken) and taken[-1] == spec.stop_token_id
         piece = taken[: len(taken) - stopped]
-        response.take(piece, *read_piece(output.outputs[0].logprobs, piece, spec, response.actions))
+        response.take(piece, *read_segment(output.outputs[0].logprobs, piece, spec, response.actions))
         if not stopped:
             response.receive(self._tool_text(response.tokens))
         if stopped or response.actions >= spec.max_actions:
             return response.finished(forced=not stopped)
-        self._next_piece(response)
+        self._next_segment(response)
         return None
 
     def _tool_text(self, tokens: list[int]) -> list[int]:

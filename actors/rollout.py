@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from actors.behaviour import Behaviour, BehaviourMix
 from actors.config import ActorConfig
 from actors.engine import Engine
-from actors.pieces import Sampled
+from actors.segments import Sampled
 from buffer.errors import AdapterError
 from buffer.heartbeat import LIFETIME_S, Heartbeats
+from buffer.named_wait import NamedWait
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
-from buffer.waiting import NamedWait
 
 AdapterSource = Callable[[int], tuple[int, tuple[AdapterVersion, AdapterFiles] | None]]
 """known version (-1: none) -> (newest number, its version and files if it is newer than the known one)."""

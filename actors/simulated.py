@@ -11,7 +11,7 @@ from collections import deque
 import numpy as np
 
 from actors.behaviour import Behaviour
-from actors.pieces import Sampled
+from actors.segments import Sampled
 from buffer.types import AdapterFiles, AdapterVersion, IntArray, PolicySpec
 
 STEP_S = 0.02

@@ -26,14 +26,14 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import redis
 
-from buffer.check import Snapshot, snapshot
 from buffer.codec import MAX_RECORD_BYTES, decode
-from buffer.connect import store_errors
 from buffer.errors import ConfigError, RecordError, StoreError
-from buffer.layout import LEVEL_COUNT, PLACES_END
-from buffer.levels import MIDDLE, STEPS_PER_OCTAVE
 from buffer.replay import HIGHEST_VERSION, AddResult, ReplayBuffer
-from buffer.store import MAX_TAGS
+from buffer.server.connect import store_errors
+from buffer.store.binary_layout import LEVEL_COUNT, PLACES_END
+from buffer.store.check import Snapshot, snapshot
+from buffer.store.item_store import MAX_TAGS
+from buffer.store.priority_levels import MIDDLE, STEPS_PER_OCTAVE
 from buffer.types import Trajectory
 
 FORMAT_VERSION = 1

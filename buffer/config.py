@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from buffer.settings import StoreSettings
-from buffer.store import Pace, Way
+from buffer.store.item_store import RateLimiter, Sampler
+from buffer.store.settings import StoreSettings
 
-WAYS: dict[str, Way] = {
+SAMPLERS: dict[str, Sampler] = {
     "prioritized": "weighted",
     "uniform": "uniform",
     "oldest": "oldest",
@@ -84,9 +84,9 @@ class BufferConfig(BaseModel):
         )
 
     @property
-    def pace(self) -> Pace:
+    def rate_limiter(self) -> RateLimiter:
         """Who may go on."""
-        return Pace(self.samples_per_insert, self.samples_per_insert_band, self.min_size_to_sample)
+        return RateLimiter(self.samples_per_insert, self.samples_per_insert_band, self.min_size_to_sample)
 
     @model_validator(mode="after")
     def _sampling_can_start(self) -> Self:

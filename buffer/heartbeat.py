@@ -7,8 +7,8 @@ from typing import cast
 
 import redis
 
-from buffer.connect import store_errors
-from buffer.keys import Keys
+from buffer.server.connect import store_errors
+from buffer.store.keys import Keys
 
 LIFETIME_S = 30
 """Silence after which a member no longer counts, s. Beat at least three times as often."""

@@ -20,16 +20,16 @@ import numpy as np
 import redis
 
 from buffer.codec import content_id, decode, encode
-from buffer.config import WAYS, BufferConfig
-from buffer.connect import store_errors
+from buffer.config import SAMPLERS, BufferConfig
 from buffer.errors import RecordError, StoreError
-from buffer.layout import GROUP_BYTES, NONE
-from buffer.levels import WEIGHTS, level_of
-from buffer.near import NearDuplicates
-from buffer.statistics import BufferStats, read_stats
-from buffer.store import DrawRequest, Handle, ItemStore, NewItem, Pace, Rows
+from buffer.named_wait import NamedWait
+from buffer.near_duplicates import NearDuplicates
+from buffer.server.connect import store_errors
+from buffer.store.binary_layout import GROUP_BYTES, NONE
+from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, RateLimiter, Rows
+from buffer.store.priority_levels import WEIGHTS, level_of
+from buffer.store.statistics import BufferStats, read_stats
 from buffer.types import Trajectory, total_log_reward
-from buffer.waiting import NamedWait
 
 DRAW_ROUNDS = 8
 QUARANTINE_KEPT = 100
@@ -94,9 +94,9 @@ class ReplayBuffer:
         self._near = NearDuplicates(self.store, config.near_duplicate_distance)
 
     @property
-    def pace(self) -> Pace:
+    def rate_limiter(self) -> RateLimiter:
         """Who may go on when."""
-        return self._config.pace
+        return self._config.rate_limiter
 
     @store_errors("adding trajectories")
     def add(self, trajectories: Sequence[Trajectory], priorities: Sequence[float] | None = None) -> AddResult:
@@ -141,11 +141,11 @@ class ReplayBuffer:
                 rows=missing,
                 fresh=fresh,
                 newest_version=newest,
-                way=WAYS[self._config.sampler],
+                way=SAMPLERS[self._config.sampler],
                 replace=self._config.replacement,
                 together=self._config.rows_per_prompt,
             )
-            found = self.store.draw(request, int(rng.integers(2**31)), self._config.pace) if missing else None
+            found = self.store.draw(request, int(rng.integers(2**31)), self._config.rate_limiter) if missing else None
             if found is None:
                 return rows
             readable = self._readable(found)
@@ -183,21 +183,21 @@ class ReplayBuffer:
         return list(found)
 
     @store_errors("reading the quarantine")
-    def quarantine(self, limit: int = QUARANTINE_KEPT) -> list[Quarantined]:
+    def quarantined(self, limit: int = QUARANTINE_KEPT) -> list[Quarantined]:
         """The newest `limit` unreadable records; the last QUARANTINE_KEPT are kept."""
         notes: Any = self._client.lrange(self.store.keys.quarantine, 0, limit - 1)
         return [Quarantined(*msgpack.unpackb(note)) for note in notes]
 
     @store_errors("setting trajectories aside")
-    def set_aside(self, rows: Sequence[Drawn], reason: str) -> int:
+    def quarantine(self, rows: Sequence[Drawn], reason: str) -> int:
         """Move rows that can be read but do harm to quarantine; return how many were still there."""
         rows = list({row.id: row for row in rows}.values())
         records = self.store.records([bytes.fromhex(row.content_id) for row in rows])
         notes = [_note(row.content_id, reason, record or b"") for row, record in zip(rows, records, strict=True)]
-        return self._set_aside([row.id for row in rows], notes) if rows else 0
+        return self._quarantine([row.id for row in rows], notes) if rows else 0
 
     @store_errors("refusing trajectories")
-    def refuse(self, trajectories: Sequence[Trajectory], reasons: Sequence[str]) -> None:
+    def reject(self, trajectories: Sequence[Trajectory], reasons: Sequence[str]) -> None:
         """Keep a note of trajectories that can't come in, such as those whose reward could not be computed."""
         notes = [
             _note(content_id(trajectory), reason, encode(trajectory))
@@ -258,7 +258,7 @@ class ReplayBuffer:
 
     def _put(self, items: Sequence[NewItem]) -> Any:
         wait: NamedWait | None = None
-        while (result := self.store.put(items, self._config.pace)) is None:
+        while (result := self.store.put(items, self._config.rate_limiter)) is None:
             if self._client.hget(self.store.keys.counters, _DRAWS_ENDED):
                 return self.store.put(items)  # nobody is left to be ahead of
             wait = wait or NamedWait(
@@ -306,7 +306,7 @@ class ReplayBuffer:
                 )
             )
         if bad:
-            self._set_aside([handle for handle, _ in bad], [note for _, note in bad])
+            self._quarantine([handle for handle, _ in bad], [note for _, note in bad])
         return rows
 
     def _decode(
@@ -318,7 +318,7 @@ class ReplayBuffer:
             bad.append((handle, _note(digest.hex(), str(error), record)))
             return None
 
-    def _set_aside(self, handles: Sequence[Handle], notes: Sequence[bytes]) -> int:
+    def _quarantine(self, handles: Sequence[Handle], notes: Sequence[bytes]) -> int:
         return self.store.remove(handles, "quarantined", notes, QUARANTINE_KEPT)
 
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actors.config import ActorConfig
 from buffer.config import BufferConfig
-from buffer.connect import redact
 from buffer.errors import ConfigError
+from buffer.server.connect import redact
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig, TaskConfig
 

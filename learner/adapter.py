@@ -50,7 +50,7 @@ def load_adapter(policy: LoraPolicy, tensors: dict[str, Tensor]) -> None:
 def adapter_version(
     policy: LoraPolicy, files: AdapterFiles, number: int, step: int, example: Trajectory, tolerance: float
 ) -> AdapterVersion:
-    """Stamp `files` with a digest and with the canary that the policy makes of `example`."""
+    """AdapterVersionFile `files` with a digest and with the canary that the policy makes of `example`."""
     return AdapterVersion(
         number=number,
         digest=digest(files),

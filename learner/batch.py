@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from buffer.prefix_tree import PrefixTree, build_prefix_tree
 from buffer.types import IntArray, PolicySpec, Trajectory, total_log_reward
+from lm.prefix_tree import PrefixTree, build_prefix_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the policy and the objective read. Padding: tokens 0, is_action false, counts false, log_reward 0."""
+    """What the policy and the objective read. Padding: tokens 0, is_action false, is_terminal false, log_reward 0."""
 
     parts: tuple[Part, ...]
     """Every row is in one of them."""
@@ -35,11 +35,11 @@ class Batch:
     """[B, T] int64"""
     is_action: Tensor
     """[B, T] bool"""
-    counts: Tensor
+    is_terminal: Tensor
     """[B, T+1] bool: prefixes at which the policy may stop, so that they have a u."""
     may_stop: Tensor
-    """[B, T+1] bool: like `counts`, but false also where stopping is forced or not allowed yet: there log q(stop) is no
-    output of the model."""
+    """[B, T+1] bool: like `is_terminal`, but false where stopping is forced: there log q(stop) is 0 by definition, not
+    an output of the model."""
     too_short: Tensor
     """[B, T+1] bool: states before `min_actions`, where the stop token is masked."""
     log_reward: Tensor
@@ -77,8 +77,8 @@ def collate(
         log_reward[row, : n + 1] = total_log_reward(trajectory, weights or {})
     actions_before = np.pad(is_action.cumsum(1), ((0, 0), (1, 0)))  # [B, T+1] actions in z_1:i
     too_short = is_state & (actions_before < spec.min_actions)
-    counts = is_state & ~too_short
-    may_stop = counts & (actions_before < spec.max_actions)
+    is_terminal = is_state & ~too_short
+    may_stop = is_terminal & (actions_before < spec.max_actions)
     read = [_read(t, bool(may_stop[row, len(t.token_ids)])) for row, t in enumerate(trajectories)]
     return Batch(
         parts=tuple(
@@ -92,7 +92,7 @@ def collate(
         ),
         token_ids=torch.from_numpy(token_ids),
         is_action=torch.from_numpy(is_action),
-        counts=torch.from_numpy(counts),
+        is_terminal=torch.from_numpy(is_terminal),
         may_stop=torch.from_numpy(may_stop),
         too_short=torch.from_numpy(too_short),
         log_reward=torch.from_numpy(log_reward),

@@ -3,7 +3,7 @@
 One safetensors file a checkpoint: adapter, moments of AdamW, state of torch's generator; the few numbers beside them
 are JSON in the file's header. A file is written beside its place, flushed, then renamed, so whenever a process dies the
 folder holds whole checkpoints only. Batches need no state: the n-th draw of a run has a generator of its own
-(learner/source.py), so the step number is the position.
+(learner/batch_source.py), so the step number is the position.
 """
 
 import os

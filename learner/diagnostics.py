@@ -20,9 +20,9 @@ rewards/judging/posterior.py."""
 def select(estimates: Estimates, rows: Sequence[int]) -> Estimates:
     """Some rows of a batch, without gradient, on the CPU, their prompts numbered anew."""
     index = torch.tensor(rows, dtype=torch.int64)
-    parts = (x.detach().cpu()[index] for x in (estimates.u, estimates.counts, estimates.group, estimates.log_q))
-    u, counts, group, log_q = parts
-    return Estimates(u, counts, group.unique(return_inverse=True)[1], log_q)
+    parts = (x.detach().cpu()[index] for x in (estimates.u, estimates.is_terminal, estimates.group, estimates.log_q))
+    u, is_terminal, group, log_q = parts
+    return Estimates(u, is_terminal, group.unique(return_inverse=True)[1], log_q)
 
 
 def var_u(estimates: Estimates) -> float:
@@ -45,7 +45,7 @@ def posterior_figures(estimates: Estimates) -> dict[str, float]:
     slope, correlation   of log q(Z ⊤) against log R(Z ⊤): 1 and 1 at the optimum; not where all R of a
                          prompt are equal, or all but one: a line through a heap and one string says nothing of the heap
     """
-    u_n = at(estimates.u, last(estimates.counts)) if len(estimates.group) else estimates.log_q
+    u_n = at(estimates.u, last(estimates.is_terminal)) if len(estimates.group) else estimates.log_q
     figures: dict[str, list[float]] = {
         name: [] for name in ("log_z_lower", "log_z_mean", "ess", "slope", "correlation")
     }

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from learner.batch import Batch
+from learner.data_parallel import DataParallel
 from learner.objectives import COMPARING, OBJECTIVES
 from learner.objectives.balance import Estimates, Loss, log_q_of_strings, log_z_estimates
 from learner.policy import LoraPolicy, PrefixLogProbs
-from learner.ranks import Ranks
 
 
 class Gradient:
     """Computes the loss of a batch and leaves its gradient in the parameters."""
 
     def __init__(
-        self, policy: LoraPolicy, parameters: Sequence[nn.Parameter], objective: str, lam: float, ranks: Ranks
+        self, policy: LoraPolicy, parameters: Sequence[nn.Parameter], objective: str, lam: float, ranks: DataParallel
     ) -> None:
         """`objective` is a name of OBJECTIVES, `lam` its λ."""
         self._policy = policy
@@ -39,7 +39,7 @@ class Gradient:
         self.scored: PrefixLogProbs
         """Of the batch that `of` saw last, without gradient."""
 
-    def of(self, batch: Batch, temperature: float) -> tuple[Estimates, Loss]:
+    def compute(self, batch: Batch, temperature: float) -> tuple[Estimates, Loss]:
         """Set the gradients of the loss over all ranks; R is tempered here and nowhere else.
 
         Returns this rank's estimates, without gradient, and the loss over all ranks with the residuals [B] of this one.
@@ -92,12 +92,12 @@ class Gradient:
     ) -> Estimates:
         """Of some rows [b] of the batch; log_pf [b, T] and log_pterm [b, T+1] are theirs."""
         device = log_pf.device
-        counts = batch.counts[rows].to(device)
+        is_terminal = batch.is_terminal[rows].to(device)
         return Estimates(
             u=log_z_estimates(log_pf, log_pterm, batch.log_reward[rows].to(device) / temperature),
-            counts=counts,
+            is_terminal=is_terminal,
             group=batch.prompt[rows].to(device).unique(return_inverse=True)[1],
-            log_q=log_q_of_strings(log_pf, log_pterm, counts),
+            log_q=log_q_of_strings(log_pf, log_pterm, is_terminal),
         )
 
     def _loss(self, batch: Batch, log_pf: Tensor, log_pterm: Tensor, temperature: float) -> tuple[Estimates, Loss]:
@@ -107,7 +107,7 @@ class Gradient:
         loss = self._objective(
             Estimates(
                 u=ranks.rows_of_all(own.u),
-                counts=ranks.rows_of_all(own.counts),
+                is_terminal=ranks.rows_of_all(own.is_terminal),
                 group=ranks.rows_of_all(batch.prompt.to(log_pf.device)).unique(return_inverse=True)[1],
                 log_q=ranks.rows_of_all(own.log_q),
             ),
@@ -115,6 +115,6 @@ class Gradient:
         )
         residual = ranks.own_rows(loss.residual, len(rows))
         return (
-            Estimates(own.u.detach(), own.counts, own.group, own.log_q.detach()),
+            Estimates(own.u.detach(), own.is_terminal, own.group, own.log_q.detach()),
             Loss(loss.numerator, loss.denominator, residual),
         )

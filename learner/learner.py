@@ -20,17 +20,17 @@ from buffer.replay import Drawn, ReplayBuffer
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory, given_trajectory, total_log_reward
 from learner.adapter import adapter_files, adapter_tensors, adapter_version, digest, load_adapter
 from learner.batch import collate
+from learner.batch_source import BatchSource
 from learner.checkpoint import Checkpoints, Numbers, State, load_optimiser, optimiser_tensors
 from learner.config import LearnerConfig
+from learner.data_parallel import DataParallel
 from learner.diagnostics import exact_figures, posterior_figures, select, var_u
 from learner.gradient import Gradient
 from learner.objectives.balance import Estimates, at, first, log_q_of_strings
-from learner.observe import Observer
 from learner.policy import LoraPolicy
 from learner.priority import Priorities
-from learner.ranks import Ranks
 from learner.schedule import learning_rate, reward_temperature
-from learner.source import BatchSource
+from learner.step_samples import StepSampler
 
 Publish = Callable[[AdapterVersion, AdapterFiles], None]
 Row = dict[str, Any]
@@ -47,7 +47,7 @@ class Learner:
         publish: Publish,
         prompt: Prompt,
         checkpoints: Checkpoints | None = None,
-        ranks: Ranks | None = None,
+        ranks: DataParallel | None = None,
         support: Sequence[Trajectory] = (),
         weights: Mapping[str, float] | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class Learner:
         self._config = config
         self._publish = publish
         self._checkpoints = checkpoints
-        self._ranks = ranks or Ranks()
+        self._ranks = ranks or DataParallel()
         self._support = support
         self._weights = weights or {}
         # a likelihood weighs all strings alike, and says so in its residuals
@@ -69,7 +69,7 @@ class Learner:
         self._parameters = policy.trainable_parameters()
         self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.weight_decay)
         self._gradient = Gradient(policy, self._parameters, config.objective, config.subtb_lambda, self._ranks)
-        self._observer = Observer()
+        self._observer = StepSampler()
         self._stopping = threading.Event()
         self._source: BatchSource | None = None
         self._rows: queue.SimpleQueue[Row] = queue.SimpleQueue()
@@ -127,7 +127,7 @@ class Learner:
         return [self._rows.get() for _ in range(self._rows.qsize())]
 
     def step(self, rows: Sequence[Drawn]) -> Row:
-        """One update on B trajectories; returns its figures, with "notes" (learner/observe.py) for the run's history.
+        """One update on B trajectories; returns its figures; "notes" (learner/step_samples.py) go into the history.
 
         A loss or gradient that is not finite changes nothing, and the batch is set aside: it would do the same again.
         """
@@ -136,7 +136,7 @@ class Learner:
         temperature = reward_temperature(self.step_number, self._config)
         exact = self._exact_figures(temperature)
 
-        estimates, loss = self._gradient.of(batch, temperature)
+        estimates, loss = self._gradient.compute(batch, temperature)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm))
         if np.isfinite(norm) and bool(loss.value.isfinite()):
             for parameters in self._optimiser.param_groups:
@@ -144,7 +144,7 @@ class Learner:
             self._optimiser.step()
             log_rewards = [self._log_reward(row.trajectory) for row in rows]
             ages = [self.version - row.policy_version if row.trajectory.adapter_digest else 0 for row in rows]
-            self._reprioritize(rows, self._priorities.of(loss, log_rewards, ages))
+            self._reprioritize(rows, self._priorities.compute(loss, log_rewards, ages))
             self._skipped_in_a_row = 0
         else:
             self._skip(rows, f"step {self.step_number + 1}: loss {float(loss.value)}, gradient norm {norm}")
@@ -229,7 +229,7 @@ class Learner:
     def _skip(self, rows: Sequence[Drawn], reason: str) -> None:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
-        self._buffer.set_aside(rows, reason)
+        self._buffer.quarantine(rows, reason)
         if self._skipped_in_a_row >= self._config.max_skipped_steps:
             raise TributaryError(
                 f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient, the last one {reason}. "
@@ -244,8 +244,8 @@ class Learner:
         batch = collate(self._support, self._policy.spec, self._config.max_tokens)
         with torch.no_grad():
             scored = self._policy.log_probs(batch)
-        counts = batch.counts.to(self._policy.device)
-        log_q = log_q_of_strings(scored.log_pf, scored.log_pterm, counts).cpu()
+        is_terminal = batch.is_terminal.to(self._policy.device)
+        log_q = log_q_of_strings(scored.log_pf, scored.log_pterm, is_terminal).cpu()
         log_reward = torch.tensor([self._log_reward(t) for t in self._support])
         return exact_figures(log_q, log_reward / temperature, batch.prompt)
 
@@ -263,7 +263,7 @@ class Learner:
         return {
             "var_u": var_u(chosen),
             **posterior_figures(chosen),
-            "log_z": float(at(estimates.u.detach(), first(estimates.counts)).mean()),
+            "log_z": float(at(estimates.u.detach(), first(estimates.is_terminal)).mean()),
             "log_reward": float(np.mean([self._log_reward(rows[i].trajectory) for i in on_policy]))
             if on_policy
             else float("nan"),

@@ -13,9 +13,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from buffer.errors import ConfigError
 from buffer.types import PolicySpec
-from learner.attention import TREE_ATTENTION, tree_blocks
 from learner.batch import Batch, Part
-from learner.head import log_normaliser, token_logits
+from lm.attention import TREE_ATTENTION, tree_blocks
+from lm.head import log_normaliser, token_logits
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Priorities:
         self.largest: float | None = None
         """Largest log R of a whole string seen, nats."""
 
-    def of(self, loss: Loss, log_rewards: Sequence[float], staleness: Sequence[int]) -> list[float]:
+    def compute(self, loss: Loss, log_rewards: Sequence[float], staleness: Sequence[int]) -> list[float]:
         """[B] priorities; `log_rewards` [B] are those of the whole strings, untempered, nats; `staleness` in versions.
 
         NaN for a row whose residual the objective does not know.

@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from buffer.errors import ConfigError
-from rewards.packing import Packed, Segments
+from lm.packing import Packed, Segments
 
 PACKED_ATTENTION = "tributary_packed"
 """The name that a model is loaded with."""

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from buffer.errors import ConfigError
 from buffer.types import FloatArray, IntArray, PolicySpec
+from lm.packing import Packed, Piece, pack
 from rewards.attention import PACKED_ATTENTION, Attention
-from rewards.packing import Packed, Piece, pack
-from rewards.task import BaseLogProbs, Question
+from rewards.task import BaseLogProbs, ScoreRequest
 
 CHUNK_BYTES = 2**25
 """Of fp32 logits held at a time."""
@@ -67,7 +67,7 @@ class BaseModel:
         self._allowed = None if spec.allowed_token_ids is None else torch.tensor(sorted(allowed), device=device)
         self._prove(model)
 
-    def answer(self, questions: Sequence[Question], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
+    def score(self, questions: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
         """Score B responses, each to its question; fp32 from the logits on. Passes of at most `max_tokens` tokens."""
         found = [
             BaseLogProbs(
@@ -155,7 +155,7 @@ class BaseModel:
             )
         ids = (self._stop + np.arange(1, 8)) % self._head.weight.shape[0]
         context, response, target = (part.astype(np.int32) for part in np.split(ids, (2, 4)))
-        said = self.answer([Question(context, target)], [response])[0]
+        said = self.score([ScoreRequest(context, target)], [response])[0]
         plain = np.append(context, target)
         logits = model(input_ids=torch.from_numpy(plain)[None].long().to(self._device), use_cache=False).logits[0]
         log_p = logits.float().log_softmax(-1).cpu().numpy()
@@ -185,16 +185,17 @@ def merged(model: Any, adapter: Path) -> Any:
             f"rewards.adapter = {str(adapter)!r} does not load: {error}. It must be an adapter of this base model."
         ) from error
     kind = str(wrapped.peft_config["default"].peft_type.value)
-    strangers = sorted(get_peft_model_state_dict(wrapped).keys() ^ given.keys())
-    if kind != "LORA" or strangers:
+    unmatched_keys = sorted(get_peft_model_state_dict(wrapped).keys() ^ given.keys())
+    if kind != "LORA" or unmatched_keys:
         raise ConfigError(
-            f"rewards.adapter = {str(adapter)!r} is a {kind} adapter, {len(strangers)} of whose tensors have no place "
-            f"in the base model or are missing ({', '.join(strangers[:1])}). It must be a LoRA adapter of this model."
+            f"rewards.adapter = {str(adapter)!r} is a {kind} adapter, {len(unmatched_keys)} of whose tensors have "
+            f"no place in the base model or are missing ({', '.join(unmatched_keys[:1])}). It must be a LoRA adapter "
+            "of this model."
         )
     return wrapped.merge_and_unload(safe_merge=True)
 
 
-def passes(questions: Sequence[Question], responses: Sequence[IntArray], max_tokens: int) -> Iterator[list[Piece]]:
+def passes(questions: Sequence[ScoreRequest], responses: Sequence[IntArray], max_tokens: int) -> Iterator[list[Piece]]:
     """What is scored together: contexts side by side, at most `max_tokens` tokens, or one prefix where that is more."""
     order = sorted(range(len(questions)), key=lambda k: questions[k].context.tobytes())
     pieces: list[Piece] = []

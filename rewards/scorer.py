@@ -16,17 +16,17 @@ import numpy as np
 
 from buffer.types import FloatArray, IntArray, Prompt
 from rewards.config import RewardConfig
-from rewards.guard import Failed, guarded
-from rewards.task import BaseLogProbs, Question, Task, check_names, check_terms
+from rewards.task import BaseLogProbs, ScoreRequest, Task, check_names, check_terms
+from rewards.time_limit import Failed, guarded
 
 LENGTH = "length"
 """The term of rewards.length_penalty."""
 
 
-class Answers(Protocol):
+class BaseScorer(Protocol):
     """A frozen model: rewards/base_model.py, or rewards/vllm_scorer.py."""
 
-    def answer(self, questions: Sequence[Question], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
+    def score(self, questions: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
         """What it says of each response to each question, side by side."""
 
 
@@ -68,7 +68,7 @@ class Scorer:
     def __init__(
         self,
         task: Task,
-        base: Answers | None,
+        base: BaseScorer | None,
         config: RewardConfig,
         around: Callable[[str], AbstractContextManager[None]] = lambda string_id: nullcontext(),
     ) -> None:
@@ -77,7 +77,7 @@ class Scorer:
         self._base = base
         self._config = config
         self._around = around
-        self._questions: dict[str, Sequence[Question]] = {}
+        self._questions: dict[str, Sequence[ScoreRequest]] = {}
         self._cache: OrderedDict[str, Score] = OrderedDict()
         self.figures = Figures()
 
@@ -107,17 +107,23 @@ class Scorer:
     def _score_new(self, new: Mapping[str, tuple[Prompt, IntArray]]) -> dict[str, Score | Failure]:
         questions = {name: self._asked(prompt) for name, (prompt, _) in new.items()}
         pairs = [(question, new[name][1]) for name, some in questions.items() for question in some]
-        said = iter(self._base.answer([q for q, _ in pairs], [z for _, z in pairs]) if self._base and pairs else ())
+        base_scores = iter(
+            self._base.score([q for q, _ in pairs], [z for _, z in pairs]) if self._base and pairs else ()
+        )
         return {
-            name: self._one(name, prompt, response, [next(said) for _ in questions[name]])
+            name: self._one(name, prompt, response, [next(base_scores) for _ in questions[name]])
             for name, (prompt, response) in new.items()
         }
 
-    def _one(self, name: str, prompt: Prompt, response: IntArray, said: Sequence[BaseLogProbs]) -> Score | Failure:
+    def _one(
+        self, name: str, prompt: Prompt, response: IntArray, base_scores: Sequence[BaseLogProbs]
+    ) -> Score | Failure:
         began = time.perf_counter()
         try:
             with self._around(name):
-                return guarded(lambda: self._ask_task(prompt, response, said), self._config.time_limit_s, "log_reward")
+                return guarded(
+                    lambda: self._ask_task(prompt, response, base_scores), self._config.time_limit_s, "log_reward"
+                )
         except Failed as error:
             self.figures.failed += 1
             self.figures.last_failure = str(error)
@@ -127,10 +133,10 @@ class Scorer:
             self.figures.function_s += seconds
             self.figures.slowest_s = max(self.figures.slowest_s, seconds)
 
-    def _ask_task(self, prompt: Prompt, response: IntArray, said: Sequence[BaseLogProbs]) -> Score:
+    def _ask_task(self, prompt: Prompt, response: IntArray, base_scores: Sequence[BaseLogProbs]) -> Score:
         response = response.copy()
         response.flags.writeable = False  # it is the trajectory's own
-        terms = dict(self._task.log_reward(prompt, response, said))
+        terms = dict(self._task.log_reward(prompt, response, base_scores))
         if self._config.length_penalty:
             terms[LENGTH] = -self._config.length_penalty * np.arange(len(response) + 1)
         log_reward = np.ascontiguousarray(check_terms(terms, len(response), type(self._task).__name__))
@@ -141,9 +147,9 @@ class Scorer:
             raise ValueError(f"labels has {wrong[0]} = {labels[wrong[0]]}: it must be finite")
         return Score(tuple(map(str, terms)), log_reward, labels)
 
-    def _asked(self, prompt: Prompt) -> Sequence[Question]:
+    def _asked(self, prompt: Prompt) -> Sequence[ScoreRequest]:
         if prompt.id not in self._questions:
-            self._questions[prompt.id] = list(self._task.questions(prompt))
+            self._questions[prompt.id] = list(self._task.score_requests(prompt))
         return self._questions[prompt.id]
 
     def _keep(self, found: Mapping[str, Score | Failure]) -> None:

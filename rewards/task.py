@@ -27,7 +27,7 @@ NO_TARGET = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ScoreRequest:
     """What the frozen base model is asked about every response Z to a prompt."""
 
     context: IntArray
@@ -52,19 +52,19 @@ class BaseLogProbs:
     """[T+1] log p_LM(Y | X, z_1:i), Y straight behind the prefix; 0 where the question has no target."""
 
     @property
-    def prefix(self) -> FloatArray:
+    def log_p_prefix(self) -> FloatArray:
         """[T+1] log p_LM(z_1:i | X)"""
         return np.concatenate([[0.0], np.cumsum(self.tokens, dtype=np.float64)]).astype(np.float32)
 
     @property
-    def stopped(self) -> FloatArray:
+    def log_p_stop(self) -> FloatArray:
         """[T+1] log p_LM(z_1:i stop | X): of the string that ends there."""
-        return self.prefix + self.stop
+        return self.log_p_prefix + self.stop
 
     @property
     def explained(self) -> FloatArray:
         """[T+1] log p_LM(z_1:i Y | X): of the prefix with the target behind it."""
-        return self.prefix + self.target
+        return self.log_p_prefix + self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Yardsticks:
+class Judges:
     """Models that judge, where they are present; see rewards/judging."""
 
     embed: Callable[[Sequence[str]], FloatArray] | None = None
@@ -117,14 +117,14 @@ class Task:
     def check_policy(self, spec: PolicySpec) -> None:
         """Raise ValueError, saying what would fit, where the reward counts on another policy: its stop, its limits."""
 
-    def questions(self, prompt: Prompt) -> Sequence[Question]:
+    def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
         """What the base model is asked about each response; by default, Z behind the prompt."""
-        return [Question(prompt.token_ids)] if self.needs_base_model else []
+        return [ScoreRequest(prompt.token_ids)] if self.needs_base_model else []
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """log R(z_1:i stop) for every prefix i = 0..T of `token_ids` [T], term by term.
 
-        `said` holds the answers to `questions`, in their order.
+        `base_scores` holds the answers to `score_requests`, in their order.
         """
         raise NotImplementedError
 
@@ -137,7 +137,7 @@ class Task:
         """Figures about one whole string, for people to read; shown as means over fresh on-policy samples."""
         return {}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Judge samples drawn on-policy: prompt id -> its samples, of one split. A figure that needs a model which is
         not there is left out."""
         return {}

@@ -5,15 +5,14 @@ prefix cache, and feeds again what fills no whole block there. A target behind e
 which feeds each distinct token once.
 """
 
-import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from buffer.errors import ConfigError
 from buffer.types import IntArray, PolicySpec
-from rewards.task import BaseLogProbs, Question
+from lm.vllm import start_vllm
+from rewards.task import BaseLogProbs, ScoreRequest
 
 MOST_IDS = 128
 """Chosen log-probabilities that vLLM returns of a request."""
@@ -22,7 +21,7 @@ MOST_AT_ONCE = 64
 
 
 class VllmScorer:
-    """The weights before any adapter. Answers as BaseModel does, where no question has a target."""
+    """The weights before any adapter. Scores as BaseModel does, where no question has a target."""
 
     def __init__(
         self,
@@ -48,14 +47,22 @@ class VllmScorer:
         self._allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
         self._masks = spec.allowed_token_ids is not None
         self._longest = max_model_len
-        self._engine = _start(spec, on_gpu, max_model_len, kv_cache_gib, gpu_memory_fraction)
+        self._engine = start_vllm(
+            spec,
+            on_gpu=on_gpu,
+            gpu_memory_fraction=gpu_memory_fraction,
+            kv_cache_gib=kv_cache_gib,
+            max_model_len=max_model_len,
+            max_requests=MOST_AT_ONCE,
+            log_probs=MOST_IDS,
+        )
         self._count = 0
         if threads and not on_gpu:
             import torch
 
             torch._C.set_num_threads(threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
 
-    def answer(self, questions: Sequence[Question], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
+    def score(self, questions: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
         """Score B responses, each to its question. ConfigError for a question with a target, or for too long a text."""
         for question, response in zip(questions, responses, strict=True):
             self._check(question, response)
@@ -88,7 +95,7 @@ class VllmScorer:
             outside = masked and token not in self._allowed
             into.tokens[i] = said[token] - (np.logaddexp(total, said[token]) if outside else total)
 
-    def _is_masked(self, question: Question) -> bool:
+    def _is_masked(self, question: ScoreRequest) -> bool:
         return question.masked and self._masks
 
     def _ask(self, text: list[int], ids: list[int]) -> str:
@@ -106,7 +113,7 @@ class VllmScorer:
         self._engine.add_request(f"s{self._count}", {"prompt_token_ids": text}, params)
         return f"s{self._count}"
 
-    def _check(self, question: Question, response: IntArray) -> None:
+    def _check(self, question: ScoreRequest, response: IntArray) -> None:
         if len(question.target):
             raise ConfigError(
                 f"the task asks for a target of {len(question.target)} tokens behind every prefix, and with "
@@ -117,31 +124,3 @@ class VllmScorer:
                 f"a context of {len(question.context)} tokens and a response of {len(response)} do not fit the "
                 f"{self._longest - 1} that the scoring engine makes room for. Raise its max_model_len, or shorten them."
             )
-
-
-def _start(spec: PolicySpec, on_gpu: bool, max_model_len: int, kv_cache_gib: int, gpu_memory_fraction: float) -> Any:
-    """An LLMEngine without adapters, in this process."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    extra: dict[str, Any] = {"gpu_memory_utilization": gpu_memory_fraction} if on_gpu else {}
-    if not on_gpu:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
-        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling takes longer than it saves on a CPU
-    from vllm import EngineArgs, LLMEngine
-
-    return LLMEngine.from_engine_args(
-        EngineArgs(
-            model=spec.base_model,
-            skip_tokenizer_init=True,
-            dtype=spec.dtype,
-            max_model_len=max_model_len,
-            max_num_seqs=MOST_AT_ONCE,
-            max_logprobs=MOST_IDS,
-            enable_prefix_caching=True,
-            enforce_eager=not on_gpu,
-            disable_log_stats=True,
-            **extra,
-        )
-    )

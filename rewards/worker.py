@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from buffer.errors import RewardError
+from buffer.poison_strings import PoisonStrings
 from buffer.replay import AddResult, ReplayBuffer
-from buffer.suspects import Suspects
 from buffer.types import IntArray, Prompt, Trajectory
 from rewards.config import RewardConfig
-from rewards.scorer import Answers, Failure, Score, Scorer, sample_terms
+from rewards.scorer import BaseScorer, Failure, Score, Scorer, sample_terms
 from rewards.task import Sample, Task
 
 
@@ -29,9 +29,9 @@ class RewardWorker:
         name: str,
         task_name: str,
         task: Task,
-        base: Answers | None,
+        base: BaseScorer | None,
         buffer: ReplayBuffer,
-        suspects: Suspects,
+        suspects: PoisonStrings,
         config: RewardConfig,
     ) -> None:
         """`base` may be None for a task that does not need it."""
@@ -51,11 +51,11 @@ class RewardWorker:
         seconds = (time.perf_counter() - began) / len(trajectories)
         pairs = list(zip(trajectories, found, strict=True))
         failed = [(t, score.reason) for t, score in pairs if isinstance(score, Failure)]
-        self._buffer.refuse([t for t, _ in failed], [reason for _, reason in failed])
+        self._buffer.reject([t for t, _ in failed], [reason for _, reason in failed])
         self._count_failures(found)
         return self._buffer.add([_scored(t, s, self._task_name, seconds) for t, s in pairs if isinstance(s, Score)])
 
-    def rate(self, prompt: Prompt, responses: Sequence[IntArray], log_q: Sequence[float]) -> list[Sample]:
+    def score_samples(self, prompt: Prompt, responses: Sequence[IntArray], log_q: Sequence[float]) -> list[Sample]:
         """Samples with their log R, for judging; those that can't be scored are left out."""
         found = self._scores([prompt] * len(responses), responses)
         return [

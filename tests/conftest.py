@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from buffer.types import Trajectory
-from tests.processes import Command
+from tests.support.processes import Command
 
 
 @pytest.fixture(scope="module", autouse=True)

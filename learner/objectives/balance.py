@@ -40,7 +40,7 @@ class Estimates:
 
     u: Tensor
     """[B, T+1] nats; anything finite where a prefix does not count."""
-    counts: Tensor
+    is_terminal: Tensor
     """[B, T+1] bool: prefixes that have a u."""
     group: Tensor
     """[B] int in 0..G-1: the number of the trajectory's prompt."""
@@ -63,19 +63,19 @@ def log_z_estimates(log_pf: Tensor, log_pterm: Tensor, log_reward: Tensor) -> Te
     return log_reward - log_pterm - log_q_prefix
 
 
-def log_q_of_strings(log_pf: Tensor, log_pterm: Tensor, counts: Tensor) -> Tensor:
-    """log q(Z ⊤ | X) [B] of whole strings, nats: all actions and the stop at the last prefix that counts."""
-    return log_pf.sum(1) + at(log_pterm, last(counts))
+def log_q_of_strings(log_pf: Tensor, log_pterm: Tensor, is_terminal: Tensor) -> Tensor:
+    """log q(Z ⊤ | X) [B] of whole strings, nats: all actions and the stop at the last prefix that is_terminal."""
+    return log_pf.sum(1) + at(log_pterm, last(is_terminal))
 
 
-def first(counts: Tensor) -> Tensor:
-    """[B] index of the first prefix that counts: the root, unless stopping is not allowed there yet."""
-    return counts.int().argmax(1)
+def first(is_terminal: Tensor) -> Tensor:
+    """[B] index of the first prefix that is_terminal: the root, unless stopping is not allowed there yet."""
+    return is_terminal.int().argmax(1)
 
 
-def last(counts: Tensor) -> Tensor:
-    """[B] index of the last prefix that counts: the whole string."""
-    return counts.shape[1] - 1 - counts.flip(1).int().argmax(1)
+def last(is_terminal: Tensor) -> Tensor:
+    """[B] index of the last prefix that is_terminal: the whole string."""
+    return is_terminal.shape[1] - 1 - is_terminal.flip(1).int().argmax(1)
 
 
 def at(x: Tensor, index: Tensor) -> Tensor:
@@ -83,6 +83,6 @@ def at(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index[:, None])[:, 0]
 
 
-def masked_mean(x: Tensor, counts: Tensor) -> Tensor:
+def masked_mean(x: Tensor, is_terminal: Tensor) -> Tensor:
     """Mean of x [B, n] over the entries that count; 0 for a row without any. Returns [B, 1]."""
-    return (x * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp_min(1)
+    return (x * is_terminal).sum(1, keepdim=True) / is_terminal.sum(1, keepdim=True).clamp_min(1)

@@ -11,5 +11,5 @@ from learner.objectives.subtb import subtb
 
 
 def detailed_balance(estimates: Estimates, lam: float) -> Loss:
-    """Reads u and counts [B, T+1]; not λ, which is 0 here: only pairs at distance one keep a weight (0^0 = 1)."""
+    """Reads u and is_terminal [B, T+1]; not λ, which is 0 here: only pairs at distance one keep a weight (0^0 = 1)."""
     return subtb(estimates, 0.0)

@@ -15,16 +15,16 @@ from learner.objectives.balance import Estimates, Loss
 
 
 def group_subtb(estimates: Estimates, lam: float) -> Loss:
-    """Reads u and counts [B, T+1] and group [B]; not λ, since pairs across strings have no distance."""
-    counts, group = estimates.counts.to(estimates.u.dtype), estimates.group
-    u = estimates.u * counts
+    """Reads u and is_terminal [B, T+1] and group [B]; not λ, since pairs across strings have no distance."""
+    is_terminal, group = estimates.is_terminal.to(estimates.u.dtype), estimates.group
+    u = estimates.u * is_terminal
     n_groups = int(group.max()) + 1 if len(group) else 0
-    n_states = u.new_zeros(n_groups).index_add(0, group, counts.sum(1))  # [G]
+    n_states = u.new_zeros(n_groups).index_add(0, group, is_terminal.sum(1))  # [G]
     mean = u.new_zeros(n_groups).index_add(0, group, u.sum(1)) / n_states.clamp_min(1)
-    deviation = (u - mean[group, None]) * counts
+    deviation = (u - mean[group, None]) * is_terminal
     square = deviation.square().sum(1)  # [B]
     # Σ_{a<b} (u_a − u_b)² = m Σ_a (u_a − mean)² over the m prefixes of a group
     numerator = (n_states * u.new_zeros(n_groups).index_add(0, group, square)).sum()
     denominator = (n_states * (n_states - 1) / 2).sum()
-    residual = (square / counts.sum(1).clamp_min(1)).sqrt().detach()
+    residual = (square / is_terminal.sum(1).clamp_min(1)).sqrt().detach()
     return Loss(numerator, denominator, residual)

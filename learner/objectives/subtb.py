@@ -13,22 +13,22 @@ from learner.objectives.balance import Estimates, Loss, masked_mean
 
 
 def subtb(estimates: Estimates, lam: float) -> Loss:
-    """Reads u and counts [B, T+1]. λ → 0 is detailed balance."""
-    counts = estimates.counts.to(estimates.u.dtype)
+    """Reads u and is_terminal [B, T+1]. λ → 0 is detailed balance."""
+    is_terminal = estimates.is_terminal.to(estimates.u.dtype)
     u = (
-        estimates.u * counts
+        estimates.u * is_terminal
     )  # what does not count must be finite before it is multiplied by 0; see balance.log_z_estimates
-    deviation = (u - masked_mean(u, counts)) * counts
-    n_states = counts.sum(1)
+    deviation = (u - masked_mean(u, is_terminal)) * is_terminal
+    n_states = is_terminal.sum(1)
     if lam == 1.0:
         # Σ_{i<j} (u_i − u_j)² = (n+1) Σ_i (u_i − mean u)²: no double loop
         numerator = (n_states * deviation.square().sum(1)).sum()
         denominator = (n_states * (n_states - 1) / 2).sum()
     else:
         # i and j are numbers of states, not of tokens: a tool's text in between is no distance
-        place = counts.cumsum(1)
+        place = is_terminal.cumsum(1)
         distance = place[:, None, :] - place[:, :, None]  # [B, i, j]
-        real = counts[:, None, :] * counts[:, :, None] * (distance > 0)
+        real = is_terminal[:, None, :] * is_terminal[:, :, None] * (distance > 0)
         weight = real * torch.pow(torch.as_tensor(lam, dtype=u.dtype, device=u.device), (distance - 1).clamp_min(0))
         numerator = (weight * (u[:, None, :] - u[:, :, None]).square()).sum()
         denominator = weight.sum()

@@ -10,8 +10,8 @@ from learner.objectives.balance import Estimates, Loss, at, first, last
 
 
 def trajectory_balance(estimates: Estimates, lam: float) -> Loss:
-    """Reads u and counts [B, T+1]; not λ. A trajectory of one state has no pair."""
-    begin, end = first(estimates.counts), last(estimates.counts)
+    """Reads u and is_terminal [B, T+1]; not λ. A trajectory of one state has no pair."""
+    begin, end = first(estimates.is_terminal), last(estimates.is_terminal)
     difference = at(estimates.u, end) - at(estimates.u, begin)
     pairs = (end > begin).to(difference.dtype)
     square = difference.square() * pairs

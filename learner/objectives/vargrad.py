@@ -11,8 +11,8 @@ from learner.objectives.balance import Estimates, Loss, at, last
 
 
 def vargrad(estimates: Estimates, lam: float) -> Loss:
-    """Reads u and counts [B, T+1] and group [B]; not λ. A prompt with one trajectory contributes nothing."""
-    u_n, group = at(estimates.u, last(estimates.counts)), estimates.group
+    """Reads u and is_terminal [B, T+1] and group [B]; not λ. A prompt with one trajectory contributes nothing."""
+    u_n, group = at(estimates.u, last(estimates.is_terminal)), estimates.group
     size = u_n.new_zeros(int(group.max()) + 1).index_add(0, group, u_n.new_ones(len(u_n)))  # [G]
     mean = u_n.new_zeros(len(size)).index_add(0, group, u_n) / size
     deviation = u_n - mean[group]

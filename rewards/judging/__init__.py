@@ -1,1 +1,1 @@
-"""Yardsticks for sampled text: overlap with a reference, spread among samples, votes, intervals. Used by tasks."""
+"""Judges for sampled text: overlap with a reference, spread among samples, votes, intervals. Used by tasks."""

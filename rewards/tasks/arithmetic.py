@@ -23,8 +23,8 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from rewards.judging.bootstrap import bootstrap_mean
-from rewards.judging.votes import majority
-from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
+from rewards.judging.majority_vote import majority
+from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 from rewards.tasks.arithmetic_questions import EXAMPLES, TESTED, Sum, make_splits
 from rewards.tools.arithmetic import Limits
 from rewards.tools.calculator import Calculator
@@ -91,19 +91,19 @@ class ArithmeticTask(Task):
         """Questions of 3 and 4 operands in random order, or of n in "test<n>"; their ids are the canonical strings."""
         return self._prompts[split]
 
-    def questions(self, prompt: Prompt) -> Sequence[Question]:
+    def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
         """The right answer behind each prefix, with the examples in front."""
         return [
-            Question(
+            ScoreRequest(
                 context=self._ids(self._examples + prompt.text, special=True),
                 target=self._ids(str(prompt.fields["told"])),
                 masked=self._masked,
             )
         ]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """Two terms [T+1]: `chain`, log p_LM(Z | X), and `answer`, log p_LM(Y | X, Z)."""
-        return {"chain": said[0].prefix, "answer": said[0].target}
+        return {"chain": base_scores[0].log_p_prefix, "answer": base_scores[0].target}
 
     def demonstrations(self) -> Sequence[tuple[str, str]]:
         """Worked chains of train questions."""
@@ -114,7 +114,7 @@ class ArithmeticTask(Task):
         found = self._answer(token_ids)
         return {"right": float(found == prompt.fields["value"]), "parsed": float(found is not None)}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures of `explanations`, intervals over questions; an accuracy for each number of operands that occurs."""
         asked = {prompt.id: prompt for split in self.splits for prompt in self._prompts[split]}
         voted: dict[int, list[float]] = {}

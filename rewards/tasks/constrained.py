@@ -24,8 +24,8 @@ from buffer.types import FloatArray, IntArray, Prompt
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import LEAST_SATISFIED, prefix_texts, read_table
 from rewards.judging.bootstrap import Interval
-from rewards.judging.spread import mean_of_means, spread_figures
-from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
+from rewards.judging.text_metrics import mean_of_means, spread_figures
+from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 from rewards.tasks.text import of_split, text_of, text_prompt
 
 SATISFIED = "_satisfied"
@@ -82,15 +82,15 @@ class ConstrainedTask(Task):
         """The recipe's texts, in order; their ids are train-1, train-2, ..., test-1, ..."""
         return of_split(self._prompts, split)
 
-    def questions(self, prompt: Prompt) -> Sequence[Question]:
+    def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
         """Z behind the prompt."""
-        return [Question(prompt.token_ids, masked=self._masked)]
+        return [ScoreRequest(prompt.token_ids, masked=self._masked)]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """`base` [T+1]: log p_LM(z ⊤ | X); `constraint` [T+1]: log c of the text of z, not below the floor."""
         log_c = self._constraint(prefix_texts(self._tokenizer, token_ids, self._stop_text))
         return {
-            "base": said[0].stopped,
+            "base": base_scores[0].log_p_stop,
             "constraint": np.maximum(log_c, self._floor),
             SATISFIED: satisfied(log_c),
         }
@@ -100,7 +100,7 @@ class ConstrainedTask(Task):
         text = self._tokenizer.decode(token_ids.tolist(), skip_special_tokens=False) + self._stop_text
         return {"satisfied": float(satisfied(self._constraint([text]))[0])}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures of `explanations`, all but the last with an interval over prompts."""
         good = {name: [s for s in drawn if s.terms[SATISFIED]] for name, drawn in samples.items()}
         return {
@@ -109,7 +109,7 @@ class ConstrainedTask(Task):
             "distinct_satisfying": mean_of_means(
                 [[float(len({s.token_ids.tobytes() for s in drawn}))] for drawn in good.values()]
             ),
-            **spread_figures(samples, lambda sample: text_of(self._tokenizer, sample.token_ids), yardsticks),
+            **spread_figures(samples, lambda sample: text_of(self._tokenizer, sample.token_ids), judges),
         }
 
     def log_mass(self) -> tuple[float, float]:

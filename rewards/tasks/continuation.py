@@ -14,8 +14,8 @@ from typing import ClassVar
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
-from rewards.judging.spread import over_prompts, over_samples, spread_figures
-from rewards.task import TRAIN, BaseLogProbs, Figure, Sample, Task, Terms, Yardsticks
+from rewards.judging.text_metrics import over_prompts, over_samples, spread_figures
+from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, Task, Terms
 from rewards.tasks.text import of_split, text_of, text_prompt
 from rewards.tasks.text_files import choose, read_lines, refuse_repeats
 
@@ -53,15 +53,15 @@ class ContinueTask(Task):
         """The lines of a split, in the file's order; their ids are line-1, line-2, ..."""
         return of_split(self._prompts, split)
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """One term, `base` [T+1]: log p_LM(z ⊤ | X)."""
-        return {"base": said[0].stopped}
+        return {"base": base_scores[0].log_p_stop}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures of `explanations`, all but the last with an interval over prompts."""
         return {
             "log_likelihood": over_samples(samples, lambda sample: sample.terms["base"]),
             "max_log_likelihood": over_prompts(samples, lambda drawn: max(sample.terms["base"] for sample in drawn)),
             "log_likelihood_per_token": over_samples(samples, lambda s: s.terms["base"] / (len(s.token_ids) + 1)),
-            **spread_figures(samples, lambda sample: text_of(self._tokenizer, sample.token_ids), yardsticks),
+            **spread_figures(samples, lambda sample: text_of(self._tokenizer, sample.token_ids), judges),
         }

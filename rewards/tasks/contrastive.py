@@ -14,8 +14,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
-from rewards.judging.spread import over_samples, spread_figures
-from rewards.task import BaseLogProbs, Figure, Question, Sample, Terms, Yardsticks
+from rewards.judging.text_metrics import over_samples, spread_figures
+from rewards.task import BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Terms
 from rewards.tasks.continuation import ContinueTask
 from rewards.tasks.text import text_of
 
@@ -74,21 +74,21 @@ class ContrastiveTask(ContinueTask):
             )
         self._alpha, self._beta = float(alpha), float(beta)
 
-    def questions(self, prompt: Prompt) -> Sequence[Question]:
+    def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
         """Z behind the passage, and behind the background."""
-        return [Question(prompt.token_ids), Question(self._background)]
+        return [ScoreRequest(prompt.token_ids), ScoreRequest(self._background)]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """`given` [T+1]: α log p_LM(z ⊤ | X), and `background` [T+1]: β log p_LM(z ⊤ | background)."""
-        return {"given": self._alpha * said[0].stopped, "background": self._beta * said[1].stopped}
+        return {"given": self._alpha * base_scores[0].log_p_stop, "background": self._beta * base_scores[1].log_p_stop}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures of `explanations`, all but the last with an interval over prompts."""
         return {
             "log_likelihood": over_samples(samples, self._given),
             "background_log_likelihood": over_samples(samples, self._alone),
             "information_per_token": over_samples(samples, self._information),
-            **spread_figures(samples, lambda sample: text_of(self._tokenizer, sample.token_ids), yardsticks),
+            **spread_figures(samples, lambda sample: text_of(self._tokenizer, sample.token_ids), judges),
         }
 
     def _given(self, sample: Sample) -> float:

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from rewards.constraints.settings import prefix_texts
-from rewards.judging.spread import over_samples, spread_figures
-from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
+from rewards.judging.text_metrics import over_samples, spread_figures
+from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 from rewards.tasks.constrained import constraint_floor, satisfied_share
 from rewards.tasks.custom_rows import Row, Template, read_rows
 from rewards.tasks.custom_terms import CheckedTerm, note_of, read_terms
@@ -61,7 +61,7 @@ class CustomTask(Task):
         found, made = read_rows(rows, file, prompts), Template(template, "template")
         if not 0 <= held_out < len(found):
             raise ValueError(f"held_out = {held_out} must leave one of the {len(found)} rows to train on: lower it")
-        self._questions: dict[str, dict[str, Question]] = {}
+        self._questions: dict[str, dict[str, ScoreRequest]] = {}
         every = [self._add(f"row-{k}", which, row, made) for k, (which, row) in enumerate(found, start=1)]
         cut = len(every) - held_out
         self._prompts = {TRAIN: every[:cut]} | ({"test": every[cut:]} if held_out else {})
@@ -74,19 +74,19 @@ class CustomTask(Task):
         """A row each, in order."""
         return of_split(self._prompts, split)
 
-    def questions(self, prompt: Prompt) -> Sequence[Question]:
+    def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
         """One for each term of a model, in the recipe's order."""
         return list(self._questions[prompt.id].values())
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """The recipe's terms [T+1], each with its weight, and a note `_satisfied_NAME` for each constraint."""
         texts = prefix_texts(self._tokenizer, token_ids, self._stop_text)
-        answers = dict(zip(self._questions[prompt.id], said, strict=True))
+        answers = dict(zip(self._questions[prompt.id], base_scores, strict=True))
         return {
             name: values for term in self._terms for name, values in term.score(texts, answers.get(term.name)).items()
         }
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """The mean of each term as it counts in log R, `satisfied_NAME` of each constraint, and `explanations`; with
         intervals over prompts."""
         means = {f"mean_{term.name}": over_samples(samples, _reader(term.name)) for term in self._terms}
@@ -95,7 +95,7 @@ class CustomTask(Task):
         return {
             **means,
             **shares,
-            **spread_figures(samples, lambda sample: text_of(self._tokenizer, sample.token_ids), yardsticks),
+            **spread_figures(samples, lambda sample: text_of(self._tokenizer, sample.token_ids), judges),
         }
 
     def _add(self, name: str, which: str, row: Row, made: Template) -> Prompt:

@@ -19,7 +19,7 @@ from buffer.types import IntArray, Prompt
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import Constraint, TableSettings, read_table
 from rewards.scorer import LENGTH
-from rewards.task import NO_TARGET, BaseLogProbs, Question, Terms
+from rewards.task import NO_TARGET, BaseLogProbs, ScoreRequest, Terms
 from rewards.tasks.constrained import constraint_floor, satisfied
 from rewards.tasks.custom_rows import Row, Template
 
@@ -85,11 +85,11 @@ class Term:
         self.name = name
         self.settings = settings
 
-    def question(self, prompt: Prompt, row: Row, which: str, tokenizer: Tokenizer) -> Question | None:
+    def question(self, prompt: Prompt, row: Row, which: str, tokenizer: Tokenizer) -> ScoreRequest | None:
         """What the frozen model is asked about a row; None for a term that needs no model."""
         return None
 
-    def score(self, texts: Sequence[str], said: BaseLogProbs | None) -> Terms:
+    def score(self, texts: Sequence[str], base_scores: BaseLogProbs | None) -> Terms:
         """The term [T+1], nats, weighted, from the text of every prefix [T+1] and the answer to its question."""
         raise NotImplementedError
 
@@ -103,7 +103,7 @@ class ModelTerm(Term):
         self._target = Template(settings.target, f"target of term {name!r}") if isinstance(settings, Target) else None
         self._context = None if settings.context is None else Template(settings.context, f"context of term {name!r}")
 
-    def question(self, prompt: Prompt, row: Row, which: str, tokenizer: Tokenizer) -> Question:
+    def question(self, prompt: Prompt, row: Row, which: str, tokenizer: Tokenizer) -> ScoreRequest:
         """ValueError for a field that the row does not have, and for an empty text."""
         context, target = prompt.token_ids, NO_TARGET
         if self._context:
@@ -112,14 +112,17 @@ class ModelTerm(Term):
             target = _tokens(tokenizer.encode(self._target.fill(row, which), add_special_tokens=False))
         if not len(context) or (self._target and not len(target)):
             raise ValueError(f"term {self.name!r}: its context or target has no token for {which}. Write some text")
-        return Question(context, target, isinstance(self.settings, Continuation) and self.settings.masked)
+        return ScoreRequest(context, target, isinstance(self.settings, Continuation) and self.settings.masked)
 
-    def score(self, texts: Sequence[str], said: BaseLogProbs | None) -> Terms:
+    def score(self, texts: Sequence[str], base_scores: BaseLogProbs | None) -> Terms:
         """log p_LM of the string, or of its target."""
-        assert said is not None
+        assert base_scores is not None
         if isinstance(self.settings, Continuation):
-            return {self.name: self.settings.weight * (said.stopped if self.settings.stop else said.prefix)}
-        return {self.name: self.settings.weight * said.target}
+            return {
+                self.name: self.settings.weight
+                * (base_scores.log_p_stop if self.settings.stop else base_scores.log_p_prefix)
+            }
+        return {self.name: self.settings.weight * base_scores.target}
 
 
 class CheckedTerm(Term):
@@ -130,7 +133,7 @@ class CheckedTerm(Term):
         self._constraint = constraint
         self._floor = constraint_floor(log_epsilon, settings.penalty)
 
-    def score(self, texts: Sequence[str], said: BaseLogProbs | None) -> Terms:
+    def score(self, texts: Sequence[str], base_scores: BaseLogProbs | None) -> Terms:
         """log c, and its note."""
         log_c = self._constraint(texts)
         return {
@@ -146,7 +149,7 @@ class LengthTerm(Term):
         super().__init__(name, settings)
         self._length = settings
 
-    def score(self, texts: Sequence[str], said: BaseLogProbs | None) -> Terms:
+    def score(self, texts: Sequence[str], base_scores: BaseLogProbs | None) -> Terms:
         """0 between `least` and `most`."""
         n = np.arange(len(texts))
         outside = np.maximum(self._length.least - n, 0) + np.maximum(n - self._length.most, 0)

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, PolicySpec, Prompt
 from rewards.judging.overlap import bleu4, gleu
-from rewards.judging.spread import mean_of_means, over_samples, spread_figures
-from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
+from rewards.judging.text_metrics import mean_of_means, over_samples, spread_figures
+from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 from rewards.tasks.text import of_split, text_of, text_prompt
 from rewards.tasks.text_files import Story, choose, read_stories, refuse_repeats
 
@@ -94,13 +94,13 @@ class InfillTask(Task):
         """The stories of a split, in the file's order, as beginning and ending; their ids are line-1, line-2, ..."""
         return of_split(self._prompts, split)
 
-    def questions(self, prompt: Prompt) -> Sequence[Question]:
+    def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
         """Z and the ending, behind the beginning: the frozen model never sees what the policy was told."""
         return self._questions[prompt.id]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """`middle` [T+1]: log p_LM(z | X), and `ending` [T+1]: log p_LM(Y | X, z)."""
-        return {"middle": said[0].prefix, "ending": said[0].target}
+        return {"middle": base_scores[0].log_p_prefix, "ending": base_scores[0].target}
 
     def demonstrations(self) -> Sequence[tuple[str, str]]:
         """The true middles of the training stories that the policy could write: right in length, and with the stop
@@ -115,7 +115,7 @@ class InfillTask(Task):
                 found.append((prompt.id, text))
         return found
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures of `explanations`, all but the last with an interval over stories; bert_score and diversity only
         where their models are."""
         pairs = {
@@ -127,11 +127,11 @@ class InfillTask(Task):
             "bleu4": mean_of_means([[bleu4(*pair) for pair in of_story] for of_story in pairs.values()]),
             "gleu": mean_of_means([[gleu(*pair) for pair in of_story] for of_story in pairs.values()]),
         }
-        if yardsticks.bert_score:
+        if judges.bert_score:
             flat = [pair for of_story in pairs.values() for pair in of_story]  # asked once: it may load a model
-            f1 = iter(yardsticks.bert_score([text for text, _ in flat], [truth for _, truth in flat]).tolist())
+            f1 = iter(judges.bert_score([text for text, _ in flat], [truth for _, truth in flat]).tolist())
             found["bert_score"] = mean_of_means([[next(f1) for _ in of_story] for of_story in pairs.values()])
-        return found | spread_figures(samples, self._sentence, yardsticks)
+        return found | spread_figures(samples, self._sentence, judges)
 
     def _sentence(self, sample: Sample) -> str:
         return text_of(self._tokenizer, sample.token_ids) + self._stop
@@ -141,7 +141,7 @@ class InfillTask(Task):
         text = f"Beginning: {' '.join(beginning)}\nEnding: {ending}\nMiddle:"
         return text_prompt(self._tokenizer, _name(story), text)
 
-    def _question(self, story: Story) -> Question:
+    def _question(self, story: Story) -> ScoreRequest:
         *beginning, _, ending = story.sentences
         target = _ids(self._tokenizer, f"{self._stop} {ending}")
         if target[: len(self._stop_ids)] != self._stop_ids:
@@ -149,7 +149,7 @@ class InfillTask(Task):
                 f"stop = {self._stop!r} is no token of its own in front of {ending!r}: choose another policy.stop"
             )
         context = self._tokenizer.encode(" ".join(beginning)).ids
-        return Question(np.array(context, dtype=np.int32), np.array(target, dtype=np.int32))
+        return ScoreRequest(np.array(context, dtype=np.int32), np.array(target, dtype=np.int32))
 
 
 def _name(story: Story) -> str:

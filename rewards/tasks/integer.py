@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from rewards.judging.bootstrap import bootstrap_mean
-from rewards.task import TRAIN, BaseLogProbs, Figure, Sample, Task, Terms, Yardsticks
+from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, Task, Terms
 
 PROMPT = "The following is a random integer drawn uniformly between 0 and 100: "
 
@@ -52,16 +52,16 @@ class IntegerTask(Task):
         """The one prompt."""
         return [self._prompt]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """One term, `integer` [T+1]: 0 for a number in range, log ε + log p_LM(z ⊤) else."""
         is_number = np.array([tuple(token_ids[:i].tolist()) in self._number for i in range(len(token_ids) + 1)])
-        return {"integer": np.where(is_number, 0.0, self._log_epsilon + said[0].stopped)}
+        return {"integer": np.where(is_number, 0.0, self._log_epsilon + base_scores[0].log_p_stop)}
 
     def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
         """valid: 1 for a number in range."""
         return {"valid": float(tuple(token_ids.tolist()) in self._number)}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures of `explanations`. K integers, N valid samples: kl_uniform is plug-in, kl_noise_floor (K−1)/2N."""
         drawn = samples[self._prompt.id]
         counts = self.histogram(drawn)

@@ -14,7 +14,7 @@ SmolLM2-135M-Instruct, log p_LM(Z | X) + log p_LM(Y | X, Z), and the share of th
 The recipe's stop is ",", the first token of Y: so R(Z ⊤) scores the stop as any other token, once. R needs no floor.
 
 A label is predicted by the posterior predictive, the mean over sampled Z of p_LM(Y | X, Z), normalised over the two
-labels. EM: the M-step (learner/likelihood.py) trains p_LM(Y | X, Z) on sampled Z of the train reviews; `questions`
+labels. EM: the M-step (learner/m_step.py) trains p_LM(Y | X, Z) on sampled Z of the train reviews; `score_requests`
 has what it needs, the right label first. A run that scores with its adapter is the next E-step.
 """
 
@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from rewards.judging.bootstrap import bootstrap_mean
-from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
+from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 
 LABELS = ("objective", "subjective")
 TEST = "test"
@@ -56,7 +56,7 @@ class SubjectivityTask(Task):
         known = read_reviews(Path(reviews)) if reviews else _shipped()
         if labels < 2 or labels % 2:
             raise ValueError(f"labels = {labels} must be an even number of at least 2: half are of each label")
-        by_label: dict[str, list[str]] = {label: [t for t, said in known.items() if said == label] for label in LABELS}
+        by_label: dict[str, list[str]] = {label: [t for t, own in known.items() if own == label] for label in LABELS}
         rng = np.random.default_rng(seed)
         chosen: set[str] = set()
         for label, texts in by_label.items():
@@ -78,19 +78,19 @@ class SubjectivityTask(Task):
         """Reviews in the file's order; their ids count its different texts from 0."""
         return self._prompts[split]
 
-    def questions(self, prompt: Prompt) -> Sequence[Question]:
+    def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
         """The right label, then the other one."""
         right = str(prompt.fields["label"])
         other = next(label for label in LABELS if label != right)
-        return [Question(prompt.token_ids, self._targets[label]) for label in (right, other)]
+        return [ScoreRequest(prompt.token_ids, self._targets[label]) for label in (right, other)]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """Two terms [T+1], `rationale`, log p_LM(Z | X), and `label`, log p_LM(Y | X, Z); and the note `_other`,
         log p_LM(the wrong label | X, Z)."""
-        right, other = said
-        return {"rationale": right.prefix, "label": right.target, "_other": other.target}
+        right, other = base_scores
+        return {"rationale": right.log_p_prefix, "label": right.target, "_other": other.target}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures of `explanations`, intervals over reviews."""
         label = {prompt.id: prompt.fields["label"] for prompts in self._prompts.values() for prompt in prompts}
         predicted, single, log_score, subjective = [], [], [], []

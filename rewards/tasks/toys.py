@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from rewards.judging.bootstrap import bootstrap_mean
-from rewards.task import TRAIN, BaseLogProbs, Figure, Sample, Task, Terms, Yardsticks
+from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, Task, Terms
 
 MOST_STRINGS = 10_000
 FLOOR_SHARE = 1e-4
@@ -95,7 +95,7 @@ class ToyTask(Task):
         """The one prompt."""
         return [self._prompt]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """One term, `table` [T+1]: the string's own value, a constant floor for what is not in the table."""
         ids = token_ids.tolist()
         return {"table": np.array([self._log_r.get(tuple(ids[:i]), self._floor) for i in range(len(ids) + 1)])}
@@ -104,7 +104,7 @@ class ToyTask(Task):
         """valid: 1 for a string of the table."""
         return {"valid": float(tuple(token_ids.tolist()) in self._log_r)}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures of `explanations`."""
         drawn = samples[self._prompt.id]
         if not drawn:

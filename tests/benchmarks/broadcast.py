@@ -35,13 +35,13 @@ import numpy as np
 import ray
 import torch
 
-from buffer.server import RedisServer
+from buffer.server.redis_server import RedisServer
 from buffer.types import AdapterFiles, AdapterVersion, given_trajectory
-from deploy.board import Board, BoardClient
-from deploy.checks import check
-from deploy.cluster import remote
+from deploy.cluster.adapter_store import AdapterStore, AdapterStoreClient
+from deploy.cluster.placement import remote
+from deploy.cluster.ray_actors import ActorProcess, Address
 from deploy.config import load_recipe
-from deploy.processes import ActorProcess, Address
+from deploy.driver.preflight import check
 from learner.adapter import adapter_files, adapter_version
 from learner.policy import LoraPolicy
 
@@ -98,7 +98,7 @@ class Timed(ActorProcess):
 class Learner:
     """The publishing side."""
 
-    def __init__(self, checked: Any, board: BoardClient, actor: Any, folder: Path) -> None:
+    def __init__(self, checked: Any, board: AdapterStoreClient, actor: Any, folder: Path) -> None:
         self._policy = LoraPolicy(checked.spec, torch.device("cpu"))
         self._prompt, self._tolerance = checked.prompts[0], checked.config.learner.canary_tolerance
         self._board, self._actor, self._folder = board, actor, folder
@@ -177,10 +177,10 @@ def main() -> None:
 def measure(args: argparse.Namespace, checked: Any, redis_url: str, scratch: Path) -> dict[str, Any]:
     """Both figures."""
     address = Address(checked.config, checked.spec, redis_url, "broadcast", checked.config.task.name, "", "board")
-    board = ray.remote(Board).options(num_cpus=0, name="board", max_concurrency=100).remote()
+    board = ray.remote(AdapterStore).options(num_cpus=0, name="board", max_concurrency=100).remote()
     actor = remote(Timed, checked.config.actors, max_concurrency=4).remote(0, address)
     ray.get(actor.ready.remote())
-    learner = Learner(checked, BoardClient(board), actor, scratch)
+    learner = Learner(checked, AdapterStoreClient(board), actor, scratch)
     running = actor.run.remote()
     learner.by_board()
     learner.by_file()  # both once, so that nothing is done for the first time

@@ -31,11 +31,11 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from buffer.connect import connect
-from buffer.levels import MIDDLE
-from buffer.server import RedisServer
-from buffer.settings import StoreSettings
-from buffer.store import ADD_CHUNK, DrawRequest, Handle, ItemStore, NewItem
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
+from buffer.store.item_store import ADD_CHUNK, DrawRequest, Handle, ItemStore, NewItem
+from buffer.store.priority_levels import MIDDLE
+from buffer.store.settings import StoreSettings
 
 PROMPTS = 1000
 FROM_ONE_PROMPT = 16

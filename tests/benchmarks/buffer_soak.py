@@ -9,7 +9,7 @@ which is started again on its folder, or a client, which is started anew. At the
 lost           acknowledged trajectories that the store does not hold
 duplicates     arrivals counted beyond those acknowledged or under way in a producer that died, and fresh rows handed out
                more often than their trajectory arrived
-check_clean    buffer/check.py finds every index in order
+check_clean    buffer/store/check.py finds every index in order
 client_errors  clients that ended by themselves
 """
 
@@ -29,12 +29,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from buffer.check import findings, snapshot
 from buffer.codec import content_id
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
+from buffer.store.check import findings, snapshot
 from buffer.types import Trajectory
 
 PRODUCERS, LEARNERS, ADD_SIZE = 4, 2, 32

@@ -23,14 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from actors.behaviour import Behaviour
 from actors.engine import Engine
-from actors.pieces import Sampled
+from actors.segments import Sampled
 from buffer.types import Prompt
-from deploy.checks import Checked, check
+from deploy.artifacts.run_folder import RunFolder
+from deploy.commands.environment import quiet_engine
 from deploy.config import parse_config
-from deploy.environment import quiet_engine
-from deploy.evaluation import judge, judged_prompts, rate
-from deploy.run_folder import RunFolder
-from deploy.yardsticks import find_yardsticks
+from deploy.driver.evaluation import judge, judged_prompts, rate
+from deploy.driver.preflight import Checked, check
+from deploy.models.judges import find_judges
 
 TEMPERATURES = (1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1)
 
@@ -116,11 +116,11 @@ def main() -> None:
     quiet_engine()
     folder = RunFolder.open(arguments.run)
     checked = check(parse_config(folder.read_config(), source=str(arguments.run)))
-    prompts, yardsticks = judged_prompts(checked, most=0), find_yardsticks()
+    prompts, judges = judged_prompts(checked, most=0), find_judges()
     drawn = draw_all(checked, folder, prompts, arguments.samples)
     found = []
     for samples in rate(checked, prompts, drawn):
-        figures = judge(checked, samples, yardsticks, arguments.samples).metrics
+        figures = judge(checked, samples, judges, arguments.samples).metrics
         found.append({"log_r": figures["log_likelihood"], "diversity": figures["diversity"], "tokens": figures["tokens"], "per_token": figures["log_likelihood_per_token"], "distinct_2": figures["distinct_2"]})  # fmt: skip
     trained, base = found[0], [{"temperature": t, **row} for t, row in zip(TEMPERATURES, found[1:], strict=True)]
     temperature, diversity = base_diversity_at(trained["log_r"], base)

@@ -40,10 +40,10 @@ def source(folder: Path, rate: int) -> None:
     """Write `rate` rows a second, committed twice a second, until stdin ends."""
     import numpy as np
 
-    from deploy.dashboard.watch import Event
-    from deploy.history import FILE
-    from deploy.history_store import HistoryStore
-    from tests.dashboard.fixture_runs import learner_row, moment, notes, summary
+    from deploy.telemetry.event_detector import Event
+    from deploy.telemetry.history_store import HistoryStore
+    from deploy.telemetry.recorder import FILE
+    from tests.support.fixture_runs import learner_row, moment, notes, summary
 
     rng = np.random.default_rng(0)
     learner = [
@@ -81,9 +81,9 @@ def driver(folder: Path) -> None:
     """What a run's driver does for its history: four steps a second, notes with each fourth, a moment a second, until stdin ends."""
     import numpy as np
 
-    from deploy.history import FILE, Recorder
-    from deploy.run_folder import RunFolder
-    from tests.dashboard.fixture_runs import ABOUT, CONFIG, PROMPTS, learner_row, notes, summary, view
+    from deploy.artifacts.run_folder import RunFolder
+    from deploy.telemetry.recorder import FILE, Recorder
+    from tests.support.fixture_runs import ABOUT, CONFIG, PROMPTS, learner_row, notes, summary, view
 
     run, rng = RunFolder.create(folder), np.random.default_rng(0)
     run.write_config(CONFIG)
@@ -95,7 +95,7 @@ def driver(folder: Path) -> None:
         step += 1
         said = {"rows": notes(step, 10**6, rng), **summary(step, 10**6, rng)} if step % 4 == 0 else None
         recorder.step(learner_row(step, 10**6, rng), said)
-        recorder.moment(view(step, 10**6, time.time() - began, rng))
+        recorder.snapshot(view(step, 10**6, time.time() - began, rng))
     recorder.close(None)
 
 
@@ -115,8 +115,8 @@ def beside(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def page_and_server(seconds: float, rate: int) -> dict[str, float | None]:
     """The server's share of a core and the page's frames while the source writes."""
-    from tests.dashboard.fixture_runs import make_run
-    from tests.dashboard.running import running
+    from tests.support.fixture_runs import make_run
+    from tests.support.running import running
 
     with tempfile.TemporaryDirectory() as scratch:
         run = make_run(Path(scratch) / "run", "live")
@@ -162,7 +162,7 @@ def opened(url: str) -> Iterator[object]:
 
 def throughput(model: str | None, pairs: int) -> dict[str, float]:
     """Trajectories/s of one actor, in windows with and without a dashboard."""
-    from tests.dashboard.running import running
+    from tests.support.running import running
 
     with tempfile.TemporaryDirectory() as scratch, actor(Path(scratch), model) as count:
         run = Path(scratch) / "run"
@@ -219,15 +219,15 @@ def actor(scratch: Path, model: str | None):
     from actors.config import ActorConfig
     from actors.engine import Engine
     from actors.rollout import RolloutActor
-    from buffer.connect import connect
     from buffer.heartbeat import Heartbeats
-    from buffer.server import RedisServer
+    from buffer.server.connect import connect
+    from buffer.server.redis_server import RedisServer
     from buffer.types import given_trajectory
-    from deploy.environment import quiet_engine
-    from deploy.models import resolve_model
+    from deploy.commands.environment import quiet_engine
+    from deploy.models.registry import resolve_model
     from learner.adapter import adapter_files, adapter_version
     from learner.policy import LoraPolicy
-    from tests import tiny
+    from tests.support import tiny
 
     quiet_engine()
     folder = resolve_model(model) if model else tiny.make_tiny_model(scratch / "model")

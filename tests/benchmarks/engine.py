@@ -26,16 +26,16 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
     import numpy as np
     import torch
 
-    from actors import cpu_patches
     from actors.behaviour import Behaviour
     from actors.config import ActorConfig
     from actors.engine import Engine
     from buffer.types import Prompt, given_trajectory
-    from deploy.checks import policy_spec
     from deploy.config import ModelConfig, PolicyConfig
-    from deploy.models import read_tokenizer, resolve_model
+    from deploy.driver.preflight import policy_spec
+    from deploy.models.registry import read_tokenizer, resolve_model
     from learner.adapter import adapter_files, adapter_version
     from learner.policy import LoraPolicy
+    from lm import cpu_patches
 
     if not patched:
         cpu_patches.apply = dict

@@ -99,9 +99,9 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
 
     from buffer.types import PolicySpec
     from learner.batch import collate
+    from learner.data_parallel import DataParallel
     from learner.gradient import Gradient
     from learner.policy import LoraPolicy
-    from learner.ranks import Ranks
 
     if threads:
         torch.set_num_threads(threads)
@@ -116,7 +116,7 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
     forward = policy.log_probs_of = Inside(policy.log_probs_of, device)  # type: ignore[method-assign]
     backward = torch.autograd.backward = Inside(torch.autograd.backward, device)
     parameters = policy.trainable_parameters()
-    gradient = Gradient(policy, parameters, "subtb", 1.0, Ranks())
+    gradient = Gradient(policy, parameters, "subtb", 1.0, DataParallel())
     optimiser = torch.optim.AdamW(parameters, lr=1e-4)
     memory = peak_bytes(device)
     totals, overheads = [], []
@@ -124,7 +124,7 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
         forward.seconds = backward.seconds = 0.0
         began = now(device)
         batch = collate(rows, spec, PASS_TOKENS[device])
-        _, loss = gradient.of(batch, temperature=1.0)
+        _, loss = gradient.compute(batch, temperature=1.0)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         totals.append(now(device) - began)
@@ -221,7 +221,7 @@ def main() -> None:
         return
     import tempfile
 
-    from deploy.models import resolve_model
+    from deploy.models.registry import resolve_model
 
     with tempfile.TemporaryDirectory() as scratch:
         model = random_model(args.architecture, Path(scratch)) if args.architecture else str(resolve_model(args.model))

@@ -48,9 +48,9 @@ class Sides:
     """The two models with the same weights, and one shape."""
 
     def __init__(self, model: Any, base: Any, stop: int, shape: tuple[int, int, int, int], max_tokens: int) -> None:
+        from lm.packing import pack
         from rewards.base_model import passes
-        from rewards.packing import pack
-        from rewards.task import Question
+        from rewards.task import ScoreRequest
 
         context, width, target, rows = shape
         rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ class Sides:
         draw = lambda n: rng.integers(3, model.config.vocab_size, n).astype(np.int32)  # noqa: E731
         self.context, self.target = draw(context), draw(target)
         self.responses = [draw(width) for _ in range(rows)]
-        self.questions = [Question(self.context, self.target)] * rows
+        self.questions = [ScoreRequest(self.context, self.target)] * rows
         layouts = [pack(pieces, stop) for pieces in passes(self.questions, self.responses, max_tokens)]
         self.packed_tokens = sum(len(layout.token_ids) for layout in layouts)
         self.packed_logits = sum(len(np.unique(layout.asked_at)) for layout in layouts)
@@ -91,7 +91,7 @@ class Sides:
 
     def packed(self) -> list[np.ndarray]:
         """The same by BaseModel."""
-        said = self.base.answer(self.questions, self.responses)
+        said = self.base.score(self.questions, self.responses)
         return [np.stack([getattr(one, name) for one in said]) for name in ("tokens", "stop", "target")]
 
     @torch.inference_mode()
@@ -169,9 +169,9 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     from buffer.types import PolicySpec
-    from deploy.models import resolve_model
+    from deploy.models.registry import resolve_model
     from rewards.base_model import BaseModel
-    from tests.tiny import make_tiny_model
+    from tests.support.tiny import make_tiny_model
 
     threads = 1 if args.busy else args.threads
     torch.set_num_threads(threads)

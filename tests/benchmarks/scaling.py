@@ -35,16 +35,16 @@ os.environ["PYTHONPATH"] = str(ROOT)
 import psutil
 import ray
 
-from buffer.connect import connect
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
 from buffer.types import AdapterFiles, AdapterVersion, Canary, Prompt
-from deploy.board import Board, BoardClient
-from deploy.cluster import remote
+from deploy.cluster.adapter_store import AdapterStore, AdapterStoreClient
+from deploy.cluster.placement import remote
+from deploy.cluster.ray_actors import ActorProcess, Address, RewardProcess
+from deploy.cluster.worker_group import WorkerGroup
 from deploy.config import RunConfig, parse_config
-from deploy.crew import Crew
-from deploy.processes import ActorProcess, Address, RewardProcess
-from tests import tiny
+from tests.support import tiny
 
 ADAPTER_BYTES = 4_000_000
 BATCH = 64
@@ -63,7 +63,9 @@ class ManyStrings(tiny.TinyTask):
 class StandIn(threading.Thread):
     """Consumes as a learner does, at most `steps_per_s`, and publishes every second."""
 
-    def __init__(self, buffer: ReplayBuffer, board: BoardClient, actors: Crew, steps_per_s: float) -> None:
+    def __init__(
+        self, buffer: ReplayBuffer, board: AdapterStoreClient, actors: WorkerGroup, steps_per_s: float
+    ) -> None:
         super().__init__(daemon=True)
         self._buffer, self._board, self._actors, self._pause = buffer, board, actors, 1.0 / steps_per_s
         self.stopping = threading.Event()
@@ -167,12 +169,14 @@ def _sizes(
     buffer.clear()
     buffer.begin_draws()
     address = Address(config, spec, server.url, NAME, config.task.name, "", "board")
-    board_actor = ray.remote(Board).options(num_cpus=0, name="board", max_concurrency=1000).remote()
-    board = BoardClient(board_actor)
-    rewards = Crew(
+    board_actor = ray.remote(AdapterStore).options(num_cpus=0, name="board", max_concurrency=1000).remote()
+    board = AdapterStoreClient(board_actor)
+    rewards = WorkerGroup(
         "reward", lambda k: remote(RewardProcess, config.rewards, name=f"reward-{k}").remote(k, address), args.rewards
     )
-    actors = Crew("actor", lambda k: remote(ActorProcess, config.actors, max_concurrency=4).remote(k, address), 0)
+    actors = WorkerGroup(
+        "actor", lambda k: remote(ActorProcess, config.actors, max_concurrency=4).remote(k, address), 0
+    )
     _join(rewards)
     board.set_reward_workers(rewards.names())
     learner = StandIn(buffer, board, actors, steps_per_s=5.0)
@@ -191,7 +195,7 @@ def _sizes(
         learner.stopping.set()
         if learner.ident:
             learner.join(20)
-        for process in (*actors.everybody(), *rewards.everybody(), board_actor):
+        for process in (*actors.all_handles(), *rewards.all_handles(), board_actor):
             ray.kill(process)
     return rows
 
@@ -213,7 +217,7 @@ def recipe(model: Path, rate: float, rewards: int) -> RunConfig:
     )  # fmt: skip
 
 
-def _join(crew: Crew) -> list[int]:
+def _join(crew: WorkerGroup) -> list[int]:
     """Wait until all of a crew are ready; the numbers of the new ones."""
     ray.get(crew.calls)
     joined, troubles = crew.tend()
@@ -221,7 +225,7 @@ def _join(crew: Crew) -> list[int]:
     return joined
 
 
-def _settle(actors: Crew, runs: list[Any]) -> None:
+def _settle(actors: WorkerGroup, runs: list[Any]) -> None:
     """Until every actor has handed on its first trajectories."""
     while not all(s["trajectories"] for s in ray.get([a.status.remote() for a in actors.members.values()])):
         done, _ = ray.wait(runs, timeout=0.2) if runs else ([], [])
@@ -229,7 +233,7 @@ def _settle(actors: Crew, runs: list[Any]) -> None:
 
 
 def _window(
-    seconds: float, buffer: ReplayBuffer, client: Any, learner: StandIn, actors: Crew, rewards: Crew
+    seconds: float, buffer: ReplayBuffer, client: Any, learner: StandIn, actors: WorkerGroup, rewards: WorkerGroup
 ) -> dict[str, float]:
     """What flows in so many seconds, and who computes."""
     learner.broadcasts.clear()
@@ -256,7 +260,7 @@ def _cpu(client: Any) -> dict[str, float]:
         except psutil.NoSuchProcess:
             continue
         role = next((r for r, mark in {"actor": "ray::Actor", "reward": "ray::Reward"}.items() if mark in title), None)
-        if role is None and ("raylet" in title or "gcs_server" in title or "ray::Board" in title):
+        if role is None and ("raylet" in title or "gcs_server" in title or "ray::AdapterStore" in title):
             role = "ray"
         if role:
             used[role] += times.user + times.system

@@ -125,8 +125,8 @@ def single_process(updates: int, threads: int) -> dict[str, Any]:
     """Seconds and losses of `updates` updates after the warm-up, in this process."""
     import torch
 
-    from deploy.checks import check
     from deploy.config import load_recipe
+    from deploy.driver.preflight import check
     from learner.policy import LoraPolicy
     from learner.schedule import learning_rate
 

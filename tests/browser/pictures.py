@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tests.browser.eye import Eye
-from tests.dashboard.running import running
+from tests.support.running import running
 
 PICTURES = {
     "overview": ("overview", "", "dark", 860),

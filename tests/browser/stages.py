@@ -4,8 +4,8 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.dashboard.fixture_runs import live_run, make_run
-from tests.dashboard.running import Running, running
+from tests.support.fixture_runs import live_run, make_run
+from tests.support.running import Running, running
 
 TOKEN = "a-token-that-nobody-guesses"
 STATES = ("live", "empty", "stale", "redis_down", "token", "long")

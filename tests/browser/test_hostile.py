@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.browser.eye import Eye
 from tests.browser.stages import Stages
-from tests.dashboard.hostile import HOSTILE
+from tests.support.hostile import HOSTILE
 
 OpenPage = Callable[[str], Eye]
 FOREIGN = "img, script, iframe, object, embed, video, audio, math, marquee, template, style, link, base, meta, form"

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Locator, expect
 
-from buffer.server import RedisServer
+from buffer.server.redis_server import RedisServer
 from tests.browser.eye import ALL_DRAWN, Eye
 from tests.browser.stages import TOKEN, Stages
-from tests.dashboard.fixture_runs import live_run
-from tests.dashboard.running import running
+from tests.support.fixture_runs import live_run
+from tests.support.running import running
 
 OpenPage = Callable[[str], Eye]
 

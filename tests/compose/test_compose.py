@@ -15,8 +15,8 @@ import pytest
 
 from tests.compose import engine
 from tests.compose.engine import ROOT, Project
-from tests.processes import until
-from tests.tiny import make_tiny_model
+from tests.support.processes import until
+from tests.support.tiny import make_tiny_model
 
 HERE = Path(__file__).parent
 RUN = "/runs/drill"

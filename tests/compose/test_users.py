@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from buffer.connect import connect
 from buffer.errors import ConfigError
-from buffer.server import find_server
+from buffer.server.connect import connect
+from buffer.server.redis_server import find_server
 from deploy.docker.serve_redis import HEALTH, MIN_PASSWORD, TEMPLATE, users
 from tests.compose.engine import ROOT
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from deploy.dashboard.runs import Runs
-from deploy.dashboard.security import access
-from deploy.dashboard.server import application
-from tests.dashboard.fixture_runs import make_run
+from deploy.dashboard.data.run_index import Runs
+from deploy.dashboard.web.security import access
+from deploy.dashboard.web.server import application
+from tests.support.fixture_runs import make_run
 
 BASE = "http://127.0.0.1:8710"
 Client = Callable[..., TestClient]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.dashboard.points import Points, decimate
-from tests.dashboard.fixture_runs import LONG, STEPS, learner_row, make_run
+from deploy.dashboard.data.series import Points, decimate
+from tests.support.fixture_runs import LONG, STEPS, learner_row, make_run
 
 values = st.one_of(st.floats(-1e6, 1e6), st.just(math.nan), st.just(math.inf))
 
@@ -98,7 +98,7 @@ def test_every_curve_of_the_catalog_has_points_a_title_and_a_group(client, finis
 
 
 def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_negative_rate():
-    from deploy.dashboard.moments import moment_figures
+    from deploy.dashboard.data.snapshot_series import moment_figures
 
     def at(seconds, tokens, drawn):
         actor = {

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.dashboard.alarms import WINDOW, Known, alarms_of
-from deploy.dashboard.buffer_view import pace_of
-from deploy.dashboard.verdict import Situation, verdict
-from deploy.dashboard.watch import Watch
-from tests.dashboard.fixture_runs import LIMITS, learner_row, moment, summary
+from deploy.dashboard.views.bottleneck import Situation, verdict
+from deploy.dashboard.views.buffer import pace_of
+from deploy.telemetry.alert_rules import WINDOW, AlertInputs, alerts_of
+from deploy.telemetry.event_detector import EventDetector
+from tests.support.fixture_runs import LIMITS, learner_row, moment, summary
 
 CALM = Situation(learner_waits=0.02, actors_wait=0.0, engine_busy=0.5, pace=None, actors_alive=2)
 
@@ -55,7 +55,7 @@ def test_who_is_held_back_by_samples_per_insert_is_the_one_beyond_the_band():
 
 BUFFER = {"size": 5000, "priority_ess": 2000.0}
 ACTOR = {"name": "actor-0", "version": 99, "canary_difference_max": 5e-5}
-GOOD = Known(
+GOOD = AlertInputs(
     LIMITS, now=1000.0, version=100, var_u=[8.0] * WINDOW + [0.5] * (2 * WINDOW), spreads=[3.0] * 5, diversity=[0.9] * 5,
     skipped=[(990.0, 0), (1000.0, 0)], set_aside=[(990.0, 7), (1000.0, 7)], buffer=BUFFER, actors=[ACTOR], heard={"actor-0": 999.0}, free_bytes=10**11,
 )  # fmt: skip
@@ -74,12 +74,12 @@ BAD = {
 
 
 def test_a_healthy_run_has_no_alarm():
-    assert alarms_of(GOOD) == []
+    assert alerts_of(GOOD) == []
 
 
 @pytest.mark.parametrize(("name", "changes"), BAD.items())
 def test_each_trouble_raises_its_own_alarm_with_cause_and_remedy(name, changes):
-    (alarm,) = alarms_of(replace(GOOD, **changes))
+    (alarm,) = alerts_of(replace(GOOD, **changes))
     assert alarm.id == name and alarm.what.endswith(".") and len(alarm.cause) > 20 and len(alarm.remedy) > 20
 
 
@@ -95,11 +95,11 @@ def test_each_trouble_raises_its_own_alarm_with_cause_and_remedy(name, changes):
     ],
 )
 def test_what_is_no_trouble_raises_none(changes):
-    assert alarms_of(replace(GOOD, **changes)) == []
+    assert alerts_of(replace(GOOD, **changes)) == []
 
 
 def test_a_watch_tells_of_a_restart_a_long_wait_a_loss_and_an_alarm_that_comes_and_goes(tmp_path: Path):
-    watch, rng = Watch(LIMITS, tmp_path), np.random.default_rng(0)
+    watch, rng = EventDetector(LIMITS, tmp_path), np.random.default_rng(0)
     texts = []
 
     def see(at: float, **changes) -> None:

@@ -13,18 +13,18 @@ from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from buffer.errors import ConfigError, StoreError
-from deploy.checks import Checked, check
+from deploy.artifacts.run_folder import RunFolder
 from deploy.config import load_recipe
-from deploy.dashboard.listening import listen
-from deploy.dashboard.watch import Event
-from deploy.history import FILE
-from deploy.history_store import HistoryStore
-from deploy.recording import about_run, beside, piecewise, recording
-from deploy.run_folder import RunFolder
-from deploy.watching import Watching
-from tests import tiny
-from tests.dashboard.fixture_runs import learner_row, make_run, view
-from tests.processes import until
+from deploy.dashboard.web.sockets import listen
+from deploy.driver.preflight import Checked, check
+from deploy.driver.recording import about_run, beside, piecewise, recording
+from deploy.driver.train_options import TrainOptions
+from deploy.telemetry.event_detector import Event
+from deploy.telemetry.history_store import HistoryStore
+from deploy.telemetry.recorder import FILE
+from tests.support import tiny
+from tests.support.fixture_runs import learner_row, make_run, view
+from tests.support.processes import until
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Checked:
     values = {
         "model": {"name": str(tiny.make_tiny_model(folder / "model")), "lora_targets": list(tiny.LINEAR_LAYERS)},
         "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
-        "task": {"name": "tests.tiny:TinyTask"},
+        "task": {"name": "tests.support.tiny:TinyTask"},
         "actors": {"max_model_len": 64},
         "learner": {"steps": 300},
     }
@@ -65,7 +65,7 @@ def said() -> Console:
 
 def test_what_the_page_says_of_a_run_is_its_recipes(checked: Checked):
     about = about_run(checked)
-    assert about["task"] == "tests.tiny:TinyTask" and about["steps"] == 300
+    assert about["task"] == "tests.support.tiny:TinyTask" and about["steps"] == 300
     assert about["limits"]["max_grad_norm"] == checked.config.learner.max_grad_norm
     assert about["limits"]["log_z_exact"] == pytest.approx(checked.task.log_mass()[0])
     assert about["behaviours"] == [{"name": "on_policy", "weight": 1.0}]
@@ -110,7 +110,7 @@ def test_whatever_ends_a_run_is_its_historys_last_word(
     checked: Checked, folder: RunFolder, said: Console, end: Callable[[], BaseException | None], last: str
 ):
     def run() -> None:
-        with recording(checked, folder, 0, Watching(dashboard=False), said) as recorder:
+        with recording(checked, folder, 0, TrainOptions(dashboard=False), said) as recorder:
             recorder.step(learner_row(1, 300, np.random.default_rng(0)), None)
             error = end()
             if error is not None:
@@ -129,8 +129,8 @@ def test_a_run_has_a_page_whose_address_is_printed_before_anything_else(
     checked: Checked, folder: RunFolder, said: Console
 ):
     folder.write_config({"task": {"name": "tiny"}})
-    with recording(checked, folder, 0, Watching(port=0), said) as recorder:
-        recorder.moment(view(5, 300, 1.0, np.random.default_rng(0)))
+    with recording(checked, folder, 0, TrainOptions(port=0), said) as recorder:
+        recorder.snapshot(view(5, 300, 1.0, np.random.default_rng(0)))
         url = address(said)
         assert httpx.get(f"{url}api/overview", timeout=60).json()["state"] == "running"
     with pytest.raises(httpx.ConnectError):
@@ -164,12 +164,12 @@ def test_a_port_that_is_taken_is_refused_before_the_run_starts_anything(
     checked: Checked, folder: RunFolder, said: Console
 ):
     with listen("127.0.0.1", 0) as taken:
-        watching = Watching(port=taken.getsockname()[1])
+        watching = TrainOptions(port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match="can't listen"), recording(checked, folder, 0, watching, said):
             raise AssertionError("it began")
 
 
 def test_a_sink_that_is_not_there_is_refused_likewise(checked: Checked, folder: RunFolder, said: Console):
-    watching = Watching(dashboard=False, sinks=("nowhere",))
+    watching = TrainOptions(dashboard=False, sinks=("nowhere",))
     with pytest.raises(ConfigError, match="--sink nowhere"), recording(checked, folder, 0, watching, said):
         raise AssertionError("it began")

@@ -8,17 +8,17 @@ import redis
 from starlette.testclient import TestClient
 
 from buffer.config import BufferConfig
-from buffer.connect import PASSWORD_VARIABLE, connect
 from buffer.errors import ConfigError
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
+from buffer.server.connect import PASSWORD_VARIABLE, connect
+from buffer.server.redis_server import RedisServer
 from buffer.types import Prompt, given_trajectory
-from deploy.dashboard.live import LiveBuffer
-from deploy.dashboard.runs import Runs
-from deploy.dashboard.security import access
-from deploy.dashboard.server import application
+from deploy.dashboard.data.redis_poller import LiveBuffer
+from deploy.dashboard.data.run_index import Runs
+from deploy.dashboard.web.security import access
+from deploy.dashboard.web.server import application
 from tests.dashboard.conftest import BASE
-from tests.dashboard.fixture_runs import make_run
+from tests.support.fixture_runs import make_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "only-for-this-test"
@@ -127,7 +127,7 @@ def test_the_command_says_what_it_needs(arguments, said):
 
 
 def test_a_taken_port_is_refused_by_name_and_the_usual_one_gives_way():
-    from deploy.dashboard.listening import address, listen
+    from deploy.dashboard.web.sockets import address, listen
 
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from buffer.errors import ConfigError
-from deploy.report import text, write_report
-from tests.dashboard.fixture_runs import make_run
-from tests.dashboard.hostile import HOSTILE
+from deploy.report.html_report import text, write_report
+from tests.support.fixture_runs import make_run
+from tests.support.hostile import HOSTILE
 
 
 class Reader(html.parser.HTMLParser):

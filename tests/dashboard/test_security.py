@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from buffer.errors import ConfigError
-from deploy.dashboard.security import HEADERS, access, is_loopback
+from deploy.dashboard.web.security import HEADERS, access, is_loopback
 
 TOKEN = "a-token-of-enough-characters"
 ROUTES = (
@@ -246,7 +246,7 @@ def test_looking_leaves_the_run_folder_as_it_was(client, finished: Path):
 def test_the_history_is_opened_so_that_not_even_a_mistake_could_write(finished: Path):
     import sqlite3
 
-    from deploy.dashboard.reader import RunReader
+    from deploy.dashboard.data.run_reader import RunReader
 
     reader = RunReader(finished, "finished", primary=True)
     reader.refresh()

@@ -8,15 +8,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.dashboard import stream as streams
-from deploy.dashboard.reader import RunReader
-from deploy.dashboard.stream import News
-from deploy.dashboard.watch import Event
-from deploy.history import FILE
-from deploy.history_store import HistoryStore
-from tests.dashboard.fixture_runs import live_run, make_run
-from tests.dashboard.running import running
-from tests.processes import until
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.web import event_stream as streams
+from deploy.dashboard.web.event_stream import News
+from deploy.telemetry.event_detector import Event
+from deploy.telemetry.history_store import HistoryStore
+from deploy.telemetry.recorder import FILE
+from tests.support.fixture_runs import live_run, make_run
+from tests.support.processes import until
+from tests.support.running import running
 
 
 @pytest.fixture
@@ -145,8 +145,8 @@ def test_a_dashboard_of_a_run_ends_with_the_run_however_that_dies(tmp_path):
     import subprocess
     import sys
 
-    from deploy.dashboard.listening import address, listen
-    from tests.dashboard.running import ROOT
+    from deploy.dashboard.web.sockets import address, listen
+    from tests.support.running import ROOT
 
     run = make_run(tmp_path / "run", "live")
     with listen("127.0.0.1", 0) as listening:

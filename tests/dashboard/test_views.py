@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dashboard.fixture_runs import CONFIG, LOG_Z, PROMPTS, STEPS, make_run
-from tests.dashboard.hostile import HOSTILE
+from tests.support.fixture_runs import CONFIG, LOG_Z, PROMPTS, STEPS, make_run
+from tests.support.hostile import HOSTILE
 
 STATES = {
     "empty": "empty", "live": "running", "stale": "stale", "dead": "dead", "finished": "finished", "stopped": "stopped",

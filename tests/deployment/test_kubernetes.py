@@ -12,8 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from buffer.connect import PASSWORD_FILE_VARIABLE
 from buffer.errors import ConfigError
+from buffer.server.connect import PASSWORD_FILE_VARIABLE
 from deploy.config import load_recipe
 from deploy.docker.serve_redis import SECRETS, TEMPLATE, USERS, users
 from tests.deployment import manifests

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
-from deploy.metrics import METRICS
+from deploy.cluster.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "monitoring"

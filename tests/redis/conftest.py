@@ -7,9 +7,9 @@ import pytest
 import redis
 
 from buffer.config import BufferConfig
-from buffer.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer, servers
+from buffer.server.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect
+from buffer.server.redis_server import RedisServer, servers
 
 
 @pytest.fixture(scope="session", params=servers(), ids=lambda found: f"{found[1]}-{found[0].name}")

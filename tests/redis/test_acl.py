@@ -16,17 +16,17 @@ from redis.retry import Retry
 
 import buffer
 from buffer.config import BufferConfig
-from buffer.connect import PASSWORD_VARIABLE, connect
 from buffer.errors import StoreError
 from buffer.heartbeat import Heartbeats
-from buffer.keys import Keys
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer, servers
+from buffer.server.connect import PASSWORD_VARIABLE, connect
+from buffer.server.redis_server import RedisServer, servers
+from buffer.store.keys import Keys
 from buffer.types import Trajectory
 
 ROOT = Path(buffer.__file__).parents[1]
 FOLDER = ROOT / "deploy" / "redis"
-LUA = ROOT / "buffer" / "lua"
+LUA = ROOT / "buffer" / "store" / "lua"
 USERS = {line.split()[1]: line.split()[2:] for line in (FOLDER / "users.acl").read_text().splitlines()}
 ROLES = [user for user in USERS if user != "default"]
 NO_PASSWORD = "#" + 64 * "0"
@@ -92,7 +92,7 @@ def test_each_role_can_do_what_it_does_in_a_run(
         rows = learner.draw(2, 6, np.random.default_rng(version))
         learner.reprioritize([row.id for row in rows], [float(k) for k in range(len(rows))])
         assert rows
-        learner.set_aside(rows[-1:], "it does harm")
+        learner.quarantine(rows[-1:], "it does harm")
         learner.note_version(version)
     assert learner.newest_version() == dashboard.newest_version() == 3
 
@@ -100,7 +100,7 @@ def test_each_role_can_do_what_it_does_in_a_run(
     for role in ("learner", "dashboard", "driver"):
         assert Heartbeats(as_user(role), name).alive("actor") == ["actor-0"]
     assert dashboard.stats().size == learner.stats().size == reward.stats().size == driver.stats().size > 0
-    assert dashboard.quarantine() == learner.quarantine() != []
+    assert dashboard.quarantined() == learner.quarantined() != []
     events: Any = as_user("dashboard").xrevrange(Keys(name).events, count=100)
     assert {fields[b"kind"] for _, fields in events} >= {b"add", b"draw", b"clear"}
 

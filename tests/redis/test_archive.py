@@ -8,10 +8,10 @@ import pytest
 import redis
 
 from buffer.archive import export_archive, import_archive
-from buffer.check import findings, snapshot
 from buffer.codec import content_id
 from buffer.errors import ConfigError, RecordError
 from buffer.replay import AddResult, ReplayBuffer
+from buffer.store.check import findings, snapshot
 from buffer.types import Trajectory
 
 Make = Callable[..., Trajectory]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.check import findings, snapshot
 from buffer.codec import content_id
-from buffer.layout import ENTRY, ITEM
-from buffer.repair import repair
 from buffer.replay import ReplayBuffer
+from buffer.store.binary_layout import ENTRY, ITEM
+from buffer.store.check import findings, snapshot
+from buffer.store.repair import repair
 from buffer.types import Trajectory
 
 Make = Callable[..., Trajectory]
@@ -68,7 +68,7 @@ def test_every_kind_of_disorder_is_found_and_mended(
     items = [make_trajectory(k, prompt_id=f"p{k % 3}") for k in range(22)]
     buffer.add(items, priorities=[float(1 + k % 4) for k in range(22)])
     rows = {row.content_id: row for row in buffer.draw(22, 0, np.random.default_rng(0))}
-    buffer.set_aside([rows[content_id(items[7])], rows[content_id(items[8])]], "leave holes")
+    buffer.quarantine([rows[content_id(items[7])], rows[content_id(items[8])]], "leave holes")
     keys = buffer.store.keys
     assert findings(snapshot(client, keys)) == []
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from buffer.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect, redact
 from buffer.errors import ConfigError, StoreError
-from buffer.server import RedisServer
+from buffer.server.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect, redact
+from buffer.server.redis_server import RedisServer
 
 SECRET = "s3cret-of-mine"
 
@@ -61,7 +61,7 @@ def test_the_password_may_come_from_a_file_and_the_variable_and_the_url_win(
 def test_a_server_too_slow_for_one_look_is_asked_again_and_one_that_stays_silent_is_given_up(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("buffer.connect.TIMEOUT_S", 0.3)
+    monkeypatch.setattr("buffer.server.connect.TIMEOUT_S", 0.3)
     os.kill(server.pid, signal.SIGSTOP)  # connections are still taken, by the kernel
     try:
         with pytest.raises(StoreError, match="does not answer"):

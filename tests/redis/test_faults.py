@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.check import findings, snapshot
 from buffer.codec import content_id
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.errors import StoreError
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
-from buffer.settings import StoreSettings
-from buffer.store import DrawRequest, ItemStore, NewItem
-from buffer.supervisor import Supervisor
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
+from buffer.server.supervisor import Supervisor
+from buffer.store.check import findings, snapshot
+from buffer.store.item_store import DrawRequest, ItemStore, NewItem
+from buffer.store.settings import StoreSettings
 from buffer.types import Trajectory
 
 Make = Callable[..., Trajectory]
@@ -135,11 +135,11 @@ def test_an_add_sent_again_after_its_items_have_left_brings_nothing_back(
     def items(*numbers: int) -> list[NewItem]:
         return [NewItem(bytes([n]) * 16, b"record", bytes(8), 0, 0.0, 0, "t") for n in numbers]
 
-    monkeypatch.setattr("buffer.store.secrets.token_hex", lambda n: "same")
+    monkeypatch.setattr("buffer.store.item_store.secrets.token_hex", lambda n: "same")
     first = slow.put(items(1, 2))
     monkeypatch.undo()
     other.put(items(3, 4))
-    monkeypatch.setattr("buffer.store.secrets.token_hex", lambda n: "same")
+    monkeypatch.setattr("buffer.store.item_store.secrets.token_hex", lambda n: "same")
     assert slow.put(items(1, 2)) == first
     assert findings(snapshot(client, slow.keys)) == []
     assert client.hlen(slow.keys.payload) == 2
@@ -210,7 +210,7 @@ def test_a_full_server_refuses_with_what_to_do_and_what_must_go_on_goes_on(
         rows = buffer.draw(2, 30, rng())
         assert len(rows) == 32
         assert buffer.reprioritize([row.id for row in rows], [3.0] * 32) == 32
-        assert buffer.set_aside(rows[:1], "does harm") == 1
+        assert buffer.quarantine(rows[:1], "does harm") == 1
         assert in_order(client, buffer)
 
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.check import findings, snapshot
 from buffer.codec import content_id, encode
 from buffer.config import BufferConfig
 from buffer.errors import ConfigError, RecordError, StoreError, WaitTimeout
 from buffer.heartbeat import LIFETIME_S, Heartbeats
-from buffer.keys import Keys
-from buffer.levels import LEVEL_COUNT, MIDDLE, WEIGHTS, effective_size, level_of
 from buffer.replay import AddResult, ReplayBuffer
-from buffer.store import ADD_CHUNK, Handle
+from buffer.store.check import findings, snapshot
+from buffer.store.item_store import ADD_CHUNK, Handle
+from buffer.store.keys import Keys
+from buffer.store.priority_levels import LEVEL_COUNT, MIDDLE, WEIGHTS, effective_size, level_of
 from buffer.types import NOT_SCORED, Trajectory
 
 Make = Callable[..., Trajectory]
@@ -146,7 +146,7 @@ def test_what_is_too_many_versions_old_neither_enters_nor_is_drawn(
     assert result == AddResult(added=1, duplicates=0, evicted=0, refused={"stale": 1})
     stats = buffer.stats()
     # Version 0 was too old when it came, 1 and 2 were found when they came up.
-    assert (stats.stale, stats.refused, stats.size, stats.newest_version) == (2, {"stale": 2}, 3, 5)
+    assert (stats.expired, stats.refused, stats.size, stats.newest_version) == (2, {"stale": 2}, 3, 5)
 
 
 def test_a_trajectory_leaves_with_its_last_allowed_draw_and_is_still_handed_over(
@@ -157,7 +157,7 @@ def test_a_trajectory_leaves_with_its_last_allowed_draw_and_is_still_handed_over
     buffer.add(items)
     drawn = [row.content_id for seed in range(9) for row in buffer.draw(1, 2, rng(seed))]
     assert sorted(drawn) == sorted(2 * ids(*items)), "each one twice, none a third time"
-    assert buffer.stats().size == 0 and buffer.stats().spent == 10
+    assert buffer.stats().size == 0 and buffer.stats().max_draws_reached == 10
     assert buffer.draw(0, 3, rng()) == []
     assert kept(client, buffer) == {}
 
@@ -264,7 +264,7 @@ def test_whoever_is_ahead_of_the_samples_per_insert_waits_and_says_so(
     buffer = make_buffer(
         samples_per_insert=2.0, samples_per_insert_band=10.0, min_size_to_sample=4, insert_wait_limit_s=1e-9
     )
-    ahead = buffer.pace.inserts_ahead
+    ahead = buffer.rate_limiter.inserts_ahead
     added = 0
     while 2 * added <= ahead:
         buffer.add([make_trajectory(added)])
@@ -277,7 +277,7 @@ def test_whoever_is_ahead_of_the_samples_per_insert_waits_and_says_so(
     drawn = 0
     while rows := buffer.draw(0, 1, rng()):
         drawn += len(rows)
-    assert drawn == 2 * added + buffer.pace.draws_ahead + 1, "the first draw beyond the band is the last"
+    assert drawn == 2 * added + buffer.rate_limiter.draws_ahead + 1, "the first draw beyond the band is the last"
     assert buffer.add([make_trajectory(99)]).added == 1
     assert len(buffer.draw(0, 1, rng())) == 1
 
@@ -308,7 +308,7 @@ def test_a_corrupted_record_goes_to_quarantine_with_its_reason_and_is_replaced(
     rows = buffer.draw(2, 6, rng())
 
     assert [row.content_id for row in rows] == ids(good) * 8
-    (note,) = buffer.quarantine()
+    (note,) = buffer.quarantined()
     assert note.id == content_id(bad) and "crc32" in note.reason and note.head.startswith(b"TRIB")
     assert (buffer.stats().quarantined, buffer.stats().size) == (1, 1)
     assert list(kept(client, buffer)) == ids(good)
@@ -365,15 +365,15 @@ def test_what_is_set_aside_is_drawn_no_more_and_keeps_its_reason(
     items = [make_trajectory(k) for k in range(4)]
     buffer.add(items)
     rows = buffer.draw(4, 0, rng())
-    assert buffer.set_aside([rows[0], rows[2], rows[0]], "step 7: loss nan") == 2
-    assert buffer.set_aside([rows[0]], "again") == 0
+    assert buffer.quarantine([rows[0], rows[2], rows[0]], "step 7: loss nan") == 2
+    assert buffer.quarantine([rows[0]], "again") == 0
     stats = buffer.stats()
     assert (stats.size, stats.quarantined) == (2, 2)
-    assert {note.id: note.reason for note in buffer.quarantine()} == dict.fromkeys(
+    assert {note.id: note.reason for note in buffer.quarantined()} == dict.fromkeys(
         ids(items[0], items[2]), "step 7: loss nan"
     )
     assert {row.content_id for row in buffer.draw(0, 50, rng())} == set(ids(items[1], items[3]))
-    assert buffer.set_aside([], "nothing") == 0
+    assert buffer.quarantine([], "nothing") == 0
 
 
 def test_counters_add_up_and_clear_forgets(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
@@ -432,7 +432,7 @@ def test_every_call_is_told_in_the_event_stream(make_buffer: MakeBuffer, make_tr
     buffer.add([make_trajectory(1), make_trajectory(1)])
     rows = buffer.draw(1, 2, rng())
     buffer.reprioritize([rows[0].id], [3.0])
-    buffer.set_aside(rows[:1], "why not")
+    buffer.quarantine(rows[:1], "why not")
     told = [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in buffer.events("-")]
     assert [event.pop("kind") for event in told] == ["add", "draw", "reprioritize", "remove"]
     assert told[0] == {"added": "1", "duplicates": "1", "evicted": "0", "refused": "0"}

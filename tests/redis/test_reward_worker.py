@@ -9,15 +9,15 @@ import pytest
 import redis
 
 from buffer.errors import RewardError
+from buffer.poison_strings import PoisonStrings
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
-from buffer.suspects import Suspects
+from buffer.server.redis_server import RedisServer
 from buffer.types import IntArray, Prompt, Trajectory, given_trajectory
 from rewards.config import RewardConfig
 from rewards.task import BaseLogProbs, Task, Terms
 from rewards.worker import RewardWorker
-from tests.processes import ROOT
-from tests.reward_process import WAYS
+from tests.support.processes import ROOT
+from tests.support.reward_process import WAYS
 
 MakeBuffer = Callable[..., ReplayBuffer]
 PROMPT = Prompt("p", "x", np.array([1], np.int32))
@@ -31,7 +31,7 @@ class Picky(Task):
     def prompts(self, split: str = "train") -> Sequence[Prompt]:
         return [PROMPT]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         if 7 in token_ids:
             raise ValueError("no sevens")
         return {"a": np.arange(len(token_ids) + 1), "b": np.ones(len(token_ids) + 1)}
@@ -43,7 +43,7 @@ def given(*tokens: int) -> Trajectory:
 
 def worker(client: redis.Redis, buffer: ReplayBuffer, name: str, **fields: object) -> RewardWorker:
     config = RewardConfig.model_validate(fields)
-    return RewardWorker("reward-0", "picky", Picky(), None, buffer, Suspects(client, name, "reward-0"), config)
+    return RewardWorker("reward-0", "picky", Picky(), None, buffer, PoisonStrings(client, name, "reward-0"), config)
 
 
 def test_what_fails_goes_to_quarantine_with_its_reason_and_the_others_come_in(
@@ -52,7 +52,7 @@ def test_what_fails_goes_to_quarantine_with_its_reason_and_the_others_come_in(
     buffer = make_buffer()
     added = worker(client, buffer, name).score([given(1), given(7), given(2, 3)])
     assert added.added == 2
-    assert [note.reason for note in buffer.quarantine()] == ["log_reward raised ValueError: no sevens"]
+    assert [note.reason for note in buffer.quarantined()] == ["log_reward raised ValueError: no sevens"]
     assert buffer.stats().refused == {"reward_failed": 1}
     kept = {tuple(row.trajectory.token_ids.tolist()) for row in buffer.draw(3, 0, np.random.default_rng(0))}
     assert kept == {(1,), (2, 3)}
@@ -68,7 +68,7 @@ def test_so_many_failures_in_a_row_end_the_run(client: redis.Redis, make_buffer:
 def test_samples_are_rated_with_weights_and_those_that_fail_are_left_out(
     client: redis.Redis, make_buffer: MakeBuffer, name: str
 ) -> None:
-    rated = worker(client, make_buffer(), name, weights={"b": 0.5}).rate(
+    rated = worker(client, make_buffer(), name, weights={"b": 0.5}).score_samples(
         PROMPT, [np.array(t, np.int32) for t in ([1, 2], [7], [])], [-1.0, -2.0, -3.0]
     )
     assert [(s.log_q, s.log_reward, s.terms) for s in rated] == [
@@ -91,7 +91,7 @@ def test_weights_are_what_the_buffer_goes_by(client: redis.Redis, make_buffer: M
 def test_a_string_that_ends_the_process_is_known_to_the_next_one_and_costs_nothing_else(
     how: str, server: RedisServer, name: str
 ) -> None:
-    command = [sys.executable, "-m", "tests.reward_process", server.url, name, how]
+    command = [sys.executable, "-m", "tests.support.reward_process", server.url, name, how]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "added" not in first.stdout, "it ended"
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
@@ -103,8 +103,8 @@ def test_a_cleared_buffer_forgets_which_strings_were_bad(
     client: redis.Redis, make_buffer: MakeBuffer, name: str
 ) -> None:
     buffer = make_buffer()
-    Suspects(client, name, "reward-0").name("00ff")
-    assert Suspects(client, name, "reward-0").bad() == {"00ff"}
-    assert Suspects(client, name, "reward-1").bad() == {"00ff"}, "all workers know"
+    PoisonStrings(client, name, "reward-0").name("00ff")
+    assert PoisonStrings(client, name, "reward-0").bad() == {"00ff"}
+    assert PoisonStrings(client, name, "reward-1").bad() == {"00ff"}, "all workers know"
     buffer.clear()
-    assert Suspects(client, name, "reward-0").bad() == frozenset()
+    assert PoisonStrings(client, name, "reward-0").bad() == frozenset()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.check import snapshot
-from buffer.levels import WEIGHTS, level_of
 from buffer.replay import ReplayBuffer, importance_weights
-from buffer.settings import StoreSettings
-from buffer.store import DrawRequest, Handle, ItemStore, NewItem
+from buffer.store.check import snapshot
+from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem
+from buffer.store.priority_levels import WEIGHTS, level_of
+from buffer.store.settings import StoreSettings
 from buffer.types import Trajectory
 
 Make = Callable[..., Trajectory]

@@ -16,19 +16,19 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from buffer.check import Snapshot, findings, snapshot
-from buffer.connect import connect
-from buffer.layout import NONE
-from buffer.levels import MIDDLE
-from buffer.server import RedisServer
-from buffer.settings import StoreSettings
-from buffer.store import DrawRequest, Handle, ItemStore, NewItem, Rows
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
+from buffer.store.binary_layout import NONE
+from buffer.store.check import Snapshot, findings, snapshot
+from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, Rows
+from buffer.store.priority_levels import MIDDLE
+from buffer.store.settings import StoreSettings
 
 STEPS = 10_000
 
 
 @dataclass(frozen=True)
-class Known:
+class AlertInputs:
     """What the model knows of one item."""
 
     group: bytes
@@ -47,7 +47,7 @@ class Model:
     """The store as plain lists and dictionaries."""
 
     rules: StoreSettings
-    items: dict[bytes, Known] = field(default_factory=dict)
+    items: dict[bytes, AlertInputs] = field(default_factory=dict)
     records: dict[bytes, bytes] = field(default_factory=dict)
     """What came last of each digest, also where it was refused: it is the same content."""
     fresh: list[tuple[bytes, int, int, str]] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Model:
         bound = self.rules.max_staleness
         return bound >= 0 and version != NONE and version + bound < self.version
 
-    def standing(self, item: Known) -> float:
+    def standing(self, item: AlertInputs) -> float:
         """Who leaves first has the least."""
         by = {"oldest": item.arrival, "lowest_priority": item.level, "most_sampled": -item.draws}
         return by[self.rules.evict]
@@ -83,7 +83,7 @@ class Model:
         self._evict(len(self.items) + len(admitted) - self.rules.capacity, set(self.items), left)
         for item in admitted:
             self.lives[item.digest] += 1
-            self.items[item.digest] = Known(
+            self.items[item.digest] = AlertInputs(
                 item.group, item.version, np.float32(item.log_reward), item.level or entry_level,
                 self._arrives(), self.lives[item.digest],
             )  # fmt: skip
@@ -156,7 +156,7 @@ class Model:
         assert spent <= gone <= spent | stale
         for digest in gone:
             del self.items[digest]
-        self.totals.update({"drawn": len(digests), "spent": len(spent), "stale": len(gone - spent)})
+        self.totals.update({"drawn": len(digests), "max_draws_reached": len(spent), "expired": len(gone - spent)})
 
     def _check_fresh(self, request: DrawRequest, rows: Rows, digests: list[bytes]) -> None:
         """The ones waiting longest, as long as there are any."""

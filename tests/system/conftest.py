@@ -8,11 +8,11 @@ import pytest
 import tomli_w
 
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.replay import ReplayBuffer
-from buffer.server import RedisServer
+from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
 from buffer.types import PolicySpec
-from tests import tiny
+from tests.support import tiny
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def recipe(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = {
         "model": {"name": str(tiny_model), "lora_rank": 16, "lora_alpha": 16, "lora_targets": list(tiny.LINEAR_LAYERS)},
         "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
-        "task": {"name": "tests.tiny:TinyTask"},
+        "task": {"name": "tests.support.tiny:TinyTask"},
         "actors": {
             "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "max_staleness": 100,
             "behaviours": [

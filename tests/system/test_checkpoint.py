@@ -18,16 +18,16 @@ from learner.checkpoint import Checkpoints, Numbers, State
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.policy import LoraPolicy
-from tests.learner_process import batch, learn
-from tests.processes import ROOT
-from tests.tiny import TinyTask, tiny_spec
+from tests.support.learner_process import batch, learn
+from tests.support.processes import ROOT
+from tests.support.tiny import TinyTask, tiny_spec
 
 STEPS = 60
 
 
 def start(model: Path, checkpoints: Path, redis_url: str, result: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "tests/learner_process.py", str(model), str(checkpoints), redis_url, str(STEPS), str(result)],
+        [sys.executable, "tests/support/learner_process.py", str(model), str(checkpoints), redis_url, str(STEPS), str(result)],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.metrics import METRICS
-from tests.processes import MARK, ROOT, Command, free_port, marked, rows_of, until
+from deploy.cluster.metrics import METRICS
+from tests.support.processes import MARK, ROOT, Command, free_port, marked, rows_of, until
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ OURS = (
     "ray::ActorProcess",
     "ray::RewardProcess",
     "ray::LearnerProcess",
-    "ray::Board",
+    "ray::AdapterStore",
     "valkey-server",
     "deploy.cli",
     "EngineCore",

@@ -16,14 +16,14 @@ from tokenizers import Tokenizer
 from actors.behaviour import Behaviour
 from actors.config import ActorConfig
 from actors.engine import Engine
-from actors.pieces import Sampled
+from actors.segments import Sampled
 from buffer.errors import AdapterError
 from buffer.types import AdapterFiles, AdapterVersion, PolicySpec
 from learner.adapter import adapter_files, adapter_version
 from learner.batch import collate
 from learner.policy import LoraPolicy
-from tests.processes import ROOT, until
-from tests.tiny import TinyTask, tiny_trajectory
+from tests.support.processes import ROOT, until
+from tests.support.tiny import TinyTask, tiny_trajectory
 
 pytestmark = pytest.mark.slow
 
@@ -179,7 +179,7 @@ def test_old_versions_leave_the_engine_when_their_last_request_is_done(
 
 def test_the_fast_lora_products_equal_vllms_own() -> None:
     """Every row by itself, as the stock code does it, in shapes with and without the stacked dimension."""
-    from actors import cpu_lora
+    from lm import cpu_lora
 
     torch.manual_seed(0)
     for stacked in (True, False):
@@ -198,7 +198,7 @@ def test_the_fast_lora_products_equal_vllms_own() -> None:
 
 
 def test_rows_without_an_adapter_are_left_alone() -> None:
-    from actors import cpu_lora
+    from lm import cpu_lora
 
     a, x, y = torch.randn(3, 4, 8), torch.randn(3, 8), torch.zeros(3, 4)
     cpu_lora.bgmv_shrink(x, a, y, torch.tensor([-1, 1, -1]))
@@ -225,7 +225,7 @@ def test_the_number_of_threads_can_change_while_the_engine_stands(engine: Engine
 
 def test_an_engine_spread_over_two_processes_agrees_too_and_takes_them_along(tiny_model: Path) -> None:
     """In a process of its own: vLLM's process groups belong to the whole process."""
-    command = [sys.executable, "-m", "tests.spread_engine", str(tiny_model)]
+    command = [sys.executable, "-m", "tests.support.spread_engine", str(tiny_model)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=400)
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found["workers"]) >= 2 and found["difference"] < RECORDED_BOUND

@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from buffer.connect import connect
+from buffer.poison_strings import PoisonStrings
 from buffer.replay import ReplayBuffer
-from buffer.suspects import Suspects
+from buffer.server.connect import connect
 from buffer.tool import actions_of
 from buffer.types import IntArray, Trajectory, given_trajectory
-from deploy.checks import Checked, check
 from deploy.config import load_recipe
-from deploy.evaluation import judge
+from deploy.driver.evaluation import judge
+from deploy.driver.preflight import Checked, check
 from learner.adapter import adapter_files, adapter_version
 from learner.learner import Learner
 from learner.policy import LoraPolicy
 from rewards.base_model import BaseModel
-from rewards.task import TRAIN, Yardsticks
+from rewards.task import TRAIN, Judges
 from rewards.tasks import TASKS
 from rewards.worker import RewardWorker
-from tests.tiny_text import make_text_model
+from tests.support.tiny_text import make_text_model
 
 CPU = torch.device("cpu")
 RECIPES = sorted(
@@ -98,7 +98,7 @@ def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url
     client = connect(redis_url)
     buffer = ReplayBuffer(client, config.buffer, buffer_name, config.rewards.weights)
     base = BaseModel(checked.spec, CPU) if task.needs_base_model else None
-    suspects = Suspects(client, buffer_name, "reward-0")
+    suspects = PoisonStrings(client, buffer_name, "reward-0")
     worker = RewardWorker("reward-0", config.task.name, task, base, buffer, suspects, config.rewards)
     added = worker.score([*sampled(checked, 4 * ROWS), *checked.demonstrations[:ROWS]])
     assert added.added >= ROWS and not added.refused, "every string can be scored"
@@ -117,13 +117,13 @@ def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url
     assert any((p - old).abs().max() > 0 for p, old in zip(policy.trainable_parameters(), before, strict=True))
     rng = np.random.default_rng(2)
     samples = {
-        prompt.id: worker.rate(prompt, [random_string(checked, rng) for _ in range(3)], [-9.0] * 3)
+        prompt.id: worker.score_samples(prompt, [random_string(checked, rng) for _ in range(3)], [-9.0] * 3)
         for split in task.splits
         for prompt in list(task.prompts(split))[:2]
     }
     for split in task.splits:
         ids = [prompt.id for prompt in list(task.prompts(split))[:2]]
-        judged = judge(checked, {i: samples[i] for i in ids}, Yardsticks(), drawn=3)
+        judged = judge(checked, {i: samples[i] for i in ids}, Judges(), drawn=3)
         assert judged.problem is None and judged.metrics["unscored"] == 0, split
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Command, rows_of, until
+from tests.support.processes import Command, rows_of, until
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def test_kill_9_of_the_run_leaves_no_process(recipe: Path, tmp_path: Path) -> No
     until(lambda: len(rows_of(run)) > 5, 240, "training")
     assert command.pids("valkey-server") and command.pids("ray::"), "there is something to leave behind"
     command.kill()
-    ours = ("Actor", "Reward", "Learner", "Board", "valkey", "raylet", "gcs_server", "deploy.cli")
+    ours = ("Actor", "Reward", "Learner", "AdapterStore", "valkey", "raylet", "gcs_server", "deploy.cli")
     until(
         lambda: not [p for p in command.alive() if any(name in p for name in ours)],
         20,

@@ -11,13 +11,13 @@ from tokenizers import Tokenizer
 from torch import multiprocessing
 
 from buffer.types import PolicySpec, Trajectory
-from learner import attention
 from learner.batch import collate
+from learner.data_parallel import DataParallel
 from learner.gradient import Gradient
 from learner.objectives import OBJECTIVES
 from learner.policy import LoraPolicy
-from learner.ranks import Ranks
-from tests.tiny import TinyTask, tiny_trajectory
+from lm import attention
+from tests.support.tiny import TinyTask, tiny_trajectory
 
 LAMBDA = 0.8
 
@@ -49,11 +49,11 @@ def mixed_rows(model: Path, count: int = 64) -> list[Trajectory]:
 
 
 def gradient(
-    q: LoraPolicy, rows: list[Trajectory], objective: str, max_tokens: int = 0, ranks: Ranks | None = None
+    q: LoraPolicy, rows: list[Trajectory], objective: str, max_tokens: int = 0, ranks: DataParallel | None = None
 ) -> tuple[torch.Tensor, float, torch.Tensor]:
     """(gradient, loss, residuals)."""
     parameters = q.trainable_parameters()
-    _, loss = Gradient(q, parameters, objective, LAMBDA, ranks or Ranks()).of(
+    _, loss = Gradient(q, parameters, objective, LAMBDA, ranks or DataParallel()).compute(
         collate(rows, q.spec, max_tokens), temperature=1.3
     )
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
@@ -188,10 +188,10 @@ def test_what_stands_in_the_padding_never_changes_a_bit(tiny_spec: PolicySpec, t
 def test_the_reward_temperature_divides_what_was_stored_untempered(tiny_spec: PolicySpec, tiny_model: Path) -> None:
     q, rows = policy(tiny_spec), mixed_rows(tiny_model, 16)
     batch = collate(rows, tiny_spec)
-    step = Gradient(q, q.trainable_parameters(), "subtb", 1.0, Ranks())
-    cold, hot = step.of(batch, 1.0)[0], step.of(batch, 4.0)[0]
-    moved = (cold.u - hot.u)[batch.counts]
-    assert torch.allclose(moved, (batch.log_reward * 0.75)[batch.counts], atol=1e-5)
+    step = Gradient(q, q.trainable_parameters(), "subtb", 1.0, DataParallel())
+    cold, hot = step.compute(batch, 1.0)[0], step.compute(batch, 4.0)[0]
+    moved = (cold.u - hot.u)[batch.is_terminal]
+    assert torch.allclose(moved, (batch.log_reward * 0.75)[batch.is_terminal], atol=1e-5)
 
 
 def test_a_prompt_that_is_the_beginning_of_another_strings_text_changes_nothing(
@@ -229,7 +229,7 @@ def share(model: Path, number: int) -> list[Trajectory]:
 def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, out: str) -> None:
     """What each process of the test below does."""
     torch.set_num_threads(1)
-    ranks, q, rows = Ranks(number, size, address), policy(spec), share(Path(model), number)
+    ranks, q, rows = DataParallel(number, size, address), policy(spec), share(Path(model), number)
     found = {
         (name, tokens): gradient(q, rows, name, tokens, ranks) for name in OBJECTIVES_OF_RANKS for tokens in PASS_TOKENS
     }

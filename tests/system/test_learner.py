@@ -10,18 +10,18 @@ import torch
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.errors import ConfigError, TributaryError
 from buffer.replay import Drawn, ReplayBuffer
-from buffer.store import Handle
+from buffer.server.connect import connect
+from buffer.store.item_store import Handle
 from buffer.types import PolicySpec, Trajectory
 from learner.adapter import adapter_files
 from learner.batch import collate
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.policy import LoraPolicy
-from tests.oracle import total_variation
-from tests.tiny import MAX_ACTIONS, TinyTask, tiny_trajectory
+from tests.support.oracle import total_variation
+from tests.support.tiny import MAX_ACTIONS, TinyTask, tiny_trajectory
 
 CPU = torch.device("cpu")
 
@@ -104,7 +104,7 @@ def test_tool_tokens_have_no_log_pf_and_no_state_inside(tiny_spec: PolicySpec, t
     row = tiny_trajectory(task, (0, 1, 2), pad_to=4)
     row = replace(row, is_action=np.array([True, False, False, True]))
     batch = collate([row], tiny_spec)
-    assert batch.counts[0].tolist() == [True, False, False, True, True]
+    assert batch.is_terminal[0].tolist() == [True, False, False, True, True]
     scored = LoraPolicy(tiny_spec, CPU).log_probs(batch)
     assert scored.log_pf[0, 1:3].tolist() == [0.0, 0.0] and float(scored.log_pf[0, 3].detach()) < 0.0
 
@@ -178,7 +178,7 @@ def test_the_batch_of_a_step_that_is_not_finite_is_set_aside(
     broken = [replace(rows[0], trajectory=with_reward(rows[0].trajectory, np.inf)), rows[1]]
     figures = learner.step(broken)
     assert figures["skipped_steps"] == 1
-    stats, notes = replay.stats(), replay.quarantine()
+    stats, notes = replay.stats(), replay.quarantined()
     assert stats.size == 1 and stats.quarantined == 2
     assert {note.id for note in notes} == {rows[0].content_id, rows[1].content_id} and "step 1" in notes[0].reason
 

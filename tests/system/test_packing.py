@@ -29,8 +29,8 @@ from transformers import (
 from buffer.errors import ConfigError
 from buffer.types import IntArray, PolicySpec
 from rewards.base_model import BaseModel
-from rewards.task import BaseLogProbs, Question
-from tests.tiny import LINEAR_LAYERS, VOCABULARY
+from rewards.task import BaseLogProbs, ScoreRequest
+from tests.support.tiny import LINEAR_LAYERS, VOCABULARY
 
 LIMIT = 1e-3
 """Nats, fp32."""
@@ -47,7 +47,7 @@ def plain_model(folder: Path | str) -> Any:
 
 
 @torch.inference_mode()
-def naive(model: Any, spec: PolicySpec, question: Question, response: IntArray) -> BaseLogProbs:
+def naive(model: Any, spec: PolicySpec, question: ScoreRequest, response: IntArray) -> BaseLogProbs:
     """n + 1 passes of [X][z_1:i][Y]."""
     allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
     tokens, stop, target = [], [], []
@@ -116,29 +116,29 @@ def test_packed_passes_say_what_a_pass_for_each_prefix_says(
     questions, responses = [], []
     for _ in range(data.draw(st.integers(1, 5), "rows")):
         context, target = ids(data.draw(st.sampled_from(contexts))), ids(data.draw(st.sampled_from(targets)))
-        questions.append(Question(context, target, masked=data.draw(st.booleans(), "masked")))
+        questions.append(ScoreRequest(context, target, masked=data.draw(st.booleans(), "masked")))
         responses.append(ids(data.draw(st.lists(LETTERS, max_size=6), "response")))
     for twice in range(data.draw(st.integers(0, 1), "duplicated")):
         questions.append(questions[twice])
         responses.append(responses[twice])
     model = models(data.draw(st.sampled_from([1, 12, 30, 8192]), "max_tokens"))
-    found = model.answer(questions, responses)
+    found = model.score(questions, responses)
     for question, response, said in zip(questions, responses, found, strict=True):
         assert difference(said, naive(plain, tiny_spec, question, response)) < LIMIT
     order = data.draw(st.permutations(range(len(questions))))
-    again = model.answer([questions[k] for k in order], [responses[k] for k in order])
+    again = model.score([questions[k] for k in order], [responses[k] for k in order])
     for k, said in zip(order, again, strict=True):
         assert difference(said, found[k]) < LIMIT
 
 
 def test_a_fixed_batch_scores_the_same_to_the_bit_twice(tiny_spec: PolicySpec) -> None:
     rng = np.random.default_rng(0)
-    questions = [Question(ids([3, 4]), ids(rng.integers(3, 60, 5).tolist()), k % 2 == 0) for k in range(8)]
+    questions = [ScoreRequest(ids([3, 4]), ids(rng.integers(3, 60, 5).tolist()), k % 2 == 0) for k in range(8)]
     responses = [ids(rng.integers(3, 60, k).tolist()) for k in range(8)]
     model = BaseModel(tiny_spec, CPU)
-    first = model.answer(questions, responses)
-    model.answer(questions[:3], responses[:3])
-    for before, after in zip(first, model.answer(questions, responses), strict=True):
+    first = model.score(questions, responses)
+    model.score(questions[:3], responses[:3])
+    for before, after in zip(first, model.score(questions, responses), strict=True):
         assert before.tokens.tobytes() == after.tokens.tobytes()
         assert before.stop.tobytes() == after.stop.tobytes()
         assert before.target.tobytes() == after.target.tobytes()
@@ -148,20 +148,22 @@ def test_a_token_that_is_not_allowed_has_a_finite_log_p_of_at_most_0(
     tiny_spec: PolicySpec, models: Callable[[int], BaseModel]
 ) -> None:
     response = ids(range(64))
-    [said] = models(8192).answer([Question(ids([3]), masked=True)], [response])
+    [said] = models(8192).score([ScoreRequest(ids([3]), masked=True)], [response])
     assert np.isfinite(said.tokens).all() and (said.tokens <= 0).all()
 
 
 def test_no_question_gets_no_answer(models: Callable[[int], BaseModel]) -> None:
-    assert models(8192).answer([], []) == []
+    assert models(8192).score([], []) == []
 
 
 def test_a_budget_cuts_a_response_into_passes_of_at_most_that_many_tokens() -> None:
+    from lm.packing import pack
     from rewards.base_model import passes
-    from rewards.packing import pack
 
     rng = np.random.default_rng(0)
-    questions = [Question(ids(rng.integers(9, size=5).tolist()), ids(rng.integers(9, size=4).tolist())) for _ in "abc"]
+    questions = [
+        ScoreRequest(ids(rng.integers(9, size=5).tolist()), ids(rng.integers(9, size=4).tolist())) for _ in "abc"
+    ]
     responses = [ids(rng.integers(9, size=10).tolist()) for _ in questions]
     found = list(passes(questions, responses, 30))
     assert max(len(pack(pieces, 0).token_ids) for pieces in found) <= 30
@@ -191,8 +193,8 @@ def test_a_model_with_a_sliding_window_is_refused(tiny_spec: PolicySpec, tmp_pat
 def test_the_same_model_without_the_window_is_scored(tiny_spec: PolicySpec, tmp_path: Path) -> None:
     folder = saved(MistralConfig(**SIZES, sliding_window=None), MistralForCausalLM, tmp_path)
     spec = replace(tiny_spec, base_model=folder)
-    question, response = Question(ids([3, 4]), ids([5, 6, 7])), ids([4, 5])
-    [said] = BaseModel(spec, CPU).answer([question], [response])
+    question, response = ScoreRequest(ids([3, 4]), ids([5, 6, 7])), ids([4, 5])
+    [said] = BaseModel(spec, CPU).score([question], [response])
     assert difference(said, naive(plain_model(folder), spec, question, response)) < LIMIT
 
 
@@ -231,11 +233,11 @@ def test_an_adapter_is_merged_into_the_frozen_weights(
     tiny_model: Path, tiny_spec: PolicySpec, models: Callable[[int], BaseModel], tmp_path: Path
 ) -> None:
     under = adapted(tiny_model, tmp_path)
-    question, response = Question(ids([3, 4]), ids([5, 6, 7])), ids([4, 5, 6])
-    [said] = BaseModel(tiny_spec, CPU, adapter=tmp_path).answer([question], [response])
+    question, response = ScoreRequest(ids([3, 4]), ids([5, 6, 7])), ids([4, 5, 6])
+    [said] = BaseModel(tiny_spec, CPU, adapter=tmp_path).score([question], [response])
     expected = naive(under, tiny_spec, question, response)
     assert difference(said, expected) < LIMIT
-    [without] = models(8192).answer([question], [response])
+    [without] = models(8192).score([question], [response])
     assert difference(without, expected) > 10 * LIMIT
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Command, rows_of, until
+from tests.support.processes import Command, rows_of, until
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path
     command = Command("train", str(recipe), *options, "--run", str(run))
     until(lambda: len(rows_of(run)) > 45, 240, "training")
     command.kill()
-    ours = ("Actor", "Reward", "Learner", "Board", "valkey")
+    ours = ("Actor", "Reward", "Learner", "AdapterStore", "valkey")
     until(lambda: not [p for p in command.alive() if any(name in p for name in ours)], 30, "the end of its processes")
     reached = len(rows_of(run))
     saved = max(int(path.name[5:13]) for path in (run / "checkpoints").glob("*.safetensors"))

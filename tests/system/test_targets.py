@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
-from buffer.connect import connect
 from buffer.replay import ReplayBuffer
+from buffer.server.connect import connect
 from buffer.tool import actions_of
 from buffer.types import IntArray, PolicySpec, Trajectory, given_trajectory, total_log_reward
 from learner.batch import collate
@@ -22,11 +22,11 @@ from learner.objectives.balance import log_q_of_strings
 from learner.policy import LoraPolicy
 from rewards.base_model import BaseModel
 from rewards.config import RewardConfig, TaskConfig
-from rewards.load import make_task
 from rewards.scorer import Score, Scorer
 from rewards.task import Task
+from rewards.task_registry import make_task
 from rewards.tasks.toys import ToyTask
-from tests.tiny import SYMBOLS
+from tests.support.tiny import SYMBOLS
 
 CPU = torch.device("cpu")
 STEPS = 250

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from tests import tiny
-from tests.processes import Command
+from tests.support import tiny
+from tests.support.processes import Command
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ def test_a_tool_and_a_failing_reward_go_through_the_whole_system(tiny_model: Pat
     values = {
         "model": {"name": str(tiny_model), "lora_rank": 16, "lora_alpha": 16, "lora_targets": list(tiny.LINEAR_LAYERS)},
         "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
-        "task": {"name": "tests.troubled_task:TroubledTask", "options": options},
+        "task": {"name": "tests.support.troubled_task:TroubledTask", "options": options},
         "actors": {
             "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "max_staleness": 100,
             "behaviours": [

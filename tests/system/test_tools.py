@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 from actors.behaviour import Behaviour
 from actors.config import ActorConfig
 from actors.engine import Engine
-from actors.pieces import Sampled
+from actors.segments import Sampled
 from buffer.tool import actions_of
 from buffer.types import IntArray, PolicySpec
 from learner.adapter import adapter_files, adapter_version
 from learner.batch import collate
 from learner.policy import LoraPolicy
-from tests.tiny import TinyTask, tiny_trajectory
+from tests.support.tiny import TinyTask, tiny_trajectory
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from tests.processes import Command, rows_of, until
-from tests.tiny import TinyTask
+from tests.support.processes import Command, rows_of, until
+from tests.support.tiny import TinyTask
 
 pytestmark = pytest.mark.slow
 

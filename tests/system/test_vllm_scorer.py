@@ -10,7 +10,7 @@ import torch
 from buffer.errors import ConfigError
 from buffer.types import IntArray, PolicySpec
 from rewards.base_model import BaseModel
-from rewards.task import Question
+from rewards.task import ScoreRequest
 from rewards.vllm_scorer import VllmScorer
 
 pytestmark = pytest.mark.slow
@@ -34,11 +34,11 @@ def test_both_scorers_say_the_same_at_every_prefix(tiny_spec: PolicySpec, scorer
     contexts = [ids(3), ids(3, 4, 5, 6), rng.integers(3, 60, 40).astype(np.int32)]
     questions, responses = [], []
     for k in range(18):
-        questions.append(Question(contexts[k % 3], masked=k % 2 == 0))
+        questions.append(ScoreRequest(contexts[k % 3], masked=k % 2 == 0))
         responses.append(rng.integers(4, 7 if k < 9 else 60, k % 7).astype(np.int32))
     plain = BaseModel(tiny_spec, torch.device("cpu"))
     for _ in range(2):  # the second time from the prefix cache
-        said, expected = scorer.answer(questions, responses), plain.answer(questions, responses)
+        said, expected = scorer.score(questions, responses), plain.score(questions, responses)
         for found, right in zip(said, expected, strict=True):
             for name in ("tokens", "stop", "target"):
                 assert getattr(found, name) == pytest.approx(getattr(right, name), abs=LIMIT)
@@ -46,9 +46,9 @@ def test_both_scorers_say_the_same_at_every_prefix(tiny_spec: PolicySpec, scorer
 
 def test_a_target_and_too_long_a_text_are_refused(scorer: VllmScorer) -> None:
     with pytest.raises(ConfigError, match="target of 2 tokens"):
-        scorer.answer([Question(ids(3), ids(4, 5))], [ids(4)])
+        scorer.score([ScoreRequest(ids(3), ids(4, 5))], [ids(4)])
     with pytest.raises(ConfigError, match="do not fit the 63"):
-        scorer.answer([Question(ids(*range(3, 60)))], [ids(*[4] * 7)])
+        scorer.score([ScoreRequest(ids(*range(3, 60)))], [ids(*[4] * 7)])
 
 
 def test_more_allowed_tokens_than_vllm_scores_are_refused(tiny_model: Path, tiny_spec: PolicySpec) -> None:

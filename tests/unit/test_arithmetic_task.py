@@ -11,7 +11,7 @@ from buffer.tool import actions_of
 from buffer.types import IntArray, PolicySpec
 from rewards.base_model import BaseModel
 from rewards.judging.bootstrap import Interval
-from rewards.task import TRAIN, Sample, Yardsticks, check_terms
+from rewards.task import TRAIN, Judges, Sample, check_terms
 from rewards.tasks.arithmetic import ArithmeticTask
 from rewards.tasks.arithmetic_questions import EXAMPLES, TESTED, Sum, check_disjoint, make_splits
 from rewards.tools import arithmetic
@@ -187,7 +187,7 @@ def test_ids_are_unique_over_all_splits_and_only_the_frozen_model_sees_examples(
     assert len({prompt.id for prompt in prompts}) == len(prompts) == 6 + 6 + 3 * 5
     for prompt in prompts:
         assert prompt.text == text_of(prompt.token_ids) == f"Question: {prompt.id} = ? Answer:"
-        (question,) = task.questions(prompt)
+        (question,) = task.score_requests(prompt)
         examples, *rest = text_of(question.context).rsplit("\n", 1)
         assert rest == [prompt.text] and examples.count("Question: ") == examples.count("The answer is ") == 3
         assert f"Question: {prompt.id} =" not in examples
@@ -206,8 +206,8 @@ def test_log_r_of_every_prefix_is_what_a_plain_pass_over_its_text_says(spec: Pol
     task = ArithmeticTask(TOKENIZER, **SMALL, masked=masked)
     model = AutoModelForCausalLM.from_pretrained(spec.base_model, dtype=torch.float32).eval()
     prompt, response = task.prompts()[0], ids(task.demonstrations()[0][1])
-    (question,) = task.questions(prompt)
-    said = BaseModel(spec, torch.device("cpu")).answer([question], [response])
+    (question,) = task.score_requests(prompt)
+    said = BaseModel(spec, torch.device("cpu")).score([question], [response])
     found = check_terms(task.log_reward(prompt, response, said), len(response), "arithmetic").sum(0)
     outside = np.ones(TOKENIZER.get_vocab_size(), dtype=bool)
     outside[[*(spec.allowed_token_ids or ()), spec.stop_token_id]] = False
@@ -224,7 +224,7 @@ def test_log_r_of_every_prefix_is_what_a_plain_pass_over_its_text_says(spec: Pol
 def test_log_r_is_finite_for_any_tokens(task: ArithmeticTask, spec: PolicySpec) -> None:
     rng, prompt = np.random.default_rng(0), task.prompts()[0]
     responses = [rng.integers(TOKENIZER.get_vocab_size(), size=n, dtype=np.int32) for n in (0, 1, 20)]
-    said = BaseModel(spec, torch.device("cpu")).answer(task.questions(prompt) * 3, responses)
+    said = BaseModel(spec, torch.device("cpu")).score(task.score_requests(prompt) * 3, responses)
     for response, answer in zip(responses, said, strict=True):
         check_terms(task.log_reward(prompt, response, [answer]), len(response), "arithmetic")
         assert set(task.labels(prompt, response)) == {"right", "parsed"}
@@ -235,7 +235,7 @@ def test_log_r_is_finite_for_any_tokens(task: ArithmeticTask, spec: PolicySpec) 
 
 def judged(task: ArithmeticTask, samples: dict[str, list[str]]) -> dict[str, float]:
     drawn = {name: [Sample(ids(text), 0.0, 0.0) for text in texts] for name, texts in samples.items()}
-    figures = task.evaluate(drawn, Yardsticks())
+    figures = task.evaluate(drawn, Judges())
     assert set(figures) <= set(task.explanations)
     return {name: value.value if isinstance(value, Interval) else value for name, value in figures.items()}
 
@@ -317,5 +317,5 @@ def test_the_shipped_recipes_name_options_that_the_task_takes() -> None:
         task = ArithmeticTask(TOKENIZER, **config.task.options)  # type: ignore[arg-type]
         assert (
             task.tool is not None
-            and ids(config.policy.stop).tolist() == task.questions(task.prompts()[0])[0].target[:1].tolist()
+            and ids(config.policy.stop).tolist() == task.score_requests(task.prompts()[0])[0].target[:1].tolist()
         )

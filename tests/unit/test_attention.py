@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from buffer.prefix_tree import PrefixTree, build_prefix_tree
-from learner import attention
-from learner.attention import tree_attention, tree_blocks
+from lm import attention
+from lm.attention import tree_attention, tree_blocks
+from lm.prefix_tree import PrefixTree, build_prefix_tree
 
 CPU = torch.device("cpu")
 HEADS, GROUPS, SIZE = 4, 2, 8

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from deploy.config import load_recipe
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import Constraint, read_table
-from rewards.guard import Failed, guarded
 from rewards.judging.bootstrap import Interval
-from rewards.task import BaseLogProbs, Sample, Yardsticks, check_terms
+from rewards.task import BaseLogProbs, Judges, Sample, check_terms
 from rewards.tasks.constrained import SATISFIED, ConstrainedTask
+from rewards.time_limit import Failed, guarded
 
 RAIN = {"kind": "keywords", "words": ["r"]}
 OBJECT = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
@@ -206,7 +206,7 @@ def test_a_failing_prefix_gets_the_floor_and_a_good_one_the_base_models_own(toke
     task = ConstrainedTask(tokenizer, RAIN, ["X"], log_epsilon=-7.0)
     found = terms(task, tokenizer, "a r b")
     assert found["constraint"].tolist() == [-7.0, -7.0, -7.0, 0.0, 0.0, 0.0]
-    assert found["base"].tolist() == said(5)[0].stopped.tolist()
+    assert found["base"].tolist() == said(5)[0].log_p_stop.tolist()
     assert found[SATISFIED].tolist() == [float(value == 0.0) for value in found["constraint"]]
 
 
@@ -240,7 +240,7 @@ def test_the_share_satisfied_and_its_likelihood_are_of_samples_that_meet_it(toke
             last = {name: float(values[-1]) for name, values in terms(task, tokenizer, text).items()}
             ids = np.array(tokenizer.encode(text).ids, dtype=np.int32)
             samples.setdefault(prompt, []).append(Sample(ids, 0.0, 0.0, last))
-    figures = {k: v.value if isinstance(v, Interval) else v for k, v in task.evaluate(samples, Yardsticks()).items()}
+    figures = {k: v.value if isinstance(v, Interval) else v for k, v in task.evaluate(samples, Judges()).items()}
     good = [s.terms["base"] for s in samples["train-1"] if s.terms[SATISFIED]]
     assert figures["satisfied"] == pytest.approx((3 / 4 + 0.0) / 2)
     assert figures["log_likelihood"] == pytest.approx(np.mean(good))

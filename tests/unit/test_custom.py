@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from deploy.config import load_recipe
 from rewards.judging.bootstrap import Interval
-from rewards.task import BaseLogProbs, Sample, Yardsticks, check_terms
+from rewards.task import BaseLogProbs, Judges, Sample, check_terms
 from rewards.tasks.custom import CustomTask
 
 ROWS = [{"topic": "rain", "after": "Wet."}, {"topic": "tea", "after": "Hot."}]
@@ -39,7 +39,7 @@ def said(n: int, seed: int = 0) -> BaseLogProbs:
 
 def log_reward(task: CustomTask, tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
     prompt, ids = task.prompts()[0], np.array(tokenizer.encode(text).ids, dtype=np.int32)
-    answers = [said(len(ids), seed) for seed in range(len(task.questions(prompt)))]
+    answers = [said(len(ids), seed) for seed in range(len(task.score_requests(prompt)))]
     found = task.log_reward(prompt, ids, answers)
     check_terms(found, len(ids), "custom")
     return dict(found)
@@ -66,18 +66,18 @@ def test_continuation_asks_behind_the_prompt_or_behind_a_context_of_its_own(toke
         tokenizer, LIKELY, {"kind": "continuation", "name": "against", "weight": -0.5, "context": "Say", "stop": False}
     )
     prompt = task.prompts()[0]
-    first, second = task.questions(prompt)
+    first, second = task.score_requests(prompt)
     assert (
         first.context.tolist() == prompt.token_ids.tolist() and second.context.tolist() == tokenizer.encode("Say").ids
     )
     found = log_reward(task, tokenizer, "abc")
-    assert found["continuation"] == pytest.approx(said(3, 0).stopped)
-    assert found["against"] == pytest.approx(-0.5 * said(3, 1).prefix)
+    assert found["continuation"] == pytest.approx(said(3, 0).log_p_stop)
+    assert found["against"] == pytest.approx(-0.5 * said(3, 1).log_p_prefix)
 
 
 def test_a_target_stands_straight_behind_the_string_and_is_the_rows_own(tokenizer: Tokenizer) -> None:
     task = make(tokenizer, {"kind": "target", "target": " {after}", "weight": 2.0})
-    asked = [task.questions(prompt)[0].target.tolist() for prompt in task.prompts()]
+    asked = [task.score_requests(prompt)[0].target.tolist() for prompt in task.prompts()]
     assert asked == [tokenizer.encode(f" {row['after']}").ids for row in ROWS]
     assert log_reward(task, tokenizer, "ab")["target"] == pytest.approx(2.0 * said(2).target)
 
@@ -98,7 +98,7 @@ def test_length_takes_nats_for_tokens_outside_of_its_limits(tokenizer: Tokenizer
 
 def test_without_a_term_of_the_model_no_model_is_loaded(tokenizer: Tokenizer) -> None:
     task = make(tokenizer, {"kind": "keywords", "words": ["b"], "penalty": 1.0})
-    assert not task.needs_base_model and list(task.questions(task.prompts()[0])) == []
+    assert not task.needs_base_model and list(task.score_requests(task.prompts()[0])) == []
     assert log_reward(task, tokenizer, "b")["keywords"].tolist() == [-1.0, 0.0]
 
 
@@ -119,7 +119,7 @@ def test_every_term_and_every_constraint_has_its_figure(tokenizer: Tokenizer) ->
     def embed(texts: object) -> np.ndarray:
         return np.eye(2, dtype=np.float32)
 
-    figures = task.evaluate({"row-1": drawn}, Yardsticks(embed=embed))
+    figures = task.evaluate({"row-1": drawn}, Judges(embed=embed))
     values = {name: v.value if isinstance(v, Interval) else v for name, v in figures.items()}
     assert values["satisfied_keywords"] == 0.5 and values["mean_keywords"] == -0.5 and values["diversity"] == 1.0
     assert values["mean_continuation"] == pytest.approx(np.mean([s.terms["continuation"] for s in drawn]))

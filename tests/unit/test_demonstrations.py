@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from buffer.errors import ConfigError
 from buffer.types import PolicySpec, Prompt
-from deploy.demonstrations import read_demonstrations
+from deploy.driver.demonstrations import read_demonstrations
 
 WORDS = ["<pad>", "a", "b", "c", "."]
 SPEC = PolicySpec(

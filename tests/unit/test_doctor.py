@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from buffer.errors import StoreError
-from deploy import doctor
-from deploy.doctor import Finding, examine, find_gpus, show
+from deploy.commands import doctor
+from deploy.commands.doctor import Finding, examine, find_gpus, show
 
 
 def finding(what: str) -> Finding:

@@ -17,33 +17,33 @@ from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
-from actors.pieces import Sampled
+from actors.segments import Sampled
 from buffer.errors import ConfigError, ModelError
 from buffer.types import IntArray, PolicySpec, Prompt
 from deploy import cli
-from deploy.checks import Checked
+from deploy.artifacts.run_folder import RunFolder
 from deploy.config import parse_config
-from deploy.evaluation import (
+from deploy.driver.evaluation import (
     explanations,
     judge,
     judged_prompts,
     named_prompts,
-    rate,
     sample_lines,
+    score_samples,
     write_evaluation,
     write_plots,
 )
-from deploy.live import before_after_table
-from deploy.models import find_model
-from deploy.run_folder import RunFolder
-from deploy.yardsticks import ENCODER, find_yardsticks, left_out, yardsticks_of
+from deploy.driver.preflight import Checked
+from deploy.models.judges import ENCODER, find_judges, judges_of, left_out
+from deploy.models.registry import find_model
+from deploy.telemetry.live_view import before_after_table
 from rewards.base_model import BaseModel
 from rewards.judging import posterior
 from rewards.judging.bootstrap import Interval
-from rewards.task import TRAIN, BaseLogProbs, Figure, Question, Sample, Task, Terms, Yardsticks
-from tests import tiny
+from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
+from tests.support import tiny
 
-NOTHING = Yardsticks()
+NOTHING = Judges()
 Make = Callable[..., Checked]
 
 
@@ -56,12 +56,12 @@ class Letters(Task):
     def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
         return [Prompt(f"{split}-{k}", "draw", np.array([3], np.int32)) for k in range(10 if split == TRAIN else 3)]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         if tiny.VOCABULARY.index("c") in token_ids:
             raise RuntimeError("no c")
         return {"length": -np.arange(len(token_ids) + 1.0), "_seen": np.ones(len(token_ids) + 1)}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         lengths = [len(sample.token_ids) for some in samples.values() for sample in some]
         return {"mean_length": Interval(float(np.mean(lengths)), float(min(lengths)), float(max(lengths)))}
 
@@ -69,14 +69,14 @@ class Letters(Task):
 class Failing(Letters):
     """Its judgement is broken."""
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         return {"share": 1 / 0}
 
 
 class Wordy(Letters):
     """It answers with what is no figure."""
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         return {"verdict": "good"}  # type: ignore[dict-item]
 
 
@@ -85,8 +85,8 @@ class Judging(Letters):
 
     explanations: ClassVar[Mapping[str, str]] = {"diversity": "needs a model", "ess": "its own"}
 
-    def evaluate(self, samples: Mapping[str, Sequence[Sample]], yardsticks: Yardsticks) -> Mapping[str, Figure]:
-        return {"ess": 7.0} | ({} if yardsticks.embed is None else {"diversity": 0.5})
+    def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
+        return {"ess": 7.0} | ({} if judges.embed is None else {"diversity": 0.5})
 
 
 class Asking(Letters):
@@ -94,8 +94,8 @@ class Asking(Letters):
 
     needs_base_model = True
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
-        return {"likely": said[0].stopped}
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
+        return {"likely": base_scores[0].log_p_stop}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_strings_that_cannot_be_scored_are_left_out_and_counted(make: Make) -> N
     checked = make()
     prompts = judged_prompts(checked, "test")
     drawn = {prompt.id: [sampled("a"), sampled("ac"), sampled("")] for prompt in prompts}
-    [samples] = rate(checked, prompts, [drawn])
+    [samples] = score_samples(checked, prompts, [drawn])
     assert [len(samples[prompt.id]) for prompt in prompts] == [2] * len(prompts)
     assert judge(checked, samples, NOTHING, drawn=3).metrics["unscored"] == len(prompts)
 
@@ -176,7 +176,7 @@ def test_where_nothing_could_be_scored_that_is_what_is_said(make: Make) -> None:
 def test_the_recipes_weights_make_log_reward_and_notes_are_no_part_of_it(make: Make) -> None:
     checked = make(rewards={"weights": {"length": 0.5}})
     [prompt, *_] = checked.prompts
-    [samples] = rate(checked, [prompt], [{prompt.id: [sampled("ab", log_q=-0.25)]}])
+    [samples] = score_samples(checked, [prompt], [{prompt.id: [sampled("ab", log_q=-0.25)]}])
     [sample] = samples[prompt.id]
     assert (sample.log_q, sample.log_reward) == (-0.25, 0.5 * -2.0)
     assert sample.terms == {"length": -2.0, "_seen": 1.0}
@@ -186,11 +186,11 @@ def test_the_frozen_model_answers_what_the_task_asks(make: Make, tiny_model: Pat
     checked = make(Asking())
     checked = replace(checked, spec=tiny.tiny_spec(tiny_model))
     [prompt, *_] = checked.prompts
-    [samples] = rate(checked, [prompt], [{prompt.id: [sampled("ab")]}])
-    [answer] = BaseModel(checked.spec, torch.device("cpu")).answer(
-        [Question(prompt.token_ids)], [sampled("ab").token_ids]
+    [samples] = score_samples(checked, [prompt], [{prompt.id: [sampled("ab")]}])
+    [answer] = BaseModel(checked.spec, torch.device("cpu")).score(
+        [ScoreRequest(prompt.token_ids)], [sampled("ab").token_ids]
     )
-    assert samples[prompt.id][0].log_reward == pytest.approx(float(answer.stopped[-1]), abs=1e-5)
+    assert samples[prompt.id][0].log_reward == pytest.approx(float(answer.log_p_stop[-1]), abs=1e-5)
 
 
 def test_the_target_is_that_of_the_recipes_last_reward_temperature(make: Make) -> None:
@@ -278,42 +278,42 @@ def test_the_table_shows_intervals_where_there_are_some() -> None:
     assert ["count", "3", "-"] in rows and ["new", "-", "-"] in rows
 
 
-# yardsticks
+# judges
 
 
 def test_without_the_encoder_its_figures_are_named_with_the_command_that_gets_it(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIBUTARY_CACHE", str(tmp_path))
-    yardsticks = find_yardsticks()
-    assert yardsticks == NOTHING
+    judges = find_judges()
+    assert judges == NOTHING
     checked = make(Judging())
-    said = left_out(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, yardsticks).figures, yardsticks)
+    said = left_out(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges).figures, judges)
     assert said and "diversity" in said and "ess" not in said and f"tributary model get {ENCODER}" in said
-    assert left_out(Letters(), {}, yardsticks) is None, "a task that needs none is not told of it"
+    assert left_out(Letters(), {}, judges) is None, "a task that needs none is not told of it"
 
 
 def test_a_damaged_encoder_is_told_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIBUTARY_CACHE", str(tmp_path))
     (tmp_path / "models" / ENCODER).mkdir(parents=True)
     with pytest.raises(ModelError, match=f"tributary model get {ENCODER}"):
-        find_yardsticks()
+        find_judges()
 
 
 def test_nothing_is_loaded_before_a_text_is_judged(tmp_path: Path) -> None:
-    yardsticks = yardsticks_of(tmp_path / "absent")
-    assert yardsticks.embed and yardsticks.bert_score
+    judges = judges_of(tmp_path / "absent")
+    assert judges.embed and judges.bert_score
     with pytest.raises(ModelError, match="is no encoder"):
-        yardsticks.embed(["a text"])
+        judges.embed(["a text"])
 
 
 @pytest.mark.skipif(find_model(ENCODER) is None, reason=f"tributary model get {ENCODER}")
 def test_the_packaged_encoder_judges_each_text_in_its_place() -> None:
-    yardsticks = find_yardsticks()
-    assert yardsticks.embed and yardsticks.bert_score
-    a, b, again = yardsticks.embed(["The cat sleeps.", "Prices rose in May.", "The cat sleeps."])
+    judges = find_judges()
+    assert judges.embed and judges.bert_score
+    a, b, again = judges.embed(["The cat sleeps.", "Prices rose in May.", "The cat sleeps."])
     assert (a == again).all() and a @ b < 0.5 < a @ a
-    same, other, same_again = yardsticks.bert_score(
+    same, other, same_again = judges.bert_score(
         ["The cat sleeps.", "It rains.", "The cat sleeps."], ["The cat sleeps."] * 3
     )
     assert same == same_again == pytest.approx(1.0, abs=1e-5) and other < same
@@ -328,7 +328,7 @@ def run(tiny_model: Path, tmp_path: Path) -> Path:
     values = {
         "model": {"name": str(tiny_model)},
         "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
-        "task": {"name": "tests.tiny:TinyTask"},
+        "task": {"name": "tests.support.tiny:TinyTask"},
         "actors": {"max_model_len": 64},
     }
     (tmp_path / "config.toml").write_text(tomli_w.dumps(values))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from learner import head
-from learner.head import log_normaliser, token_logits
+from lm import head
+from lm.head import log_normaliser, token_logits
 
 STATES, HIDDEN, VOCABULARY, COLUMN = 7, 5, 11, 3
 

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rewards.judging.bootstrap import Interval
-from rewards.task import BaseLogProbs, Sample, Yardsticks, check_terms
+from rewards.task import BaseLogProbs, Judges, Sample, check_terms
 from rewards.tasks.integer import IntegerTask
 
 
@@ -32,7 +32,7 @@ def log_reward(task: IntegerTask, text: str, base_tokens: float = -2.0, base_sto
 
 
 def judged(task: IntegerTask, numbers: list[str]) -> dict[str, float]:
-    figures = task.evaluate({"integer": [Sample(digits(text), 0.0, 0.0) for text in numbers]}, Yardsticks())
+    figures = task.evaluate({"integer": [Sample(digits(text), 0.0, 0.0) for text in numbers]}, Judges())
     return {name: value.value if isinstance(value, Interval) else value for name, value in figures.items()}
 
 

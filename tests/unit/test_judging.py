@@ -1,4 +1,4 @@
-"""Yardsticks: each gives what a hand, a double loop or one text at a time gives."""
+"""Judges: each gives what a hand, a double loop or one text at a time gives."""
 
 import math
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from rewards.judging.bert_score import bert_score_f1
 from rewards.judging.bootstrap import Interval, bootstrap_mean
 from rewards.judging.diversity import distinct_n, diversity
 from rewards.judging.embedding import Encoder, SentenceEmbedder
+from rewards.judging.majority_vote import majority
 from rewards.judging.overlap import bleu4, gleu, words
-from rewards.judging.votes import majority
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "dogs", "ran", "far", "away"]
 TEXTS = ["the cat sat", "a cat", "dogs ran far away while the cat sat on a mat", "the the the", "", "far away", "a cat"]

@@ -14,8 +14,16 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from buffer.errors import ConfigError, ModelError
-from deploy import models, packaged
-from deploy.models import MODELS, cache_folder, find_damage, find_model, get_model, read_tokenizer, resolve_model
+from deploy.models import registry, wheel
+from deploy.models.registry import (
+    MODELS,
+    cache_folder,
+    find_damage,
+    find_model,
+    get_model,
+    read_tokenizer,
+    resolve_model,
+)
 
 NAME = "tiny"
 GGUF = b"weights in four bits"
@@ -40,13 +48,13 @@ def a_model(folder: Path) -> Path:
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The packaged model `tiny`, its wheel in a folder that stands for the network, the conversion a stand-in."""
-    wheel = a_wheel(tmp_path)
+    packaged = a_wheel(tmp_path)
     entry = replace(
         MODELS["smollm2-135m-instruct"],
         package="tiny-model",
         version="1.0",
-        wheel=wheel.name,
-        wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        wheel=packaged.name,
+        wheel_sha256=hashlib.sha256(packaged.read_bytes()).hexdigest(),
         file="tiny/weights.gguf",
         file_sha256=hashlib.sha256(GGUF).hexdigest(),
         working_bytes=1,
@@ -54,12 +62,12 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRIBUTARY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(MODELS, NAME, entry)
     monkeypatch.setattr(
-        packaged,
+        wheel,
         "_download",
-        lambda model, folder: (folder / wheel.name).write_bytes(wheel.read_bytes()) and folder / wheel.name,
+        lambda model, folder: (folder / packaged.name).write_bytes(packaged.read_bytes()) and folder / packaged.name,
     )
-    monkeypatch.setattr(packaged, "_dequantise", lambda gguf, target: a_model(target))
-    return wheel
+    monkeypatch.setattr(wheel, "_dequantise", lambda gguf, target: a_model(target))
+    return packaged
 
 
 @pytest.fixture
@@ -78,7 +86,7 @@ def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> str:
         encoder=True,
     )
     monkeypatch.setitem(MODELS, "sentences", entry)
-    monkeypatch.setattr(packaged, "_dequantise", lambda *_: pytest.fail("converted"))
+    monkeypatch.setattr(wheel, "_dequantise", lambda *_: pytest.fail("converted"))
     return "sentences"
 
 
@@ -95,7 +103,7 @@ def test_what_was_got_is_what_the_name_means(tiny: Path) -> None:
 
 def test_a_complete_copy_is_not_made_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     get_model(NAME, quiet())
-    monkeypatch.setattr(models, "build", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(registry, "build", lambda *_: pytest.fail("made again"))
     get_model(NAME, quiet(), verify=True)
 
 
@@ -204,7 +212,7 @@ def test_what_a_killed_process_left_is_swept(tiny: Path) -> None:
 
 def test_a_full_disk_is_said_before_the_download(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, NAME, replace(MODELS[NAME], working_bytes=10**18))
-    monkeypatch.setattr(models, "build", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr(registry, "build", lambda *_: pytest.fail("began"))
     with pytest.raises(ConfigError, match="GB free"):
         get_model(NAME, quiet())
 

@@ -12,7 +12,7 @@ from learner.objectives import OBJECTIVES
 from learner.objectives.balance import Estimates, log_q_of_strings, log_z_estimates
 from learner.objectives.group_subtb import group_subtb
 from learner.objectives.subtb import subtb
-from tests.oracle import String, all_strings, exact_policy, subtb_double_sum
+from tests.support.oracle import String, all_strings, exact_policy, subtb_double_sum
 
 V, N = 3, 3
 LAMBDAS = (0.5, 1.0, 2.0)
@@ -74,7 +74,7 @@ def test_every_objective_is_zero_at_the_exact_policy_of_any_tree(
 ) -> None:
     rows, log_z = exact_rows(seed, V, N, spread)
     e = tensors(rows)
-    assert float((e.u[e.counts] - log_z).abs().max()) < 1e-9
+    assert float((e.u[e.is_terminal] - log_z).abs().max()) < 1e-9
     for name in BALANCES:
         assert value(name, rows, lam) < 1e-12
 
@@ -95,7 +95,7 @@ def test_every_balance_objective_is_zero_at_the_exact_policy_and_not_beside_it(n
 def test_every_prefix_estimates_log_z_at_the_exact_policy() -> None:
     rows, log_z = exact_rows()
     e = tensors(rows)
-    assert float((e.u[e.counts] - log_z).abs().max()) < 1e-12
+    assert float((e.u[e.is_terminal] - log_z).abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("name", BALANCES)
@@ -143,7 +143,7 @@ def test_the_closed_form_at_lambda_one_equals_the_pairwise_form() -> None:
 def test_subtb_tends_to_detailed_balance_as_lambda_tends_to_zero() -> None:
     rows = random_rows([5, 2], seed=4)
     e = tensors(rows)
-    u, neighbours = e.u, e.counts[:, 1:] & e.counts[:, :-1]
+    u, neighbours = e.u, e.is_terminal[:, 1:] & e.is_terminal[:, :-1]
     detailed = float(((u[:, 1:] - u[:, :-1]).square() * neighbours).sum() / neighbours.sum())
     assert value("subtb", rows, 1e-9) == pytest.approx(detailed, rel=1e-6)
 
@@ -180,7 +180,7 @@ def test_padding_has_no_gradient_and_makes_no_nan(name: str, lam: float) -> None
     u = e.u.clone().requires_grad_(True)
     OBJECTIVES[name](replace(e, u=u), lam).value.backward()
     assert u.grad is not None and bool(u.grad.isfinite().all())
-    assert float(u.grad[~e.counts].abs().max()) == 0.0
+    assert float(u.grad[~e.is_terminal].abs().max()) == 0.0
 
 
 def test_the_empty_prefix_takes_part() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buffer.prefix_tree import build_prefix_tree
+from lm.prefix_tree import build_prefix_tree
 
 Strings = st.lists(st.lists(st.integers(0, 2), max_size=5), min_size=1, max_size=8)
 

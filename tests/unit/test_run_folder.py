@@ -9,7 +9,7 @@ import pytest
 
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion, Canary
-from deploy.run_folder import RunFolder, check_disk
+from deploy.artifacts.run_folder import RunFolder, check_disk
 
 
 def a_run(path: Path) -> RunFolder:

@@ -18,11 +18,11 @@ from tokenizers import Tokenizer, models
 
 from buffer.errors import ConfigError
 from buffer.types import IntArray, Prompt
-from rewards import guard
+from rewards import time_limit
 from rewards.config import RewardConfig, TaskConfig
-from rewards.load import make_task
 from rewards.scorer import Failure, Score, Scorer, sample_terms, string_id
-from rewards.task import BaseLogProbs, Question, Task, Terms
+from rewards.task import BaseLogProbs, ScoreRequest, Task, Terms
+from rewards.task_registry import make_task
 
 PROMPT = Prompt("p", "x", np.array([1], np.int32))
 BAD = 13
@@ -47,7 +47,7 @@ class Honest(Task):
     def prompts(self, split: str = "train") -> Sequence[Prompt]:
         return [PROMPT]
 
-    def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
+    def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         self.asked += 1
         if self.hostile is not None and BAD in token_ids:
             return self.hostile(token_ids)  # type: ignore[no-any-return]
@@ -101,7 +101,7 @@ def test_each_question_gets_its_answer_whatever_the_order() -> None:
     class Echo:
         """Says the context's first token of everything."""
 
-        def answer(self, questions: Sequence[Question], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
+        def score(self, questions: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
             return [
                 BaseLogProbs(*(np.full(n, q.context[0], np.float32) for n in (len(r), len(r) + 1, len(r) + 1)))
                 for q, r in zip(questions, responses, strict=True)
@@ -110,11 +110,11 @@ def test_each_question_gets_its_answer_whatever_the_order() -> None:
     class Two(Honest):
         needs_base_model = True
 
-        def questions(self, prompt: Prompt) -> Sequence[Question]:
-            return [Question(prompt.token_ids), Question(prompt.token_ids * 10)]
+        def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
+            return [ScoreRequest(prompt.token_ids), ScoreRequest(prompt.token_ids * 10)]
 
-        def log_reward(self, prompt: Prompt, token_ids: IntArray, said: Sequence[BaseLogProbs]) -> Terms:
-            return {"first": said[0].stop, "second": said[1].stop}
+        def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
+            return {"first": base_scores[0].stop, "second": base_scores[1].stop}
 
     other = Prompt("q", "y", np.array([7], np.int32))
     found = Scorer(Two(), Echo(), RewardConfig()).score([PROMPT, other], [z(1, 2), z()])
@@ -261,10 +261,10 @@ def test_nothing_is_left_armed_after_a_call(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *args, **kwargs: armed.append(True))
     monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: armed.append(False))
     for call in (lambda: 1, lambda: throw(ValueError()), spin):
-        with contextlib.suppress(guard.Failed):
-            guard.guarded(call, LIMIT_S, "it")
+        with contextlib.suppress(time_limit.Failed):
+            time_limit.guarded(call, LIMIT_S, "it")
     assert armed == [True, False] * 3
-    assert guard.signal.getitimer(guard.signal.ITIMER_REAL) == (0.0, 0.0)
+    assert time_limit.signal.getitimer(time_limit.signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 FILES = {

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from buffer.types import given_trajectory, total_log_reward
 from rewards.judging.bootstrap import Interval
-from rewards.task import TRAIN, BaseLogProbs, Sample, Yardsticks, check_terms
+from rewards.task import TRAIN, BaseLogProbs, Judges, Sample, check_terms
 from rewards.tasks.subjectivity import LABELS, TEST, SubjectivityTask, read_reviews
 
 WORDS = [
@@ -110,7 +110,7 @@ def test_files_and_numbers_that_do_not_fit_are_refused_by_name(tokenizer: Tokeni
 def test_both_labels_are_asked_behind_the_rationale_and_the_right_one_comes_first(tokenizer: Tokenizer) -> None:
     task = SubjectivityTask(tokenizer)
     for prompt in task.prompts():
-        questions = task.questions(prompt)
+        questions = task.score_requests(prompt)
         assert all(question.context.tolist() == prompt.token_ids.tolist() for question in questions)
         asked = [tokenizer.decode(question.target.tolist()) for question in questions]
         right = str(prompt.fields["label"])
@@ -141,7 +141,7 @@ def drawn(*margins: float) -> list[Sample]:
 
 
 def judged(task: SubjectivityTask, samples: dict[str, list[Sample]]) -> dict[str, float]:
-    figures = task.evaluate(samples, Yardsticks())
+    figures = task.evaluate(samples, Judges())
     assert set(figures) == set(task.explanations)
     return {name: value.value if isinstance(value, Interval) else value for name, value in figures.items()}
 
@@ -183,4 +183,4 @@ def test_the_shipped_recipes_name_options_that_the_task_takes(tokenizer: Tokeniz
         config = load_recipe(recipe)
         task = SubjectivityTask(tokenizer, **config.task.options)  # type: ignore[arg-type]
         stop = tokenizer.token_to_id(config.policy.stop)
-        assert all(q.target[0] == stop for q in task.questions(task.prompts()[0]))
+        assert all(q.target[0] == stop for q in task.score_requests(task.prompts()[0]))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from buffer.errors import ConfigError
-from deploy.submit import EXCLUDED, job
-from tests.processes import ROOT
+from deploy.cluster.submit import EXCLUDED, job
+from tests.support.processes import ROOT
 
 MIB = 2**20
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from deploy.summary import EXACT, NOISY, figures_of_rows
+from deploy.artifacts.summary import EXACT, NOISY, figures_of_rows
 
 NAN = float("nan")
 

@@ -6,7 +6,7 @@ import torch
 
 from learner.objectives import COMPARING, OBJECTIVES
 from learner.objectives.balance import Estimates, at, last, log_q_of_strings, log_z_estimates
-from tests.oracle import String, all_strings, log_sum, total_variation
+from tests.support.oracle import String, all_strings, log_sum, total_variation
 
 V, N = 3, 3
 STOP = V

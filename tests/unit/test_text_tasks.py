@@ -17,12 +17,12 @@ from rewards.base_model import BaseModel
 from rewards.judging.bootstrap import Interval
 from rewards.judging.diversity import diversity
 from rewards.judging.overlap import bleu4, gleu
-from rewards.task import Figure, Question, Sample, Task, Yardsticks, check_terms
+from rewards.task import Figure, Judges, Sample, ScoreRequest, Task, check_terms
 from rewards.tasks.continuation import ContinueTask
 from rewards.tasks.contrastive import ContrastiveTask
 from rewards.tasks.infill import InfillTask
 from rewards.tasks.text_files import choose, read_lines, read_stories
-from tests.tiny import VOCABULARY, make_tiny_model, tiny_spec
+from tests.support.tiny import VOCABULARY, make_tiny_model, tiny_spec
 
 STOP = VOCABULARY.index(".")
 STORIES = [  # one of them can't be written by a policy that ends at ".", one is too long for two tokens
@@ -81,8 +81,8 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def terms_of(task: Task, prompt: Prompt, z: list[int], base: BaseModel) -> dict[str, np.ndarray]:
-    questions, tokens = task.questions(prompt), np.array(z, dtype=np.int32)
-    terms = task.log_reward(prompt, tokens, base.answer(questions, [tokens] * len(questions)))
+    questions, tokens = task.score_requests(prompt), np.array(z, dtype=np.int32)
+    terms = task.log_reward(prompt, tokens, base.score(questions, [tokens] * len(questions)))
     check_terms(terms, len(z), "text")
     return {name: np.asarray(values) for name, values in terms.items()}
 
@@ -212,7 +212,7 @@ def test_figures_of_a_continuation_are_means_over_samples_then_over_prompts(
     task = ContinueTask(tokenizer, prompts_file)
     ab, abb, ca = ids(tokenizer, "a b"), ids(tokenizer, "a b b"), ids(tokenizer, "c a")
     samples = {"line-1": [drawn(ab, base=-6.0), drawn(abb, base=-4.0), drawn(ab, base=-6.0)], "line-3": [drawn(ca, base=-9.0)]}  # fmt: skip
-    figures = task.evaluate(samples, Yardsticks(embed=first_letters))
+    figures = task.evaluate(samples, Judges(embed=first_letters))
     found = values_of(dict(figures))
     assert found["log_likelihood"] == pytest.approx(np.mean([np.mean([-6, -4, -6]), -9]))
     assert found["max_log_likelihood"] == pytest.approx(np.mean([-4, -9]))
@@ -224,13 +224,13 @@ def test_figures_of_a_continuation_are_means_over_samples_then_over_prompts(
     assert found["distinct"] == pytest.approx(np.mean([2 / 3, 1])) and found["samples"] == 4
     assert all(isinstance(figures[name], Interval) for name in found if name != "samples")
     assert set(found) == set(task.explanations)
-    assert "diversity" not in task.evaluate(samples, Yardsticks())
+    assert "diversity" not in task.evaluate(samples, Judges())
 
 
 def test_figures_of_no_sample_are_not_known(prompts_file: str, stories_file: str, tokenizer: Tokenizer) -> None:
-    yardsticks = Yardsticks(embed=first_letters, bert_score=lambda texts, truths: np.ones(len(texts), np.float32))
+    judges = Judges(embed=first_letters, bert_score=lambda texts, truths: np.ones(len(texts), np.float32))
     for task in (ContinueTask(tokenizer, prompts_file), ContrastiveTask(tokenizer, prompts_file, background="a"), InfillTask(tokenizer, stories_file)):  # fmt: skip
-        found = values_of(dict(task.evaluate({"line-1": []}, yardsticks)))
+        found = values_of(dict(task.evaluate({"line-1": []}, judges)))
         assert found.pop("samples") == 0.0 and all(math.isnan(value) for value in found.values())
 
 
@@ -256,14 +256,14 @@ def test_the_policy_sees_the_ending_and_the_frozen_model_only_the_beginning(
     prompt = task.prompts()[0]
     assert prompt.text == "Beginning: a b. b c. c a.\nEnding: b b.\nMiddle:"
     assert prompt.token_ids.tolist() == ids(tokenizer, prompt.text)
-    (question,) = task.questions(prompt)
+    (question,) = task.score_requests(prompt)
     assert question.context.tolist() == ids(tokenizer, "a b. b c. c a.")
     assert question.target.tolist() == [STOP, *ids(tokenizer, "b b.")]
 
 
 def test_a_stop_that_is_no_text_is_left_out_of_the_story(stories_file: str, tokenizer: Tokenizer) -> None:
     task = InfillTask(tokenizer, stories_file, stop="")
-    (question,) = task.questions(task.prompts()[0])
+    (question,) = task.score_requests(task.prompts()[0])
     assert question.target.tolist() == ids(tokenizer, "b b.")
     assert task.demonstrations()[1] == ("line-2", " a . b.")  # EOS ends it, so that "." is a token like any other
     for stop in ("a b", "\n"):
@@ -290,7 +290,7 @@ def test_a_middle_is_compared_with_the_true_sentence_of_its_story(stories_file: 
 
     z = {"line-3": ["a b c", "a b b"], "line-5": ["c c"]}
     samples = {name: [drawn(ids(tokenizer, text), middle=-2.0, ending=-3.0) for text in texts] for name, texts in z.items()}  # fmt: skip
-    found = values_of(dict(task.evaluate(samples, Yardsticks(embed=first_letters, bert_score=bert_score))))
+    found = values_of(dict(task.evaluate(samples, Judges(embed=first_letters, bert_score=bert_score))))
     assert seen == [("a b c.", "a b c."), ("a b b.", "a b c."), ("c c.", "b c.")]
     assert found["bert_score"] == pytest.approx(np.mean([np.mean([0, 1]), 2]))
     for name, figure in (("bleu4", bleu4), ("gleu", gleu)):
@@ -299,7 +299,7 @@ def test_a_middle_is_compared_with_the_true_sentence_of_its_story(stories_file: 
     assert found["log_reward"] == -5.0 and found["ending"] == -3.0
     assert found["diversity"] == pytest.approx(diversity(first_letters(["a", "a"])))
     assert set(found) == set(task.explanations)
-    assert not {"bert_score", "diversity"} & set(task.evaluate(samples, Yardsticks()))
+    assert not {"bert_score", "diversity"} & set(task.evaluate(samples, Judges()))
 
 
 # contrastive
@@ -323,9 +323,9 @@ def test_a_background_equal_to_the_passage_leaves_the_power_of_their_sum(
 ) -> None:
     task = ContrastiveTask(tokenizer, prompts_file, alpha=1.5, beta=-0.5, background="b c a.")
     prompt, z = task.prompts()[1], ids(tokenizer, "b b a")
-    (said,) = base.answer([Question(prompt.token_ids)], [np.array(z, dtype=np.int32)])
+    (said,) = base.score([ScoreRequest(prompt.token_ids)], [np.array(z, dtype=np.int32)])
     found = terms_of(task, prompt, z, base)
-    assert found["given"] + found["background"] == pytest.approx(said.stopped, abs=1e-4)
+    assert found["given"] + found["background"] == pytest.approx(said.log_p_stop, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_the_information_of_a_string_is_free_of_the_powers(prompts_file: str, to
     alpha, beta, given, alone = 1.5, -0.5, -8.0, -11.0
     task = ContrastiveTask(tokenizer, prompts_file, alpha=alpha, beta=beta, background="draw")
     samples = {"line-1": [drawn(ids(tokenizer, "a b"), given=alpha * given, background=beta * alone)]}
-    found = values_of(dict(task.evaluate(samples, Yardsticks(embed=first_letters))))
+    found = values_of(dict(task.evaluate(samples, Judges(embed=first_letters))))
     assert (found["log_likelihood"], found["background_log_likelihood"]) == pytest.approx((given, alone))
     assert found["information_per_token"] == pytest.approx((given - alone) / 3)
     assert set(found) == set(task.explanations)

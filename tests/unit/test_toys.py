@@ -11,11 +11,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from buffer.tool import actions_of
 from deploy.config import load_recipe
 from rewards.judging.bootstrap import Interval
-from rewards.task import Sample, Yardsticks, check_terms
+from rewards.task import Judges, Sample, check_terms
 from rewards.tasks import toys
 from rewards.tasks.toys import ToyTask, expected_total_variation
-from tests.oracle import all_strings, exact_policy, log_sum
-from tests.tiny import VOCABULARY
+from tests.support.oracle import all_strings, exact_policy, log_sum
+from tests.support.tiny import VOCABULARY
 
 WRITES = {"b": ["c"]}
 
@@ -99,18 +99,18 @@ def test_the_header_shows_the_posterior_that_the_task_gives(tokenizer: Tokenizer
 
 def test_exact_draws_read_their_noise_floor_and_a_collapsed_sampler_does_not(tokenizer: Tokenizer) -> None:
     task = ToyTask(tokenizer, max_actions=3)
-    figures = [task.evaluate({"toy": drawn(task, 2000, seed)}, Yardsticks()) for seed in range(20)]
+    figures = [task.evaluate({"toy": drawn(task, 2000, seed)}, Judges()) for seed in range(20)]
     mean = np.mean([figure["total_variation"] for figure in figures])
     assert mean == pytest.approx(figures[0]["noise_floor"], rel=0.1)
     assert figures[0]["log_z_samples"] == pytest.approx(figures[0]["log_z"])
-    one = task.evaluate({"toy": drawn(task, 1) * 2000}, Yardsticks())["total_variation"]
+    one = task.evaluate({"toy": drawn(task, 1) * 2000}, Judges())["total_variation"]
     assert isinstance(one, float) and one > 10 * mean
 
 
 def test_strings_outside_of_the_table_count_as_distance(tokenizer: Tokenizer) -> None:
     task = ToyTask(tokenizer, max_actions=2)
     strange = Sample(np.array([0], dtype=np.int32), 0.0, 0.0)
-    figures = task.evaluate({"toy": [strange] * 10}, Yardsticks())
+    figures = task.evaluate({"toy": [strange] * 10}, Judges())
     assert figures["total_variation"] == pytest.approx(1.0)
     assert isinstance(figures["valid"], Interval) and figures["valid"].value == 0.0
 
@@ -129,7 +129,7 @@ def test_samples_are_judged_by_the_tempered_target(tokenizer: Tokenizer) -> None
     values = [2.0 * value for value in listed(cold).values()]
     assert cold.log_mass()[0] == pytest.approx(log_sum(values))
     sample = Sample(np.zeros(0, np.int32), values[0] - log_sum(values), values[0] / 2.0)
-    assert cold.evaluate({"toy": [sample]}, Yardsticks())["log_z_samples"] == pytest.approx(log_sum(values))
+    assert cold.evaluate({"toy": [sample]}, Judges())["log_z_samples"] == pytest.approx(log_sum(values))
 
 
 @pytest.mark.parametrize(

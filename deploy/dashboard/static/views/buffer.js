@@ -26,7 +26,7 @@ const SPECS = [
       { name: rate("sample"), label: "drawn" },
       { name: rate("duplicate"), label: "duplicates" },
       { name: rate("evict"), label: "pushed out" },
-      { name: rate("stale"), label: "too old" },
+      { name: rate("expired"), label: "too old" },
       { name: rate("arrival"), label: "arrived" },
     ],
   },

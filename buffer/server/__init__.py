@@ -1,0 +1,1 @@
+"""A Redis-compatible server of the run's own, and connections to any."""

@@ -1,0 +1,1 @@
+"""The item store: keys, scripts, indexes, statistics, checks."""

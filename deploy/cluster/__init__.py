@@ -1,0 +1,1 @@
+"""The processes of a run; the only folder that imports Ray."""

@@ -1,0 +1,1 @@
+"""Reads a run: history, Redis, folder."""

@@ -1,0 +1,79 @@
+"""The runs that a dashboard shows, by id: those that were named, and their neighbours, to compare with.
+
+A request names a run by id and never by path, so no request reaches a file that is not in this list.
+"""
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from deploy.dashboard.data.redis_poller import LiveBuffer
+from deploy.dashboard.data.redis_run import RedisRun
+from deploy.dashboard.data.run_reader import RunReader
+
+MOST_NEIGHBOURS = 50
+
+
+class Runs:
+    """Named runs first, then neighbours, newest first."""
+
+    def __init__(self, folders: Sequence[Path], live: LiveBuffer | None = None) -> None:
+        """`live` is the buffer of the first run, or is a run by itself where no folder is named."""
+        self._folders = [folder.expanduser().absolute() for folder in folders]
+        self.live = live
+        self._runs: dict[str, RunReader] = {}
+        self._lock = threading.Lock()
+        for folder in self._folders:
+            self._add(folder, primary=True)
+        if live and not self._runs:
+            self._runs["redis"] = RedisRun(live)
+        self.first = next(iter(self._runs))
+        self._runs[self.first].live = live
+
+    def get(self, run_id: str | None) -> RunReader | None:
+        """A run by its id, refreshed; the first one for None; None where there is no such run."""
+        if run_id is not None and run_id not in self._runs:
+            self.look()
+        run = self._runs.get(self.first if run_id is None else run_id)
+        if run is not None:
+            run.refresh()
+        return run
+
+    def look(self) -> list[RunReader]:
+        """All runs; neighbours that came are found, those that went are dropped."""
+        with self._lock:
+            for folder in self._neighbours():
+                if folder not in {run.folder for run in self._runs.values()}:
+                    self._add(folder, primary=False)
+            for name, run in list(self._runs.items()):
+                if not run.primary and not run.folder.is_dir():
+                    self._runs.pop(name).close()
+            return list(self._runs.values())
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for run in self._runs.values():
+            run.close()
+
+    def _add(self, folder: Path, primary: bool) -> None:
+        name, number = folder.name, 2
+        while name in self._runs:
+            name, number = f"{folder.name}-{number}", number + 1
+        self._runs[name] = RunReader(folder, name, primary)
+
+    def _neighbours(self) -> list[Path]:
+        """Folders beside the first run that are runs themselves."""
+        if not self._folders:
+            return []
+        found: list[tuple[float, Path]] = []
+        with suppress(OSError):  # a folder above that may be entered and not listed
+            for path in self._folders[0].parent.iterdir():
+                with suppress(OSError):  # somebody else's, or just removed
+                    if path not in self._folders and _is_run(path):
+                        found.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(found, reverse=True)[:MOST_NEIGHBOURS]]
+
+
+def _is_run(path: Path) -> bool:
+    return not path.is_symlink() and (path / "config.toml").is_file() and (path / "metrics.jsonl").is_file()

@@ -1,0 +1,182 @@
+"""Samples: which ones, one of them, and what they were before training."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from sqlite3 import Row
+from typing import Any
+
+from deploy.dashboard.data.run_reader import RunReader
+
+SIDE = 32
+"""Samples of a side, before and after."""
+SAME = 50
+ORDERS = {
+    "newest": "id DESC",
+    "oldest": "id",
+    "reward": "log_reward DESC, id DESC",
+    "-reward": "log_reward, id DESC",
+    "log_q": "log_q DESC, id DESC",
+    "-log_q": "log_q, id DESC",
+}
+_LISTS = ("log_pf", "log_pterm", "u", "log_reward_prefix")
+_COLUMNS = "id, at, step, phase, prompt_id, behaviour, fresh, version, log_q, log_reward, text, data"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which samples; None is any."""
+
+    phase: str = "train"
+    prompt: str | None = None
+    behaviour: str | None = None
+    fresh: bool | None = None
+    reward_from: float | None = None
+    reward_to: float | None = None
+    step_from: int | None = None
+    step_to: int | None = None
+    version_from: int | None = None
+    version_to: int | None = None
+    text: str | None = None
+
+    def where(self) -> tuple[str, list[Any]]:
+        """As SQL with marks, and the values for them."""
+        rules = [
+            ("phase = ?", self.phase),
+            ("prompt_id = ?", self.prompt),
+            ("behaviour = ?", self.behaviour),
+            ("fresh = ?", None if self.fresh is None else int(self.fresh)),
+            ("log_reward >= ?", self.reward_from),
+            ("log_reward <= ?", self.reward_to),
+            ("step >= ?", self.step_from),
+            ("step <= ?", self.step_to),
+            ("version >= ?", self.version_from),
+            ("version <= ?", self.version_to),
+            ("instr(text, ?) > 0", self.text),
+        ]
+        used = [(rule, value) for rule, value in rules if value is not None]
+        return " AND ".join(rule for rule, _ in used), [value for _, value in used]
+
+
+def samples(run: RunReader, wanted: Filter, sort: str, limit: int, page: int) -> dict[str, Any]:
+    """As `/api/samples` in docs/dashboard-api.md."""
+    where, values = wanted.where()
+    total = run.query(f"SELECT COUNT(*) AS n FROM samples WHERE {where}", values)
+    rows = run.query(
+        f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY {ORDERS[sort]} LIMIT ? OFFSET ?",
+        [*values, limit, limit * page],
+    )
+    behaviours = run.query("SELECT DISTINCT behaviour FROM samples WHERE phase = ? ORDER BY behaviour", [wanted.phase])
+    return {
+        "run": run.id,
+        "total": total[0]["n"] if total else 0,
+        "page": page,
+        "limit": limit,
+        "behaviours": [row["behaviour"] for row in behaviours],
+        "samples": [full(row) for row in rows],
+    }
+
+
+def one_sample(run: RunReader, number: int) -> dict[str, Any] | None:
+    """As `/api/samples/ID`; None where there is none."""
+    found = run.query(f"SELECT {_COLUMNS} FROM samples WHERE id = ?", [number])
+    if not found:
+        return None
+    row = found[0]
+    same = run.query(
+        f"SELECT {_COLUMNS} FROM samples WHERE prompt_id = ? AND phase = ? AND text = ? AND id <> ? "
+        "ORDER BY id DESC LIMIT ?",
+        [row["prompt_id"], row["phase"], row["text"], number, SAME],
+    )
+    short = [{key: value for key, value in full(other).items() if key not in (*_LISTS, "terms")} for other in same]
+    return full(row) | {"run": run.id, "prompt": _prompt(run, row["prompt_id"]), "same_string": short}
+
+
+def before_after(run: RunReader, prompt_id: str) -> dict[str, Any]:
+    """As `/api/before-after`."""
+    sides = {phase: _of_phase(run, prompt_id, phase, "id") for phase in ("before", "after")}
+    source = "judging"
+    if not any(sides.values()):
+        source = "noted"
+        sides = {
+            "before": _of_phase(run, prompt_id, "train", "id"),
+            "after": _of_phase(run, prompt_id, "train", "id DESC"),
+        }
+    return {"run": run.id, "prompt": _prompt(run, prompt_id), "source": source, **sides}
+
+
+def prompts(run: RunReader, most: int = 500) -> dict[str, Any]:
+    """As `/api/prompts`."""
+    counts: dict[str, dict[str, int]] = {}
+    for row in run.query("SELECT prompt_id, phase, COUNT(*) AS n FROM samples GROUP BY prompt_id, phase"):
+        counts.setdefault(row["prompt_id"], {})[row["phase"]] = row["n"]
+    texts = {row["id"]: row["text"] for row in run.query("SELECT id, text FROM prompts")}
+    listed = [
+        {
+            "id": name,
+            "text": texts.get(name, ""),
+            "samples": counts.get(name, {}).get("train", 0),
+            "before": counts.get(name, {}).get("before", 0),
+            "after": counts.get(name, {}).get("after", 0),
+        }
+        for name in {**texts, **counts}
+    ]
+    return {"run": run.id, "prompts": sorted(listed, key=lambda one: (-int(one["samples"]), one["id"]))[:most]}
+
+
+def newest(run: RunReader, most: int, prompt: str | None = None, steps: int = 0) -> list[dict[str, Any]]:
+    """The newest noted samples in full, at most `most`, of the newest `steps` noted steps (0: any)."""
+    wanted = Filter(prompt=prompt)
+    if steps:
+        found = run.query(
+            "SELECT DISTINCT step FROM samples WHERE phase = 'train' ORDER BY step DESC LIMIT 1 OFFSET ?", [steps - 1]
+        )
+        wanted = Filter(prompt=prompt, step_from=found[0]["step"] if found else 0)
+    where, values = wanted.where()
+    rows = run.query(f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY id DESC LIMIT ?", [*values, most])
+    return [full(row) for row in rows]
+
+
+def full(row: Row) -> dict[str, Any]:
+    """One SAMPLE of docs/dashboard-api.md."""
+    data = json.loads(row["data"])
+    defined = [value for value in data.get("u", ()) if value is not None]
+    return {
+        "id": row["id"],
+        "at": row["at"],
+        "step": row["step"],
+        "phase": row["phase"],
+        "prompt_id": row["prompt_id"],
+        "behaviour": row["behaviour"],
+        "fresh": bool(row["fresh"]),
+        "policy_version": row["version"],
+        "staleness": data.get("staleness"),
+        "text": row["text"],
+        "pieces": data["pieces"],
+        "is_action": data.get("is_action", [True] * len(data["pieces"])),
+        "log_q": _finite(row["log_q"]),
+        "log_reward": _finite(row["log_reward"]),
+        "u_last": defined[-1] if defined else None,
+        **{name: data.get(name, []) for name in _LISTS},
+        "terms": data.get("terms", {}),
+        "labels": data.get("labels", {}),
+        "scoring_s": data.get("scoring_s"),
+    }
+
+
+def _of_phase(run: RunReader, prompt_id: str, phase: str, order: str) -> list[dict[str, Any]]:
+    where, values = "prompt_id = ? AND phase = ? AND behaviour = 'on_policy'", [prompt_id, phase]
+    rows: Sequence[Row] = run.query(
+        f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY {order} LIMIT ?", [*values, SIDE]
+    )
+    return [full(row) for row in rows]
+
+
+def _prompt(run: RunReader, prompt_id: str) -> dict[str, str]:
+    found = run.query("SELECT text FROM prompts WHERE id = ?", [prompt_id])
+    return {"id": prompt_id, "text": found[0]["text"] if found else ""}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

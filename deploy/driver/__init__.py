@@ -1,0 +1,1 @@
+"""One run, from its checks to its summary."""

@@ -1,0 +1,143 @@
+"""Everything that can be known before anything heavy starts: model, tokens, task, reward, floor, store."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from buffer.config import BufferConfig
+from buffer.errors import ConfigError, ModelError
+from buffer.server.connect import connect
+from buffer.server.redis_server import check_port
+from buffer.types import PolicySpec, Prompt, Trajectory
+from deploy.config import ModelConfig, PolicyConfig, RunConfig
+from deploy.driver.demonstrations import given_strings
+from deploy.models.registry import read_tokenizer, resolve_model
+from rewards.check_task import check_task
+from rewards.task import Task
+from rewards.task_registry import make_task
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A configuration with what it refers to."""
+
+    config: RunConfig
+    spec: PolicySpec
+    tokenizer: Tokenizer
+    task: Task
+    prompts: Sequence[Prompt]
+    demonstrations: Sequence[Trajectory]
+
+
+def check(config: RunConfig) -> Checked:
+    """Resolve and check all that a recipe names, in seconds. Raises a TributaryError with value, rule and remedy."""
+    folder = resolve_model(config.model.name)
+    tokenizer = read_tokenizer(folder)
+    spec = policy_spec(config.model, config.policy, folder, tokenizer)
+    _check_targets(config.model, folder)
+    task = make_task(config.task, tokenizer)
+    _check_length(config, folder)
+    prompts = check_task(
+        task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer.get_vocab_size()
+    )
+    _check_devices(config)
+    given = given_strings(config, task, prompts, tokenizer, spec)
+    return Checked(config, spec, tokenizer, task, prompts, given)
+
+
+def check_store(config: BufferConfig) -> None:
+    """Redis answers and lets us in; or, where the run starts its own, the port is free. StoreError or ConfigError."""
+    if config.url:
+        connect(config.url).close()
+    elif config.port:
+        check_port(config.port)
+
+
+def policy_spec(model: ModelConfig, policy: PolicyConfig, folder: Path, tokenizer: Tokenizer) -> PolicySpec:
+    """What actor and learner must agree on. Raises ConfigError for a stop or allowed token that is not one token."""
+    return PolicySpec(
+        base_model=str(folder.resolve()),
+        dtype=model.dtype,
+        quantization=model.quantization,
+        lora_rank=model.lora_rank,
+        lora_alpha=model.lora_alpha,
+        lora_targets=tuple(model.lora_targets),
+        stop_token_id=_one_token(tokenizer, policy.stop, "policy.stop"),
+        max_actions=policy.max_actions,
+        min_actions=policy.min_actions,
+        allowed_token_ids=None
+        if policy.allowed_tokens is None
+        else tuple(_one_token(tokenizer, text, "policy.allowed_tokens") for text in policy.allowed_tokens),
+    )
+
+
+def _one_token(tokenizer: Tokenizer, text: str, field: str) -> int:
+    """A token by its exact name (such as <|im_end|>), or the one token that a text becomes."""
+    token = tokenizer.token_to_id(text)
+    if token is not None:
+        return int(token)
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    if len(ids) != 1:
+        pieces = ", ".join(repr(tokenizer.decode([i], skip_special_tokens=False)) for i in ids) or "none"
+        raise ConfigError(
+            f"{field} = {text!r} is not one token of the model's vocabulary (it becomes {len(ids)}: {pieces}). "
+            "Choose a text that is exactly one token, such as '.' or a newline, or the name of a special token."
+        )
+    return int(ids[0])
+
+
+def _check_targets(model: ModelConfig, folder: Path) -> None:
+    names = {name for file in sorted(folder.glob("*.safetensors")) for name in _tensor_names(file)}
+    layers = {name.split(".")[-2] for name in names if name.endswith(".weight") and name.count(".") >= 2}
+    unknown = [target for target in model.lora_targets if target not in layers]
+    if unknown:
+        raise ConfigError(
+            f"model.lora_targets names {', '.join(unknown)}, which {model.name} does not have. "
+            f"It has: {', '.join(sorted(layers))}."
+        )
+
+
+def _check_length(config: RunConfig, folder: Path) -> None:
+    longest = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+    if longest and config.actors.max_model_len > longest:
+        raise ConfigError(
+            f"actors.max_model_len = {config.actors.max_model_len} is more than the {longest} positions of "
+            f"{config.model.name}: lower it."
+        )
+
+
+def _tensor_names(file: Path) -> list[str]:
+    if not os.access(file, os.R_OK):  # safetensors would say that there is none
+        raise ModelError(f"{file} of the base model may not be read by this user. Give it the right to.")
+    try:
+        with safe_open(file, framework="np") as tensors:
+            return list(tensors.keys())
+    except Exception as error:  # safetensors raises a class of its own for any damage
+        raise ModelError(
+            f"{file.name} of the base model can't be read ({error}): the file is damaged. Fetch the model again."
+        ) from error
+
+
+def _check_devices(config: RunConfig) -> None:
+    if config.model.quantization != "none" and not config.actors.gpus:
+        raise ConfigError(
+            f"model.quantization = {config.model.quantization!r} but actors.gpus = 0: vLLM quantises on GPUs only, and "
+            "actors and learner must have the same policy. Give the actors GPUs, or set it to none."
+        )
+    if config.model.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.quantization = {config.model.quantization!r} needs bitsandbytes, which is not installed. Install "
+            "tributary[nf4], or set it to none."
+        )
+    for section, part in (("learner", config.learner), ("rewards", config.rewards)):
+        if part.device.startswith("cuda") and not part.gpus:
+            raise ConfigError(
+                f"{section}.device = {part.device!r} but {section}.gpus = 0, so Ray would hide all GPUs from it. "
+                f"Set {section}.gpus to a share such as 0.2, or {section}.device to cpu."
+            )

@@ -1,0 +1,211 @@
+"""`tributary report`: a run on one page that needs nothing else, to send to a colleague.
+
+No script, nothing from elsewhere: a policy in the page itself forbids both. Text of models and tasks is escaped, with
+control characters made visible.
+"""
+
+import base64
+import html
+import time
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from buffer.errors import ConfigError
+from deploy.artifacts.json_files import write_whole
+from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.views.buffer import buffer_view
+from deploy.dashboard.views.overview import limits, overview
+from deploy.dashboard.views.posterior import posterior_view
+from deploy.dashboard.views.rewards import reward_view
+from deploy.dashboard.views.runs import events
+from deploy.dashboard.views.samples import before_after, prompts
+from deploy.report.svg_charts import Plot, band_plot, bar_plot, line_plot, scatter_plot
+
+STEPS_OF_POSTERIOR = 20
+MOST_EVENTS = 200
+MOST_LABELS = 8
+SIDE = 10
+LONGEST = 300
+"""Characters of a text that are shown."""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; }
+body { max-width: 1160px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
+.plots { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 440px; max-width: 560px; }
+figure img { width: 100%; height: auto; } figcaption { font-size: .85rem; color: #444; }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
+td.n { text-align: right; } .scroll { overflow-x: auto; } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; }
+.text { font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; } .odd { color: #8a3b00; }
+"""
+
+
+def write_report(folder: Path, out: Path) -> None:
+    """The report of the run in `folder`, whole or not at all. Raise ConfigError where there is nothing to report."""
+    run = RunReader(folder, folder.name, primary=True)
+    try:
+        run.refresh()
+        if not run.learner.counts():
+            raise ConfigError(
+                f"{folder} has no learner step yet, so there is nothing to report. Let it train, then try again."
+            )
+        page = "".join(_page(run))
+    finally:
+        run.close()
+    write_whole(out, page.encode("utf-8", "replace"))
+
+
+def _page(run: RunReader) -> Iterator[str]:
+    said = overview(run)
+    title = f"Tributary run {said['name']}"
+    yield "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+    yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+    yield "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+    yield f"<title>{text(title)}</title><style>{_STYLE}</style></head><body>"
+    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(said["now"]))
+    yield f"<h1>{text(title)}</h1><p>{text(said['sentence'])} Written {written}.</p>"
+    yield from _figures(said)
+    posterior = posterior_view(run, None, STEPS_OF_POSTERIOR, limits(run).get("log_z_exact"))
+    rewards, buffer = reward_view(run, None), buffer_view(run, limits(run))
+    for heading, plots in _plots(run, posterior, rewards, buffer):
+        yield f"<h2>{heading}</h2><div class='plots'>{''.join(_figure(plot) for plot in plots if plot)}</div>"
+    yield from _samples(run, rewards)
+    yield from _events(run)
+    yield f"<h2>Configuration</h2><pre>{text(tomli_w.dumps(run.config()), longest=100_000)}</pre></body></html>\n"
+
+
+def _plots(
+    run: RunReader, posterior: Mapping[str, Any], rewards: Mapping[str, Any], buffer: Mapping[str, Any]
+) -> Iterator[tuple[str, list[Plot | None]]]:
+    names = list(run.learner.counts() | run.moments.counts())
+    labels = sorted(name for name in names if name.startswith("learner.labels."))[:MOST_LABELS]
+    terms = sorted(name for name in names if name.startswith("learner.terms."))[:MOST_LABELS]
+    fan = [f"learner.log_reward_{q}" for q in ("q05", "q25", "q50", "q75", "q95")]
+    seconds = [f"learner.{name}" for name in ("wait_s", "work_s", "publish_s")]
+    actors = [f"actor.{name}" for name in sorted({n.split(".")[1] for n in names if n.startswith("actor.")})]
+    yield (
+        "Posterior",
+        [
+            line_plot(run, "Var(u)", ["learner.var_u"], log=True),
+            line_plot(run, "log Z bounds", ["learner.log_z_lower", "learner.log_z_mean"]),
+            scatter_plot(posterior),
+            band_plot("u by prefix position: flat at the optimum", "prefix position", "nats", posterior["u"]),
+            line_plot(run, "effective sample size", ["learner.ess"]),
+            line_plot(run, "distance to the target", ["learner.total_variation", "learner.kl"], log=True),
+        ],
+    )
+    yield (
+        "Rewards",
+        [
+            line_plot(run, "log R of fresh on-policy strings", [*fan, "learner.log_reward"]),
+            line_plot(run, "terms", terms),
+            line_plot(run, "labels", labels),
+            line_plot(run, "different strings of a step", ["learner.diversity"]),
+            band_plot("log R along a string", "prefix position", "nats", rewards["per_prefix"]),
+            bar_plot("log R in the buffer", "log R, nats", rewards["histogram"]["bins"]),
+        ],
+    )
+    yield (
+        "Learner",
+        [
+            line_plot(run, "loss", ["learner.loss"], log=True),
+            line_plot(run, "gradient norm", ["learner.grad_norm"], log=True),
+            line_plot(run, "seconds of a step", seconds),
+            line_plot(run, "learning rate", ["learner.learning_rate"]),
+        ],
+    )
+    yield (
+        "Buffer",
+        [
+            line_plot(run, "trajectories", ["buffer.size"]),
+            line_plot(run, "what comes and goes", ["buffer.arrival_rate", "buffer.sample_rate", "buffer.evict_rate"]),
+            line_plot(run, "draws for each arrival", ["buffer.draws_per_insert"]),
+            bar_plot("draw weights", "weight", buffer["priority_histogram"], log_x=True),
+        ],
+    )
+    yield (
+        "Actors",
+        [
+            line_plot(run, "tokens/s", [f"{name}.tokens_per_s" for name in actors]),
+            line_plot(run, "versions behind", [f"{name}.behind" for name in actors]),
+        ],
+    )
+
+
+def _figure(plot: Plot) -> str:
+    data = base64.b64encode(plot.svg).decode()
+    return (
+        f"<figure><figcaption><b>{text(plot.title)}</b></figcaption><img alt='{text(plot.said)}' "
+        f"src='data:image/svg+xml;base64,{data}'><figcaption>{text(plot.said)}</figcaption></figure>"
+    )
+
+
+def _figures(said: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        [text(one["title"]), _number(one["before"]), _number(one["value"]), text(one["unit"])]
+        for one in said["figures"]
+    ]
+    yield _table(["figure", "first ten steps", "last ten steps", "unit"], rows)
+
+
+def _samples(run: RunReader, rewards: Mapping[str, Any]) -> Iterator[str]:
+    top = [
+        [_shown(one["text"]), _number(one["log_reward"]), _number(one["log_q"]), text(str(one["times"]))]
+        for one in rewards["top"]
+    ]
+    if top:
+        yield "<h2>Best strings noted</h2>"
+        yield _table(["string", "log R, nats", "log q, nats", "times noted"], top)
+    for prompt in prompts(run, 1)["prompts"]:
+        sides = before_after(run, prompt["id"])
+        yield f"<h2>Before and after, prompt {_shown(prompt['id'])}</h2><p>{_shown(prompt['text'])}</p>"
+        for side in ("before", "after"):
+            rows = [[_shown(one["text"]), _number(one["log_reward"])] for one in sides[side][:SIDE]]
+            if rows:
+                yield _table([side, "log R, nats"], rows)
+
+
+def _events(run: RunReader) -> Iterator[str]:
+    rows = [
+        [text(str(one["step"])), text(one["level"]), text(one["who"]), text(one["text"])]
+        for one in events(run, (), None, MOST_EVENTS)["events"]
+    ]
+    if rows:
+        yield "<h2>Events, newest first</h2>"
+        yield _table(["step", "level", "who", "what"], rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are HTML already."""
+    head = "".join(f"<th>{text(name)}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def text(words: str, longest: int = LONGEST) -> str:
+    """As HTML: markup escaped, characters that are not seen or that turn others round spelled out."""
+    shown = words if len(words) <= longest else f"{words[:longest]} ..."
+    return "".join(_spelled(c) if _is_odd(c) else html.escape(c, quote=True) for c in shown)
+
+
+def _is_odd(character: str) -> bool:
+    return character != "\n" and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+
+
+def _spelled(character: str) -> str:
+    return f"[U+{ord(character):04X}]"
+
+
+def _shown(words: str) -> str:
+    """Of a model: with its spaces and line breaks."""
+    return f"<span class='text'>{text(words) or '(empty)'}</span>"
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.4g}"

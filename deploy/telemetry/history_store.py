@@ -1,0 +1,153 @@
+"""The tables of history.sqlite: opening, adding rows, keeping them within bounds."""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deploy.artifacts.json_files import plain
+from deploy.telemetry.event_detector import Event
+
+SCHEMA_VERSION = 1
+BUSY_S = 2.0
+MOST_BYTES = {"learner": 80 * 2**20, "moments": 40 * 2**20, "samples": 48 * 2**20, "events": 4 * 2**20}
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS prompts (id TEXT PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS learner (id INTEGER PRIMARY KEY, at REAL, step INTEGER, data TEXT);
+CREATE TABLE IF NOT EXISTS moments (id INTEGER PRIMARY KEY, at REAL, step INTEGER, data TEXT);
+CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, at REAL, step INTEGER,
+  kind TEXT, level TEXT, who TEXT, data TEXT);
+CREATE TABLE IF NOT EXISTS samples (id INTEGER PRIMARY KEY, at REAL, step INTEGER, phase TEXT, prompt_id TEXT,
+  behaviour TEXT, fresh INTEGER, version INTEGER, log_q REAL, log_reward REAL, text TEXT, data TEXT);
+CREATE INDEX IF NOT EXISTS samples_of_prompt ON samples (prompt_id, phase);
+CREATE INDEX IF NOT EXISTS samples_by_reward ON samples (log_reward);
+"""
+
+
+class HistoryStore:
+    """One connection that writes. Methods raise what sqlite3 raises; call `commit` to make rows visible."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")  # the last seconds may be lost with the power, not the file
+        self._db.executescript(_TABLES)
+        self._db.execute("BEGIN IMMEDIATE")
+        found = self.known("schema")
+        if found not in (None, SCHEMA_VERSION):
+            raise sqlite3.DatabaseError(
+                f"its tables are of version {found} and this release writes version {SCHEMA_VERSION}"
+            )
+        self.meta("schema", SCHEMA_VERSION)
+        self._bytes = {table: self._size(table) for table in MOST_BYTES}
+        self._id = max(self._newest(table) for table in MOST_BYTES)
+
+    def begin(self, after_step: int) -> None:
+        """Cut what lies beyond `after_step`, and tell readers that all they know is out of date."""
+        for table in ("learner", "moments", "samples", "events"):
+            self._db.execute(f"DELETE FROM {table} WHERE step > ?", (after_step,))
+            self._bytes[table] = self._size(table)
+        self._db.execute("DELETE FROM samples WHERE phase <> 'train'")  # a run that goes on is judged anew
+        self.meta("generation", 1 + (self.known("generation") or 0))
+
+    def known(self, key: str) -> Any:
+        """One value; None where there is none."""
+        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return json.loads(found[0]) if found else None
+
+    def meta(self, key: str, value: Any) -> None:
+        """Replace one value."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _json(value)))
+
+    def prompts(self, texts: Mapping[str, str]) -> None:
+        """Replace what is known of prompts: id -> text."""
+        self._db.execute("DELETE FROM prompts")
+        rows = [(_text(name), _text(text)) for name, text in texts.items()]
+        self._db.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?)", rows)
+
+    def learner(self, at: float, step: int, figures: Mapping[str, Any]) -> None:
+        """A step's figures."""
+        self._add("learner", (at, step), _json(_short(figures)))
+
+    def moment(self, at: float, step: int, moment: Mapping[str, Any]) -> None:
+        """How the run stood."""
+        self._add("moments", (at, step), _json(_short(moment)))
+
+    def event(self, at: float, step: int, event: Event) -> None:
+        """Something that happened."""
+        self._add("events", (at, step, event.kind, event.level, _text(event.who)), _text(event.text))
+
+    def sample(self, at: float, step: int, row: Mapping[str, Any]) -> None:
+        """A noted row (learner/step_samples.py) with `pieces` and `phase`, or a judged one."""
+        text = _text("".join(row["pieces"]))
+        columns = (
+            *(at, step, row["phase"], _text(row["prompt_id"]), _text(row["behaviour"]), int(row.get("fresh", False))),
+            *(row.get("policy_version"), row["log_q"], row["log_reward"], text),
+        )
+        self._add("samples", columns, _json(row))
+
+    def commit(self) -> None:
+        """Make all rows since the last call visible, at once."""
+        self._db.execute("COMMIT")
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def thin(self) -> None:
+        """Every second row of the older half goes, in tables that have outgrown their bytes."""
+        for table, most in MOST_BYTES.items():
+            some = "phase = 'train'" if table == "samples" else "TRUE"  # what was judged stays
+            numbered = f"SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n, COUNT(*) OVER () AS total FROM {table}"
+            older = f"SELECT id FROM ({numbered} WHERE {some}) WHERE n % 2 = 0 AND n <= total / 2"
+            while self._bytes[table] > most:
+                gone = self._db.execute(f"DELETE FROM {table} WHERE id IN ({older})").rowcount
+                self._bytes[table] = self._size(table)
+                self.commit()
+                if not gone:  # a handful of huge rows
+                    break
+
+    def close(self) -> None:
+        """Write all into the one file; the two beside it go too, unless a reader has them open."""
+        self._db.execute("COMMIT")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._db.execute("PRAGMA journal_mode=DELETE")
+        self._db.close()
+
+    def abandon(self) -> None:
+        """After a failure: forget what was not committed."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    def _add(self, table: str, columns: tuple[Any, ...], data: str) -> None:
+        self._id += 1
+        marks = ", ".join("?" * (len(columns) + 2))
+        self._db.execute(f"INSERT INTO {table} VALUES ({marks})", (self._id, *columns, data))
+        self._bytes[table] += len(data)
+
+    def _size(self, table: str) -> int:
+        found = self._db.execute(f"SELECT COALESCE(SUM(LENGTH(data)), 0) FROM {table}").fetchone()
+        return int(found[0])
+
+    def _newest(self, table: str) -> int:
+        return int(self._db.execute(f"SELECT COALESCE(MAX(id), 0) FROM {table}").fetchone()[0])
+
+
+def _json(value: Any) -> str:
+    """Compact, ASCII (so that any string of a model can be kept), null where a figure is not finite."""
+    return json.dumps(plain(value), allow_nan=False, separators=(",", ":"))
+
+
+def _short(value: Any) -> Any:
+    """Six digits are enough to look at."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _text(text: str) -> str:
+    """SQLite keeps UTF-8: lone surrogates become question marks."""
+    return text.encode("utf-8", "replace").decode()

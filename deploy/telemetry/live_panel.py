@@ -1,0 +1,132 @@
+"""How a snapshot looks: the panel of a terminal, and the words that a log line shares with it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from deploy.formatting import clock, figure
+from deploy.telemetry.snapshot import Snapshot
+
+SPARK_WIDTH = 16
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_NARROW, _WIDEST = 80, 100
+"""Below the first the two columns stand one above the other; columns of the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the moments before add to this one."""
+
+    steps: int
+    """To be done in all."""
+    left_s: float | None
+    """Until the last step; None while unknown."""
+    history: Mapping[str, Sequence[float]]
+    """Name of a curve -> its values so far."""
+
+
+def draw_panel(title: str, snapshot: Snapshot, progress: Progress, console: Console) -> Panel:
+    """The panel for `console`'s width and character set."""
+    body = Table.grid(expand=True, padding=(0, 3))
+    if console.width < _NARROW:
+        body.add_row(_learning(snapshot, progress))
+        body.add_row(_flow(snapshot))
+    else:
+        body.add_row(_learning(snapshot, progress), _flow(snapshot))
+    waits = [Text(wait, "yellow") for wait in snapshot.waits]
+    return Panel(
+        Group(Text(snapshot.phase, "cyan"), _head(snapshot, progress), Text(), body, *waits),
+        title=Text(title, "bold"),
+        title_align="left",
+        box=box.ROUNDED,
+        border_style="dim",
+        padding=(1, 2),
+        width=min(console.width, _WIDEST),
+    )
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """All values in at most `width` blocks: a block is the mean of its stretch, a space where nothing is finite."""
+    stretches = np.array_split(np.asarray(values, dtype=np.float64), max(min(width, len(values)), 1))
+    means = [float(part[np.isfinite(part)].mean()) if np.isfinite(part).any() else math.nan for part in stretches]
+    finite = [mean for mean in means if math.isfinite(mean)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else " " for mean in means)
+
+
+def _head(snapshot: Snapshot, progress: Progress) -> Table:
+    step = snapshot.row.get("step", 0)
+    table = Table.grid(expand=True, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    table.add_column(justify="right", no_wrap=True)
+    left = f" · {clock(progress.left_s)} left" if progress.left_s is not None else ""
+    table.add_row(
+        Text(f"step {step} of {progress.steps}", "bold"),
+        ProgressBar(total=progress.steps, completed=step, complete_style="cyan", finished_style="green"),
+        Text(f"{clock(snapshot.elapsed_s)}{left}"),
+    )
+    return table
+
+
+def _learning(snapshot: Snapshot, progress: Progress) -> Table:
+    """Left column: what the learner measures, each with its course."""
+    table = _pairs()
+    table.add_column(no_wrap=True, style="cyan")
+    for name, value in (curves(snapshot.row) or dict.fromkeys(("loss", "Var(u)", "log Z"), math.nan)).items():
+        table.add_row(Text(name), shown(name, value), sparkline(progress.history.get(name, []), SPARK_WIDTH))
+    return table
+
+
+def _flow(snapshot: Snapshot) -> Table:
+    """Right column: what runs through the buffer."""
+    table, stats = _pairs(), snapshot.buffer
+    if stats:
+        table.add_row("buffer", f"{stats.size:,} of {stats.capacity:,}")
+        table.add_row("fresh, waiting", f"{stats.fresh_waiting:,}")
+        if stats.quarantined:
+            table.add_row(Text("unreadable", "red"), f"{stats.quarantined:,}")
+    table.add_row("staleness", staleness(snapshot.row))
+    if strings := sum(worker["strings"] for worker in snapshot.rewards):
+        known = sum(worker["cache_hits"] * worker["strings"] for worker in snapshot.rewards)
+        table.add_row("rewards from cache", f"{100 * known / strings:.0f} %")
+    rate = sum(actor["trajectories"] / max(actor["seconds"], 1e-9) for actor in snapshot.actors)
+    table.add_row("trajectories / s", f"{rate:.1f}" if snapshot.actors else "-")
+    for actor in snapshot.actors:
+        table.add_row(Text(str(actor["name"])), f"{actor['tokens_per_s']:.0f} tokens/s · v{actor['version']}")
+    return table
+
+
+def _pairs() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    return table
+
+
+def curves(row: Mapping[str, Any]) -> dict[str, float]:
+    """The figures with a course, in the order shown."""
+    if "step" not in row:
+        return {}
+    return {"loss": row["loss"], "Var(u)": row["var_u"], "log Z": row["log_z"], **row["labels"]}
+
+
+def shown(name: str, value: float) -> str:
+    """A label between 0 and 1 is a share."""
+    is_share = name not in ("loss", "Var(u)", "log Z") and 0 <= value <= 1
+    return f"{100 * value:.0f} %" if is_share else figure(value)
+
+
+def staleness(row: Mapping[str, Any]) -> str:
+    """Mean / max of the last batch's fresh rows, versions."""
+    return f"{row['staleness_mean']:.1f} / {row['staleness_max']}" if "step" in row else "-"

@@ -1,0 +1,141 @@
+"""What a person sees while it trains: a panel on a terminal, single lines anywhere else."""
+
+import math
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deploy.formatting import clock, figure
+from deploy.telemetry.live_panel import Progress, curves, draw_panel, shown, staleness
+from deploy.telemetry.snapshot import Snapshot
+from rewards.judging.bootstrap import Interval
+from rewards.task import Figure
+
+LINE_EVERY_S = 10.0
+"""Away from a terminal, between two lines of one phase."""
+
+
+@dataclass
+class LiveView:
+    """A context manager; `update` it as often as there is news. It starts no thread and asks no clock."""
+
+    console: Console
+    title: str
+    steps: int
+    _history: dict[str, list[float]] = field(default_factory=dict)
+    _first: tuple[int, float] | None = None
+    _newest: tuple[int, float] = (0, 0.0)
+    _said: tuple[str, float, int] = ("", -math.inf, 0)
+    _snapshot: Snapshot | None = None
+    _live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_interactive:
+            self._live = Live(console=self.console, auto_refresh=False)
+            self._live.start()
+        else:
+            self._say(self.title)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        elif self._snapshot and self._snapshot.row.get("step", 0) != self._said[2]:
+            self._say(self._line(self._snapshot))
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Show `snapshot`."""
+        self._snapshot = snapshot
+        self._remember(snapshot)
+        if self._live:
+            progress = Progress(self.steps, self._left_s(snapshot), self._history)
+            self._live.update(draw_panel(self.title, snapshot, progress, self.console), refresh=True)
+        elif snapshot.phase != self._said[0] or snapshot.elapsed_s - self._said[1] >= LINE_EVERY_S:
+            self._said = snapshot.phase, snapshot.elapsed_s, snapshot.row.get("step", 0)
+            self._say(self._line(snapshot))
+
+    def _remember(self, snapshot: Snapshot) -> None:
+        step = snapshot.row.get("step", 0)
+        if step == self._newest[0]:
+            return
+        self._newest = step, snapshot.elapsed_s
+        self._first = self._first or self._newest
+        for name, value in curves(snapshot.row).items():
+            self._history.setdefault(name, []).append(value)
+
+    def _left_s(self, snapshot: Snapshot) -> float | None:
+        """Seconds to the last step, from the steps seen so far; None before there are two, and after the last."""
+        step, at = self._newest
+        if self._first is None or step in (self._first[0], self.steps):
+            return None
+        pace = (at - self._first[1]) / (step - self._first[0])
+        return max(pace * (self.steps - step) - (snapshot.elapsed_s - at), 0.0)
+
+    def _say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+    def _line(self, snapshot: Snapshot) -> str:
+        words = [f"[{clock(snapshot.elapsed_s)}] {snapshot.phase}"]
+        if step := snapshot.row.get("step"):
+            words.append(f"step {step}/{self.steps}")
+            words += [f"{name} {shown(name, value)}" for name, value in curves(snapshot.row).items()]
+            words.append(f"staleness {staleness(snapshot.row)}")
+        if (left := self._left_s(snapshot)) is not None:
+            words.append(f"{clock(left)} left")
+        return "  ".join([*words, *snapshot.waits])
+
+
+def before_after_table(
+    before: Mapping[str, Figure], after: Mapping[str, Figure], explanations: Mapping[str, str]
+) -> Table:
+    """The figures of the base model beside those of the trained one, with intervals and explanations where given."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("base model", justify="right")
+    table.add_column("trained", justify="right", style="bold")
+    for name in [*before, *(name for name in after if name not in before)]:
+        told = Text(name)
+        if name in explanations:
+            told.append(f"\n{explanations[name]}", "dim")
+        table.add_row(told, _with_interval(before.get(name, math.nan)), _with_interval(after.get(name, math.nan)))
+    return table
+
+
+def _with_interval(found: Figure) -> str:
+    """Such as 0.81 [0.74, 0.88]"""
+    if not isinstance(found, Interval):
+        return figure(found)
+    ends = f" [{figure(found.low)}, {figure(found.high)}]" if math.isfinite(found.low) else ""
+    return f"{figure(found.value)}{ends}"
+
+
+def next_commands(run: Path, steps: int) -> str:
+    """What to type next, as plain text: with the command in the form that works where it is read."""
+    tributary = "tributary" if shutil.which("tributary") else f"{_shown_path(Path(sys.executable).parent)}/tributary"
+    run = _shown_path(run)
+    return (
+        "Next:\n"
+        f"  {tributary} sample --run {run} -n 20\n"
+        f"  {tributary} evaluate --run {run}\n"
+        f"  {tributary} dashboard --run {run}\n"
+        f"  {tributary} train --resume {run} learner.steps={2 * steps}\n"
+        f"Pictures are in {run}/plots, figures in {run}/summary.json.\n"
+        f"{run}/adapter is a PEFT adapter: vLLM, PEFT and transformers load it on top of the base model."
+    )
+
+
+def _shown_path(path: Path) -> Path:
+    """Relative where it lies below the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,1 @@
+"""A causal language model on packed prefixes, its tokenizer, and how vLLM is started."""

@@ -1,0 +1,182 @@
+"""What is found before anything heavy starts: model, tokens, task, reward, floor, store, port, disk."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from buffer.errors import ConfigError, ModelError, RewardError, StoreError, TributaryError
+from deploy.artifacts.run_folder import check_disk
+from deploy.config import RunConfig, parse_config
+from deploy.driver.preflight import check, check_store
+from tests.support.processes import ROOT
+
+Make = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder that looks like a base model with digits, a stop and one linear layer: nothing heavy reads it."""
+    words = [*"0123456789", ".", "pick", "<unk>"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(True)])
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
+    save_file({"model.layers.0.self_attn.q_proj.weight": np.zeros((2, 2), np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def make(model: Path) -> Make:
+    """A configuration that passes, with changes."""
+
+    def config(**sections: dict[str, object]) -> RunConfig:
+        values: dict[str, dict[str, object]] = {
+            "model": {"name": str(model), "lora_targets": ["q_proj"]},
+            "policy": {"stop": ".", "max_actions": 3},
+            "task": {"name": "integer", "options": {"prompt": "pick"}},
+        }
+        for section, fields in sections.items():
+            values[section] = values.get(section, {}) | fields
+        return parse_config(values, "test")
+
+    return config
+
+
+def test_fine_tuning_without_given_strings_is_told(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"task\.demonstrations names none"):
+        check(make(learner={"objective": "sft"}))
+
+
+def test_what_the_frozen_model_runs_on_must_be_able_to_answer(make: Make, tmp_path: Path) -> None:
+    assert check(make(rewards={"scorer": "vllm"}))
+    with pytest.raises(ConfigError, match=r"rewards\.adapter = .*no folder with an adapter_config\.json"):
+        check(make(rewards={"adapter": str(tmp_path)}))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"takes no rewards\.adapter"):
+        check(make(rewards={"adapter": str(tmp_path), "scorer": "vllm"}))
+    target = {"prompts": ["pick"], "terms": [{"kind": "target", "target": "7"}]}
+    with pytest.raises(ConfigError, match="scores continuations only"):
+        check(make(task={"name": "custom", "options": target}, rewards={"scorer": "vllm"}))
+
+
+def test_weights_are_of_terms_that_the_reward_has(make: Make) -> None:
+    assert check(make(rewards={"weights": {"integer": 0.5}})).config.rewards.weights == {"integer": 0.5}
+    assert check(make(rewards={"weights": {"length": 2.0}, "length_penalty": 0.1}))
+    with pytest.raises(ConfigError, match=r"weights names fluency, length, which .* It has: integer\."):
+        check(make(rewards={"weights": {"fluency": 1.0, "length": 2.0}}))
+
+
+def test_a_configuration_that_fits_resolves_its_tokens(make: Make) -> None:
+    checked = check(make())
+    assert checked.spec.stop_token_id == 10
+    assert checked.prompts[0].token_ids.tolist() == [11]
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "error", "words"),
+    [
+        ("model", {"name": "no-such-model"}, ModelError, ["no-such-model", "tributary model get"]),
+        ("model", {"lora_targets": ["w_proj"]}, ConfigError, ["w_proj", "q_proj"]),
+        ("policy", {"stop": "pick 7"}, ConfigError, ["policy.stop = 'pick 7'", "not one token", "becomes 2"]),
+        ("policy", {"allowed_tokens": ["1", "2 3"]}, ConfigError, ["policy.allowed_tokens = '2 3'", "not one token"]),
+        ("task", {"name": "no-such-task"}, ConfigError, ["no-such-task", "integer", "module:Class"]),
+        ("task", {"name": "no.such:Class"}, ConfigError, ["no.such:Class", "can't be imported"]),
+        ("task", {"options": {"biggest": 3}}, ConfigError, ["biggest", "largest"]),
+        ("task", {"options": {"largest": 0}}, ConfigError, ["largest = 0", "at least 1"]),
+        (
+            "task",
+            {"options": {"log_epsilon": -0.5, "largest": 9}},
+            ConfigError,
+            ["log_epsilon", "more than 1%", "Lower the floor"],
+        ),
+        ("actors", {"max_model_len": 600}, ConfigError, ["actors.max_model_len = 600", "512 positions"]),
+        ("model", {"quantization": "nf4"}, ConfigError, ["model.quantization = 'nf4'", "actors.gpus = 0"]),
+        (
+            "learner",
+            {"device": "cuda"},
+            ConfigError,
+            ["learner.device = 'cuda'", "learner.gpus = 0", "share such as 0.2"],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_with_value_and_remedy(
+    make: Make, section: str, fields: dict[str, object], error: type[TributaryError], words: list[str]
+) -> None:
+    with pytest.raises(error) as raised:
+        check(make(**{section: fields}))
+    assert all(word in str(raised.value) for word in words), str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("NanTask", ["reward term 'r'", "nan at prefix 1", "floor"]),
+        ("ShortTask", ["shape (1,)", "one value for every prefix"]),
+        ("RaisingTask", ["ZeroDivisionError", "any string, the empty one included"]),
+        ("SilentTask", ["no reward term"]),
+    ],
+)
+def test_a_reward_that_breaks_its_contract_is_found_before_the_start(make: Make, name: str, words: list[str]) -> None:
+    with pytest.raises(RewardError) as raised:
+        check(make(task={"name": f"tests.support.broken_tasks:{name}", "options": {}}))
+    assert all(word in str(raised.value) for word in words), str(raised.value)
+
+
+def test_a_damaged_weight_file_is_named(make: Make, model: Path) -> None:
+    (model / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ModelError, match=r"model\.safetensors.*damaged"):
+        check(make())
+
+
+def test_an_unreachable_redis_is_told_with_its_address(make: Make) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with pytest.raises(StoreError, match=f"127.0.0.1:{port}"):
+        check_store(make(buffer={"url": f"redis://127.0.0.1:{port}/0"}).buffer)
+
+
+def test_a_port_that_is_taken_is_told_with_its_number(make: Make) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} was taken.*buffer.port"):
+            check_store(make(buffer={"port": port}).buffer)
+
+
+def test_a_full_disk_is_told_with_what_is_free_and_what_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"free and 1000000\.0 GB are needed"):
+        check_disk(tmp_path / "run", 10**15)
+
+
+def test_bad_input_ends_the_command_before_ray_torch_or_vllm_are_loaded(model: Path) -> None:
+    """In a process of its own: exit code 2, the message alone, and none of the heavy packages imported."""
+    arguments = [
+        "tributary",
+        "validate",
+        "demo",
+        "policy.stop=two tokens",
+        f"model.name={model}",
+        'model.lora_targets=["q_proj"]',
+    ]
+    program = (
+        f"import sys; sys.argv = {arguments!r}\n"
+        "from deploy.cli import main\n"
+        "try: main()\n"
+        "finally: print('HEAVY', sorted({'ray', 'torch', 'vllm', 'transformers'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ConfigError: policy.stop = 'two tokens'") and "Traceback" not in done.stderr
+    assert "HEAVY []" in done.stdout

@@ -1,0 +1,146 @@
+"""Plots: they come out as pictures for every run that can happen, and their captions are right."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from deploy.report.run_plots import (
+    MOST_POINTS,
+    Side,
+    _tells,
+    _verdict,
+    plot_figures,
+    plot_histogram,
+    plot_posterior,
+    plot_training,
+)
+from rewards.judging.bootstrap import Interval
+from rewards.task import Figure
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def a_row(step: int, **others: Any) -> dict[str, Any]:
+    return {
+        "step": step, "loss": 2.0 / step, "var_u": 1.0 / step, "log_z": 4.0, "labels": {"valid": 0.5},
+        "staleness_mean": 0.5, "staleness_max": 1, "wait_s": 0.1, "step_s": 1.0,
+    } | others  # fmt: skip
+
+
+def test_a_histogram_is_written_as_a_picture(tmp_path: Path) -> None:
+    counts = np.arange(101)
+    plot_histogram(tmp_path / "new" / "h.png", counts, counts[::-1], 6000, 5050, "a prompt with $ signs $ and _")
+    assert (tmp_path / "new" / "h.png").read_bytes().startswith(PNG)
+
+
+def test_a_sampler_that_drew_nothing_valid_can_be_plotted(tmp_path: Path) -> None:
+    plot_histogram(tmp_path / "h.png", np.zeros(3, int), np.zeros(3, int), 10, 0, "none")
+    assert (tmp_path / "h.png").exists()
+
+
+def test_the_caption_of_a_uniform_sample_reads_zero_divergence() -> None:
+    assert _verdict(np.full(10, 5), 100, 50) == (
+        "100 samples · 50.0 % valid · KL to uniform 0.000 nats (noise floor 0.090)"
+    )
+
+
+def test_the_caption_of_a_point_mass_reads_log_k() -> None:
+    assert f"KL to uniform {math.log(4):.3f} nats" in _verdict(np.array([0, 8, 0, 0]), 8, 8)
+
+
+def test_the_caption_of_nothing_valid_claims_no_divergence() -> None:
+    assert _verdict(np.zeros(4, int), 2000, 0) == "2,000 samples, none valid"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [a_row(k) for k in range(1, 6)],
+        [a_row(1)],
+        [a_row(1, var_u=math.nan), a_row(2, var_u=math.nan)],
+        [a_row(1, labels={}), a_row(2, labels={"valid": math.nan}), a_row(3, labels={"length": 12.0})],
+        [a_row(1, loss=0.0, var_u=0.0)],
+        [{"step": 1}],
+    ],
+    ids=["usual", "one step", "no variance", "labels come and go", "zero on a log axis", "figures missing"],
+)
+@pytest.mark.parametrize("log_z", [4.6, None])
+@pytest.mark.filterwarnings("error")
+def test_every_course_of_a_run_can_be_plotted(tmp_path: Path, rows: list[dict[str, Any]], log_z: float | None) -> None:
+    plot_training(tmp_path / "t.png", rows, log_z)
+    assert (tmp_path / "t.png").read_bytes().startswith(PNG)
+
+
+def a_side(n: int, noise: float = 1.0) -> Side:
+    rng = np.random.default_rng(n)
+    log_p = rng.normal(-10.0, 3.0, n)
+    return Side(log_p + noise * rng.normal(size=n), log_p, 1.0, 0.9, 0.5)
+
+
+def texts_of(path: Path) -> str:
+    """Of an SVG: matplotlib keeps each text as a comment beside its shapes."""
+    parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+    return " ".join(str(e.text) for e in ElementTree.parse(path, parser).iter() if e.tag is ElementTree.Comment)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (a_side(50), a_side(50, noise=0.1)),
+        (a_side(0), a_side(1)),
+        (Side(np.full(3, -2.0), np.full(3, math.nan), math.nan, math.nan, math.nan), a_side(5)),
+        (Side(np.full(2, -2.0), np.full(2, 3.0), math.nan, math.nan, 1.0), a_side(0)),
+    ],
+    ids=["usual", "nothing drawn", "log Z unknown", "above the line of certainty"],
+)
+@pytest.mark.filterwarnings("error")
+def test_strings_against_the_target_can_be_plotted_whatever_was_drawn(
+    tmp_path: Path, before: Side, after: Side
+) -> None:
+    plot_posterior(tmp_path / "p.png", before, after)
+    assert (tmp_path / "p.png").read_bytes().startswith(PNG)
+    assert "base model" in texts_of(tmp_path / "p.svg")
+
+
+def test_a_picture_of_many_strings_is_no_larger_than_that_of_the_most_shown(tmp_path: Path) -> None:
+    plot_posterior(tmp_path / "few.png", a_side(MOST_POINTS), a_side(MOST_POINTS))
+    plot_posterior(tmp_path / "many.png", a_side(30 * MOST_POINTS), a_side(30 * MOST_POINTS))
+    few, many = ((tmp_path / f"{name}.svg").stat().st_size for name in ("few", "many"))
+    assert many < 2 * few
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {},
+        {"unknown": math.nan},
+        {"share": Interval(0.5, 0.4, 0.6), "nats": Interval(-40.0, -45.0, -30.0), "count": 3.0},
+        {"skewed": Interval(1.0, 2.0, 3.0), "no interval": Interval(1.0, math.nan, math.nan), "nought": 0.0},
+        {f"figure $ {k} _ with a long name": Interval(1e9 * k, -1.0, 2e9 * k) for k in range(13)},
+    ],
+    ids=["none", "unknown", "usual", "odd intervals", "many and large"],
+)
+@pytest.mark.filterwarnings("error")
+def test_all_figures_that_a_task_may_have_can_be_plotted(tmp_path: Path, figures: Mapping[str, Figure]) -> None:
+    plot_figures(tmp_path / "f.png", {}, figures)
+    plot_figures(tmp_path / "f.png", figures, {name: math.nan for name in figures})
+    assert (tmp_path / "f.png").read_bytes().startswith(PNG) and (tmp_path / "f.svg").is_file()
+
+
+def test_a_figure_that_training_cannot_change_has_no_panel(tmp_path: Path) -> None:
+    moved = Interval(0.1, 0.0, 0.2), Interval(0.9, 0.8, 1.0)
+    assert _tells(*moved) and _tells(math.nan, 0.5) and _tells(moved[0], moved[0])
+    assert not _tells(2000.0, 2000.0) and not _tells(math.nan, math.nan)
+    plot_figures(tmp_path / "f.png", {"valid": moved[0], "samples": 9.0}, {"valid": moved[1], "samples": 9.0})
+    assert "valid" in texts_of(tmp_path / "f.svg") and "samples" not in texts_of(tmp_path / "f.svg")
+
+
+def test_a_prompt_with_control_characters_makes_a_well_formed_svg(tmp_path: Path) -> None:
+    plot_histogram(tmp_path / "h.png", np.ones(3, int), np.ones(3, int), 3, 3, "a\x00\x1b[31m <b> & \n" + "long " * 60)
+    said = texts_of(tmp_path / "h.svg")
+    assert "x1b[31m" in said and "\x1b" not in said
