@@ -4,7 +4,7 @@ Shapes   B trajectories, T response tokens of the longest, N nodes of a prefix t
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from buffer.types import IntArray, PolicySpec, Trajectory, total_log_reward
+from lm.packing import Cost, token_budget
 from lm.prefix_tree import PrefixTree, build_prefix_tree
 
 
@@ -50,7 +51,7 @@ class Batch:
     @property
     def tree_nodes(self) -> int:
         """Positions the model computes."""
-        return sum(len(part.tree.token_ids) for part in self.parts)
+        return sum(len(part.tree.tokens) for part in self.parts)
 
 
 def collate(
@@ -107,22 +108,13 @@ def _read(trajectory: Trajectory, may_stop: bool) -> IntArray:
     return trajectory.token_ids[: int(np.flatnonzero(trajectory.is_action)[-1])]
 
 
-def _passes(trajectories: Sequence[Trajectory], max_tokens: int) -> list[list[int]]:
+def _passes(trajectories: Sequence[Trajectory], max_tokens: int) -> Iterator[list[int]]:
     """Row numbers of each pass, rows of a prompt side by side."""
     order = sorted(range(len(trajectories)), key=lambda k: trajectories[k].prompt_id)
-    if not max_tokens:
-        return [order]
-    passes: list[list[int]] = []
-    room, prompt = 0, ""
-    for k in order:
-        row = trajectories[k]
-        need = len(row.token_ids) + (len(row.prompt_token_ids) if row.prompt_id != prompt else 0)
-        if not passes or need > room:
-            passes.append([])
-            room, need = max_tokens, len(row.token_ids) + len(row.prompt_token_ids)
-        passes[-1].append(k)
-        room, prompt = room - need, row.prompt_id
-    return passes
+    rows = ((k, trajectories[k]) for k in order)
+    return token_budget(
+        ((k, Cost(row.prompt_id, len(row.prompt_token_ids), len(row.token_ids))) for k, row in rows), max_tokens
+    )
 
 
 def _digest(prompt_id: str) -> int:

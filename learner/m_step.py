@@ -21,6 +21,7 @@ from learner.batch import collate
 from learner.config import LearnerConfig
 from learner.policy import LoraPolicy
 from learner.schedule import learning_rate
+from lm.packing import Cost, token_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +123,6 @@ def _batches(choices: Sequence[Choice], size: int, seed: int) -> Iterator[list[C
 
 
 def _passes(choices: Sequence[Choice], max_tokens: int) -> Iterator[list[Choice]]:
-    """At most `max_tokens` tokens, or one choice where that is more; 0: all at once."""
-    part: list[Choice] = []
-    room = max_tokens
-    for choice in choices:
-        need = len(choice.context) + sum(map(len, choice.alternatives))
-        if part and max_tokens and need > room:
-            yield part
-            part, room = [], max_tokens
-        part.append(choice)
-        room -= need
-    yield part
+    return token_budget(
+        ((c, Cost(c.context.tobytes(), len(c.context), sum(map(len, c.alternatives)))) for c in choices), max_tokens
+    )

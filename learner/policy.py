@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from buffer.errors import ConfigError
 from buffer.types import PolicySpec
 from learner.batch import Batch, Part
-from lm.attention import TREE_ATTENTION, tree_blocks
-from lm.head import log_normaliser, token_logits
+from lm.load import load_model
+from lm.model import PackedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +36,7 @@ class LoraPolicy:
         """
         self.spec = spec
         self.device = device
-        base = AutoModelForCausalLM.from_pretrained(
-            spec.base_model,
-            dtype=getattr(torch, spec.dtype),
-            attn_implementation=TREE_ATTENTION,
-            local_files_only=True,
-            device_map={"": str(device)},
-            quantization_config=_quantization(spec),
-        )
+        base = load_model(spec, device, quantized=True)
         lora = LoraConfig(
             r=spec.lora_rank,
             lora_alpha=spec.lora_alpha,
@@ -56,11 +47,11 @@ class LoraPolicy:
         self.model = get_peft_model(base, lora).eval()
         if spec.quantization != "none":
             self._keep_four_bits_differentiable()
-        self._trunk: nn.Module = self.model.get_base_model().base_model
-        self._weight = self._checked_output_weight()  # [V, H]
-        allowed = sorted({*(spec.allowed_token_ids or range(len(self._weight))), spec.stop_token_id})
+        self._packed = PackedModel(self.model.get_base_model(), spec.base_model)
+        output = self._packed.output
+        allowed = sorted({*(spec.allowed_token_ids or range(len(output.weight))), spec.stop_token_id})
         self._stop_column = allowed.index(spec.stop_token_id)
-        self._allowed_weight = self._weight if spec.allowed_token_ids is None else self._weight[allowed]
+        self._allowed = output if spec.allowed_token_ids is None else output.rows(allowed)
         if gradient_checkpointing:
             self._checkpoint_layers()
 
@@ -94,11 +85,10 @@ class LoraPolicy:
         states, places = (2 * nodes + short)[read].unique(return_inverse=True)  # [S] what is read, and who reads which
         place = torch.zeros_like(nodes)  # [b, T+1] index into `states`
         place[read] = places
-        hidden, blocked = self._hidden(part)[states // 2], states % 2 == 1  # [S, H], [S]
-        if masked:
-            normaliser = log_normaliser(hidden, self._allowed_weight, self._stop_column, blocked)  # [S]
-        else:
-            normaliser = log_normaliser(hidden, self._weight, self.spec.stop_token_id, blocked)
+        hidden, blocked = self._packed.hidden_states(part.tree.tokens)[states // 2], states % 2 == 1  # [S, H], [S]
+        output = self._packed.output
+        layer, column = (self._allowed, self._stop_column) if masked else (output, self.spec.stop_token_id)
+        normaliser = layer.log_normaliser(hidden, column, blocked)  # [S]
 
         log_pf, log_pterm = (
             torch.zeros_like(acts[:, 1:], dtype=torch.float32),
@@ -107,46 +97,9 @@ class LoraPolicy:
         acted, stopped = place[:, :-1][is_action], place[may_stop]
         taken = batch.token_ids[part.rows].to(self.device)[is_action]
         stop = torch.full_like(stopped, self.spec.stop_token_id)
-        log_pf[is_action] = token_logits(hidden[acted], self._weight, taken) - normaliser[acted]
-        log_pterm[may_stop] = token_logits(hidden[stopped], self._weight, stop) - normaliser[stopped]
+        log_pf[is_action] = output.token_logits(hidden[acted], taken) - normaliser[acted]
+        log_pterm[may_stop] = output.token_logits(hidden[stopped], stop) - normaliser[stopped]
         return PrefixLogProbs(log_pf, log_pterm)
-
-    def _hidden(self, part: Part) -> Tensor:
-        """The last layer's output at every node of a tree, [N, H]."""
-        tree, blocks = part.tree, tree_blocks(part.tree.parents, self.device)
-        dense = None if blocks else torch.from_numpy(tree.sees())[None, None].to(self.device)
-        output: Tensor = self._trunk(
-            input_ids=torch.from_numpy(tree.token_ids)[None].to(self.device),
-            position_ids=torch.from_numpy(tree.positions)[None].to(self.device),
-            attention_mask=dense,
-            tree_blocks=blocks,
-            use_cache=False,
-        ).last_hidden_state[0]
-        if blocks and not blocks.uses:
-            raise ConfigError(
-                f"{self.spec.base_model}: its layers do not hand `tree_blocks` on to their attention, so nothing would "
-                "be masked. Choose another base model."
-            )
-        return output
-
-    def _checked_output_weight(self) -> Tensor:
-        """[V, H]. ConfigError for a model whose logits are anything else than hidden · weight: q would be wrong."""
-        head = self.model.get_base_model().get_output_embeddings()
-        with torch.no_grad():
-            tokens = torch.tensor([[self.spec.stop_token_id]], device=self.device)
-            logits = self.model(input_ids=tokens).logits.float()
-            hidden = self._trunk(input_ids=tokens, use_cache=False).last_hidden_state
-            plain = type(head) is nn.Linear and torch.allclose(
-                hidden.float() @ head.weight.float().T, logits, rtol=0.01, atol=0.05
-            )
-        if not plain:
-            raise ConfigError(
-                f"{self.spec.base_model}: its logits are not a plain product of the last hidden state and one matrix "
-                "(a bias, a cap, a scale, or an adapter on the output layer), which the learner relies on. Take the "
-                "output layer out of model.lora_targets, or choose another base model."
-            )
-        weight: Tensor = head.weight.detach()
-        return weight
 
     def _keep_four_bits_differentiable(self) -> None:
         """In eval mode bitsandbytes repacks weights on some CPUs for a product whose gradient is wrong (0.50.2); told
@@ -162,15 +115,3 @@ class LoraPolicy:
         for layer in self.model.modules():
             if isinstance(layer, GradientCheckpointingLayer):
                 layer.training = True
-
-
-def _quantization(spec: PolicySpec) -> BitsAndBytesConfig | None:
-    """4-bit weights with quantised constants, as in QLoRA; products in the recipe's dtype."""
-    if spec.quantization == "none":
-        return None
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=spec.quantization,
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, spec.dtype),
-    )

@@ -1,15 +1,17 @@
-"""Attention on a prefix tree: every node sees itself and its ancestors, and only these are multiplied.
+"""Attention on packed prefixes: every token sees itself and its ancestors, and only these pairs are multiplied.
 
-A dense mask computes all N² pairs. But the nodes of a tree stand in order of their strings, so 128 neighbours have few
+A dense mask computes all N² pairs. But the tokens of a pass stand in order of their strings, so 128 neighbours have few
 ancestors: the prompt, and their own strings' tokens. So queries are cut into blocks, the keys and values that a block
 sees are gathered, and one call of scaled dot product attention does all blocks, with a mask for each. It is exact,
 needs no kernel of our own, and costs N times the longest path instead of N². Where the gathered copies are many, they
-are not kept but gathered again in the backward pass.
+are not kept but gathered again in the backward pass. Where a dense mask is cheaper, one block of all tokens is used.
 
-Shapes   N nodes, C blocks of Q queries, K keys that the widest block sees, H and G query and key heads, D head size.
+Layers with a sliding window or a soft cap (Gemma 2 and 3, Mistral, Phi-3) are computed as they ask: a window narrows
+the mask by the distance of positions, a cap is applied to the scores. What a layer may ask beyond that is refused.
+
+Shapes   N tokens, C blocks of Q queries, K keys that the widest block sees, H and G query and key heads, D head size.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,121 +23,175 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-TREE_ATTENTION = "tributary_tree"
+from buffer.errors import ConfigError
+
+PACKED_ATTENTION = "tributary_packed"
 """The name that a model is loaded with."""
+UNSUPPORTED = ("s_aux", "position_bias", "alibi")
+"""Arguments by which a layer changes what attention computes, and which this one cannot compute."""
 BLOCK_SIZES = (32, 64, 128)
-"""Queries a block, to choose from."""
+"""Queries per block, to choose from."""
 KEY_COST = 80
-"""What gathering a key costs, in pairs of query and key: a fit to times on a CPU (docs/log.md)."""
+"""Cost of gathering a key, in pairs of query and key: a fit to times on a CPU (docs/log.md)."""
 KEPT_COPIES = 2
-"""Gathered keys a node that are kept for the backward pass; where there are more, they are gathered again."""
+"""Gathered keys per token that are kept for the backward pass; where there are more, they are gathered again."""
+
+Indices = NDArray[np.int64]
 
 
-@dataclass(slots=True)
-class TreeBlocks:
-    """Who sees whom, block by block."""
+class PackedAttention:
+    """The blocks of one pass, and attention over them."""
 
-    keys: Tensor
-    """[C · K] int64 node of each key; 0 as padding."""
-    mask: Tensor
-    """[C, 1, Q, K] bool: query sees key. A query of the padding sees the first key, so that no row is empty."""
-    keep: bool
-    """Whether the gathered copies are few enough to be kept for the backward pass."""
-    uses: int = 0
-    """Layers that have read it."""
+    def __init__(self, parents: Indices, positions: Indices, device: torch.device) -> None:
+        """`parents` [N]: the token before each one, -1 for the first of a string, and always earlier in the pass;
+        `positions` [N]: places in their own strings, 0 for the first."""
+        self.uses = 0
+        """Layers that have read it."""
+        n = len(parents)
+        cost, size, seen = min((_cut(parents, size) for size in BLOCK_SIZES), key=lambda cut: cut[0])
+        if cost >= n * n or len(seen) == 1:
+            size, seen = n, [list(range(n))]
+        width = max(len(tokens) for tokens in seen)
+        keys = np.zeros((len(seen), width), dtype=np.int64)
+        mask = np.zeros((len(seen), size, width), dtype=np.bool_)
+        for block, tokens in enumerate(seen):
+            keys[block, : len(tokens)] = tokens
+            _fill(mask[block], parents, block * size, tokens)
+        self._keys = None if len(seen) == 1 else torch.from_numpy(keys).flatten().to(device)
+        self._keep = keys.size <= KEPT_COPIES * n
+        self._visible = torch.from_numpy(mask)[:, None].to(device)
+        queries = np.minimum(np.arange(len(seen) * size).reshape(len(seen), size), n - 1)
+        self._distances: Tensor | None = None
+        self._longest = int(positions.max())
+        if self._longest:
+            distances = positions[queries][:, :, None] - positions[keys][:, None, :]
+            distances.reshape(-1, width)[n:] = 0  # what the padding sees is in every window
+            self._distances = torch.from_numpy(distances.astype(np.int32))[:, None]
+        self._masks: dict[int, Tensor] = {}
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, cap: float | None
+    ) -> Tensor:
+        """query [N, H, D], key and value [N, G, D] -> [N, H, D].
+
+        A token sees its last `window` ancestors, itself included, or all of them; scores s become cap · tanh(s / cap).
+        """
+        self.uses += 1
+        arguments = (query, key, value, self._keys, self._mask(window, query.dtype), scale, cap)
+        if self._keep or not query.requires_grad:
+            return _attend(*arguments)
+        output: Tensor = checkpoint(_attend, *arguments, use_reentrant=False)
+        return output
+
+    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """[C, 1, Q, K] 0 where a query sees a key, -inf elsewhere."""
+        narrow = 0 if window is None or window > self._longest else window
+        if narrow not in self._masks:
+            visible = self._visible
+            if narrow and self._distances is not None:
+                visible = visible & (self._distances.to(visible.device) < narrow)
+            blank = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+            self._masks[narrow] = blank.masked_fill_(~visible, -torch.inf)
+        return self._masks[narrow]
 
 
-def tree_blocks(parents: NDArray[np.int64], device: torch.device) -> TreeBlocks | None:
-    """The blocks of a tree whose `parents` [N] come before their children; None where a dense mask is faster."""
-    n = len(parents)
-    cuts = [_cut(parents, size) for size in BLOCK_SIZES]
-    cost, size, seen = min(cuts, key=lambda cut: cut[0])
-    if cost >= n * n:
-        return None
-    width = max(len(nodes) for nodes in seen)
-    keys = np.zeros((len(seen), width), dtype=np.int64)
-    mask = np.zeros((len(seen), size, width), dtype=np.bool_)
-    for block, nodes in enumerate(seen):
-        keys[block, : len(nodes)] = nodes
-        column = {node: k for k, node in enumerate(nodes)}
-        begin = block * size
-        for row, parent in enumerate(parents[begin : begin + size].tolist()):
-            if parent >= begin:
-                mask[block, row] = mask[block, parent - begin]
-            else:
-                mask[block, row, [column[node] for node in _path(parents, parent)]] = True
-            mask[block, row, column[begin + row]] = True
-        mask[block, n - begin :, 0] = True
-    return TreeBlocks(
-        keys=torch.from_numpy(keys).flatten().to(device),
-        mask=torch.from_numpy(mask)[:, None].to(device),
-        keep=keys.size <= KEPT_COPIES * n,
-    )
-
-
-def tree_attention(
+def packed_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    tree_blocks: TreeBlocks | None = None,
+    packed: PackedAttention | None = None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer: query [1, H, N, D], key and value [1, G, N, D] -> [1, N, H, D].
 
-    Without blocks it is plain scaled dot product attention under `attention_mask`.
+    Without `packed` it is plain causal attention. ConfigError where the layer asks for more than either can compute.
     """
-    if tree_blocks is None:
-        found: tuple[Tensor, None] = sdpa_attention_forward(
+    unsupported = [f"{name} = {kwargs[name]}"[:80] for name in UNSUPPORTED if kwargs.get(name) is not None]
+    if packed is None and (sliding_window is not None or softcap is not None):
+        unsupported += ["a sliding window or a soft cap outside of a packed pass"]
+    if unsupported:
+        raise ConfigError(
+            f"{type(module).__name__} asks for {unsupported[0]}, which attention on packed prefixes cannot compute. "
+            "Choose another base model."
+        )
+    if packed is None:
+        output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
-        return found
-    tree_blocks.uses += 1
-    arguments = (query[0], key[0], value[0], tree_blocks.keys, tree_blocks.mask, scaling)
-    output: Tensor = _attend(*arguments) if tree_blocks.keep else checkpoint(_attend, *arguments, use_reentrant=False)
-    return output.transpose(0, 1)[None], None
+        return output
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    return packed(query, key, value, scale, sliding_window, softcap)[None], None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
-    """query [H, N, D], key and value [G, N, D] -> [H, N, D]."""
-    (heads, n, size), (blocks, _, rows, width) = query.shape, mask.shape
-    queries = pad(query, (0, 0, 0, blocks * rows - n)).view(heads, blocks, rows, size).transpose(0, 1)
-    key, value = (
-        x.index_select(1, keys).view(len(x), blocks, width, size).transpose(0, 1).repeat_interleave(heads // len(x), 1)
-        for x in (key, value)
-    )
-    output = scaled_dot_product_attention(queries, key, value, attn_mask=mask, scale=scaling)  # [C, H, Q, D]
-    return output.transpose(0, 1).reshape(heads, blocks * rows, size)[:, :n]
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor | None, mask: Tensor, scale: float, cap: float | None
+) -> Tensor:
+    """query [N, H, D], key and value [N, G, D] -> [N, H, D]; `keys` [C · K] are gathered, None for all of them."""
+    n, (blocks, _, rows, width) = len(query), mask.shape
+    if missing := blocks * rows - n:
+        query = pad(query, (0, 0, 0, 0, 0, missing))
+    queries = query.unflatten(0, (blocks, rows)).transpose(1, 2)  # [C, H, Q, D]
+    if keys is not None:
+        key, value = key.index_select(0, keys), value.index_select(0, keys)
+    gathered, values = (x.unflatten(0, (blocks, width)).transpose(1, 2) for x in (key, value))  # [C, G, K, D]
+    grouped = query.device.type == "cpu" and cap is None
+    if not grouped:  # a GPU's kernels take a mask, or fewer key heads, not both
+        gathered, values = (x.repeat_interleave(queries.shape[1] // x.shape[1], 1) for x in (gathered, values))
+    if cap is None:
+        output = scaled_dot_product_attention(queries, gathered, values, mask, scale=scale, enable_gqa=grouped)
+    else:
+        scores = (queries @ gathered.transpose(2, 3) * (scale / cap)).tanh() * cap + mask
+        output = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+    return output.transpose(1, 2).flatten(0, 1)[:n]
 
 
-def _cut(parents: NDArray[np.int64], size: int) -> tuple[int, int, list[list[int]]]:
-    """(cost in pairs, size, the nodes that each block of `size` queries sees)."""
+def _fill(mask: NDArray[np.bool_], parents: Indices, begin: int, tokens: list[int]) -> None:
+    """Who sees whom in the block that begins at token `begin` and sees `tokens`: into `mask` [Q, K].
+
+    A query of the padding sees the first key, so that no row is empty.
+    """
+    column = {token: k for k, token in enumerate(tokens)}
+    for row, parent in enumerate(parents[begin : begin + len(mask)].tolist()):
+        if parent >= begin:
+            mask[row] = mask[parent - begin]
+        else:
+            mask[row, [column[token] for token in _path(parents, parent)]] = True
+        mask[row, column[begin + row]] = True
+    mask[len(parents) - begin :, 0] = True
+
+
+def _cut(parents: Indices, size: int) -> tuple[int, int, list[list[int]]]:
+    """(cost in pairs, size, the tokens that each block of `size` queries sees)."""
     n = len(parents)
     seen = [_seen_from(parents, begin, min(begin + size, n)) for begin in range(0, n, size)]
-    width = max(len(nodes) for nodes in seen)
+    width = max(len(tokens) for tokens in seen)
     return len(seen) * width * (size + KEY_COST), size, seen
 
 
-def _seen_from(parents: NDArray[np.int64], begin: int, end: int) -> list[int]:
-    """Nodes begin..end-1 and all their ancestors, in order."""
+def _seen_from(parents: Indices, begin: int, end: int) -> list[int]:
+    """Tokens begin..end-1 and all their ancestors, in order."""
     seen = set(range(begin, end))
-    for node in range(begin, end):
-        parent = int(parents[node])
+    for token in range(begin, end):
+        parent = int(parents[token])
         while parent >= 0 and parent not in seen:
             seen.add(parent)
             parent = int(parents[parent])
     return sorted(seen)
 
 
-def _path(parents: NDArray[np.int64], node: int) -> list[int]:
-    """`node` and its ancestors; nothing for -1."""
+def _path(parents: Indices, token: int) -> list[int]:
+    """`token` and its ancestors; nothing for -1."""
     path = []
-    while node >= 0:
-        path.append(node)
-        node = int(parents[node])
+    while token >= 0:
+        path.append(token)
+        token = int(parents[token])
     return path
 
 
-AttentionInterface.register(TREE_ATTENTION, tree_attention)
+AttentionInterface.register(PACKED_ATTENTION, packed_attention)

@@ -1,8 +1,146 @@
-"""A base model from its folder."""
+"""A base model from its folder, and the proof at load: packed passes equal plain ones."""
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from buffer.errors import ConfigError
+from buffer.types import PolicySpec
+from lm.attention import PACKED_ATTENTION
+from lm.model import PackedModel
+from lm.prefix_tree import build_prefix_tree
+
+TOLERANCE = {torch.float32: 0.01}
+"""Nats by which a token's packed log-probability may differ from a plain one; a wrong mask is off by more."""
+TOLERANCE_16_BIT = 0.5
+BRANCH_TOKENS = 6
+"""Of each string of the proof, behind the beginning that it shares with the others."""
+MAX_EAGER_TOKENS = 512
+"""Longer plain passes use a kernel that does not keep all scores, where the model allows one."""
 
 
 def device_of(name: str) -> torch.device:
     """The torch device that a setting names: auto is a GPU where there is one."""
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+
+
+def load_model(spec: PolicySpec, device: torch.device, *, quantized: bool, adapter: Path | None = None) -> Any:
+    """The transformers model of `spec.base_model` in `spec.dtype`, with packed attention; proved, without gradients.
+
+    `quantized` loads the weights in `spec.quantization`; `adapter` is a PEFT folder to merge into the weights, such as
+    the M-step's. ConfigError where the adapter does not fit, or where packed passes of this model are wrong.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.base_model,
+            dtype=getattr(torch, spec.dtype),
+            attn_implementation=PACKED_ATTENTION,
+            local_files_only=True,
+            device_map={"": str(device)},
+            quantization_config=_quantization(spec) if quantized else None,
+        )
+    except KeyError as error:  # a model that keeps a table of its own
+        raise ConfigError(
+            f"{spec.base_model}: its code does not know the attention {error}, which evaluates packed prefixes. "
+            "Choose a base model whose attention transformers can replace."
+        ) from error
+    if adapter is not None:
+        model = merged(model, adapter)
+    model.eval().requires_grad_(False)
+    prove(PackedModel(model, spec.base_model))
+    return model
+
+
+@torch.inference_mode()
+def prove(model: PackedModel) -> None:
+    """ConfigError unless packed log-probabilities equal those of plain passes.
+
+    Three strings that part at different places, longer than any window in the configuration, are computed in one packed
+    pass and one by one by the model's own attention. That sees a window, a cap or a scale that is computed wrongly, and
+    layers in which tokens meet outside of attention.
+    """
+    config, vocabulary = model.model.config.get_text_config(), len(model.output.weight)
+    rng = np.random.default_rng(0)
+    beginning = rng.integers(vocabulary, size=_proof_tokens(config)).astype(np.int32)
+    branches = [rng.integers(vocabulary, size=BRANCH_TOKENS).astype(np.int32) for _ in range(3)]
+    branches[1][:2] = branches[0][:2]
+    tree = build_prefix_tree([beginning] * len(branches), branches)
+    hidden = model.hidden_states(tree.tokens)
+    limit = TOLERANCE.get(model.output.weight.dtype, TOLERANCE_16_BIT)
+    for branch, nodes in zip(branches, tree.nodes, strict=True):
+        states = hidden[torch.from_numpy(nodes[:-1]).to(hidden.device)]
+        tokens = torch.from_numpy(branch).long().to(hidden.device)
+        packed = model.output.token_logits(states, tokens) - model.output.log_normaliser(states)
+        plain = _plain_log_probs(model.model, np.concatenate([beginning, branch]), len(branch))
+        worst = int((packed - plain).abs().argmax())
+        if not float((packed - plain).abs()[worst]) <= limit:  # NaN is not within the limit either
+            raise ConfigError(
+                f"{model.name}: a packed pass gives {float(packed[worst]):.4f} nats where a plain one gives "
+                f"{float(plain[worst]):.4f}; they may differ by {limit:g}. Its layers let tokens meet outside of "
+                "attention, or its logits are not its output layer's alone. Choose another base model."
+            )
+
+
+def _proof_tokens(config: Any) -> int:
+    """Tokens of the beginning that the strings of the proof share: more than any window, and within the positions."""
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
+    longest = max((window for window in windows if isinstance(window, int)), default=0)
+    positions = getattr(config, "max_position_embeddings", None) or longest + 2 * BRANCH_TOKENS
+    return max(1, min(longest + BRANCH_TOKENS, positions - BRANCH_TOKENS))
+
+
+def _plain_log_probs(model: Any, token_ids: np.ndarray[Any, np.dtype[np.int32]], n: int) -> Tensor:
+    """[n] log-probabilities of the last n tokens, by the attention that the model has in transformers."""
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    model.set_attn_implementation("eager" if capped or len(token_ids) <= MAX_EAGER_TOKENS else "sdpa")
+    try:
+        text = torch.from_numpy(token_ids).long()[None].to(model.device)
+        logits = model(input_ids=text, use_cache=False, logits_to_keep=n + 1).logits[0, -(n + 1) : -1]
+    finally:
+        model.set_attn_implementation(PACKED_ATTENTION)
+    log_p: Tensor = logits.float().log_softmax(-1)
+    return log_p.gather(1, text[0, -n:, None])[:, 0]
+
+
+def _quantization(spec: PolicySpec) -> BitsAndBytesConfig | None:
+    """4-bit weights with quantised constants, as in QLoRA; products in the recipe's dtype."""
+    if spec.quantization == "none":
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=spec.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, spec.dtype),
+    )
+
+
+def merged(model: Any, adapter: Path) -> Any:
+    """`model` with a LoRA adapter (a PEFT folder, safetensors) added to its weights."""
+    files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise ConfigError(
+            f"rewards.adapter = {str(adapter)!r} has no {missing[0]}: it must be a folder as PEFT saves it, with "
+            "safetensors. Name the folder of an adapter, or leave it out."
+        )
+    try:
+        tensors = load_file(files[1])
+        wrapped = PeftModel.from_pretrained(model, str(adapter))
+    except (ValueError, TypeError, RuntimeError, KeyError, OSError) as error:
+        raise ConfigError(
+            f"rewards.adapter = {str(adapter)!r} does not load: {error}. It must be an adapter of this base model."
+        ) from error
+    kind = str(wrapped.peft_config["default"].peft_type.value)
+    unmatched_keys = sorted(get_peft_model_state_dict(wrapped).keys() ^ tensors.keys())
+    if kind != "LORA" or unmatched_keys:
+        raise ConfigError(
+            f"rewards.adapter = {str(adapter)!r} is a {kind} adapter, {len(unmatched_keys)} of whose tensors have no "
+            f"place in the base model or are missing ({', '.join(unmatched_keys[:1])}). It must be a LoRA adapter of "
+            "this model."
+        )
+    return wrapped.merge_and_unload(safe_merge=True)

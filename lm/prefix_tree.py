@@ -1,8 +1,7 @@
-"""Trajectories as a prefix tree: every distinct prefix of every prompt is one node, so one pass computes each once.
+"""Strings as a prefix tree: every distinct prefix is one node, so that one pass of a model computes each once.
 
-The layout is plain arrays, so that whoever owns a model (the learner, a reward worker) can feed it: the tokens of all
-trees in one row, each token attending to its ancestors only (tree attention), at the position it has in its own string.
-Log-probabilities equal those of padded rows; the work is that of the distinct prefixes.
+Each token attends to its ancestors only (lm/attention.py), at the position it has in its own string. Log-probabilities
+equal those of padded rows; the work is that of the distinct prefixes.
 """
 
 from collections.abc import Sequence
@@ -13,28 +12,32 @@ from numpy.typing import NDArray
 
 from buffer.types import IntArray
 
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTokens:
+    """N tokens that a model is fed in one pass; a parent comes before its children."""
+
+    token_ids: Indices
+    """[N]"""
+    positions: Indices
+    """[N] place of a token in its string, prompt included."""
+    parents: Indices
+    """[N] the token before it; -1 for the first token of a string."""
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
-    """N nodes for B strings of at most T response tokens; node order: a parent comes before its children."""
+    """The distinct prefixes of B strings of at most T response tokens."""
 
-    token_ids: NDArray[np.int64]
+    tokens: PackedTokens
     """[N] the token that leads into each node."""
-    positions: NDArray[np.int64]
-    """[N] its place in its string, prompt included."""
-    parents: NDArray[np.int64]
-    """[N] the node before it; -1 for the first token of a string."""
-    nodes: NDArray[np.int64]
+    nodes: Indices
     """[B, T+1] node of prefix z_1:i of row b; its output predicts z_i+1. Past the end of a row, the row's last node."""
-
-    def sees(self) -> NDArray[np.bool_]:
-        """[N, N] sees[a, b]: node a attends to node b, which is a itself or an ancestor."""
-        sees = np.zeros((len(self.parents), len(self.parents)), dtype=np.bool_)
-        for node, parent in enumerate(self.parents.tolist()):
-            if parent >= 0:
-                sees[node] = sees[parent]
-            sees[node, node] = True
-        return sees
 
 
 def build_prefix_tree(
@@ -77,8 +80,10 @@ def build_prefix_tree(
         nodes[row, len(response) + 1 :] = node
 
     return PrefixTree(
-        token_ids=np.array(tokens, dtype=np.int64),
-        positions=np.array(positions, dtype=np.int64),
-        parents=np.array(parents, dtype=np.int64),
+        tokens=PackedTokens(
+            token_ids=np.array(tokens, dtype=np.int64),
+            positions=np.array(positions, dtype=np.int64),
+            parents=np.array(parents, dtype=np.int64),
+        ),
         nodes=nodes,
     )

@@ -71,8 +71,8 @@ def plain_log_probs(policy: Any, rows: list[Any], batch: Any, part: Any) -> Any:
         [[*row.prompt_token_ids.tolist(), *row.token_ids.tolist()] for row in chosen], device=policy.device
     )
     begin = len(chosen[0].prompt_token_ids) - 1
-    hidden = policy._trunk(input_ids=ids, use_cache=False).last_hidden_state[:, begin:]
-    logits = (hidden @ policy._weight.T).float()
+    hidden = policy._packed._trunk(input_ids=ids, use_cache=False).last_hidden_state[:, begin:]
+    logits = (hidden @ policy._packed.output.weight.T).float()
     normaliser = logits.logsumexp(-1)
     log_pf = logits[:, :-1].gather(2, ids[:, begin + 1 :, None])[..., 0] - normaliser[:, :-1]
     log_pterm = logits[..., policy.spec.stop_token_id] - normaliser
@@ -133,8 +133,10 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
     read = actions + (limit > actions)
     states = 1 + n * (read - 1) if side == "ours" else n * (actions + 1)
     tokens = batch.tree_nodes if side == "ours" else n * (prompt + actions)
-    head = policy._weight.numel()
-    body = sum(p.numel() for p in policy._trunk.parameters()) - policy.model.get_input_embeddings().weight.numel()
+    head = policy._packed.output.weight.numel()
+    body = (
+        sum(p.numel() for p in policy._packed._trunk.parameters()) - policy.model.get_input_embeddings().weight.numel()
+    )
     return {
         "seconds": statistics.median(totals[1:]),
         "overhead": statistics.median(overheads[1:]),

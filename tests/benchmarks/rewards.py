@@ -48,8 +48,7 @@ class Sides:
     """The two models with the same weights, and one shape."""
 
     def __init__(self, model: Any, base: Any, stop: int, shape: tuple[int, int, int, int], max_tokens: int) -> None:
-        from lm.packing import pack
-        from rewards.base_model import passes
+        from lm.packing import ScoredRow, pack, scoring_passes
         from rewards.task import ScoreRequest
 
         context, width, target, rows = shape
@@ -60,9 +59,10 @@ class Sides:
         self.context, self.target = draw(context), draw(target)
         self.responses = [draw(width) for _ in range(rows)]
         self.questions = [ScoreRequest(self.context, self.target)] * rows
-        layouts = [pack(pieces, stop) for pieces in passes(self.questions, self.responses, max_tokens)]
-        self.packed_tokens = sum(len(layout.token_ids) for layout in layouts)
-        self.packed_logits = sum(len(np.unique(layout.asked_at)) for layout in layouts)
+        scored = [ScoredRow(k, self.context, z, self.target, 0, width + 1, False) for k, z in enumerate(self.responses)]
+        layouts = [pack(part, stop) for part in scoring_passes(scored, max_tokens)]
+        self.packed_tokens = sum(len(layout.tokens) for layout in layouts)
+        self.packed_logits = sum(len(np.unique(layout.read_at)) for layout in layouts)
         self.naive_tokens = rows * sum(context + i + target - 1 for i in range(width + 1))
         self.lean_logits = rows * (width + 1) * target
         self.row = context + width + target

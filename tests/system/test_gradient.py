@@ -121,7 +121,7 @@ def test_a_pass_holds_no_more_tokens_than_allowed_and_every_row_is_in_one(
 ) -> None:
     rows = mixed_rows(tiny_model, 40)
     batch = collate(rows, tiny_spec, max_tokens=12)
-    assert max(len(part.tree.token_ids) for part in batch.parts) <= 12
+    assert max(len(part.tree.tokens) for part in batch.parts) <= 12
     assert sorted(int(k) for part in batch.parts for k in part.rows) == list(range(40))
     assert len(collate(rows, tiny_spec, max_tokens=1).parts) == 40, "a longer row has a pass of its own"
 

@@ -19,15 +19,25 @@ from transformers import (
     FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PretrainedConfig,
 )
 
 from buffer.errors import ConfigError
-from buffer.types import IntArray, PolicySpec
+from buffer.types import IntArray, PolicySpec, Prompt, given_trajectory
+from learner.batch import collate
+from learner.policy import LoraPolicy
+from lm.attention import PackedAttention
+from lm.packing import ScoredRow, pack, scoring_passes
 from rewards.base_model import BaseModel
 from rewards.task import BaseLogProbs, ScoreRequest
 from tests.support.tiny import LINEAR_LAYERS, VOCABULARY
@@ -43,7 +53,9 @@ def ids(tokens: Sequence[int]) -> IntArray:
 
 
 def plain_model(folder: Path | str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, attn_implementation="eager"
+    ).eval()
 
 
 @torch.inference_mode()
@@ -157,18 +169,15 @@ def test_no_question_gets_no_answer(models: Callable[[int], BaseModel]) -> None:
 
 
 def test_a_budget_cuts_a_response_into_passes_of_at_most_that_many_tokens() -> None:
-    from lm.packing import pack
-    from rewards.base_model import passes
-
     rng = np.random.default_rng(0)
-    questions = [
-        ScoreRequest(ids(rng.integers(9, size=5).tolist()), ids(rng.integers(9, size=4).tolist())) for _ in "abc"
-    ]
-    responses = [ids(rng.integers(9, size=10).tolist()) for _ in questions]
-    found = list(passes(questions, responses, 30))
-    assert max(len(pack(pieces, 0).token_ids) for pieces in found) <= 30
-    behind = sorted((p.row, i) for pieces in found for p in pieces for i in range(p.begin, p.end))
-    assert behind == [(row, i) for row in range(3) for i in range(11)], "every prefix once"
+    rows = [
+        ScoredRow(k, ids(rng.integers(9, size=5).tolist()), ids(rng.integers(9, size=10).tolist()), ids([1, 2, 3, 4]), 0, 11, False)
+        for k in range(3)
+    ]  # fmt: skip
+    parts = list(scoring_passes(rows, 30))
+    assert max(len(pack(part, 0).tokens) for part in parts) <= 30
+    prefixes = sorted((row.row, i) for part in parts for row in part for i in range(row.begin, row.end))
+    assert prefixes == [(row, i) for row in range(3) for i in range(11)], "every prefix once"
 
 
 def saved(config: PretrainedConfig, model_class: Any, folder: Path) -> str:
@@ -184,38 +193,65 @@ SIZES: dict[str, Any] = dict(
 )  # fmt: skip
 
 
-def test_a_model_with_a_sliding_window_is_refused(tiny_spec: PolicySpec, tmp_path: Path) -> None:
-    folder = saved(MistralConfig(**SIZES, sliding_window=16), MistralForCausalLM, tmp_path)
-    with pytest.raises(ConfigError, match=r"kind sliding_attention, .* full attention only"):
-        BaseModel(replace(tiny_spec, base_model=folder), CPU)
+CAPS = dict(SIZES, final_logit_softcapping=1.0, attn_logit_softcapping=1.0, sliding_window=8)
+SUPPORTED: dict[str, tuple[PretrainedConfig, Any]] = {
+    "full": (MistralConfig(**SIZES, sliding_window=None), MistralForCausalLM),
+    "window": (MistralConfig(**SIZES, sliding_window=8), MistralForCausalLM),
+    "window and caps": (Gemma2Config(**CAPS), Gemma2ForCausalLM),
+    "logits scaled": (GraniteConfig(**SIZES, logits_scaling=4.0), GraniteForCausalLM),
+    "bias of the output layer": (PhiConfig(**{k: v for k, v in SIZES.items() if k != "head_dim"}), PhiForCausalLM),
+}
 
 
-def test_the_same_model_without_the_window_is_scored(tiny_spec: PolicySpec, tmp_path: Path) -> None:
-    folder = saved(MistralConfig(**SIZES, sliding_window=None), MistralForCausalLM, tmp_path)
-    spec = replace(tiny_spec, base_model=folder)
-    question, response = ScoreRequest(ids([3, 4]), ids([5, 6, 7])), ids([4, 5])
-    [said] = BaseModel(spec, CPU).score([question], [response])
-    assert difference(said, naive(plain_model(folder), spec, question, response)) < LIMIT
+@pytest.mark.parametrize("kind", SUPPORTED)
+def test_windows_caps_biases_and_scales_are_computed(tiny_spec: PolicySpec, tmp_path: Path, kind: str) -> None:
+    """By the frozen model for prefixes and targets, and by the learner for branches, on strings longer than the window."""
+    folder = saved(*SUPPORTED[kind], tmp_path)
+    spec, plain = replace(tiny_spec, base_model=folder, allowed_token_ids=None), plain_model(folder)
+    rng = np.random.default_rng(0)
+    request = ScoreRequest(ids(rng.integers(64, size=12).tolist()), ids(rng.integers(64, size=3).tolist()))
+    responses = [ids([5, 6, *rng.integers(64, size=6).tolist()]) for _ in "abc"]
+    expected = [naive(plain, spec, request, response) for response in responses]
+    for score, one in zip(BaseModel(spec, CPU).score([request] * 3, responses), expected, strict=True):
+        assert difference(score, one) < LIMIT
+    prompt = Prompt("p", "", request.context)
+    rows = [given_trajectory(prompt, z, "on_policy", np.zeros((1, len(z) + 1), np.float32), ("r",)) for z in responses]
+    spec = replace(spec, max_actions=10, min_actions=0)
+    with torch.no_grad():
+        scored = LoraPolicy(spec, CPU).log_probs(collate(rows, spec))
+    assert np.abs(scored.log_pf.numpy() - [one.tokens for one in expected]).max() < LIMIT
+    assert np.abs(scored.log_pterm.numpy() - [one.stop for one in expected]).max() < LIMIT
 
 
-FULL = dict(SIZES, layer_types=["full_attention"] * 2)
 REFUSED: list[tuple[str, PretrainedConfig, Any]] = [
-    ("plain one gives", Gemma2Config(**FULL, final_logit_softcapping=1.0, attn_logit_softcapping=None), Gemma2ForCausalLM),
-    ("softcap", Gemma2Config(**FULL, final_logit_softcapping=None, attn_logit_softcapping=1.0), Gemma2ForCausalLM),
-    ("kind sliding_attention", Gemma2Config(**SIZES, layer_types=["full_attention", "sliding_attention"]), Gemma2ForCausalLM),
-    ("0 of its 2 layers ask", BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=2), BloomForCausalLM),
+    ("0 of its 2 layers use", BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=2), BloomForCausalLM),
+    ("1 of its 2 layers use", Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]), Lfm2ForCausalLM),
     ("does not know the attention", FalconConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2), FalconForCausalLM),
-    ("kind linear_attention", MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4), MambaForCausalLM),
+    ("0 of its 2 layers use", MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4), MambaForCausalLM),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("reason", "config", "model_class"), REFUSED, ids=[case[0] for case in REFUSED])
-def test_a_model_that_computes_more_than_full_attention_and_a_product_is_refused(
-    tiny_spec: PolicySpec, tmp_path: Path, reason: str, config: PretrainedConfig, model_class: Any
+@pytest.mark.parametrize("load", [BaseModel, LoraPolicy], ids=["frozen model", "policy"])
+@pytest.mark.parametrize(("reason", "config", "model_class"), REFUSED, ids=[type(case[1]).__name__ for case in REFUSED])
+def test_a_model_whose_tokens_meet_outside_of_attention_is_refused_by_both_sides(
+    tiny_spec: PolicySpec, tmp_path: Path, reason: str, config: PretrainedConfig, model_class: Any, load: Any
 ) -> None:
     folder = saved(config, model_class, tmp_path)
     with pytest.raises(ConfigError, match=reason):
+        load(replace(tiny_spec, base_model=folder), CPU)
+
+
+def test_the_proof_sees_a_window_that_is_not_computed(
+    tiny_spec: PolicySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(MistralConfig(**SIZES, sliding_window=8), MistralForCausalLM, tmp_path)
+    monkeypatch.setattr(PackedAttention, "_mask", partialmethod_without_window(PackedAttention._mask))
+    with pytest.raises(ConfigError, match="where a plain one gives"):
         BaseModel(replace(tiny_spec, base_model=folder), CPU)
+
+
+def partialmethod_without_window(mask: Any) -> Any:
+    return lambda self, window, dtype: mask(self, None, dtype)
 
 
 def adapted(base: Path, folder: Path, targets: Sequence[str] = LINEAR_LAYERS) -> Any:

@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from buffer.errors import ConfigError
 from lm import attention
-from lm.attention import tree_attention, tree_blocks
+from lm.attention import PackedAttention, packed_attention
 from lm.prefix_tree import PrefixTree, build_prefix_tree
+from tests.support.trees import sees
 
 CPU = torch.device("cpu")
 HEADS, GROUPS, SIZE = 4, 2, 8
@@ -25,19 +26,32 @@ def random_tree(seed: int, rows: int, prompts: int, width: int) -> PrefixTree:
     )
 
 
-@settings(max_examples=40, deadline=None)
+def dense(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: np.ndarray, cap: float | None
+) -> torch.Tensor:
+    """[1, N, H, D] plain attention under a dense mask."""
+    key, value = (x.repeat_interleave(HEADS // GROUPS, 1) for x in (key, value))
+    scores = 0.3 * query @ key.transpose(2, 3)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    return (scores.masked_fill(~torch.from_numpy(visible), -torch.inf).softmax(-1) @ value).transpose(1, 2)
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     rows=st.integers(1, 12),
     prompts=st.integers(1, 3),
     block=st.sampled_from([1, 3, 16, 128]),
     kept=st.sampled_from([0, 10**9]),
+    window=st.sampled_from([None, 1, 2, 5, 100]),
+    cap=st.sampled_from([None, 0.5]),
 )
 def test_outputs_and_gradients_equal_those_of_the_dense_mask(
-    seed: int, rows: int, prompts: int, block: int, kept: int
+    seed: int, rows: int, prompts: int, block: int, kept: int, window: int | None, cap: float | None
 ) -> None:
-    tree = random_tree(seed, rows, prompts, width=10)
-    n, generator = len(tree.parents), torch.Generator().manual_seed(seed)
+    tokens = random_tree(seed, rows, prompts, width=10).tokens
+    n, generator = len(tokens), torch.Generator().manual_seed(seed)
     query, key, value = (
         torch.randn(1, heads, n, SIZE, generator=generator).requires_grad_(True) for heads in (HEADS, GROUPS, GROUPS)
     )
@@ -45,18 +59,16 @@ def test_outputs_and_gradients_equal_those_of_the_dense_mask(
         patch.setattr(attention, "BLOCK_SIZES", (block,))
         patch.setattr(attention, "KEY_COST", -(10**9))
         patch.setattr(attention, "KEPT_COPIES", kept)
-        blocks = tree_blocks(tree.parents, CPU)
-    assert blocks is not None and blocks.keep == (kept > 0)
-    ours, _ = tree_attention(nn.Identity(), query, key, value, None, tree_blocks=blocks, scaling=0.3)
-    wide = (x.repeat_interleave(HEADS // GROUPS, 1) for x in (key, value))
-    dense = scaled_dot_product_attention(query, *wide, attn_mask=torch.from_numpy(tree.sees()), scale=0.3).transpose(
-        1, 2
+        packed = PackedAttention(tokens.parents, tokens.positions, CPU)
+    ours, _ = packed_attention(
+        nn.Identity(), query, key, value, None, packed, scaling=0.3, sliding_window=window, softcap=cap
     )
-    assert torch.allclose(ours, dense, atol=1e-5)
-    weights = torch.randn(dense.shape, generator=generator)
+    expected = dense(query, key, value, sees(tokens, window), cap)
+    assert torch.allclose(ours, expected, atol=1e-5)
+    weights = torch.randn(expected.shape, generator=generator)
     for mine, plain in zip(
         torch.autograd.grad((ours * weights).sum(), (query, key, value)),
-        torch.autograd.grad((dense * weights).sum(), (query, key, value)),
+        torch.autograd.grad((expected * weights).sum(), (query, key, value)),
         strict=True,
     ):
         assert torch.allclose(mine, plain, atol=1e-4)
@@ -66,12 +78,18 @@ def test_blocks_are_used_where_they_save_pairs_and_not_where_they_do_not() -> No
     rng = np.random.default_rng(0)
     prompt = rng.integers(100, size=50).astype(np.int32)
 
-    def blocks(rows: int, width: int) -> attention.TreeBlocks | None:
+    def pairs(rows: int, width: int) -> float:
+        """Pairs of query and key that are multiplied, as a share of all."""
         strings = [rng.integers(100, size=width).astype(np.int32) for _ in range(rows)]
-        return tree_blocks(build_prefix_tree([prompt] * rows, strings).parents, CPU)
+        tokens = build_prefix_tree([prompt] * rows, strings).tokens
+        return PackedAttention(tokens.parents, tokens.positions, CPU)._visible.numel() / len(tokens) ** 2
 
-    assert blocks(4, 3) is None, "one block sees everything"
-    many = blocks(64, 40)
-    assert many is not None
-    n = 50 + 64 * 40
-    assert many.mask.numel() < 0.15 * n * n, "cost follows the longest path, not the batch"
+    assert pairs(4, 3) == 1.0, "one block sees everything"
+    assert pairs(64, 40) < 0.15, "cost follows the longest path, not the batch"
+
+
+def test_what_attention_cannot_compute_is_refused() -> None:
+    x = torch.zeros(1, HEADS, 3, SIZE)
+    for asked in ({"s_aux": torch.zeros(HEADS)}, {"position_bias": x}, {"sliding_window": 2}, {"softcap": 1.0}):
+        with pytest.raises(ConfigError, match="which attention on packed prefixes cannot compute"):
+            packed_attention(nn.Identity(), x, x, x, None, **asked)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.prefix_tree import build_prefix_tree
+from tests.support.trees import sees
 
 Strings = st.lists(st.lists(st.integers(0, 2), max_size=5), min_size=1, max_size=8)
 
@@ -23,17 +24,17 @@ def test_each_node_sees_exactly_its_own_string(
     tree = build_prefix_tree([ids(p) for p in prompts], [ids(r) for r in responses])
     for row, (p, r) in enumerate(zip(prompts, responses, strict=True)):
         for i in range(len(r) + 1):
-            seen = np.flatnonzero(tree.sees()[tree.nodes[row, i]])
-            seen = seen[np.argsort(tree.positions[seen])]
-            assert tree.token_ids[seen].tolist() == p + r[:i]
-            assert tree.positions[seen].tolist() == list(range(len(p) + i))
+            seen = np.flatnonzero(sees(tree.tokens)[tree.nodes[row, i]])
+            seen = seen[np.argsort(tree.tokens.positions[seen])]
+            assert tree.tokens.token_ids[seen].tolist() == p + r[:i]
+            assert tree.tokens.positions[seen].tolist() == list(range(len(p) + i))
 
 
 @given(Strings)
 def test_there_is_one_node_for_each_distinct_prefix(responses: list[list[int]]) -> None:
     tree = build_prefix_tree([ids([9, 8])] * len(responses), [ids(r) for r in responses])
     prefixes = {tuple(r[:i]) for r in responses for i in range(1, len(r) + 1)}
-    assert len(tree.token_ids) == 2 + len(prefixes)
+    assert len(tree.tokens.token_ids) == 2 + len(prefixes)
 
 
 def test_the_end_of_a_short_row_repeats_its_last_node() -> None:
