@@ -53,7 +53,13 @@ def load_model(spec: PolicySpec, device: torch.device, *, quantized: bool, adapt
     if adapter is not None:
         model = merged(model, adapter)
     model.eval().requires_grad_(False)
-    prove(PackedModel(model, spec.base_model))
+    try:
+        prove(PackedModel(model, spec.base_model))
+    except (AttributeError, TypeError, ValueError, NotImplementedError) as error:  # code that expects a plain pass
+        raise ConfigError(
+            f"{spec.base_model}: its code cannot run a packed pass ({type(error).__name__}: {error}). "
+            "Choose another base model."
+        ) from error
     return model
 
 
