@@ -91,8 +91,8 @@ def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
     NaN where x, or for the correlation y, does not vary, and where one point has more than ONE_POINT of x's variance.
     """
     x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
-    var_x, var_y, both = float((x * x).sum()), float((y * y).sum()), float((x * y).sum())
+    var_x, var_y, covariance = float((x * x).sum()), float((y * y).sum()), float((x * y).sum())
     tiny = 1e-12 * len(x)
     if var_x <= tiny or float((x * x).max()) > ONE_POINT * var_x:
         return float("nan"), float("nan")
-    return both / var_x, both / (var_x * var_y) ** 0.5 if var_y > tiny else float("nan")
+    return covariance / var_x, covariance / (var_x * var_y) ** 0.5 if var_y > tiny else float("nan")

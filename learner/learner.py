@@ -173,8 +173,8 @@ class Learner:
         """Send new priorities to the buffer; a row that had nothing to be compared with (NaN) keeps the one it has."""
         ages = [staleness(row, self.version) for row in rows]
         priorities = self._priorities.compute(loss, batch.log_reward_of_strings.tolist(), ages)
-        known = [(row.id, value) for row, value in zip(rows, priorities, strict=True) if np.isfinite(value)]
-        self._buffer.reprioritize([id_ for id_, _ in known], [value for _, value in known])
+        finite = [(row.id, value) for row, value in zip(rows, priorities, strict=True) if np.isfinite(value)]
+        self._buffer.reprioritize([id_ for id_, _ in finite], [value for _, value in finite])
 
     def _skip(self, rows: Sequence[Drawn], reason: str) -> None:
         self.skipped_steps += 1

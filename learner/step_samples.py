@@ -23,7 +23,7 @@ from learner.policy import PrefixLogProbs
 SAMPLE_INTERVAL_S = 1.0
 MAX_ROWS = 16
 MAX_TOKENS = 4096
-"""Of all sampled rows together; at least one row is sampled."""
+"""Token limit of all sampled rows together; at least one row is sampled."""
 MAX_PROMPTS = 16
 DIGITS = 4
 """Decimal places of nats."""
