@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_adapter_is_refused(tiny_model: Path, replay: Re
     learner, task, _ = make(tiny_model, replay, tmp_path)
     learner.step(batch(task, 0))
     learner.save()
-    with pytest.raises(ConfigError, match="model section the run began with"):
+    with pytest.raises(ConfigError, match="model section that the run began with"):
         make(tiny_model, replay, tmp_path, rank=8)
 
 
