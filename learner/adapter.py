@@ -41,8 +41,8 @@ def load_adapter(policy: LoraPolicy, tensors: dict[str, Tensor]) -> None:
     expected = {name: t.shape for name, t in adapter_tensors(policy).items()}
     if expected != {name: t.shape for name, t in tensors.items()}:
         raise ConfigError(
-            f"the saved adapter's {len(tensors)} tensors differ in name or shape from the {len(expected)} of this recipe. "
-            "Resume with the model section that the run began with."
+            f"the saved adapter's {len(tensors)} tensors differ in name or shape from the {len(expected)} of this "
+            "recipe. Resume with the model section that the run began with."
         )
     set_peft_model_state_dict(policy.model, tensors)
 
