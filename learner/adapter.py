@@ -1,4 +1,4 @@
-"""An adapter on its way out: PEFT's two files as bytes, their digest, and the canary that proves what is served."""
+"""An adapter to publish: PEFT's two files as bytes, their digest, and a canary that proves which adapter is served."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ def adapter_files(policy: LoraPolicy) -> AdapterFiles:
 
 
 def adapter_tensors(policy: LoraPolicy) -> dict[str, Tensor]:
-    """LoRA's A and B by PEFT's names, in the CPU's memory."""
+    """LoRA's A and B by PEFT's names, on the CPU."""
     return {name: t.detach().contiguous().cpu() for name, t in get_peft_model_state_dict(policy.model).items()}
 
 
@@ -37,12 +37,12 @@ def digest(files: AdapterFiles) -> str:
 
 
 def load_adapter(policy: LoraPolicy, tensors: dict[str, Tensor]) -> None:
-    """Put back what `adapter_tensors` took. ConfigError where names or shapes are those of another adapter."""
-    here = {name: t.shape for name, t in adapter_tensors(policy).items()}
-    if here != {name: t.shape for name, t in tensors.items()}:
+    """Restore the result of `adapter_tensors`. ConfigError if names or shapes are those of another adapter."""
+    expected = {name: t.shape for name, t in adapter_tensors(policy).items()}
+    if expected != {name: t.shape for name, t in tensors.items()}:
         raise ConfigError(
-            f"the saved adapter has {len(tensors)} tensors that do not fit the {len(here)} of this recipe: "
-            "resume with the model section the run began with."
+            f"the saved adapter's {len(tensors)} tensors differ in name or shape from the {len(expected)} of this "
+            "recipe. Resume with the model section that the run began with."
         )
     set_peft_model_state_dict(policy.model, tensors)
 
@@ -50,7 +50,7 @@ def load_adapter(policy: LoraPolicy, tensors: dict[str, Tensor]) -> None:
 def adapter_version(
     policy: LoraPolicy, files: AdapterFiles, number: int, step: int, example: Trajectory, tolerance: float
 ) -> AdapterVersion:
-    """AdapterVersionFile `files` with a digest and with the canary that the policy makes of `example`."""
+    """Describe `files` as version `number`, with their digest and with a canary made from `example`."""
     return AdapterVersion(
         number=number,
         digest=digest(files),
@@ -81,7 +81,7 @@ def make_canary(policy: LoraPolicy, example: Trajectory, tolerance: float) -> Ca
 
 
 def _plain(value: object) -> object:
-    """JSON form of what PEFT's configuration holds (sets, enums)."""
+    """JSON form of the sets and enums in PEFT's configuration."""
     if isinstance(value, set | frozenset):
         return sorted(value)
     return str(value)

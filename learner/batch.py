@@ -1,4 +1,4 @@
-"""Trajectories to tensors: one batch, the prefix trees of its passes, and what each position means.
+"""Trajectories to tensors: one batch, the prefix trees of its passes, and masks that say what each position means.
 
 Shapes   B trajectories, T response tokens of the longest, N nodes of a prefix tree.
 """
@@ -12,26 +12,27 @@ import torch
 from torch import Tensor
 
 from buffer.types import IntArray, PolicySpec, Trajectory, total_log_reward
+from learner.objectives.balance import last_terminal, value_at
 from lm.packing import Cost, token_budget
 from lm.prefix_tree import PrefixTree, build_prefix_tree
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the model computes in one pass: some rows of a batch."""
+    """Some rows of a batch, which the model computes in one pass."""
 
     rows: Tensor
-    """[b] int64: which rows of the batch."""
+    """[b] int64: their numbers in the batch."""
     tree: PrefixTree
-    """Of these rows; `nodes` is [b, T+1]."""
+    """The prefix tree of these rows; `nodes` is [b, T+1]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the policy and the objective read. Padding: tokens 0, is_action false, is_terminal false, log_reward 0."""
+    """Input of the policy and the objective. Padding: tokens 0, is_action false, is_terminal false, log_reward 0."""
 
     parts: tuple[Part, ...]
-    """Every row is in one of them."""
+    """Passes; every row is in exactly one."""
     token_ids: Tensor
     """[B, T] int64"""
     is_action: Tensor
@@ -50,8 +51,13 @@ class Batch:
 
     @property
     def tree_nodes(self) -> int:
-        """Positions the model computes."""
+        """Number of positions that the model computes."""
         return sum(len(part.tree.tokens) for part in self.parts)
+
+    @property
+    def log_reward_of_strings(self) -> Tensor:
+        """[B] float32: log R(Z ⊤) of whole strings, nats, untempered."""
+        return value_at(self.log_reward, last_terminal(self.is_terminal | self.too_short))
 
 
 def collate(
@@ -62,8 +68,8 @@ def collate(
 ) -> Batch:
     """Lay out B scored trajectories. The same function serves fresh, replayed and demonstration data.
 
-    `weights` are those of reward terms, 1 where none is given. A pass has at most `max_tokens` tokens, prompts included
-    (a single longer row has one of its own); 0 is one pass.
+    `weights` are those of reward terms, 1 by default. A pass has at most `max_tokens` tokens, prompts included (a
+    single longer row has a pass of its own); 0 puts all rows into one pass.
     """
     rows, width = len(trajectories), max(len(t.token_ids) for t in trajectories)
     token_ids = np.zeros((rows, width), dtype=np.int64)
@@ -102,14 +108,14 @@ def collate(
 
 
 def _read(trajectory: Trajectory, may_stop: bool) -> IntArray:
-    """The tokens whose outputs are read: where stopping is forced, nothing is asked after the last action."""
+    """The tokens whose outputs are read: none from the last action on if stopping is forced after it."""
     if may_stop or not trajectory.is_action.any():
         return trajectory.token_ids
     return trajectory.token_ids[: int(np.flatnonzero(trajectory.is_action)[-1])]
 
 
 def _passes(trajectories: Sequence[Trajectory], max_tokens: int) -> Iterator[list[int]]:
-    """Row numbers of each pass, rows of a prompt side by side."""
+    """Row numbers of each pass, rows of one prompt next to each other."""
     order = sorted(range(len(trajectories)), key=lambda k: trajectories[k].prompt_id)
     rows = ((k, trajectories[k]) for k in order)
     return token_budget(

@@ -1,7 +1,7 @@
 """Batches for the learner, drawn one ahead of the step.
 
-The n-th draw has a generator of its own, made of (seed, rank, n): a run that is resumed after n steps draws as it would
-have drawn. Rows that were on their way when a learner died stay in the buffer; they are no longer fresh.
+The n-th draw has its own generator, seeded with (seed, rank, n): a run resumed after n steps draws as it would have
+drawn without the interruption. Rows in flight when a learner died stay in the buffer; they are no longer fresh.
 
 consumes   ReplayBuffer.draw
 produces   rows, one batch ahead, from a thread of its own
@@ -22,7 +22,7 @@ POLL_S = 0.05
 
 
 class BatchSource:
-    """Hands out batches in the order drawn; an error while drawing is raised by `next`."""
+    """Returns batches in the order drawn; `next` raises an error that occurred while drawing."""
 
     def __init__(
         self,
@@ -35,29 +35,29 @@ class BatchSource:
         rank: int = 0,
         first_draw: int = 0,
     ) -> None:
-        """`first_draw` is the number of steps done before."""
+        """`first_draw` is the number of steps already done."""
         self._buffer = buffer
         self._heartbeats = heartbeats
         self._fresh = round(batch_size * fresh_fraction)
         self._replay = batch_size - self._fresh
         self._wait_limit_s = wait_limit_s
         self._seed = (seed, rank)
-        self._draw = first_draw
+        self._draw_number = first_draw
         self._ready: queue.Queue[list[Drawn] | Exception] = queue.Queue(maxsize=1)
         self._stopping = threading.Event()
         self._wait: NamedWait | None = None
         self._thread = threading.Thread(target=self._run, name="batch-source", daemon=True)
 
     def start(self) -> None:
-        """Begin to draw."""
+        """Start drawing."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Draw no more; `next` returns None from now on."""
+        """Stop drawing; `next` returns None from then on."""
         self._stopping.set()
 
     def next(self) -> list[Drawn] | None:
-        """The next batch; None after `stop`. Raises WaitTimeout when data stays away longer than the limit."""
+        """The next batch; None after `stop`. WaitTimeout if no data arrives within the limit."""
         while not self._stopping.is_set():
             try:
                 item = self._ready.get(timeout=POLL_S)
@@ -69,23 +69,23 @@ class BatchSource:
         return None
 
     def waiting_for(self) -> str | None:
-        """The named wait in words, if there is one now."""
+        """The current named wait as a sentence, if there is one."""
         wait = self._wait
         return wait.sentence() if wait else None
 
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._offer(self._drawn())
-                self._draw += 1
+                self._offer(self._draw_batch())
+                self._draw_number += 1
         except Exception as error:  # carried to the learner's thread, where it ends the run
             self._offer(error)
 
-    def _drawn(self) -> list[Drawn]:
-        """The next batch, waited for; empty only when stopping."""
+    def _draw_batch(self) -> list[Drawn]:
+        """Draw the next batch, waiting until there is one; empty only when stopping."""
         wait = NamedWait("learner waits for data", limit_s=self._wait_limit_s, describe=self._describe)
         while not self._stopping.is_set():
-            rng = np.random.default_rng([*self._seed, self._draw])
+            rng = np.random.default_rng([*self._seed, self._draw_number])
             if rows := self._buffer.draw(self._fresh, self._replay, rng):
                 self._wait = None
                 return rows
@@ -103,12 +103,13 @@ class BatchSource:
                 continue
 
     def _describe(self) -> str:
+        """The buffer's counts and the number of live actors, for the named wait."""
         stats, alive = self._buffer.stats(), len(self._heartbeats.alive("actor"))
         age = "no push yet" if stats.last_insert_age_s is None else f"last push {stats.last_insert_age_s:.0f} s ago"
         limit = self._buffer.rate_limiter
-        paced = (
-            f", {stats.drawn} drawn ({limit.samples_per_insert:g} an arrival, give or take {limit.band:g})"
+        draws = (
+            f", {stats.drawn} rows drawn (limit {limit.samples_per_insert:g} per arrival, ± {limit.band:g} rows)"
             if limit.samples_per_insert
             else ""
         )
-        return f"{stats.arrivals} of {limit.needed} trajectories, {stats.size} kept{paced}, {alive} actors alive, {age}"
+        return f"{stats.arrivals} of {limit.needed} trajectories, {stats.size} kept{draws}, {alive} actors alive, {age}"

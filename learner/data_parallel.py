@@ -1,7 +1,7 @@
-"""Several learners that act as one: each computes the rows it drew, all of them the same loss.
+"""Several learners that act as one: each computes the rows it drew, and all compute the same loss.
 
-What an objective reads is a few numbers a prefix, so the ranks simply exchange these: each holds the estimates of the
-whole batch, its own rows with gradient. The loss and its denominator are then those of one learner with all rows, for
+An objective reads a few numbers a prefix, so the ranks simply exchange these: each holds the estimates of the whole
+batch, its own rows with gradient. The loss and its denominator are then those of one learner with all rows, for
 every objective, also where trajectories of one prompt lie on different ranks; the sum of the ranks' gradients is the
 gradient. (A mean of per-rank losses would be another objective.)
 
@@ -15,62 +15,66 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-ANSWER_LIMIT = timedelta(minutes=10)
-"""A rank that waits longer for the others gives up; a learner's own waits are shorter (learner.wait_limit_s)."""
+from buffer.errors import ConfigError
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+"""A rank that waits longer for the others fails; a learner's own waits are shorter (learner.wait_limit_s)."""
 
 
 class DataParallel:
-    """This process's place among the learners; alone, every method is the identity."""
+    """This process's rank among the learners; with a world of one, every method is the identity."""
 
-    def __init__(self, number: int = 0, size: int = 1, address: str = "", device: torch.device | None = None) -> None:
-        """`address` is host:port, where rank 0 listens; waits until all `size` ranks are there."""
-        self.number = number
-        self.size = size
+    def __init__(
+        self, rank: int = 0, world_size: int = 1, address: str = "", device: torch.device | None = None
+    ) -> None:
+        """Wait until all ranks have joined. `address` is host:port, where rank 0 listens."""
+        self.rank = rank
+        self.world_size = world_size
         self._device = device or torch.device("cpu")
-        if size > 1:
+        if world_size > 1:
             backend = "nccl" if self._device.type == "cuda" else "gloo"
             dist.init_process_group(
-                backend, init_method=f"tcp://{address}", rank=number, world_size=size, timeout=ANSWER_LIMIT
+                backend, init_method=f"tcp://{address}", rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
             )
 
     @property
-    def leads(self) -> bool:
-        """Whether this one publishes and saves."""
-        return self.number == 0
+    def is_leader(self) -> bool:
+        """True for the rank that publishes and saves."""
+        return self.rank == 0
 
-    def rows_of_all(self, rows: Tensor) -> Tensor:
-        """[b, ...] of each rank, one below the other in order of rank: [B, ...]. Second dimensions are padded with 0.
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Concatenate the rows [b, ...] of all ranks in order of rank: [B, ...]. Second dimensions are padded with 0.
 
         This rank's own rows keep their gradient.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return rows
         shape = torch.tensor([*rows.shape, 0, 0][:2], device=self._device)
-        shapes = [torch.zeros_like(shape) for _ in range(self.size)]
+        shapes = [torch.zeros_like(shape) for _ in range(self.world_size)]
         dist.all_gather(shapes, shape)
         largest = torch.stack(shapes).amax(0).tolist()
         wire = rows.detach().to(torch.uint8) if rows.dtype == torch.bool else rows.detach()
         padded = wire.new_zeros([max(n, 1) for n in largest] if rows.dim() == 2 else largest[:1])
         padded[tuple(slice(n) for n in rows.shape)] = wire
-        found = [torch.zeros_like(padded) for _ in range(self.size)]
-        dist.all_gather(found, padded.contiguous())
-        parts = [part[: int(s[0])].to(rows.dtype) for part, s in zip(found, shapes, strict=True)]
+        gathered = [torch.zeros_like(padded) for _ in range(self.world_size)]
+        dist.all_gather(gathered, padded.contiguous())
+        parts = [part[: int(s[0])].to(rows.dtype) for part, s in zip(gathered, shapes, strict=True)]
         if rows.dim() == 2:
             rows = torch.nn.functional.pad(rows, (0, largest[1] - rows.shape[1]))
-        parts[self.number] = rows
+        parts[self.rank] = rows
         return torch.cat(parts)
 
-    def own_rows(self, rows: Tensor, count: int) -> Tensor:
-        """The `count` rows of `rows_of_all` that came from this rank."""
-        if self.size == 1:
+    def local_rows(self, rows: Tensor, count: int) -> Tensor:
+        """The `count` rows of `gather_rows` that came from this rank."""
+        if self.world_size == 1:
             return rows
         counts = self._gather_number(count)
-        begin = sum(counts[: self.number])
+        begin = sum(counts[: self.rank])
         return rows[begin : begin + count]
 
-    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace each gradient by its sum over the ranks."""
-        if self.size == 1:
+        if self.world_size == 1:
             return
         flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
         dist.all_reduce(flat)
@@ -81,20 +85,29 @@ class DataParallel:
                 begin += parameter.numel()
 
     def all_agree(self, ready: bool) -> bool:
-        """True if every rank says so; all ranks must ask."""
-        return ready if self.size == 1 else all(self._gather_number(int(ready)))
+        """True if every rank passes True; every rank must call this."""
+        return ready if self.world_size == 1 else all(self._gather_number(int(ready)))
 
     def all_same(self, number: int) -> bool:
-        """Whether every rank gives the same number; all ranks must ask."""
-        return self.size == 1 or len(set(self._gather_number(number))) == 1
+        """True if every rank passes the same number; every rank must call this."""
+        return self.world_size == 1 or len(set(self._gather_number(number))) == 1
+
+    def check_same_start(self, step: int, adapter_digest: str) -> None:
+        """ConfigError unless all ranks begin alike: gradients of different adapters must not be added up."""
+        if not self.all_same(step) or not self.all_same(int(adapter_digest[:15], 16)):
+            raise ConfigError(
+                f"learner rank {self.rank} starts after step {step} with adapter {adapter_digest[:12]}, other ranks "
+                "start elsewhere. All ranks must read the same checkpoints: put the run's folder on a disk that all "
+                "nodes share."
+            )
 
     def close(self) -> None:
         """Leave the group."""
-        if self.size > 1:
+        if self.world_size > 1:
             dist.destroy_process_group()
 
     def _gather_number(self, number: int) -> list[int]:
-        own = torch.tensor([number], device=self._device)
-        found = [torch.zeros_like(own) for _ in range(self.size)]
-        dist.all_gather(found, own)
-        return [int(n) for n in found]
+        local = torch.tensor([number], device=self._device)
+        gathered = [torch.zeros_like(local) for _ in range(self.world_size)]
+        dist.all_gather(gathered, local)
+        return [int(n) for n in gathered]

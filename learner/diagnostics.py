@@ -9,16 +9,16 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from learner.objectives.balance import Estimates, at, last
+from learner.objectives.balance import Estimates, last_terminal, value_at
 from learner.objectives.group_subtb import group_subtb
 
 ONE_POINT = 0.75
-"""Share of log R's variance that one string may make, or a slope says something of that string alone; the same in
-rewards/judging/posterior.py."""
+"""Largest share of log R's variance that one string may have: beyond it a slope describes that string alone. The same
+as in rewards/judging/posterior.py."""
 
 
-def select(estimates: Estimates, rows: Sequence[int]) -> Estimates:
-    """Some rows of a batch, without gradient, on the CPU, their prompts numbered anew."""
+def select_rows(estimates: Estimates, rows: Sequence[int]) -> Estimates:
+    """The given rows of a batch, without gradient, on the CPU, their prompts renumbered from 0."""
     index = torch.tensor(rows, dtype=torch.int64)
     parts = (x.detach().cpu()[index] for x in (estimates.u, estimates.is_terminal, estimates.group, estimates.log_q))
     u, is_terminal, group, log_q = parts
@@ -37,15 +37,15 @@ def var_u(estimates: Estimates) -> float:
 
 
 def posterior_figures(estimates: Estimates) -> dict[str, float]:
-    """Of whole strings, a mean over prompts with at least two of them that have the figure; NaN where there is none.
+    """Figures of whole strings, each a mean over the prompts with two strings or more that have it; NaN if none has.
 
     log_z_lower   E_q[u_n], nats: a lower bound of log Z; their gap is KL(q ‖ p), 0 at the optimum
     log_z_mean    log-mean-exp of u_n over the K strings, nats: tighter; both meet at the optimum
     ess           effective sample size of w as a fraction of K: 1 at the optimum
-    slope, correlation   of log q(Z ⊤) against log R(Z ⊤): 1 and 1 at the optimum; not where all R of a
-                         prompt are equal, or all but one: a line through a heap and one string says nothing of the heap
+    slope, correlation   of log q(Z ⊤) against log R(Z ⊤): 1 and 1 at the optimum; omitted where all R of a prompt are
+                         equal, or all but one: a line through a cluster and one string says nothing of the cluster
     """
-    u_n = at(estimates.u, last(estimates.is_terminal)) if len(estimates.group) else estimates.log_q
+    u_n = value_at(estimates.u, last_terminal(estimates.is_terminal)) if len(estimates.group) else estimates.log_q
     figures: dict[str, list[float]] = {
         name: [] for name in ("log_z_lower", "log_z_mean", "ess", "slope", "correlation")
     }
@@ -64,12 +64,12 @@ def posterior_figures(estimates: Estimates) -> dict[str, float]:
 
 
 def exact_figures(log_q: Tensor, log_reward: Tensor, group: Tensor) -> dict[str, float]:
-    """Distance of q to the target where the strings that carry its mass are listed; a mean over prompts.
+    """Distance of q to a target whose strings are listed; a mean over prompts.
 
     log_q and log_reward [K] of whole strings, nats (R already tempered), group [K] their prompt. Both read 0 at the
     optimum, without sampling noise:
 
-    total_variation   ½ (Σ_Z |q(Z ⊤) − p(Z)| + what q gives to strings that are not listed)
+    total_variation   ½ (Σ_Z |q(Z ⊤) − p(Z)| + the mass of q on strings that are not listed)
     kl                KL(p ‖ q) = Σ_Z p(Z) log (p(Z) / q(Z ⊤)), nats
     """
     distances, divergences = [], []
@@ -86,11 +86,13 @@ def exact_figures(log_q: Tensor, log_reward: Tensor, group: Tensor) -> dict[str,
 
 
 def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Slope and correlation of y [K] against x [K]; NaN where x, or for the correlation y, does not vary, and where
-    one of the points makes more than ONE_POINT of the variance of x."""
+    """Slope and correlation of y [K] against x [K].
+
+    NaN where x, or for the correlation y, does not vary, and where one point has more than ONE_POINT of x's variance.
+    """
     x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
-    var_x, var_y, both = float((x * x).sum()), float((y * y).sum()), float((x * y).sum())
+    var_x, var_y, covariance = float((x * x).sum()), float((y * y).sum()), float((x * y).sum())
     tiny = 1e-12 * len(x)
     if var_x <= tiny or float((x * x).max()) > ONE_POINT * var_x:
         return float("nan"), float("nan")
-    return both / var_x, both / (var_x * var_y) ** 0.5 if var_y > tiny else float("nan")
+    return covariance / var_x, covariance / (var_x * var_y) ** 0.5 if var_y > tiny else float("nan")

@@ -2,11 +2,11 @@
 
 A loss is a function of log q alone. So log q comes first, pass by pass; then the loss and its gradient with respect to
 log q, over all passes and ranks at once; then each pass carries its part of that gradient back to the adapter. This is
-exact for every objective, also for those that compare trajectories of different passes or ranks. With one pass the
-graph of the first step is used; with several it would hold all of them in memory, so each is computed again.
+exact for every objective, also for those that compare trajectories of different passes or ranks. A single pass keeps
+its graph; several graphs would not fit into memory together, so each pass is computed a second time.
 
-An objective that compares no trajectories is a sum over them, divided by a number that only masks decide. Its passes
-are done one after the other, each computed once.
+An objective that compares no trajectories is a sum over them, divided by a number that depends on masks only. Its
+passes run one after the other, each computed once.
 
 Shapes   B trajectories of this rank, T response tokens.
 """
@@ -27,7 +27,12 @@ class Gradient:
     """Computes the loss of a batch and leaves its gradient in the parameters."""
 
     def __init__(
-        self, policy: LoraPolicy, parameters: Sequence[nn.Parameter], objective: str, lam: float, ranks: DataParallel
+        self,
+        policy: LoraPolicy,
+        parameters: Sequence[nn.Parameter],
+        objective: str,
+        lam: float,
+        data_parallel: DataParallel,
     ) -> None:
         """`objective` is a name of OBJECTIVES, `lam` its λ."""
         self._policy = policy
@@ -35,12 +40,12 @@ class Gradient:
         self._objective = OBJECTIVES[objective]
         self._compares = objective in COMPARING
         self._lam = lam
-        self._ranks = ranks
-        self.scored: PrefixLogProbs
-        """Of the batch that `of` saw last, without gradient."""
+        self._data_parallel = data_parallel
+        self.log_probs: PrefixLogProbs
+        """Log-probabilities of the last batch given to `compute`, without gradient."""
 
     def compute(self, batch: Batch, temperature: float) -> tuple[Estimates, Loss]:
-        """Set the gradients of the loss over all ranks; R is tempered here and nowhere else.
+        """Set the gradients of the loss over all ranks; R of the loss is tempered here and nowhere else.
 
         Returns this rank's estimates, without gradient, and the loss over all ranks with the residuals [B] of this one.
         """
@@ -48,18 +53,17 @@ class Gradient:
             parameter.grad = torch.zeros_like(parameter)
         log_pf = torch.zeros(batch.is_action.shape, device=self._policy.device)
         log_pterm = torch.zeros(batch.may_stop.shape, device=self._policy.device)
-        # all ranks must go the same way, since they meet in it, however many passes each has
-        if self._compares or self._ranks.all_agree(len(batch.parts) == 1):
-            estimates, loss = self._all_at_once(batch, temperature, log_pf, log_pterm)
+        # the ranks exchange rows on the way, so all must take the same branch, however many passes each has
+        if self._compares or self._data_parallel.all_agree(len(batch.parts) == 1):
+            estimates, loss = self._joint(batch, temperature, log_pf, log_pterm)
         else:
-            estimates, loss = self._one_after_the_other(batch, temperature, log_pf, log_pterm)
-        self._ranks.add_gradients(self._parameters)
-        self.scored = PrefixLogProbs(log_pf.detach(), log_pterm.detach())
+            estimates, loss = self._pass_by_pass(batch, temperature, log_pf, log_pterm)
+        self._data_parallel.sum_gradients(self._parameters)
+        self.log_probs = PrefixLogProbs(log_pf.detach(), log_pterm.detach())
         return estimates, Loss(loss.numerator.detach(), loss.denominator.detach(), loss.residual)
 
-    def _all_at_once(
-        self, batch: Batch, temperature: float, log_pf: Tensor, log_pterm: Tensor
-    ) -> tuple[Estimates, Loss]:
+    def _joint(self, batch: Batch, temperature: float, log_pf: Tensor, log_pterm: Tensor) -> tuple[Estimates, Loss]:
+        """The gradient of a loss of all rows together; fills log_pf [B, T] and log_pterm [B, T+1]."""
         several = len(batch.parts) > 1
         with torch.set_grad_enabled(not several):
             passes = [self._policy.log_probs_of(batch, part) for part in batch.parts]
@@ -75,22 +79,23 @@ class Gradient:
             torch.autograd.backward((scored.log_pf, scored.log_pterm), (to_pf[part.rows], to_pterm[part.rows]))
         return estimates, loss
 
-    def _one_after_the_other(
+    def _pass_by_pass(
         self, batch: Batch, temperature: float, log_pf: Tensor, log_pterm: Tensor
     ) -> tuple[Estimates, Loss]:
-        _, empty = self._loss(batch, log_pf, log_pterm, temperature)
+        """The gradient of a loss that is a sum over rows; fills log_pf [B, T] and log_pterm [B, T+1]."""
+        _, zero_loss = self._loss(batch, log_pf, log_pterm, temperature)
         for part in batch.parts:
             scored = self._policy.log_probs_of(batch, part)
             log_pf[part.rows], log_pterm[part.rows] = scored.log_pf.detach(), scored.log_pterm.detach()
             estimates = self._estimates(batch, part.rows, scored.log_pf, scored.log_pterm, temperature)
             numerator = self._objective(estimates, self._lam).numerator
-            Loss(numerator, empty.denominator, empty.residual).value.backward()
+            Loss(numerator, zero_loss.denominator, zero_loss.residual).value.backward()
         return self._loss(batch, log_pf, log_pterm, temperature)
 
     def _estimates(
         self, batch: Batch, rows: Tensor, log_pf: Tensor, log_pterm: Tensor, temperature: float
     ) -> Estimates:
-        """Of some rows [b] of the batch; log_pf [b, T] and log_pterm [b, T+1] are theirs."""
+        """Estimates of some rows [b] of the batch, whose log_pf [b, T] and log_pterm [b, T+1] are given."""
         device = log_pf.device
         is_terminal = batch.is_terminal[rows].to(device)
         return Estimates(
@@ -102,19 +107,19 @@ class Gradient:
 
     def _loss(self, batch: Batch, log_pf: Tensor, log_pterm: Tensor, temperature: float) -> tuple[Estimates, Loss]:
         """This rank's estimates, without gradient, and the loss over all rows of all ranks."""
-        ranks, rows = self._ranks, torch.arange(len(batch.prompt))
-        own = self._estimates(batch, rows, log_pf, log_pterm, temperature)
+        gather, rows = self._data_parallel.gather_rows, torch.arange(len(batch.prompt))
+        local = self._estimates(batch, rows, log_pf, log_pterm, temperature)
         loss = self._objective(
             Estimates(
-                u=ranks.rows_of_all(own.u),
-                is_terminal=ranks.rows_of_all(own.is_terminal),
-                group=ranks.rows_of_all(batch.prompt.to(log_pf.device)).unique(return_inverse=True)[1],
-                log_q=ranks.rows_of_all(own.log_q),
+                u=gather(local.u),
+                is_terminal=gather(local.is_terminal),
+                group=gather(batch.prompt.to(log_pf.device)).unique(return_inverse=True)[1],
+                log_q=gather(local.log_q),
             ),
             self._lam,
         )
-        residual = ranks.own_rows(loss.residual, len(rows))
+        residual = self._data_parallel.local_rows(loss.residual, len(rows))
         return (
-            Estimates(own.u.detach(), own.is_terminal, own.group, own.log_q.detach()),
+            Estimates(local.u.detach(), local.is_terminal, local.group, local.log_q.detach()),
             Loss(loss.numerator, loss.denominator, residual),
         )

@@ -1,12 +1,12 @@
-"""What makes a replayed trajectory urgent: a number >= 0 for each row of a batch, sent to the buffer after the step.
+"""Replay priorities: a number >= 0 for each row of a batch, sent to the buffer after the step.
 
-residual   how far a trajectory's prefixes are from agreeing, nats
-reward     R of the whole string relative to the largest one seen, so that every good string found is visited alike,
-           however rarely the policy samples it now
-recency    half for each `half_life` versions since it was sampled
+residual   distance of a trajectory's prefixes from agreeing, nats
+reward     R of the whole string relative to the largest one seen: good strings are replayed alike, however rarely
+           the current policy samples them
+recency    halves with every `half_life` versions since the string was sampled
 
-A mixture is the product of kinds, each to the power of its share: kinds have different units, and a product asks for
-no common one. Priorities move effort, not the optimum: SubTB needs no importance weights.
+A mixture is the product of kinds, each to the power of its share: kinds have different units, and a product needs no
+common one. Priorities move effort, not the optimum: SubTB needs no importance weights.
 """
 
 import math
@@ -16,24 +16,25 @@ from learner.objectives.balance import Loss
 
 
 class Priorities:
-    """Of the kinds in `shares`."""
+    """Priorities of one kind, or of a mixture of kinds."""
 
     def __init__(self, shares: Mapping[str, float], half_life: float) -> None:
-        """`shares`: kind -> exponent; `half_life`: of recency, versions."""
+        """`shares`: kind -> exponent. `half_life` of recency in versions."""
         self._shares = shares
         self._half_life = half_life
-        self.largest: float | None = None
+        self.largest_log_reward: float | None = None
         """Largest log R of a whole string seen, nats."""
 
     def compute(self, loss: Loss, log_rewards: Sequence[float], staleness: Sequence[int]) -> list[float]:
-        """[B] priorities; `log_rewards` [B] are those of the whole strings, untempered, nats; `staleness` in versions.
+        """[B] priorities; `log_rewards` [B] of whole strings, untempered, nats; `staleness` [B] in versions.
 
-        NaN for a row whose residual the objective does not know.
+        NaN for a row whose residual the objective cannot give.
         """
-        self.largest = max(log_rewards if self.largest is None else (self.largest, *log_rewards))
+        largest = self.largest_log_reward
+        self.largest_log_reward = largest = max(log_rewards if largest is None else (largest, *log_rewards))
         kinds = {
             "residual": loss.residual.cpu().tolist(),
-            "reward": [math.exp(value - self.largest) for value in log_rewards],
+            "reward": [math.exp(value - largest) for value in log_rewards],
             "recency": [0.5 ** (max(age, 0) / self._half_life) for age in staleness],
         }
         return [

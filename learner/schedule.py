@@ -1,4 +1,4 @@
-"""What changes with the step: learning rate and reward temperature."""
+"""Schedules: learning rate and reward temperature as functions of the step."""
 
 import math
 

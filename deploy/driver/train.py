@@ -198,7 +198,7 @@ class Training:
             self._rewards = system.reward_statuses
             self._tally.count(self._actors)
             for row in rows:
-                notes = row.pop("notes", None)
+                notes = row.pop("step_samples", None)
                 self._row = row | {"elapsed_s": time.monotonic() - began}
                 self._folder.append_metrics(self._row)
                 self._recorder.step(self._row, notes)

@@ -1,7 +1,6 @@
 """Objectives: pure functions of one number a prefix.
 
-A new one is a file here and a word in `OBJECTIVES` and in `LearnerConfig`, and in `COMPARING` where it compares
-trajectories.
+A new one is a file here and a name in `OBJECTIVES` and `LearnerConfig`, and in `COMPARING` if it compares trajectories.
 """
 
 from learner.objectives.balance import Objective
@@ -20,7 +19,7 @@ OBJECTIVES: dict[str, Objective] = {
     "vargrad": vargrad,
     "sft": sft,
 }
-"""By the name that a recipe gives."""
+"""Objectives by their names in a recipe."""
 
 COMPARING = frozenset({"group_subtb", "vargrad"})
-"""Those in which trajectories of a prompt are compared: their loss is no sum over trajectories."""
+"""Objectives that compare the trajectories of a prompt: their loss is not a sum over trajectories."""

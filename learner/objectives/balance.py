@@ -1,4 +1,4 @@
-"""What all balance objectives share: one estimate of log Z a prefix.
+"""The quantity that all balance objectives share: one estimate of log Z a prefix.
 
 Shapes   B trajectories, T response tokens.
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss before it is divided, so that several ranks can add up both parts first."""
+    """A loss before the division, so that several passes can add up both parts first."""
 
     numerator: Tensor
     """[] sum of weighted squared differences, nats²; of negative log-likelihoods, nats, for `sft`."""
@@ -26,7 +26,7 @@ class Loss:
     """[] sum of the weights."""
     residual: Tensor
     """[B] root mean square of a trajectory's u around the value it should have, nats, detached: its replay priority.
-    1 for `sft`; NaN for a trajectory of `vargrad` that has no other to be compared with."""
+    1 for `sft`; NaN for a trajectory that `vargrad` cannot compare with another."""
 
     @property
     def value(self) -> Tensor:
@@ -36,10 +36,10 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What every objective reads."""
+    """The input of every objective."""
 
     u: Tensor
-    """[B, T+1] nats; anything finite where a prefix does not count."""
+    """[B, T+1] nats; any finite value at a prefix that is not terminal."""
     is_terminal: Tensor
     """[B, T+1] bool: prefixes that have a u."""
     group: Tensor
@@ -55,8 +55,8 @@ Objective: TypeAlias = Callable[[Estimates, float], Loss]
 def log_z_estimates(log_pf: Tensor, log_pterm: Tensor, log_reward: Tensor) -> Tensor:
     """u, the estimate of log Z that each prefix makes.
 
-    log_pf [B, T] is 0 at tool tokens and padding; log_pterm and log_reward [B, T+1] are finite everywhere (anything
-    where a prefix does not count). Returns [B, T+1] nats.
+    log_pf [B, T] is 0 at tool tokens and padding; log_pterm and log_reward [B, T+1] are finite everywhere (any value
+    at a prefix that is not terminal). Returns [B, T+1] nats.
     """
     assert log_pterm.shape == log_reward.shape == (log_pf.shape[0], log_pf.shape[1] + 1)
     log_q_prefix = torch.nn.functional.pad(log_pf.cumsum(1), (1, 0))  # [B, T+1] Σ_{k≤i} log q(z_k | z_1:k−1)
@@ -64,25 +64,25 @@ def log_z_estimates(log_pf: Tensor, log_pterm: Tensor, log_reward: Tensor) -> Te
 
 
 def log_q_of_strings(log_pf: Tensor, log_pterm: Tensor, is_terminal: Tensor) -> Tensor:
-    """log q(Z ⊤ | X) [B] of whole strings, nats: all actions and the stop at the last prefix that is_terminal."""
-    return log_pf.sum(1) + at(log_pterm, last(is_terminal))
+    """log q(Z ⊤ | X) [B] of whole strings, nats: all actions and the stop at the last terminal prefix."""
+    return log_pf.sum(1) + value_at(log_pterm, last_terminal(is_terminal))
 
 
-def first(is_terminal: Tensor) -> Tensor:
-    """[B] index of the first prefix that is_terminal: the root, unless stopping is not allowed there yet."""
+def first_terminal(is_terminal: Tensor) -> Tensor:
+    """[B] index of the first terminal prefix: the root, unless stopping is not allowed there yet."""
     return is_terminal.int().argmax(1)
 
 
-def last(is_terminal: Tensor) -> Tensor:
-    """[B] index of the last prefix that is_terminal: the whole string."""
+def last_terminal(is_terminal: Tensor) -> Tensor:
+    """[B] index of the last terminal prefix: the whole string."""
     return is_terminal.shape[1] - 1 - is_terminal.flip(1).int().argmax(1)
 
 
-def at(x: Tensor, index: Tensor) -> Tensor:
-    """x [B, n] at one index [B] a row. Returns [B]."""
+def value_at(x: Tensor, index: Tensor) -> Tensor:
+    """Values of x [B, n] at one index [B] a row. Returns [B]."""
     return x.gather(1, index[:, None])[:, 0]
 
 
 def masked_mean(x: Tensor, is_terminal: Tensor) -> Tensor:
-    """Mean of x [B, n] over the entries that count; 0 for a row without any. Returns [B, 1]."""
+    """Mean of x [B, n] over the terminal prefixes; 0 for a row without any. Returns [B, 1]."""
     return (x * is_terminal).sum(1, keepdim=True) / is_terminal.sum(1, keepdim=True).clamp_min(1)

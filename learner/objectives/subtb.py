@@ -15,9 +15,7 @@ from learner.objectives.balance import Estimates, Loss, masked_mean
 def subtb(estimates: Estimates, lam: float) -> Loss:
     """Reads u and is_terminal [B, T+1]. λ → 0 is detailed balance."""
     is_terminal = estimates.is_terminal.to(estimates.u.dtype)
-    u = (
-        estimates.u * is_terminal
-    )  # what does not count must be finite before it is multiplied by 0; see balance.log_z_estimates
+    u = estimates.u * is_terminal  # finite everywhere (balance.log_z_estimates), so times 0 it is 0
     deviation = (u - masked_mean(u, is_terminal)) * is_terminal
     n_states = is_terminal.sum(1)
     if lam == 1.0:

@@ -6,13 +6,13 @@ the one pair (0, n) of sub-trajectory balance.
     L = Σ_batch (u_0 − u_n)² / B
 """
 
-from learner.objectives.balance import Estimates, Loss, at, first, last
+from learner.objectives.balance import Estimates, Loss, first_terminal, last_terminal, value_at
 
 
 def trajectory_balance(estimates: Estimates, lam: float) -> Loss:
     """Reads u and is_terminal [B, T+1]; not λ. A trajectory of one state has no pair."""
-    begin, end = first(estimates.is_terminal), last(estimates.is_terminal)
-    difference = at(estimates.u, end) - at(estimates.u, begin)
+    begin, end = first_terminal(estimates.is_terminal), last_terminal(estimates.is_terminal)
+    difference = value_at(estimates.u, end) - value_at(estimates.u, begin)
     pairs = (end > begin).to(difference.dtype)
     square = difference.square() * pairs
     return Loss(square.sum(), pairs.sum(), square.sqrt().detach())

@@ -7,12 +7,12 @@ Richter et al., arXiv 2010.10436; as trajectory balance in Bartoldson et al., ar
 
 import torch
 
-from learner.objectives.balance import Estimates, Loss, at, last
+from learner.objectives.balance import Estimates, Loss, last_terminal, value_at
 
 
 def vargrad(estimates: Estimates, lam: float) -> Loss:
     """Reads u and is_terminal [B, T+1] and group [B]; not λ. A prompt with one trajectory contributes nothing."""
-    u_n, group = at(estimates.u, last(estimates.is_terminal)), estimates.group
+    u_n, group = value_at(estimates.u, last_terminal(estimates.is_terminal)), estimates.group
     size = u_n.new_zeros(int(group.max()) + 1).index_add(0, group, u_n.new_ones(len(u_n)))  # [G]
     mean = u_n.new_zeros(len(size)).index_add(0, group, u_n) / size
     deviation = u_n - mean[group]

@@ -150,12 +150,12 @@ def test_a_run_without_a_history_still_has_its_learners_curves(client, tmp_path)
 
 
 def test_the_learners_row_of_the_fixture_is_the_learners_own():
-    """The made-up rows carry the names that learner/learner.py reports, so that pages are tried on what will come."""
+    """The made-up rows carry the names that learner/learner.py and learner/figures.py report, so that pages are tried on what will come."""
     import inspect
 
-    from learner.learner import Learner
+    from learner import figures, learner
 
-    source = inspect.getsource(Learner)
+    source = inspect.getsource(learner) + inspect.getsource(figures)
     for name in set(learner_row(1, 10, np.random.default_rng(0))) - {
         "log_z_lower",
         "log_z_mean",

@@ -1,4 +1,4 @@
-"""A learner in a process of its own, on fixed batches: for tests that kill it.
+"""A learner in its own process, on fixed batches, for tests that kill it.
 
     python tests/support/learner_process.py MODEL CHECKPOINTS REDIS_URL STEPS RESULT
 
@@ -24,7 +24,7 @@ from learner.learner import Learner
 from learner.policy import LoraPolicy
 from tests.support.tiny import TinyTask, tiny_spec, tiny_trajectory
 
-LR = 5e-3
+LEARNING_RATE = 5e-3
 
 
 def batch(task: TinyTask, step: int) -> list[Drawn]:
@@ -35,14 +35,14 @@ def batch(task: TinyTask, step: int) -> list[Drawn]:
 
 
 def learn(model: Path, checkpoints: Path, redis_url: str, steps: int) -> bytes:
-    """Go on from the newest checkpoint, or from the start; save after every step; return the adapter."""
+    """Continue from the newest checkpoint, or start; save after every step; return the adapter."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     task = TinyTask(Tokenizer.from_file(str(model / "tokenizer.json")))
     learner = Learner(
         LoraPolicy(tiny_spec(model), torch.device("cpu")),
         ReplayBuffer(connect(redis_url), BufferConfig(), uuid4().hex),
-        LearnerConfig(steps=steps, learning_rate=LR, decay_fraction=0.5, decay="cosine", priority="reward"),
+        LearnerConfig(steps=steps, learning_rate=LEARNING_RATE, decay_fraction=0.5, decay="cosine", priority="reward"),
         lambda version, files: None,
         task.prompts()[0],
         checkpoints=Checkpoints(checkpoints, keep=2),

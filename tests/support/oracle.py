@@ -1,4 +1,4 @@
-"""The maths again, slowly, in the paper's letters: what the fast code is held to. Loops on purpose.
+"""The maths again, slowly, in the paper's letters: the reference for the fast code. Loops on purpose.
 
 Z        a string over the symbols 0..V-1, of at most N actions; every string is a leaf of the tree of prefixes
 R[Z]     log R(Z ⊤);  S(z) = Σ R over all strings that begin with z

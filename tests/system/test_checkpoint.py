@@ -1,4 +1,4 @@
-"""A learner that is killed goes on as if nothing had happened, to the bit."""
+"""A killed learner continues from its checkpoint and ends with the same bits as one that was never killed."""
 
 import math
 import os
@@ -32,18 +32,18 @@ def start(model: Path, checkpoints: Path, redis_url: str, result: Path) -> subpr
     )  # fmt: skip
 
 
-def kill_when(process: subprocess.Popen[bytes], moment: str, checkpoints: Path, step: int) -> None:
-    """kill -9 once step `step` was saved: at once, or in the middle of the next write."""
+def kill_when(process: subprocess.Popen[bytes], timing: str, checkpoints: Path, step: int) -> None:
+    """kill -9 once step `step` is saved: at once, or in the middle of the next write."""
 
     def reached() -> bool:
         names = [p.name for p in checkpoints.glob("step-*")] if checkpoints.is_dir() else []
-        if moment == "during a save":
+        if timing == "during a save":
             return any(n.endswith(".partial") and int(n[5:13]) > step for n in names)
         return any(n.endswith(".safetensors") and int(n[5:13]) >= step for n in names)
 
     spinning = threading.Event()
     while not reached():
-        assert process.poll() is None, "it ended before it was killed"
+        assert process.poll() is None, "the process ended before it was killed"
         spinning.wait(0.0005)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -55,15 +55,15 @@ def test_a_learner_killed_again_and_again_ends_with_the_same_bits(
     uninterrupted = learn(tiny_model, tmp_path / "whole", redis_url, STEPS)
     assert uninterrupted == learn(tiny_model, tmp_path / "again", redis_url, STEPS), "the same batches, the same bits"
     folder, result, torn = tmp_path / "killed", tmp_path / "adapter", 0
-    for moment, step in [("between", 5), *[("during a save", k) for k in (15, 25, 35)]]:
+    for timing, step in [("between", 5), *[("during a save", k) for k in (15, 25, 35)]]:
         process = start(tiny_model, folder, redis_url, result)
-        kill_when(process, moment, folder, step)
+        kill_when(process, timing, folder, step)
         torn += len(list(folder.glob("*.partial")))
         newest = Checkpoints(folder, keep=2).newest()
         assert newest is not None and step <= newest.numbers.step < STEPS and not result.exists()
     assert start(tiny_model, folder, redis_url, result).wait(120) == 0
     assert result.read_bytes() == uninterrupted
-    assert torn > 0, "at least one kill left half a file"
+    assert torn > 0, "at least one kill left a partial file"
 
 
 def state(step: int, fill: float = 0.0) -> State:
@@ -71,7 +71,7 @@ def state(step: int, fill: float = 0.0) -> State:
     return State(numbers, {"adapter.a": torch.full((3,), fill)})
 
 
-def test_the_newest_few_are_kept_and_half_files_are_swept_away(tmp_path: Path) -> None:
+def test_the_newest_checkpoints_are_kept_and_partial_files_removed(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     (tmp_path / "step-00000007.partial").write_bytes(b"half")
     for step in (1, 2, 30):
@@ -81,22 +81,22 @@ def test_the_newest_few_are_kept_and_half_files_are_swept_away(tmp_path: Path) -
     assert newest is not None and newest.numbers.step == 30 and newest.tensors["adapter.a"].tolist() == [30.0] * 3
 
 
-def test_a_figure_that_was_no_number_comes_back_as_it_was(tmp_path: Path) -> None:
-    checkpoints, kept = Checkpoints(tmp_path, keep=1), state(1)
+def test_nan_figures_survive_a_checkpoint(tmp_path: Path) -> None:
+    checkpoints, template = Checkpoints(tmp_path, keep=1), state(1)
     rows = [{"step": 1, "var_u": math.nan, "labels": {"valid": math.nan}}]
-    checkpoints.save(State(kept.numbers.model_copy(update={"rows": rows}), kept.tensors))
+    checkpoints.save(State(template.numbers.model_copy(update={"rows": rows}), template.tensors))
     newest = checkpoints.newest()
     assert newest is not None and math.isnan(newest.numbers.rows[0]["var_u"])
     assert math.isnan(newest.numbers.rows[0]["labels"]["valid"])
 
 
-def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_with_the_fix(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     assert checkpoints.newest() is None
     checkpoints.save(state(3))
     path = tmp_path / "step-00000003.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ConfigError, match="Remove it to go on from the checkpoint before"):
+    with pytest.raises(ConfigError, match="Remove it to continue from the previous checkpoint"):
         checkpoints.newest()
 
 
@@ -113,13 +113,13 @@ def make(model: Path, replay: ReplayBuffer, folder: Path, rank: int = 16) -> tup
 
 
 def test_no_version_number_is_used_twice(tiny_model: Path, replay: ReplayBuffer, tmp_path: Path) -> None:
-    """Versions after the checkpoint were published and sampled from: the resumed learner begins above them."""
+    """Versions after the checkpoint were published and sampled from: the resumed learner starts above them."""
     learner, task, published = make(tiny_model, replay, tmp_path)
     learner.step(batch(task, 0))
     learner.save()
     for step in (1, 2, 3):
         learner.step(batch(task, step))
-        learner._publish_adapter(batch(task, step)[0].trajectory)
+        learner._publisher.publish(learner.step_number, batch(task, step)[0].trajectory)
     assert published == [0, 1, 2, 3]
     resumed, _, published = make(tiny_model, replay, tmp_path)
     assert resumed.step_number == 1 and published == [4]
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_adapter_is_refused(tiny_model: Path, replay: Re
     learner, task, _ = make(tiny_model, replay, tmp_path)
     learner.step(batch(task, 0))
     learner.save()
-    with pytest.raises(ConfigError, match="model section the run began with"):
+    with pytest.raises(ConfigError, match="model section that the run began with"):
         make(tiny_model, replay, tmp_path, rank=8)
 
 
@@ -151,5 +151,5 @@ def test_a_checkpoint_whose_adapter_was_changed_is_refused(
     assert saved is not None
     name = next(n for n in saved.tensors if n.startswith("adapter."))
     checkpoints.save(State(saved.numbers, saved.tensors | {name: saved.tensors[name] + 1}))
-    with pytest.raises(TributaryError, match="not the one it was made of"):
+    with pytest.raises(TributaryError, match="sha256 is not the recorded one"):
         make(tiny_model, replay, tmp_path)

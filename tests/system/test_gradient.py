@@ -1,4 +1,4 @@
-"""One gradient, however the batch is cut: into passes, over ranks, with or without kept activations."""
+"""The gradient is the same however a batch is split: into passes, over ranks, with or without checkpointing."""
 
 import socket
 from dataclasses import replace
@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import multiprocessing
 
+from buffer.errors import ConfigError
 from buffer.types import PolicySpec, Trajectory
 from learner.batch import collate
 from learner.data_parallel import DataParallel
@@ -23,7 +24,7 @@ LAMBDA = 0.8
 
 
 def policy(spec: PolicySpec, gradient_checkpointing: bool = False) -> LoraPolicy:
-    """With an adapter that does something: the same in every process."""
+    """A policy whose adapter is not the identity, the same in every process."""
     torch.manual_seed(1)
     result = LoraPolicy(spec, torch.device("cpu"), gradient_checkpointing)
     for name, parameter in result.model.named_parameters():
@@ -33,7 +34,7 @@ def policy(spec: PolicySpec, gradient_checkpointing: bool = False) -> LoraPolicy
 
 
 def mixed_rows(model: Path, count: int = 64) -> list[Trajectory]:
-    """Ragged strings of three prompts of different lengths, some with text of a tool."""
+    """Ragged strings of three prompts of different lengths, some with a tool's text."""
     task = TinyTask(Tokenizer.from_file(str(model / "tokenizer.json")))
     rng, strings = np.random.default_rng(2), list(task.log_r)
     rows = []
@@ -49,11 +50,15 @@ def mixed_rows(model: Path, count: int = 64) -> list[Trajectory]:
 
 
 def gradient(
-    q: LoraPolicy, rows: list[Trajectory], objective: str, max_tokens: int = 0, ranks: DataParallel | None = None
+    q: LoraPolicy,
+    rows: list[Trajectory],
+    objective: str,
+    max_tokens: int = 0,
+    data_parallel: DataParallel | None = None,
 ) -> tuple[torch.Tensor, float, torch.Tensor]:
     """(gradient, loss, residuals)."""
     parameters = q.trainable_parameters()
-    _, loss = Gradient(q, parameters, objective, LAMBDA, ranks or DataParallel()).compute(
+    _, loss = Gradient(q, parameters, objective, LAMBDA, data_parallel or DataParallel()).compute(
         collate(rows, q.spec, max_tokens), temperature=1.3
     )
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
@@ -159,7 +164,7 @@ def test_attention_by_blocks_gives_the_gradient_of_the_dense_mask(
         assert relative(by_blocks, dense) < 1e-5 and its_loss == pytest.approx(loss, rel=1e-5)
 
 
-def test_who_sampled_a_string_and_how_never_enters_its_loss(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+def test_the_sampler_and_behaviour_of_a_string_never_enter_its_loss(tiny_spec: PolicySpec, tiny_model: Path) -> None:
     """Behaviour, version and the actor's own log-probabilities are a record; the loss reads the learner's."""
     q, rows = policy(tiny_spec), mixed_rows(tiny_model, 16)
     others = [
@@ -175,17 +180,17 @@ def test_who_sampled_a_string_and_how_never_enters_its_loss(tiny_spec: PolicySpe
         assert loss == same_loss and torch.equal(ours, theirs)
 
 
-def test_what_stands_in_the_padding_never_changes_a_bit(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+def test_the_content_of_padding_never_changes_a_bit(tiny_spec: PolicySpec, tiny_model: Path) -> None:
     q, rows = policy(tiny_spec), mixed_rows(tiny_model, 16)
     batch = collate(rows, tiny_spec)
-    there = torch.arange(batch.token_ids.shape[1]) < torch.tensor([[len(row.token_ids)] for row in rows])
-    assert not bool(there.all()), "there is padding"
-    junk = replace(batch, token_ids=torch.where(there, batch.token_ids, tiny_spec.stop_token_id))
+    is_token = torch.arange(batch.token_ids.shape[1]) < torch.tensor([[len(row.token_ids)] for row in rows])
+    assert not bool(is_token.all()), "the batch has padding"
+    junk = replace(batch, token_ids=torch.where(is_token, batch.token_ids, tiny_spec.stop_token_id))
     a, b = q.log_probs(batch), q.log_probs(junk)
     assert torch.equal(a.log_pf, b.log_pf) and torch.equal(a.log_pterm, b.log_pterm)
 
 
-def test_the_reward_temperature_divides_what_was_stored_untempered(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+def test_the_reward_temperature_divides_the_stored_untempered_reward(tiny_spec: PolicySpec, tiny_model: Path) -> None:
     q, rows = policy(tiny_spec), mixed_rows(tiny_model, 16)
     batch = collate(rows, tiny_spec)
     step = Gradient(q, q.trainable_parameters(), "subtb", 1.0, DataParallel())
@@ -197,7 +202,7 @@ def test_the_reward_temperature_divides_what_was_stored_untempered(tiny_spec: Po
 def test_a_prompt_that_is_the_beginning_of_another_strings_text_changes_nothing(
     tiny_spec: PolicySpec, tiny_model: Path
 ) -> None:
-    """They share nodes of the tree, and at the shared one only one of the two may stop."""
+    """The two share nodes of the tree, and at the shared node only one of them may stop."""
     spec = replace(tiny_spec, min_actions=1)
     task = TinyTask(Tokenizer.from_file(str(tiny_model / "tokenizer.json")))
     first = tiny_trajectory(task, (0, 1))
@@ -227,22 +232,27 @@ def share(model: Path, number: int) -> list[Trajectory]:
 
 
 def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, out: str) -> None:
-    """What each process of the test below does."""
+    """The work of one process of the test below."""
     torch.set_num_threads(1)
-    ranks, q, rows = DataParallel(number, size, address), policy(spec), share(Path(model), number)
-    found = {
-        (name, tokens): gradient(q, rows, name, tokens, ranks) for name in OBJECTIVES_OF_RANKS for tokens in PASS_TOKENS
+    data_parallel, q, rows = DataParallel(number, size, address), policy(spec), share(Path(model), number)
+    results = {
+        (name, tokens): gradient(q, rows, name, tokens, data_parallel)
+        for name in OBJECTIVES_OF_RANKS
+        for tokens in PASS_TOKENS
     }
-    assert ranks.all_agree(True) and not ranks.all_agree(number != 2)
-    assert ranks.all_same(7) and not ranks.all_same(number)
-    torch.save(found, f"{out}/{number}.pt")
-    ranks.close()
+    assert data_parallel.all_agree(True) and not data_parallel.all_agree(number != 2)
+    assert data_parallel.all_same(7) and not data_parallel.all_same(number)
+    data_parallel.check_same_start(7, "ab" * 32)
+    with pytest.raises(ConfigError, match=f"rank {number} starts after step 7 with adapter"):
+        data_parallel.check_same_start(7, f"{number}" * 64)
+    torch.save(results, f"{out}/{number}.pt")
+    data_parallel.close()
 
 
 def test_four_ranks_of_sixteen_give_the_gradient_of_one_rank_of_sixty_four(
     tiny_spec: PolicySpec, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Also where each accumulates over passes, and their numbers differ."""
+    """Also where each accumulates over a different number of passes."""
     shares = [share(tiny_model, number) for number in range(4)]
     assert len({len(collate(rows, tiny_spec, PASS_TOKENS[1]).parts) for rows in shares}) > 1
     with socket.socket() as probe:
@@ -252,8 +262,8 @@ def test_four_ranks_of_sixteen_give_the_gradient_of_one_rank_of_sixty_four(
     saved = [torch.load(tmp_path / f"{number}.pt") for number in range(4)]
     for name in OBJECTIVES_OF_RANKS:
         whole, loss, residual = gradient(policy(tiny_spec), [row for rows in shares for row in rows], name)
-        for number, found in enumerate(saved):
+        for number, results in enumerate(saved):
             for tokens in PASS_TOKENS:
-                g, its_loss, its_residual = found[name, tokens]
+                g, its_loss, its_residual = results[name, tokens]
                 assert relative(g, whole) < 1e-5 and its_loss == pytest.approx(loss, rel=1e-6)
                 assert torch.allclose(its_residual, residual[16 * number : 16 * (number + 1)], atol=1e-4)

@@ -35,7 +35,7 @@ def task(tiny_model: Path) -> TinyTask:
 
 
 def with_random_adapter(spec: PolicySpec, seed: int = 3) -> LoraPolicy:
-    """A policy whose adapter does something: B is not 0."""
+    """A policy whose adapter is not the identity: B is not 0."""
     policy = LoraPolicy(spec, CPU)
     torch.manual_seed(seed)
     for name, parameter in policy.model.named_parameters():
@@ -112,7 +112,7 @@ def test_tool_tokens_have_no_log_pf_and_no_state_inside(tiny_spec: PolicySpec, t
 def test_the_base_weights_never_change(tiny_spec: PolicySpec, task: TinyTask, replay) -> None:  # type: ignore[no-untyped-def]
     learner = make_learner(tiny_spec, task, replay, LearnerConfig(steps=5))
     base = {n: p.detach().clone() for n, p in learner._policy.model.named_parameters() if "lora" not in n}
-    rows = [drawn(tiny_trajectory(task, z)) for k, z in enumerate(task.log_r)]
+    rows = [drawn(tiny_trajectory(task, z)) for z in task.log_r]
     for _ in range(5):
         learner.step(rows)
     assert all(torch.equal(base[n], p) for n, p in learner._policy.model.named_parameters() if "lora" not in n)
@@ -137,7 +137,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_counted(
 def test_the_learner_reaches_the_exact_posterior_of_forty_strings(
     tiny_spec: PolicySpec, task: TinyTask, redis_url: str, objective: str, priority_exponent: float
 ) -> None:
-    """Trajectory balance is not here: one pair a string, it reached 0.00 to 0.07 by seed in as many steps (docs/log.md)."""
+    """Trajectory balance is omitted: with one pair a string it reached 0.00 to 0.07 by seed in as many steps (docs/log.md)."""
     replay = ReplayBuffer(
         connect(redis_url), BufferConfig(priority_exponent=priority_exponent, min_size_to_sample=1), uuid4().hex
     )
@@ -169,7 +169,7 @@ def test_the_learner_reaches_the_exact_posterior_of_forty_strings(
     assert figures["log_z"] == pytest.approx(float(log_z), abs=0.05)
 
 
-def test_the_batch_of_a_step_that_is_not_finite_is_set_aside(
+def test_the_batch_of_a_step_that_is_not_finite_is_quarantined(
     tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
 ) -> None:
     learner = make_learner(tiny_spec, task, replay, LearnerConfig(steps=5))
@@ -183,7 +183,7 @@ def test_the_batch_of_a_step_that_is_not_finite_is_set_aside(
     assert {note.id for note in notes} == {rows[0].content_id, rows[1].content_id} and "step 1" in notes[0].reason
 
 
-def test_a_run_of_steps_that_are_not_finite_ends_with_what_to_do(
+def test_too_many_steps_in_a_row_that_are_not_finite_raise_an_error_with_a_fix(
     tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
 ) -> None:
     learner = make_learner(tiny_spec, task, replay, LearnerConfig(max_skipped_steps=3))
@@ -198,18 +198,18 @@ def test_a_run_of_steps_that_are_not_finite_ends_with_what_to_do(
         learner.step([bad])
 
 
-def test_the_exact_distance_is_read_where_the_strings_are_listed(
+def test_the_exact_distance_is_computed_every_few_steps_where_the_strings_are_listed(
     tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
 ) -> None:
     support = [tiny_trajectory(task, z) for z in task.log_r]
     config = LearnerConfig(diagnose_every=2)
     learner = Learner(LoraPolicy(tiny_spec, CPU), replay, config, lambda *_: None, task.prompts()[0], support=support)
     row = drawn(support[7])
-    read = [learner.step([row])["total_variation"] for _ in range(3)]
-    assert 0.1 < read[0] < 1.0 and np.isnan(read[1]) and 0.1 < read[2] < 1.0
+    distances = [learner.step([row])["total_variation"] for _ in range(3)]
+    assert 0.1 < distances[0] < 1.0 and np.isnan(distances[1]) and 0.1 < distances[2] < 1.0
 
 
-def test_given_strings_are_drawn_alike_whatever_their_reward(
+def test_given_strings_are_drawn_uniformly_whatever_their_reward(
     tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
 ) -> None:
     """A likelihood weighs all strings alike, also in a recipe that draws by reward."""
@@ -224,7 +224,7 @@ def test_given_strings_are_drawn_alike_whatever_their_reward(
 
 def test_given_strings_have_no_staleness(tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer) -> None:
     learner = make_learner(tiny_spec, task, replay, LearnerConfig())
-    learner.version = 50
+    learner._publisher.version = 50
     given = replace(tiny_trajectory(task, (0, 1)), adapter_digest="", behaviour="demonstration")
     figures = learner.step([drawn(given), drawn(replace(tiny_trajectory(task, (2,)), policy_version=48))])
     assert figures["staleness_max"] == 2
@@ -275,14 +275,14 @@ def test_a_base_in_four_bits_has_the_gradient_of_its_own_rounded_weights(tiny_sp
         plain.data.copy_(ours.data)
 
     batch = collate([tiny_trajectory(task, z) for z in [(0, 1), (2,), (1, 1, 1)]], tiny_spec)
-    found = []
+    results = []
     for policy in (quantised, rounded):
         scored = policy.log_probs(batch)
         (scored.log_pf.sum() + 0.3 * scored.log_pterm.sum()).backward()
         gradient = torch.cat([p.grad.flatten() for p in policy.trainable_parameters() if p.grad is not None])
-        found.append((scored.log_pf.detach(), gradient))
-    assert torch.allclose(found[0][0], found[1][0], atol=1e-5)
-    assert float((found[0][1] - found[1][1]).norm() / found[1][1].norm()) < 1e-5
+        results.append((scored.log_pf.detach(), gradient))
+    assert torch.allclose(results[0][0], results[1][0], atol=1e-5)
+    assert float((results[0][1] - results[1][1]).norm() / results[1][1].norm()) < 1e-5
 
 
 def with_reward(trajectory: Trajectory, value: float) -> Trajectory:

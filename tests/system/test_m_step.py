@@ -1,4 +1,4 @@
-"""The M-step on a tiny model: what it maximises, that it does, and that its adapter is one that others can read."""
+"""The M-step on a tiny model: its objective, that the objective improves, and that PEFT loads the adapter."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +26,7 @@ def tokens(text: str) -> IntArray:
 
 
 def choices() -> list[Choice]:
-    """Whether a context of five letters holds more a than b; the labels share their beginning and differ in length."""
+    """Does a context of five letters hold more a than b? The labels share their beginning and differ in length."""
     rng, labels = np.random.default_rng(0), [tokens("c a ."), tokens("c b b .")]
     contexts = ["draw " + " ".join(rng.choice(["a", "b"], size=5)) for _ in range(12)]
     return [Choice(tokens(text), labels, int(text.count("b") > 2)) for text in contexts]
@@ -34,7 +34,7 @@ def choices() -> list[Choice]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Passes this small gain nothing by more, and on a busy machine threads wait for each other."""
+    """Passes this small do not gain from more threads, and on a busy machine threads wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -55,10 +55,10 @@ def folder(fitted: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plain_shares(model: torch.nn.Module, asked: list[Choice]) -> list[float]:
-    """log share of the right alternative, one full pass an alternative."""
+def plain_shares(model: torch.nn.Module, choices: list[Choice]) -> list[float]:
+    """[B] log share of the right alternative, by one full pass per alternative."""
     shares = []
-    for choice in asked:
+    for choice in choices:
         scores = []
         for target in choice.alternatives:
             text = torch.from_numpy(np.concatenate([choice.context, target])).long()
@@ -72,11 +72,11 @@ def plain_shares(model: torch.nn.Module, asked: list[Choice]) -> list[float]:
 def test_a_fresh_adapter_gives_the_shares_of_plain_passes_of_the_base_model(tiny_spec: PolicySpec) -> None:
     base = AutoModelForCausalLM.from_pretrained(tiny_spec.base_model, dtype=torch.float32).eval()
     with torch.no_grad():
-        found = log_shares(LoraPolicy(tiny_spec, CPU), choices())
-    np.testing.assert_allclose(found.numpy(), plain_shares(base, choices()), atol=1e-4)
+        shares = log_shares(LoraPolicy(tiny_spec, CPU), choices())
+    np.testing.assert_allclose(shares.numpy(), plain_shares(base, choices()), atol=1e-4)
 
 
-def test_limits_of_the_policy_do_not_touch_the_labels(tiny_spec: PolicySpec) -> None:
+def test_limits_of_the_policy_do_not_apply_to_the_labels(tiny_spec: PolicySpec) -> None:
     narrow = replace(tiny_spec, max_actions=1, min_actions=1, allowed_token_ids=(VOCABULARY.index("a"),))
     with torch.no_grad():
         free, bound = (log_shares(LoraPolicy(spec, CPU), choices()) for spec in (tiny_spec, narrow))
@@ -90,7 +90,7 @@ def test_the_cross_entropy_falls_and_the_right_label_gets_the_larger_share(
     assert np.mean(fitted.losses[-5:]) < 0.5 * np.mean(fitted.losses[:5])
 
 
-def test_the_saved_adapter_loads_with_peft_and_merged_into_the_base_model_knows_the_labels(
+def test_the_saved_adapter_loads_with_peft_and_predicts_the_labels_once_merged(
     folder: Path, tiny_spec: PolicySpec
 ) -> None:
     base = AutoModelForCausalLM.from_pretrained(tiny_spec.base_model, dtype=torch.float32).eval()
@@ -110,11 +110,11 @@ def test_the_same_seed_gives_the_same_adapter_however_many_passes_a_step_has(tin
     assert whole.losses != m_step(tiny_spec, choices(), few, CPU, seed=1).losses
 
 
-def test_a_batch_larger_than_the_choices_is_all_of_them(tiny_spec: PolicySpec) -> None:
-    asked = choices()[:3]
-    fitted = m_step(tiny_spec, asked, CONFIG.model_copy(update={"steps": 1, "batch_size": 64}), CPU)
+def test_a_batch_size_above_the_number_of_choices_takes_all_of_them(tiny_spec: PolicySpec) -> None:
+    few = choices()[:3]
+    fitted = m_step(tiny_spec, few, CONFIG.model_copy(update={"steps": 1, "batch_size": 64}), CPU)
     with torch.no_grad():
-        expected = -log_shares(LoraPolicy(tiny_spec, CPU), asked).mean()
+        expected = -log_shares(LoraPolicy(tiny_spec, CPU), few).mean()
     assert fitted.losses[0] == pytest.approx(float(expected), abs=1e-5)
 
 
@@ -128,8 +128,8 @@ def test_a_batch_larger_than_the_choices_is_all_of_them(tiny_spec: PolicySpec) -
         Choice(tokens("draw"), [tokens("a"), tokens("b")], right=-1),
     ],
 )
-def test_what_is_no_choice_is_refused_by_its_number(wrong: Choice) -> None:
+def test_a_malformed_choice_is_reported_by_its_number(wrong: Choice) -> None:
     with pytest.raises(ConfigError, match="choice 1 of the M-step"):
         check_choices([choices()[0], wrong])
-    with pytest.raises(ConfigError, match="no choice to learn from"):
+    with pytest.raises(ConfigError, match="no choices to learn from"):
         check_choices([])

@@ -1,4 +1,4 @@
-"""Runs that were killed go on; learner ranks act as one."""
+"""Killed runs resume; learner ranks act as one."""
 
 import json
 import os
@@ -28,16 +28,16 @@ def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path
     output = resumed.finish()
     assert resumed.process.returncode == 0, output
     assert f"Going on after step {saved}" in output
-    assert [row["step"] for row in rows_of(run)] == list(range(1, 151)), "every step is there once"
+    assert [row["step"] for row in rows_of(run)] == list(range(1, 151)), "every step is recorded once"
     seconds = [float(str(row["elapsed_s"])) for row in rows_of(run)]
-    assert seconds == sorted(seconds), "time goes on where it stopped"
+    assert seconds == sorted(seconds), "elapsed time continues where it stopped"
     versions = [int(str(row["version"])) for row in rows_of(run)]
     assert versions[saved] > versions[saved - 1], "no version number is used twice"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["resumed_after_step"] == saved and summary["steps"] == 150
     assert summary["metrics"]["after"]["total_variation"] < summary["metrics"]["before"]["total_variation"]
 
-    (run / "summary.json").unlink()  # as if it had died after its last step, before it was judged
+    (run / "summary.json").unlink()  # as if the run had died after its last step, before its evaluation
     (run / "adapter" / "version.json").unlink()
     completed = Command("train", "--resume", str(run), "evaluation.samples=200")
     output = completed.finish()
@@ -46,14 +46,14 @@ def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path
         json.loads((run / "summary.json").read_text())["steps"] == 150 and (run / "adapter" / "version.json").exists()
     )
 
-    whoever = Command("train", str(recipe), "--run", str(run), "--continue")
-    assert "nothing is left to do" in whoever.finish() and whoever.process.returncode == 0
+    finished = Command("train", str(recipe), "--run", str(run), "--continue")
+    assert "nothing is left to do" in finished.finish() and finished.process.returncode == 0
     again = Command("train", "--resume", str(run))
     assert "has done all its learner.steps = 150" in again.finish() and again.process.returncode == 2
 
 
-def test_a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not(recipe: Path, tmp_path: Path) -> None:
-    """One given string, so that every batch is the same whatever is drawn: what differs could only come from the crash."""
+def test_a_killed_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(recipe: Path, tmp_path: Path) -> None:
+    """Every batch is the same single given string, so only the crash could make a difference."""
     given = tmp_path / "given.jsonl"
     given.write_text('{"response": "a b"}\n')
     options = [
@@ -65,7 +65,7 @@ def test_a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not(recipe:
     output = uninterrupted.finish()
     assert uninterrupted.process.returncode == 0, output
     losses = [float(str(row["loss"])) for row in rows_of(whole)]
-    assert losses[-1] < 0.1 < 1.0 < losses[0], "minus log q of the one string: it was learned"
+    assert losses[-1] < 0.1 < 1.0 < losses[0], "minus log q of the one string falls: it was learned"
 
     command = Command("train", str(recipe), *options, "--run", str(killed))
     until(lambda: len(rows_of(killed)) > 20, 240, "training")

@@ -17,20 +17,20 @@ from tests.support.oracle import String, all_strings, exact_policy, subtb_double
 V, N = 3, 3
 LAMBDAS = (0.5, 1.0, 2.0)
 BALANCES = sorted(set(OBJECTIVES) - {"sft"})
-"""All that are 0 exactly where the policy samples the posterior."""
+"""Objectives that are 0 exactly where the policy samples the posterior."""
 Rows = list[tuple[list[float], list[float], list[float]]]
 
 
 def tensors(rows: Rows, group: list[int] | None = None) -> Estimates:
-    """Of ragged (log_pf, log_pterm, log_reward) rows, padded with junk where nothing counts."""
+    """Estimates of ragged (log_pf, log_pterm, log_reward) rows, with junk at prefixes that are not terminal."""
     width = max(len(pf) for pf, _, _ in rows)
     junk = 123.0
     pf = torch.tensor([[*f, *[0.0] * (width - len(f))] for f, _, _ in rows], dtype=torch.float64)
     pterm = torch.tensor([[*t, *[junk] * (width + 1 - len(t))] for _, t, _ in rows], dtype=torch.float64)
     reward = torch.tensor([[*r, *[-junk] * (width + 1 - len(r))] for _, _, r in rows], dtype=torch.float64)
-    counts = torch.tensor([[i <= len(f) for i in range(width + 1)] for f, _, _ in rows])
-    u, log_q = log_z_estimates(pf, pterm, reward), log_q_of_strings(pf, pterm, counts)
-    return Estimates(u, counts, torch.tensor(group or [0] * len(rows)), log_q)
+    is_terminal = torch.tensor([[i <= len(f) for i in range(width + 1)] for f, _, _ in rows])
+    u, log_q = log_z_estimates(pf, pterm, reward), log_q_of_strings(pf, pterm, is_terminal)
+    return Estimates(u, is_terminal, torch.tensor(group or [0] * len(rows)), log_q)
 
 
 def exact_rows(seed: int = 0, V: int = V, N: int = N, spread: float = 2.0) -> tuple[Rows, float]:
@@ -86,7 +86,7 @@ def test_subtb_is_zero_for_every_string_at_the_exact_policy(lam: float) -> None:
 
 
 @pytest.mark.parametrize("name", BALANCES)
-def test_every_balance_objective_is_zero_at_the_exact_policy_and_not_beside_it(name: str) -> None:
+def test_every_balance_objective_is_zero_at_the_exact_policy_and_positive_away_from_it(name: str) -> None:
     rows, _ = exact_rows()
     assert value(name, rows) < 1e-12
     assert value(name, random_rows([3, 1, 2, 3], seed=1)) > 0.1
@@ -100,7 +100,7 @@ def test_every_prefix_estimates_log_z_at_the_exact_policy() -> None:
 
 @pytest.mark.parametrize("name", BALANCES)
 @pytest.mark.parametrize("shifted", ["stop", "reward"])
-def test_an_off_by_one_of_reward_against_stop_is_seen(name: str, shifted: str) -> None:
+def test_an_off_by_one_of_reward_against_stop_is_detected(name: str, shifted: str) -> None:
     rows, _ = exact_rows()
     moved: Rows = [
         (
@@ -113,8 +113,8 @@ def test_an_off_by_one_of_reward_against_stop_is_seen(name: str, shifted: str) -
     assert value(name, moved) > 0.1
 
 
-def test_the_unmasked_stop_at_the_limit_is_seen() -> None:
-    """log q(⊤ | z_1:N) must be 0, not what the model says there."""
+def test_an_unmasked_stop_at_the_limit_is_detected() -> None:
+    """log q(⊤ | z_1:N) must be 0, not the model's output."""
     rows, _ = exact_rows()
     wrong: Rows = [
         (pf, [*pterm[:-1], pterm[-1] - 0.9] if len(pf) == N else pterm, reward) for pf, pterm, reward in rows
@@ -183,8 +183,8 @@ def test_padding_has_no_gradient_and_makes_no_nan(name: str, lam: float) -> None
     assert float(u.grad[~e.is_terminal].abs().max()) == 0.0
 
 
-def test_the_empty_prefix_takes_part() -> None:
-    """Only R(⊤) of the empty string changes; n = 1 has one pair, n = 0 none and no NaN."""
+def test_the_empty_prefix_contributes_to_the_loss() -> None:
+    """Only R(⊤) of the empty string changes; n = 1 has one pair, n = 0 has none and gives no NaN."""
     pf, pterm, reward = random_rows([1], seed=9)[0]
     assert value("subtb", [(pf, pterm, reward)]) != value("subtb", [(pf, pterm, [reward[0] + 1, reward[1]])])
     assert float(subtb(tensors([(pf, pterm, reward)]), 1.0).denominator) == 1.0
@@ -200,8 +200,8 @@ def test_a_string_of_n_actions_has_n_times_n_plus_one_over_two_pairs() -> None:
 def test_the_reward_of_the_empty_string_alone_moves_the_gradient() -> None:
     pf, pterm, reward = random_rows([4], seed=21)[0]
 
-    def gradient(first: float) -> torch.Tensor:
-        e = tensors([(pf, pterm, [first, *reward[1:]])])
+    def gradient(empty_reward: float) -> torch.Tensor:
+        e = tensors([(pf, pterm, [empty_reward, *reward[1:]])])
         u = e.u.clone().requires_grad_(True)
         return torch.autograd.grad(subtb(replace(e, u=u), 1.0).value, u)[0]
 
@@ -219,7 +219,7 @@ def test_four_ranks_of_sixteen_equal_one_rank_of_sixty_four() -> None:
     assert float(sum(p.value for p in parts) / 4) != pytest.approx(whole, rel=1e-3)
 
 
-def test_the_residual_is_zero_exactly_where_a_trajectory_agrees_with_itself() -> None:
+def test_the_residual_is_zero_exactly_where_the_prefixes_of_a_trajectory_agree() -> None:
     rows, _ = exact_rows()
     bad = ([-0.1, -0.2], [-1.0, -1.0, -1.0], [0.0, 3.0, -2.0])
     residual = subtb(tensors([rows[-1], bad]), 1.0).residual
@@ -240,10 +240,10 @@ def test_vargrad_is_the_variance_of_whole_strings_within_a_prompt() -> None:
     u = tensors(rows).u
     leaves = np.array([float(u[b, n]) for b, n in ((0, 4), (1, 1), (3, 3))])
     assert value("vargrad", rows, group=group) == pytest.approx(float(leaves.var()), rel=1e-12)
-    assert value("vargrad", rows[:1]) == 0.0, "one string of a prompt has nothing to agree with"
+    assert value("vargrad", rows[:1]) == 0.0, "a single string of a prompt has nothing to be compared with"
 
 
-def test_a_string_that_vargrad_compared_with_nothing_has_no_priority_to_report() -> None:
+def test_a_string_that_vargrad_cannot_compare_has_no_priority() -> None:
     residual = OBJECTIVES["vargrad"](tensors(random_rows([2, 3, 1], seed=15), [0, 0, 1]), 1.0).residual
     assert residual.isnan().tolist() == [False, False, True]
 

@@ -19,7 +19,7 @@ def test_the_rate_rises_holds_and_falls_to_zero() -> None:
     assert rates[75] == pytest.approx(1.0) and rates[100] == 0.0
 
 
-def test_a_cosine_falls_slowly_then_fast_then_slowly() -> None:
+def test_cosine_decay_is_slow_at_both_ends() -> None:
     config = LearnerConfig(steps=100, learning_rate=2.0, warmup_steps=0, decay_fraction=1.0, decay="cosine")
     rates = [learning_rate(step, config) for step in (0, 25, 50, 75, 100)]
     assert rates == pytest.approx([1 + math.cos(math.pi * x) for x in (0, 0.25, 0.5, 0.75, 1)])
@@ -30,7 +30,7 @@ def test_without_warm_up_or_decay_the_rate_is_constant() -> None:
     assert {learning_rate(step, config) for step in range(5)} == {3.0}
 
 
-def test_the_reward_temperature_moves_in_a_line_and_stays() -> None:
+def test_the_reward_temperature_is_linear_then_constant() -> None:
     config = LearnerConfig(reward_temperature_start=2.0, reward_temperature_end=1.0, reward_temperature_steps=10)
     assert [reward_temperature(step, config) for step in (0, 5, 10, 50)] == [2.0, 1.5, 1.0, 1.0]
 

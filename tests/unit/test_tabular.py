@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from learner.objectives import COMPARING, OBJECTIVES
-from learner.objectives.balance import Estimates, at, last, log_q_of_strings, log_z_estimates
+from learner.objectives.balance import Estimates, last_terminal, log_q_of_strings, log_z_estimates, value_at
 from tests.support.oracle import String, all_strings, log_sum, total_variation
 
 V, N = 3, 3
@@ -51,7 +51,7 @@ def trained(
         optimiser.step()
     with torch.no_grad():
         log_pf, log_pterm, counts = log_probs(table, min_actions)
-    q = (log_pf.sum(1) + at(log_pterm, last(counts))).exp()
+    q = (log_pf.sum(1) + value_at(log_pterm, last_terminal(counts))).exp()
     return {z: float(q[k]) for z, k in PLACE.items() if len(z) >= min_actions}, float(loss.value.detach())
 
 

@@ -1,0 +1,68 @@
+"""Figures of one step: the batch before its update, and the exact distance to a target whose strings are listed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from buffer.replay import Drawn
+from buffer.types import Trajectory
+from learner.batch import Batch, collate
+from learner.config import LearnerConfig
+from learner.diagnostics import exact_figures, posterior_figures, select_rows, var_u
+from learner.objectives.balance import Estimates, first_terminal, log_q_of_strings, value_at
+from learner.policy import LoraPolicy
+
+Figures = dict[str, Any]
+
+
+def staleness(row: Drawn, newest_version: int) -> int:
+    """Versions since the row was sampled; 0 for a given string, which no policy sampled."""
+    return newest_version - row.policy_version if row.trajectory.adapter_digest else 0
+
+
+def batch_figures(rows: Sequence[Drawn], batch: Batch, estimates: Estimates, newest_version: int) -> Figures:
+    """Figures of the B `rows` under the policy that `estimates` are of; NaN where no row has the figure."""
+    fresh = [i for i, row in enumerate(rows) if row.fresh]
+    on_policy = [i for i in fresh if rows[i].behaviour == "on_policy"]
+    ages = [staleness(rows[i], newest_version) for i in fresh if rows[i].trajectory.adapter_digest]
+    labels: dict[str, list[float]] = {}
+    for i in on_policy:
+        for name, value in rows[i].trajectory.labels.items():
+            labels.setdefault(name, []).append(value)
+    log_rewards = batch.log_reward_of_strings[on_policy].tolist()
+    on_policy_estimates = select_rows(estimates, on_policy)
+    return {
+        "var_u": var_u(on_policy_estimates),
+        **posterior_figures(on_policy_estimates),
+        "log_z": float(value_at(estimates.u.detach(), first_terminal(estimates.is_terminal)).mean()),
+        "log_reward": float(np.mean(log_rewards)) if log_rewards else float("nan"),
+        "staleness_mean": float(np.mean(ages)) if ages else 0.0,
+        "staleness_max": max(ages, default=0),
+        "fresh": len(fresh),
+        "on_policy": len(on_policy),
+        "labels": {name: float(np.mean(values)) for name, values in labels.items()},
+    }
+
+
+class TargetDistance:
+    """The exact distance of q to the target, for tasks that list the strings which carry the target's mass."""
+
+    def __init__(
+        self, policy: LoraPolicy, support: Sequence[Trajectory], config: LearnerConfig, weights: Mapping[str, float]
+    ) -> None:
+        """`support` is these strings, scored; empty where a task lists none. `weights` are those of reward terms."""
+        self._policy = policy
+        self._every = config.diagnose_every
+        self._batch = collate(support, policy.spec, config.max_tokens, weights) if support else None
+
+    def compute(self, step: int, temperature: float) -> Figures:
+        """Total variation and KL to R^(1/T); NaN at steps between two readings and where no strings are listed."""
+        if self._batch is None or step % self._every:
+            return {"total_variation": float("nan"), "kl": float("nan")}
+        with torch.no_grad():
+            log_probs = self._policy.log_probs(self._batch)
+        is_terminal = self._batch.is_terminal.to(self._policy.device)
+        log_q = log_q_of_strings(log_probs.log_pf, log_probs.log_pterm, is_terminal).cpu()
+        return exact_figures(log_q, self._batch.log_reward_of_strings / temperature, self._batch.prompt)

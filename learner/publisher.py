@@ -1,0 +1,50 @@
+"""Publishes the policy's adapter: a new version number, a digest, and a canary for whoever serves it."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from buffer.replay import ReplayBuffer
+from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory, given_trajectory
+from learner.adapter import adapter_files, adapter_version
+from learner.policy import LoraPolicy
+
+Publish = Callable[[AdapterVersion, AdapterFiles], None]
+
+
+class AdapterPublisher:
+    """Numbers the adapters of one run; every rank counts, only the leader publishes."""
+
+    def __init__(
+        self,
+        policy: LoraPolicy,
+        buffer: ReplayBuffer,
+        publish: Publish,
+        canary_tolerance: float,
+        is_leader: bool,
+        restored_version: int = -1,
+    ) -> None:
+        """`restored_version` is the newest version of the checkpoint that the learner continues from."""
+        self._policy = policy
+        self._buffer = buffer
+        self._publish = publish
+        self._canary_tolerance = canary_tolerance
+        self._is_leader = is_leader
+        # versions published after the checkpoint were sampled from: no number is ever used twice
+        self.version = max(buffer.newest_version(), restored_version)
+        self.published_step = -1
+        """The step of the newest version; -1 before the first."""
+
+    def publish_first(self, step: int, prompt: Prompt) -> None:
+        """Publish before any string was learned from: the canary is the stop token right after `prompt`."""
+        self.publish(step, given_trajectory(prompt, np.zeros(0, np.int32), "canary"))
+
+    def publish(self, step: int, example: Trajectory) -> None:
+        """Publish the adapter after `step`; the canary is the log-probabilities of `example`'s tokens."""
+        self.version += 1
+        self.published_step = step
+        if self._is_leader:
+            files = adapter_files(self._policy)
+            version = adapter_version(self._policy, files, self.version, step, example, self._canary_tolerance)
+            self._buffer.note_version(self.version)
+            self._publish(version, files)
