@@ -13,7 +13,7 @@ from buffer.types import IntArray, PolicySpec, Prompt
 from rewards.config import RewardConfig, TaskConfig
 from rewards.task import TRAIN, BaseLogProbs, Task, Terms, check_terms
 from rewards.task_registry import LOAD_LIMIT_S
-from rewards.time_limit import Failed, guarded
+from rewards.time_limit import CallFailed, call_with_limit
 
 LARGEST_FLOOR_SHARE = 0.01
 """Of the target's known mass that the floor may add."""
@@ -40,10 +40,10 @@ def check_task(
 
 def _check_prompts(task: Task, spec: PolicySpec, config: TaskConfig, max_model_len: int) -> Sequence[Prompt]:
     try:
-        by_split = guarded(
+        by_split = call_with_limit(
             lambda: {split: list(task.prompts(split)) for split in task.splits}, LOAD_LIMIT_S, "its method prompts"
         )
-    except Failed as error:
+    except CallFailed as error:
         raise ConfigError(f"task {config.name!r}: {error}. It must return the prompts of each split.") from error
     prompts, everything = by_split.get(TRAIN, []), [prompt for split in by_split.values() for prompt in split]
     if not prompts or not all(isinstance(prompt, Prompt) and len(prompt.token_ids) for prompt in everything):
@@ -103,8 +103,8 @@ def _check_reward(
             return task.log_reward(prompt, token_ids, answers), task.labels(prompt, token_ids)
 
         try:
-            terms, labels = guarded(ask, time_limit_s, f"task {name!r}")
-        except Failed as error:
+            terms, labels = call_with_limit(ask, time_limit_s, f"task {name!r}")
+        except CallFailed as error:
             raise RewardError(
                 f"{error}, on a response of {n} tokens {token_ids.tolist()[:8]}. "
                 "log_reward and labels must answer for any string, the empty one included."

@@ -9,7 +9,7 @@ from buffer.errors import ConfigError
 from rewards.config import TaskConfig
 from rewards.task import Task
 from rewards.tasks import TASKS
-from rewards.time_limit import Failed, guarded
+from rewards.time_limit import CallFailed, call_with_limit
 
 LOAD_LIMIT_S = 120.0
 """For a module or a constructor, which may read models, s."""
@@ -26,8 +26,8 @@ def make_task(config: TaskConfig, tokenizer: Tokenizer) -> Task:
             f"It takes: {', '.join(accepted) or 'nothing'}."
         )
     try:
-        return guarded(lambda: cls(tokenizer, **config.options), LOAD_LIMIT_S, "its constructor")  # type: ignore[call-arg]
-    except Failed as error:
+        return call_with_limit(lambda: cls(tokenizer, **config.options), LOAD_LIMIT_S, "its constructor")  # type: ignore[call-arg]
+    except CallFailed as error:
         why = error.__cause__ if isinstance(error.__cause__, TypeError | ValueError) else error
         raise ConfigError(f"task {config.name!r} refused its options {dict(config.options)}: {why}") from error
 
@@ -40,9 +40,11 @@ def _import_task(name: str) -> type[Task]:
             "or name a class of your own as module:Class."
         )
     try:
-        module = guarded(lambda: importlib.import_module(module_name), LOAD_LIMIT_S, f"the module {module_name}")
+        module = call_with_limit(
+            lambda: importlib.import_module(module_name), LOAD_LIMIT_S, f"the module {module_name}"
+        )
         cls = getattr(module, class_name)
-    except (Failed, AttributeError) as error:
+    except (CallFailed, AttributeError) as error:
         raise ConfigError(
             f"task.name = {name!r} can't be imported ({error}). "
             "It must be module:Class, importable from the folder where the run is started."

@@ -17,7 +17,7 @@ from rewards.constraints.settings import Constraint, read_table
 from rewards.judging.bootstrap import Interval
 from rewards.task import BaseLogProbs, Judges, Sample, check_terms
 from rewards.tasks.constrained import SATISFIED, ConstrainedTask
-from rewards.time_limit import Failed, guarded
+from rewards.time_limit import CallFailed, call_with_limit
 
 RAIN = {"kind": "keywords", "words": ["r"]}
 OBJECT = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
@@ -84,8 +84,8 @@ def test_a_regex_matches_the_whole_text_unless_it_searches() -> None:
 
 def test_a_catastrophic_regex_is_left_at_the_time_limit() -> None:
     constraint = build(kind="regex", pattern="(a+)+b")
-    with pytest.raises(Failed, match=r"time_limit_s = 0\.1"):
-        guarded(lambda: constraint(["a" * 60]), 0.1, "log_reward")
+    with pytest.raises(CallFailed, match=r"time_limit_s = 0\.1"):
+        call_with_limit(lambda: constraint(["a" * 60]), 0.1, "log_reward")
 
 
 def test_json_must_be_one_whole_value_that_fits() -> None:

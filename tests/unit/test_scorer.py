@@ -72,7 +72,7 @@ def test_a_string_that_comes_again_is_not_scored_again() -> None:
     first = rewards.score([PROMPT] * 3, [z(1, 2), z(3), z(1, 2)])
     again = rewards.score([PROMPT], [z(3)])
     assert task.asked == 2 and again[0] is first[1] and first[0] is first[2]
-    assert (rewards.figures.asked, rewards.figures.from_cache) == (4, 2)
+    assert (rewards.counters.strings, rewards.counters.cache_hits) == (4, 2)
 
 
 def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago() -> None:
@@ -91,7 +91,7 @@ def test_the_same_response_to_another_prompt_is_another_string() -> None:
 
 def test_notes_count_for_nothing_and_weights_for_what_they_say() -> None:
     score = scored(scorer(Honest(), length_penalty=0.5).score([PROMPT], [z(1, 2)])[0])
-    assert score.names == ("sum", "_note", "length")
+    assert score.term_names == ("sum", "_note", "length")
     assert score.log_reward.tolist() == [[0, -1, -3], [1, 1, 1], [0, -0.5, -1]]
     total, terms = sample_terms(score, {"sum": 2.0, "_note": 5.0})
     assert total == -7.0 and terms == {"sum": -3.0, "_note": 1.0, "length": -1.0}
@@ -229,7 +229,7 @@ def test_a_hostile_function_costs_its_own_string_and_nothing_else(name: str) -> 
         before, bad, after = rewards.score([PROMPT] * 3, [z(1), z(2, BAD), z(3, 4)])
     assert isinstance(bad, Failure) and 0 < len(bad.reason) < 500 and "\n" not in bad.reason
     assert scored(before).log_reward[0].tolist() == [0, -1] and scored(after).log_reward[0].tolist() == [0, -3, -7]
-    assert rewards.figures.failed == 1 and rewards.figures.last_failure == bad.reason
+    assert rewards.counters.failures == 1 and rewards.counters.last_failure == bad.reason
     assert time.monotonic() - began < 20 * LIMIT_S, "bounded"
 
 
@@ -261,8 +261,8 @@ def test_nothing_is_left_armed_after_a_call(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *args, **kwargs: armed.append(True))
     monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: armed.append(False))
     for call in (lambda: 1, lambda: throw(ValueError()), spin):
-        with contextlib.suppress(time_limit.Failed):
-            time_limit.guarded(call, LIMIT_S, "it")
+        with contextlib.suppress(time_limit.CallFailed):
+            time_limit.call_with_limit(call, LIMIT_S, "it")
     assert armed == [True, False] * 3
     assert time_limit.signal.getitimer(time_limit.signal.ITIMER_REAL) == (0.0, 0.0)
 

@@ -128,7 +128,7 @@ def test_log_r_is_of_the_right_label_and_the_other_one_counts_for_nothing(tokeni
     prompt, response = task.prompts()[0], np.zeros(4, dtype=np.int32)
     terms = task.log_reward(prompt, response, [right, other])
     scored = given_trajectory(prompt, response, "test", check_terms(terms, 4, "subjectivity"), tuple(terms))
-    np.testing.assert_allclose(total_log_reward(scored, {}), right.explained, rtol=1e-6)
+    np.testing.assert_allclose(total_log_reward(scored, {}), right.log_p_prefix + right.target, rtol=1e-6)
     np.testing.assert_array_equal(terms["_other"], other.target)
 
 
