@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import FloatArray, IntArray, Prompt
 from rewards.constraints import CONSTRAINTS
-from rewards.constraints.settings import LEAST_SATISFIED, prefix_texts, read_table
+from rewards.constraints.settings import SATISFIED_LOG_C, prefix_texts, read_table
 from rewards.judging.bootstrap import Interval
 from rewards.judging.text_metrics import mean_of_means, spread_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
@@ -128,7 +128,7 @@ def constraint_floor(log_epsilon: float, penalty: float | None) -> float:
 
 def satisfied(log_c: NDArray[np.float64]) -> FloatArray:
     """[K] 1 where c holds or is at least 1/2, else 0."""
-    return np.asarray(log_c >= LEAST_SATISFIED, dtype=np.float32)
+    return np.asarray(log_c >= SATISFIED_LOG_C, dtype=np.float32)
 
 
 def satisfied_share(samples: Mapping[str, Sequence[Sample]], note: str) -> Interval:

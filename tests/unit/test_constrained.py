@@ -137,7 +137,7 @@ def test_what_a_function_must_not_give_is_named_with_the_function(
     module: ModuleType, value: object, unit: str, error: type[Exception]
 ) -> None:
     module.odd = lambda text: value
-    with pytest.raises(error, match="functions_of_a_user:odd gave"):
+    with pytest.raises(error, match="functions_of_a_user:odd returned"):
         build(kind="function", function="functions_of_a_user:odd", unit=unit)(["text"])
 
 
@@ -183,10 +183,10 @@ def test_a_classifier_gives_the_log_probability_of_its_label(tmp_path: Path) -> 
         ({"kind": "regex", "pattern": "("}, "regular expression"),
         ({"kind": "regex", "pattern": "a{99999999999}"}, "regular expression"),
         ({"kind": "json_schema"}, "give one of the two"),
-        ({"kind": "json_schema", "schema": {"type": "text"}}, "the schema is none"),
+        ({"kind": "json_schema", "schema": {"type": "text"}}, "invalid JSON schema"),
         ({"kind": "json_schema", "schema": {"$ref": "#"}}, "without end"),
         ({"kind": "json_schema", "schema": {"$ref": "#/$defs/a"}}, "refers to '/$defs/a'"),
-        ({"kind": "json_schema", "schema": {"items": {"pattern": "("}}}, "the schema is none"),
+        ({"kind": "json_schema", "schema": {"items": {"pattern": "("}}}, "invalid JSON schema"),
         ({"kind": "json_schema", "schema": {"items": {"$ref": "http://example.com/s"}}}, "nothing is downloaded"),
         ({"kind": "json_schema", "schema": {"$schema": "http://json-schema.org/draft-04/schema#"}}, "2020-12"),
         ({"kind": "json_schema", "file": "not there.json"}, "not there.json"),
@@ -194,7 +194,7 @@ def test_a_classifier_gives_the_log_probability_of_its_label(tmp_path: Path) -> 
         ({"kind": "function", "function": "no_such_module:f"}, "no_such_module"),
         ({"kind": "function", "function": "os:no_such"}, "no_such"),
         ({"kind": "function", "function": "os:sep"}, "can't be called"),
-        ({"kind": "classifier", "folder": "not there", "label": "x"}, "no classifier"),
+        ({"kind": "classifier", "folder": "not there", "label": "x"}, "not a classifier"),
     ],
 )
 def test_a_table_that_is_no_constraint_is_refused_by_what_is_wrong(table: object, what: str) -> None:

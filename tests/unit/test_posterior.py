@@ -10,7 +10,7 @@ import torch
 from learner import diagnostics
 from learner.objectives.balance import Estimates
 from rewards.judging.bootstrap import Interval
-from rewards.judging.posterior import EXPLANATIONS, log_z_of, posterior_figures, resampled_unit
+from rewards.judging.posterior import EXPLANATIONS, estimate_log_z, posterior_figures, resampled_unit
 from rewards.task import Figure, Sample
 
 STRINGS = 40
@@ -150,5 +150,5 @@ def test_fewer_than_two_samples_tell_nothing(samples: dict[str, Sequence[Sample]
 def test_log_z_of_one_prompt_is_the_log_mean_of_its_weights() -> None:
     samples = drawn(log_normal(1), log_normalised(log_normal(2)), 20)
     weights = [math.exp(sample.log_reward / 2.0 - sample.log_q) for sample in samples]
-    assert log_z_of(samples, 2.0) == pytest.approx(math.log(np.mean(weights)))
-    assert math.isnan(log_z_of([], 1.0))
+    assert estimate_log_z(samples, 2.0) == pytest.approx(math.log(np.mean(weights)))
+    assert math.isnan(estimate_log_z([], 1.0))
