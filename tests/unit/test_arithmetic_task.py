@@ -13,7 +13,7 @@ from rewards.base_model import BaseModel
 from rewards.judging.bootstrap import Interval
 from rewards.task import TRAIN, Judges, Sample, check_terms
 from rewards.tasks.arithmetic import ArithmeticTask
-from rewards.tasks.arithmetic_questions import EXAMPLES, TESTED, Sum, check_disjoint, make_splits
+from rewards.tasks.arithmetic_questions import EXAMPLES, TEST_OPERANDS, Sum, check_disjoint, make_splits
 from rewards.tools import arithmetic
 from rewards.tools.arithmetic import Limits
 from rewards.tools.calculator import Calculator
@@ -83,7 +83,7 @@ def test_every_question_of_three_operands_can_be_asked_once_and_no_more() -> Non
     splits = make_splits(0, 0, {3: total - 100}, 100)
     canonical = {question.canonical for split in (TRAIN, "test3") for question in splits[split]}
     assert len(canonical) == total
-    with pytest.raises(ValueError, match=f"train3 = {total - 99} ask for more than the {total} questions"):
+    with pytest.raises(ValueError, match=f"train3 = {total - 99} need more than the {total} questions"):
         make_splits(0, 0, {3: total - 99}, 100)
 
 
@@ -91,7 +91,7 @@ def test_splits_share_no_question_and_hold_none_twice() -> None:
     splits = make_splits(0, 6, {3: 1000, 4: 1000}, 500)
     everything = [question.canonical for split in splits.values() for question in split]
     assert len(set(everything)) == len(everything) == 6 + 2000 + 3 * 500
-    for n in TESTED:
+    for n in TEST_OPERANDS:
         assert {len(question.digits) for question in splits[f"test{n}"]} == {n}
     assert Counter(len(question.digits) for question in splits[TRAIN]) == {3: 1000, 4: 1000}
     assert Counter(len(question.digits) for question in splits[EXAMPLES]) == {3: 3, 4: 3}
@@ -100,15 +100,15 @@ def test_splits_share_no_question_and_hold_none_twice() -> None:
 def test_a_question_that_stands_in_two_splits_or_twice_in_one_is_refused_by_name() -> None:
     one, other = Sum((1, 2, 3), "+-"), Sum((1, 2, 4), "+-")
     check_disjoint({"train": [one], "test3": [other]})
-    with pytest.raises(ValueError, match="'1 \\+ 2 - 3' of split 'test3' stands in 'train' too"):
+    with pytest.raises(ValueError, match="'1 \\+ 2 - 3' of split 'test3' is in 'train' too"):
         check_disjoint({"train": [other, one], "test3": [one]})
-    with pytest.raises(ValueError, match="'1 \\+ 2 - 3' of split 'train' stands in 'train' too"):
+    with pytest.raises(ValueError, match="'1 \\+ 2 - 3' of split 'train' is in 'train' too"):
         check_disjoint({"train": [one, other, one]})
 
 
 def test_the_seed_alone_decides_what_is_tested() -> None:
     few, many = make_splits(0, 3, {3: 5, 4: 5}, 50), make_splits(0, 3, {3: 500, 4: 900}, 50)
-    assert all(few[f"test{n}"] == many[f"test{n}"] != make_splits(1, 3, {3: 5}, 50)[f"test{n}"] for n in TESTED)
+    assert all(few[f"test{n}"] == many[f"test{n}"] != make_splits(1, 3, {3: 5}, 50)[f"test{n}"] for n in TEST_OPERANDS)
 
 
 # --- the calculator ---
@@ -305,7 +305,7 @@ def test_options_that_make_no_sense_are_refused_by_name(options: dict[str, int],
 
 def test_a_tokenizer_that_joins_the_last_digit_and_the_target_is_refused() -> None:
     joining = byte_tokenizer([(digit, ".") for digit in "0123456789"], use_regex=False)
-    with pytest.raises(ValueError, match="the tokenizer joins"):
+    with pytest.raises(ValueError, match="the tokenizer merges"):
         ArithmeticTask(joining, **SMALL)
 
 

@@ -165,7 +165,7 @@ def test_who_always_says_the_same_is_seen(tokenizer: Tokenizer) -> None:
     task = SubjectivityTask(tokenizer)
     margin = {"subjective": 2.0, "objective": -2.0}
     figures = judged(task, {p.id: drawn(margin[str(p.fields["label"])]) for p in task.prompts(TEST)})
-    assert figures["said_subjective"] == 1.0
+    assert figures["predicted_subjective"] == 1.0
     tested = task.prompts(TEST)
     assert figures["accuracy"] == pytest.approx(sum(p.fields["label"] == "subjective" for p in tested) / len(tested))
 

@@ -21,7 +21,7 @@ from rewards.task import Figure, Judges, Sample, ScoreRequest, Task, check_terms
 from rewards.tasks.continuation import ContinueTask
 from rewards.tasks.contrastive import ContrastiveTask
 from rewards.tasks.infill import InfillTask
-from rewards.tasks.text_files import choose, read_lines, read_stories
+from rewards.tasks.text_files import read_lines, read_stories, split_rows
 from tests.support.tiny import VOCABULARY, make_tiny_model, tiny_spec
 
 STOP = VOCABULARY.index(".")
@@ -161,15 +161,15 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_last_rows_are_held_out_and_splits_share_none() -> None:
-    splits = choose(list(range(100)), first=11, count=20, held_out=5)
+    splits = split_rows(list(range(100)), first=11, count=20, held_out=5)
     assert splits == {"train": list(range(10, 25)), "test": list(range(25, 30))}
-    assert choose([1, 2, 3], 1, 0, 0) == {"train": [1, 2, 3]}
+    assert split_rows([1, 2, 3], 1, 0, 0) == {"train": [1, 2, 3]}
 
 
 @pytest.mark.parametrize(("first", "count", "held_out"), [(0, 1, 0), (1, -1, 0), (1, 0, -1), (1, 4, 0), (4, 0, 0), (1, 0, 3), (3, 2, 0)])  # fmt: skip
 def test_more_rows_than_there_are_or_none_to_train_on_are_refused(first: int, count: int, held_out: int) -> None:
     with pytest.raises(ValueError, match=f"first = {first}, count = {count}, held_out = {held_out}"):
-        choose([1, 2, 3], first, count, held_out)
+        split_rows([1, 2, 3], first, count, held_out)
 
 
 def test_a_prompt_or_story_that_comes_twice_is_refused_with_both_lines(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -202,7 +202,7 @@ def test_each_prefix_of_a_continuation_is_worth_its_likelihood_with_the_stop(
 def test_a_split_without_prompts_is_refused_by_name(prompts_file: str, tokenizer: Tokenizer) -> None:
     task = ContinueTask(tokenizer, prompts_file, held_out=1)
     assert [p.id for p in task.prompts("test")] == ["line-5"] and task.splits == ("train", "test")
-    with pytest.raises(ValueError, match="split 'test' is not there, only train"):
+    with pytest.raises(ValueError, match="split 'test' does not exist, only train"):
         ContinueTask(tokenizer, prompts_file).prompts("test")
 
 
