@@ -40,7 +40,7 @@ def values(samples: dict[str, list[Sample]], temperature: float = 1.0) -> dict[s
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.8, 2.0])
-def test_a_sampler_of_the_tempered_target_reads_one_and_nought(temperature: float) -> None:
+def test_a_sampler_of_the_tempered_target_reads_one_and_zero(temperature: float) -> None:
     log_reward = log_normal(1)
     found = values({"x": drawn(log_reward, log_normalised(log_reward / temperature), 200)}, temperature)
     log_z = np.logaddexp.reduce(log_reward / temperature)
@@ -79,7 +79,7 @@ def test_the_figures_of_many_samples_are_those_of_enumeration() -> None:
 
 def test_figures_agree_with_those_that_training_shows() -> None:
     prompts = {f"p{k}": drawn(log_normal(k), log_normalised(log_normal(10 + k)), 30, seed=k) for k in range(3)}
-    rows = [(k, sample) for k, some in enumerate(prompts.values()) for sample in some]
+    rows = [(k, sample) for k, of_prompt in enumerate(prompts.values()) for sample in of_prompt]
     log_q = torch.tensor([sample.log_q for _, sample in rows], dtype=torch.float64)
     u = torch.tensor([sample.log_reward for _, sample in rows], dtype=torch.float64) - log_q
     group = torch.tensor([k for k, _ in rows])

@@ -81,8 +81,8 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def terms_of(task: Task, prompt: Prompt, z: list[int], base: BaseModel) -> dict[str, np.ndarray]:
-    questions, tokens = task.score_requests(prompt), np.array(z, dtype=np.int32)
-    terms = task.log_reward(prompt, tokens, base.score(questions, [tokens] * len(questions)))
+    requests, tokens = task.score_requests(prompt), np.array(z, dtype=np.int32)
+    terms = task.log_reward(prompt, tokens, base.score(requests, [tokens] * len(requests)))
     check_terms(terms, len(z), "text")
     return {name: np.asarray(values) for name, values in terms.items()}
 
@@ -256,15 +256,15 @@ def test_the_policy_sees_the_ending_and_the_frozen_model_only_the_beginning(
     prompt = task.prompts()[0]
     assert prompt.text == "Beginning: a b. b c. c a.\nEnding: b b.\nMiddle:"
     assert prompt.token_ids.tolist() == ids(tokenizer, prompt.text)
-    (question,) = task.score_requests(prompt)
-    assert question.context.tolist() == ids(tokenizer, "a b. b c. c a.")
-    assert question.target.tolist() == [STOP, *ids(tokenizer, "b b.")]
+    (request,) = task.score_requests(prompt)
+    assert request.context.tolist() == ids(tokenizer, "a b. b c. c a.")
+    assert request.target.tolist() == [STOP, *ids(tokenizer, "b b.")]
 
 
 def test_a_stop_that_is_no_text_is_left_out_of_the_story(stories_file: str, tokenizer: Tokenizer) -> None:
     task = InfillTask(tokenizer, stories_file, stop="")
-    (question,) = task.score_requests(task.prompts()[0])
-    assert question.target.tolist() == ids(tokenizer, "b b.")
+    (request,) = task.score_requests(task.prompts()[0])
+    assert request.target.tolist() == ids(tokenizer, "b b.")
     assert task.demonstrations()[1] == ("line-2", " a . b.")  # EOS ends it, so that "." is a token like any other
     for stop in ("a b", "\n"):
         with pytest.raises(ValueError, match=r"stop = .* tokens of the model, and must be one"):
@@ -323,9 +323,9 @@ def test_a_background_equal_to_the_passage_leaves_the_power_of_their_sum(
 ) -> None:
     task = ContrastiveTask(tokenizer, prompts_file, alpha=1.5, beta=-0.5, background="b c a.")
     prompt, z = task.prompts()[1], ids(tokenizer, "b b a")
-    (said,) = base.score([ScoreRequest(prompt.token_ids)], [np.array(z, dtype=np.int32)])
+    (log_probs,) = base.score([ScoreRequest(prompt.token_ids)], [np.array(z, dtype=np.int32)])
     found = terms_of(task, prompt, z, base)
-    assert found["given"] + found["background"] == pytest.approx(said.log_p_stop, abs=1e-4)
+    assert found["given"] + found["background"] == pytest.approx(log_probs.log_p_stop, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -368,8 +368,8 @@ def words() -> Tokenizer:
     """Every word of the shipped files is a token, and every other character that is no space."""
     pieces = pre_tokenizers.Whitespace()
     texts = [line.text for line in read_lines("")] + [" ".join(story.sentences) for story in read_stories("")]
-    known = {word for text in texts for word, _ in pieces.pre_tokenize_str(text)}
-    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(["<unk>", *sorted(known)])}, "<unk>"))
+    vocabulary = {word for text in texts for word, _ in pieces.pre_tokenize_str(text)}
+    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(["<unk>", *sorted(vocabulary)])}, "<unk>"))
     tokenizer.pre_tokenizer = pieces
     return tokenizer
 
