@@ -1,4 +1,4 @@
-"""What can be known of a task before anything heavy starts: its prompts, reward, floor, weights, tool and scorer."""
+"""Checks of a task before anything heavy starts: its prompts, reward, floor, weights, tool and scorer."""
 
 import json
 import math
@@ -11,26 +11,27 @@ from buffer.errors import ConfigError, RewardError
 from buffer.tool import Tool
 from buffer.types import IntArray, PolicySpec, Prompt
 from rewards.config import RewardConfig, TaskConfig
+from rewards.scorer import LENGTH
 from rewards.task import TRAIN, BaseLogProbs, Task, Terms, check_terms
 from rewards.task_registry import LOAD_LIMIT_S
-from rewards.time_limit import Failed, guarded
+from rewards.time_limit import CallFailed, call_with_limit
 
-LARGEST_FLOOR_SHARE = 0.01
-"""Of the target's known mass that the floor may add."""
+MAX_FLOOR_SHARE = 0.01
+"""Largest mass that the floor may add, as a share of the target's known mass."""
 
 
 def check_task(
     task: Task, spec: PolicySpec, config: TaskConfig, rewards: RewardConfig, max_model_len: int, vocabulary: int
 ) -> Sequence[Prompt]:
-    """The prompts of the training split. `max_model_len` [tokens] is the engine's, `vocabulary` the number of tokens.
+    """Return the prompts of the training split. Raise ConfigError or RewardError if the task does not fit the recipe.
 
-    Raises ConfigError or RewardError with the bad value, the constraint and the fix.
+    `max_model_len` [tokens] is the engine's limit, `vocabulary` the number of tokens of the model.
     """
     _check_tool(task.tool, spec)
     try:
         task.check_policy(spec)
     except ValueError as error:
-        raise ConfigError(f"task {config.name!r} and section [policy] don't fit: {error}") from error
+        raise ConfigError(f"task {config.name!r} does not fit section [policy]: {error}") from error
     prompts = _check_prompts(task, spec, config, max_model_len)
     _check_weights(rewards, _check_reward(task, prompts[0], spec, vocabulary, config.name, rewards.time_limit_s))
     _check_floor(task, config)
@@ -40,109 +41,108 @@ def check_task(
 
 def _check_prompts(task: Task, spec: PolicySpec, config: TaskConfig, max_model_len: int) -> Sequence[Prompt]:
     try:
-        by_split = guarded(
-            lambda: {split: list(task.prompts(split)) for split in task.splits}, LOAD_LIMIT_S, "its method prompts"
+        by_split = call_with_limit(
+            lambda: {split: list(task.prompts(split)) for split in task.splits}, LOAD_LIMIT_S, "prompts()"
         )
-    except Failed as error:
-        raise ConfigError(f"task {config.name!r}: {error}. It must return the prompts of each split.") from error
-    prompts, everything = by_split.get(TRAIN, []), [prompt for split in by_split.values() for prompt in split]
-    if not prompts or not all(isinstance(prompt, Prompt) and len(prompt.token_ids) for prompt in everything):
+    except CallFailed as error:
+        raise ConfigError(f"task {config.name!r}: {error}. It must return the prompts of every split.") from error
+    prompts, all_prompts = by_split.get(TRAIN, []), [prompt for split in by_split.values() for prompt in split]
+    if not prompts or not all(isinstance(prompt, Prompt) and len(prompt.token_ids) for prompt in all_prompts):
         raise ConfigError(
-            f"task {config.name!r} has no prompt, or gives something else. The split {TRAIN!r} needs at least one "
-            "Prompt (buffer/types.py), and each needs a token."
+            f"task {config.name!r} returns no prompts, or something that is not a Prompt. The split {TRAIN!r} needs at "
+            "least one Prompt (buffer/types.py), and every prompt needs at least one token."
         )
-    longest = max(len(prompt.token_ids) for prompt in everything)
-    of_tool = 0 if task.tool is None else task.tool.max_tokens
-    room = max_model_len - spec.max_actions * (1 + of_tool)
+    longest = max(len(prompt.token_ids) for prompt in all_prompts)
+    tool_tokens = 0 if task.tool is None else task.tool.max_tokens
+    room = max_model_len - spec.max_actions * (1 + tool_tokens)
     if longest > room:
         raise ConfigError(
-            f"the longest prompt has {longest} tokens and actors.max_model_len = {max_model_len} leaves "
-            f"{room} beside policy.max_actions = {spec.max_actions}"
-            + (f", behind each of which the tool may write {of_tool}" if of_tool else "")
+            f"the longest prompt has {longest} tokens, but actors.max_model_len = {max_model_len} leaves room for "
+            f"{room} next to policy.max_actions = {spec.max_actions}"
+            + (f", each followed by up to {tool_tokens} tokens of the tool" if tool_tokens else "")
             + ". Raise actors.max_model_len."
         )
-    if len({prompt.id for prompt in everything}) < len(everything):
-        raise ConfigError(
-            f"task {config.name!r} gives two prompts the same id: ids must be unique, over all its splits."
-        )
+    if len({prompt.id for prompt in all_prompts}) < len(all_prompts):
+        raise ConfigError(f"task {config.name!r} has two prompts with the same id. Make ids unique over all splits.")
     return prompts
 
 
 def _check_tool(tool: Tool | None, spec: PolicySpec) -> None:
     if tool is not None and spec.stop_token_id in tool.triggers:
         raise ConfigError(
-            "the task's tool waits for the token that policy.stop names: it would never be asked. Choose another stop."
+            "policy.stop is a trigger of the task's tool, so the tool would never be called. Choose another stop."
         )
 
 
 def _check_weights(rewards: RewardConfig, terms: set[str]) -> None:
-    known = sorted(name for name in terms | ({"length"} if rewards.length_penalty else set()) if name[0] != "_")
-    if unknown := sorted(set(rewards.weights) - set(known)):
+    weighable = sorted(name for name in terms | ({LENGTH} if rewards.length_penalty else set()) if name[0] != "_")
+    if unknown := sorted(set(rewards.weights) - set(weighable)):
         raise ConfigError(
-            f"rewards.weights names {', '.join(unknown)}, which the task's reward does not have. It has: "
-            f"{', '.join(known)}."
+            f"rewards.weights has {', '.join(unknown)}, but the task's reward has no such term. Its terms: "
+            f"{', '.join(weighable)}."
         )
 
 
 def _check_reward(
     task: Task, prompt: Prompt, spec: PolicySpec, vocabulary: int, name: str, time_limit_s: float
 ) -> set[str]:
-    """The names of the reward's terms, from three strings scored with a made-up base model: NaN, wrong shapes,
-    exceptions and endless loops show before any loading."""
-    rng, found = np.random.default_rng(0), set[str]()
+    """Score three strings with made-up base scores and return the names of the reward's terms.
+
+    NaN, wrong shapes, exceptions and endless loops show before any model is loaded.
+    """
+    rng, term_names = np.random.default_rng(0), set[str]()
     choices = np.array(spec.allowed_token_ids or range(vocabulary), dtype=np.int32)
     for n in sorted({0, 1, spec.max_actions}):
         token_ids = rng.choice(choices, size=n).astype(np.int32)
-        behind = np.full(n + 1, -3.0, np.float32)
-        base_scores = BaseLogProbs(np.full(n, -5.0, np.float32), behind, behind)
+        per_prefix = np.full(n + 1, -3.0, np.float32)
+        log_probs = BaseLogProbs(np.full(n, -5.0, np.float32), per_prefix, per_prefix)
 
-        def ask(
-            token_ids: IntArray = token_ids, base_scores: BaseLogProbs = base_scores
+        def score(
+            token_ids: IntArray = token_ids, log_probs: BaseLogProbs = log_probs
         ) -> tuple[Terms, Mapping[str, float]]:
-            answers = [base_scores for _ in task.score_requests(prompt)]
-            return task.log_reward(prompt, token_ids, answers), task.labels(prompt, token_ids)
+            base_scores = [log_probs for _ in task.score_requests(prompt)]
+            return task.log_reward(prompt, token_ids, base_scores), task.labels(prompt, token_ids)
 
         try:
-            terms, labels = guarded(ask, time_limit_s, f"task {name!r}")
-        except Failed as error:
+            terms, labels = call_with_limit(score, time_limit_s, f"task {name!r}")
+        except CallFailed as error:
             raise RewardError(
                 f"{error}, on a response of {n} tokens {token_ids.tolist()[:8]}. "
-                "log_reward and labels must answer for any string, the empty one included."
+                "log_reward and labels must return a result for every string, including the empty one."
             ) from error
         check_terms(terms, n, name)
-        found |= set(terms)
+        term_names |= set(terms)
         bad = [key for key, value in labels.items() if not math.isfinite(value)]
         if bad:
             raise RewardError(
-                f"labels of task {name!r} has {bad[0]} = {labels[bad[0]]} on a response of {n} tokens: "
-                "it must be finite."
+                f"label {bad[0]!r} of task {name!r} is {labels[bad[0]]} on a response of {n} tokens. "
+                "Return a finite number."
             )
-    return found
+    return term_names
 
 
 def _check_scorer(task: Task, prompts: Sequence[Prompt], rewards: RewardConfig) -> None:
     if rewards.adapter is not None and not (Path(rewards.adapter) / "adapter_config.json").is_file():
         raise ConfigError(
-            f"rewards.adapter = {rewards.adapter!r} is no folder with an adapter_config.json: name what "
-            "`tributary m-step` wrote, or another PEFT adapter's folder."
+            f"rewards.adapter = {rewards.adapter!r} is not a folder with an adapter_config.json: give the folder that "
+            "`tributary m-step` wrote, or that of another PEFT adapter."
         )
     if rewards.scorer != "vllm":
         return
     if rewards.adapter is not None:
-        raise ConfigError("rewards.scorer = 'vllm' takes no rewards.adapter: set the scorer to 'transformers'.")
-    if any(len(question.target) for question in task.score_requests(prompts[0])):
+        raise ConfigError("rewards.scorer = 'vllm' does not support rewards.adapter. Set it to 'transformers'.")
+    if any(len(request.target) for request in task.score_requests(prompts[0])):
         raise ConfigError(
-            "rewards.scorer = 'vllm' scores continuations only, and the task asks for a target behind every prefix: "
-            "set it to 'transformers'."
+            "rewards.scorer = 'vllm' scores continuations only, but the task scores a target after every prefix. "
+            "Set it to 'transformers'."
         )
 
 
 def _check_floor(task: Task, config: TaskConfig) -> None:
-    known, floor = task.log_mass()
-    if math.isfinite(known) and floor - known > math.log(LARGEST_FLOOR_SHARE):
+    known_mass, floor = task.log_mass()
+    if math.isfinite(known_mass) and floor - known_mass > math.log(MAX_FLOOR_SHARE):
         raise ConfigError(
-            f"task {config.name!r} with options {json.dumps(config.options)}: the floor for all other strings may "
-            f"weigh {math.exp(floor - known):.1%} of the target, more than {LARGEST_FLOOR_SHARE:.0%}: "
-            "the optimum would be samples of the floor. "
-            "Lower the floor (for the relative floor: a smaller log_epsilon)."
+            f"task {config.name!r} with options {json.dumps(config.options)}: the floor under all other strings may "
+            f"have {math.exp(floor - known_mass):.1%} of the target's mass, more than {MAX_FLOOR_SHARE:.0%}: even a "
+            "perfect sampler would draw them too often. Lower the floor (a relative floor: lower log_epsilon)."
         )

@@ -1,6 +1,6 @@
-"""Log R of strings at every prefix: the frozen model's answers, the task's terms, a cache by content.
+"""The scorer: base-model scores and a task's terms -> log R of strings at every prefix, cached by content.
 
-Shapes   T response tokens, K terms.
+Shapes   B strings of a call, T response tokens, K terms.
 """
 
 import hashlib
@@ -8,7 +8,6 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,24 +16,24 @@ import numpy as np
 from buffer.types import FloatArray, IntArray, Prompt
 from rewards.config import RewardConfig
 from rewards.task import BaseLogProbs, ScoreRequest, Task, check_names, check_terms
-from rewards.time_limit import Failed, guarded
+from rewards.time_limit import CallFailed, call_with_limit
 
 LENGTH = "length"
-"""The term of rewards.length_penalty."""
+"""Name of the term that rewards.length_penalty adds."""
 
 
 class BaseScorer(Protocol):
-    """A frozen model: rewards/base_model.py, or rewards/vllm_scorer.py."""
+    """A frozen base model that evaluates score requests."""
 
-    def score(self, questions: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
-        """What it says of each response to each question, side by side."""
+    def score(self, requests: Sequence[ScoreRequest], responses: Sequence[IntArray], /) -> list[BaseLogProbs]:
+        """Log-probabilities of responses[k] under requests[k], for each k."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one string is worth; the same whoever sampled it."""
+    """log R of one string at every prefix, and its labels. It depends on the string only, not on who sampled it."""
 
-    names: tuple[str, ...]
+    term_names: tuple[str, ...]
     """[K]"""
     log_reward: FloatArray
     """[K, T+1] nats, unweighted, untempered"""
@@ -49,118 +48,124 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Figures:
-    """Since the start."""
+class ScorerCounters:
+    """Totals since the scorer was created."""
 
-    asked: int = 0
-    """Strings."""
-    from_cache: int = 0
-    failed: int = 0
+    strings: int = 0
+    """Strings requested, cached ones included."""
+    cache_hits: int = 0
+    failures: int = 0
     function_s: float = 0.0
-    """In the task's own functions, for strings that were not in the cache."""
+    """Time in the task's own functions."""
     slowest_s: float = 0.0
+    """Longest time in the task's own functions for one string."""
     last_failure: str = ""
 
 
 class Scorer:
-    """Of one task. `around` is entered before a string meets the task's functions, and left after."""
+    """Scores strings of one task."""
 
     def __init__(
         self,
         task: Task,
         base: BaseScorer | None,
         config: RewardConfig,
-        around: Callable[[str], AbstractContextManager[None]] = lambda string_id: nullcontext(),
+        before_scoring: Callable[[str], None] = lambda string_id: None,
     ) -> None:
-        """`base` may be None for a task that does not need it."""
+        """`base` may be None for a task that does not need it.
+
+        `before_scoring` is called with a string's id just before the task's functions see the string.
+        """
         self._task = task
         self._base = base
         self._config = config
-        self._around = around
-        self._questions: dict[str, Sequence[ScoreRequest]] = {}
+        self._before_scoring = before_scoring
+        self._requests: dict[str, Sequence[ScoreRequest]] = {}
         self._cache: OrderedDict[str, Score] = OrderedDict()
-        self.figures = Figures()
+        self.counters = ScorerCounters()
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[IntArray], bad: frozenset[str] = frozenset()
+        self, prompts: Sequence[Prompt], responses: Sequence[IntArray], poison_ids: frozenset[str] = frozenset()
     ) -> list[Score | Failure]:
-        """Score B responses, each to its prompt; `bad` are ids of strings that must not be tried."""
+        """Score B responses, each to its prompt. Strings whose id is in `poison_ids` fail without being tried."""
         ids = [string_id(prompt.id, response) for prompt, response in zip(prompts, responses, strict=True)]
-        found: dict[str, Score | Failure] = {}
-        for name in ids:
-            if name in bad:
-                found[name] = Failure("the process that scored it before ended meanwhile")
-            elif name in self._cache:
-                self._cache.move_to_end(name)
-                found[name] = self._cache[name]
+        scores: dict[str, Score | Failure] = {}
+        for key in ids:
+            if key in poison_ids:
+                scores[key] = Failure("an earlier attempt to score it ended the worker's process")
+            elif key in self._cache:
+                self._cache.move_to_end(key)
+                scores[key] = self._cache[key]
         new = {
-            name: (prompt, response)
-            for name, prompt, response in zip(ids, prompts, responses, strict=True)
-            if name not in found
+            key: (prompt, response)
+            for key, prompt, response in zip(ids, prompts, responses, strict=True)
+            if key not in scores
         }
-        self.figures.asked += len(ids)
-        self.figures.from_cache += len(ids) - len(new)
-        found |= self._score_new(new)
-        self._keep(found)
-        return [found[name] for name in ids]
+        self.counters.strings += len(ids)
+        self.counters.cache_hits += len(ids) - len(new)
+        scores |= self._score_new(new)
+        self._add_to_cache(scores)
+        return [scores[key] for key in ids]
 
     def _score_new(self, new: Mapping[str, tuple[Prompt, IntArray]]) -> dict[str, Score | Failure]:
-        questions = {name: self._asked(prompt) for name, (prompt, _) in new.items()}
-        pairs = [(question, new[name][1]) for name, some in questions.items() for question in some]
+        requests = {key: self._score_requests(prompt) for key, (prompt, _) in new.items()}
+        pairs = [(request, new[key][1]) for key, of_string in requests.items() for request in of_string]
         base_scores = iter(
-            self._base.score([q for q, _ in pairs], [z for _, z in pairs]) if self._base and pairs else ()
+            self._base.score([request for request, _ in pairs], [response for _, response in pairs])
+            if self._base and pairs
+            else ()
         )
         return {
-            name: self._one(name, prompt, response, [next(base_scores) for _ in questions[name]])
-            for name, (prompt, response) in new.items()
+            key: self._score_one(key, prompt, response, [next(base_scores) for _ in requests[key]])
+            for key, (prompt, response) in new.items()
         }
 
-    def _one(
-        self, name: str, prompt: Prompt, response: IntArray, base_scores: Sequence[BaseLogProbs]
+    def _score_one(
+        self, key: str, prompt: Prompt, response: IntArray, base_scores: Sequence[BaseLogProbs]
     ) -> Score | Failure:
         began = time.perf_counter()
         try:
-            with self._around(name):
-                return guarded(
-                    lambda: self._ask_task(prompt, response, base_scores), self._config.time_limit_s, "log_reward"
-                )
-        except Failed as error:
-            self.figures.failed += 1
-            self.figures.last_failure = str(error)
+            self._before_scoring(key)
+            return call_with_limit(
+                lambda: self._call_task(prompt, response, base_scores), self._config.time_limit_s, "log_reward"
+            )
+        except CallFailed as error:
+            self.counters.failures += 1
+            self.counters.last_failure = str(error)
             return Failure(str(error))
         finally:
             seconds = time.perf_counter() - began
-            self.figures.function_s += seconds
-            self.figures.slowest_s = max(self.figures.slowest_s, seconds)
+            self.counters.function_s += seconds
+            self.counters.slowest_s = max(self.counters.slowest_s, seconds)
 
-    def _ask_task(self, prompt: Prompt, response: IntArray, base_scores: Sequence[BaseLogProbs]) -> Score:
+    def _call_task(self, prompt: Prompt, response: IntArray, base_scores: Sequence[BaseLogProbs]) -> Score:
         response = response.copy()
-        response.flags.writeable = False  # it is the trajectory's own
+        response.flags.writeable = False  # the task must not change it between its calls
         terms = dict(self._task.log_reward(prompt, response, base_scores))
         if self._config.length_penalty:
             terms[LENGTH] = -self._config.length_penalty * np.arange(len(response) + 1)
         log_reward = np.ascontiguousarray(check_terms(terms, len(response), type(self._task).__name__))
-        given = self._task.labels(prompt, response)
-        check_names(given, "labels")
-        labels = {str(name): float(value) for name, value in given.items()}
-        if wrong := [name for name, value in labels.items() if not math.isfinite(value)]:
-            raise ValueError(f"labels has {wrong[0]} = {labels[wrong[0]]}: it must be finite")
+        labels = self._task.labels(prompt, response)
+        check_names(labels, "labels")
+        labels = {str(name): float(value) for name, value in labels.items()}
+        if bad := [name for name, value in labels.items() if not math.isfinite(value)]:
+            raise ValueError(f"label {bad[0]!r} is {labels[bad[0]]}: it must be finite")
         return Score(tuple(map(str, terms)), log_reward, labels)
 
-    def _asked(self, prompt: Prompt) -> Sequence[ScoreRequest]:
-        if prompt.id not in self._questions:
-            self._questions[prompt.id] = list(self._task.score_requests(prompt))
-        return self._questions[prompt.id]
+    def _score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
+        if prompt.id not in self._requests:
+            self._requests[prompt.id] = list(self._task.score_requests(prompt))
+        return self._requests[prompt.id]
 
-    def _keep(self, found: Mapping[str, Score | Failure]) -> None:
-        """Failures are tried again: the next time may be another."""
-        self._cache.update((name, score) for name, score in found.items() if isinstance(score, Score))
+    def _add_to_cache(self, scores: Mapping[str, Score | Failure]) -> None:
+        """Failures are not cached: a later attempt may succeed."""
+        self._cache.update((key, score) for key, score in scores.items() if isinstance(score, Score))
         while len(self._cache) > self._config.cache_size:
             self._cache.popitem(last=False)
 
 
 def string_id(prompt_id: str, response: IntArray) -> str:
-    """32 hex digits; the same for the same response [T] to the same prompt."""
+    """32 hex digits that identify a response [T] to a prompt."""
     digest = hashlib.blake2b(prompt_id.encode("utf-8", "surrogatepass"), digest_size=16)
     digest.update(b"\0")
     digest.update(response.astype("<i4").tobytes())
@@ -168,7 +173,7 @@ def string_id(prompt_id: str, response: IntArray) -> str:
 
 
 def sample_terms(score: Score, weights: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-    """(log R of the whole string, weighted; each term of it, unweighted), nats."""
-    terms = {name: float(values[-1]) for name, values in zip(score.names, score.log_reward, strict=True)}
+    """(log R of the whole string, weighted; each of its terms, unweighted), nats."""
+    terms = {name: float(values[-1]) for name, values in zip(score.term_names, score.log_reward, strict=True)}
     total = sum(weights.get(name, 1.0) * value for name, value in terms.items() if not name.startswith("_"))
     return total, terms

@@ -1,6 +1,10 @@
-"""What a task is: prompts, an unnormalised target over strings, and how the result is judged.
+"""The task contract: prompts, an unnormalised target over strings, and how samples are judged.
 
-Shapes   T response tokens, Y tokens of a target, K reward terms.  Logs are natural, in nats.
+X is a prompt, Z = z_1..z_T a response, ⊤ the stop token that ends it. R(Z ⊤) > 0 is the reward of the finished string:
+a density that need not sum to 1. The trained policy samples Z with probability R(Z ⊤) / Σ R. All logs are natural, so
+their unit is the nat: one nat more makes a string e = 2.718 times as likely.
+
+Shapes   T response tokens, Y target tokens, K reward terms.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,162 +20,163 @@ from buffer.types import FloatArray, IntArray, PolicySpec, Prompt
 from rewards.judging.bootstrap import Interval
 
 Terms = Mapping[str, NDArray[np.floating]]
-"""Name -> [T+1] nats, of stopping after each prefix; log R is their sum, weighted as the recipe says. Untempered and
-finite. A name that begins with "_" is a note: kept beside, never part of log R."""
+"""Name -> [T+1] values of one additive term of log R, nats. Entry i belongs to the prefix z_1:i as a finished string.
 
-MOST_NAMES = 64
-"""Of reward terms, and of labels."""
-LONGEST_NAME = 64
+log R is the sum of the terms, weighted by rewards.weights; the learner applies the reward temperature later. Values are
+finite. A term whose name begins with "_" is a note: stored and shown, never part of log R."""
+
+MAX_NAMES = 64
+"""Limit on the number of reward terms, and on the number of labels."""
+MAX_NAME_LENGTH = 64
 TRAIN = "train"
 NO_TARGET = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """What the frozen base model is asked about every response Z to a prompt."""
+    """One evaluation of the frozen base model, made for every response Z to a prompt."""
 
     context: IntArray
-    """[C] tokens in front of Z; at least one. Often the prompt's own; a few-shot prefix that the policy never sees may
-    stand in front."""
+    """[C] tokens in front of Z, C >= 1: the prompt's tokens, perhaps after a few-shot prefix that the policy never
+    sees."""
     target: IntArray = field(default_factory=lambda: NO_TARGET)
-    """[Y] tokens to be scored behind every prefix of Z; none to score Z alone."""
+    """[Y] tokens to score after every prefix of Z; empty to score Z alone."""
     masked: bool = False
-    """Renormalise over the recipe's allowed tokens and the stop while Z is scored; a target is never masked. A token
-    that is not allowed, such as one that a tool wrote, is normalised over these and itself."""
+    """Renormalise the log-probabilities of Z over the policy's allowed tokens and ⊤. The target is never masked. A
+    token that is not allowed, such as one that a tool wrote, is normalised over these and itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaseLogProbs:
-    """What the frozen base model says of one response Z to one question, nats."""
+    """The frozen base model's answer to one `ScoreRequest` for one response Z, nats; X stands for its context."""
 
     tokens: FloatArray
-    """[T] log p_LM(z_i | X, z_1:i-1)"""
+    """[T] log p_LM(z_i | X, z_1:i-1), of each token given those before it."""
     stop: FloatArray
-    """[T+1] log p_LM(stop | X, z_1:i)"""
+    """[T+1] log p_LM(⊤ | X, z_1:i), of the stop token alone, given the prefix."""
     target: FloatArray
-    """[T+1] log p_LM(Y | X, z_1:i), Y straight behind the prefix; 0 where the question has no target."""
+    """[T+1] log p_LM(Y | X, z_1:i), of the target directly after the prefix; 0 where the request has no target."""
 
     @property
     def log_p_prefix(self) -> FloatArray:
-        """[T+1] log p_LM(z_1:i | X)"""
+        """[T+1] log p_LM(z_1:i | X), of the whole prefix without a stop."""
         return np.concatenate([[0.0], np.cumsum(self.tokens, dtype=np.float64)]).astype(np.float32)
 
     @property
     def log_p_stop(self) -> FloatArray:
-        """[T+1] log p_LM(z_1:i stop | X): of the string that ends there."""
+        """[T+1] log p_LM(z_1:i ⊤ | X), of the whole prefix as a finished string: log_p_prefix + stop."""
         return self.log_p_prefix + self.stop
-
-    @property
-    def explained(self) -> FloatArray:
-        """[T+1] log p_LM(z_1:i Y | X): of the prefix with the target behind it."""
-        return self.log_p_prefix + self.target
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One response drawn on-policy, for judging."""
+    """One response drawn on-policy, for evaluation."""
 
     token_ids: IntArray
-    """[T] without the stop token."""
+    """[T] without ⊤."""
     log_q: float
-    """log q(Z stop), nats."""
+    """log q(Z ⊤), the policy's log-probability, nats."""
     log_reward: float
-    """log R(Z stop), nats, weighted, untempered."""
+    """log R(Z ⊤), nats: weighted, at reward temperature 1."""
     terms: Mapping[str, float] = field(default_factory=dict)
-    """Each term of the whole string, notes too, nats, unweighted."""
+    """Each term of the whole string, notes included, nats, unweighted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """Models that judge, where they are present; see rewards/judging."""
+    """Optional models for evaluation (rewards/judging); None where a model is not installed."""
 
     embed: Callable[[Sequence[str]], FloatArray] | None = None
-    """N texts -> [N, D], of length 1 each."""
+    """N texts -> [N, D] sentence embeddings of length 1."""
     bert_score: Callable[[Sequence[str], Sequence[str]], FloatArray] | None = None
-    """N hypotheses and N references -> [N] F1."""
+    """N hypotheses and N references -> [N] BERTScore F1."""
 
 
 Figure = float | Interval
-"""What `evaluate` finds: a number, with a bootstrap interval where one makes sense. NaN where it is not known."""
+"""A metric of `evaluate`: a number, or a mean with its bootstrap interval. NaN means not known."""
 
 
 class Task:
-    """One file of rewards/tasks, or a class of your own: write `prompts` and `log_reward`; the rest has defaults.
+    """Base class of all tasks. Implement `prompts` and `log_reward`; everything else has a default.
 
-    Built in every process, from the tokenizer and the recipe's options as keyword arguments.
+    Every process of a run builds its own instance, from the tokenizer and the recipe's task.options as keyword
+    arguments.
     """
 
     needs_base_model: bool = True
-    """False saves a copy of the model: there is nobody to answer questions then."""
+    """False: no base model is loaded for this task, and `score_requests` must be empty."""
     splits: Sequence[str] = (TRAIN,)
-    """Names that `prompts` knows; `tributary evaluate --split` chooses."""
+    """Names accepted by `prompts`; `tributary evaluate --split` selects one."""
     tool: Tool | None = None
-    """What writes into a response at its triggers; see buffer/tool.py."""
+    """A tool that writes into a response after its trigger tokens; see buffer/tool.py."""
     explanations: ClassVar[Mapping[str, str]] = {}
-    """What the figures of `evaluate` mean, in words."""
+    """Figure name -> one sentence on its meaning, shown below the figure in tables."""
 
     def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
-        """The conditions X, in the order that actors walk through them. Splits share none."""
+        """The prompts X of a split, in a fixed order. No prompt is in two splits."""
         raise NotImplementedError
 
     def check_policy(self, spec: PolicySpec) -> None:
-        """Raise ValueError, saying what would fit, where the reward counts on another policy: its stop, its limits."""
+        """Raise ValueError, naming what would fit, if the reward assumes another stop token or other length limits."""
 
     def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
-        """What the base model is asked about each response; by default, Z behind the prompt."""
+        """The evaluations of the base model that `log_reward` needs; by default one, of Z after the prompt."""
         return [ScoreRequest(prompt.token_ids)] if self.needs_base_model else []
 
     def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
-        """log R(z_1:i stop) for every prefix i = 0..T of `token_ids` [T], term by term.
+        """log R(z_1:i ⊤) of every prefix i = 0..T of `token_ids` [T] as a finished string, term by term.
 
-        `base_scores` holds the answers to `score_requests`, in their order.
+        `base_scores` holds the results of `score_requests`, in the same order.
         """
         raise NotImplementedError
 
     def demonstrations(self) -> Sequence[tuple[str, str]]:
-        """(prompt id, response) of good strings that the task knows, text of its tool included: scored like any other
-        and put into the buffer before training begins."""
+        """(prompt id, response) of known good strings, including the text that the tool writes. They are scored like
+        samples and added to the buffer before training begins."""
         return []
 
     def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
-        """Figures about one whole string, for people to read; shown as means over fresh on-policy samples."""
+        """Numbers that describe one whole string to people. The run shows their means over fresh on-policy samples."""
         return {}
 
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
-        """Judge samples drawn on-policy: prompt id -> its samples, of one split. A figure that needs a model which is
-        not there is left out."""
+        """Figures of samples drawn on-policy (prompt id -> its samples, of one split). Figures whose judge is None are
+        omitted."""
         return {}
 
     def log_mass(self) -> tuple[float, float]:
-        """(known mass of the target, upper bound of what the floor for all other strings adds), logs, nats.
+        """(log Σ R over the strings that the task wants, upper bound of log Σ R over all others), nats.
 
-        `validate` refuses a recipe whose floor exceeds 1 % of the known mass. (nan, nan) where it is not known.
+        The second is what a floor under impossible strings adds. `validate` rejects a recipe where it exceeds 1 % of
+        the first. (nan, nan) where they are not known.
         """
         return float("nan"), float("nan")
 
     def support(self) -> Mapping[str, Sequence[tuple[IntArray, float]]]:
-        """The strings that carry the target's mass, where they can be listed: prompt id -> [(token ids, log R)].
+        """Prompt id -> [(token ids, log R)] of the strings that carry the target's mass; {} if they can't be listed.
 
-        The learner then reads its exact distance to the target. Strings that a tool wrote into can't be listed.
+        With it the learner reports its exact distance to the target. Strings that a tool wrote into can't be listed.
         """
         return {}
 
     def histogram(self, samples: Sequence[Sample]) -> NDArray[np.int_] | None:
-        """[K] how often each of the outcomes 0..K-1 was drawn, where there are such outcomes: histogram.png."""
+        """[K] counts of the outcomes 0..K-1, drawn as histogram.png; None for a task without such outcomes."""
         return None
 
 
 def check_terms(terms: Terms, n_tokens: int, task: str) -> FloatArray:
-    """Stack terms to [K, T+1] float32. RewardError where the contract is broken: names, shapes or finite values."""
+    """Stack terms to [K, T+1] float32. Raise RewardError for bad names, wrong shapes or values that are not finite."""
     if not isinstance(terms, Mapping) or not terms:
-        raise RewardError(f"task {task!r} returned no reward term. log_reward must return at least one named array.")
+        raise RewardError(
+            f"task {task!r} returned no reward term: log_reward must return a dict of one or more arrays."
+        )
     check_names(terms, f"reward terms of task {task!r}")
     for name, values in terms.items():
         values = np.asarray(values)
         if values.shape != (n_tokens + 1,):
             raise RewardError(
                 f"reward term {name!r} of task {task!r} has shape {values.shape} for a response of {n_tokens} tokens. "
-                f"It must be ({n_tokens + 1},): one value for every prefix, the empty one included."
+                f"It must be ({n_tokens + 1},): return one value for every prefix, including the empty one."
             )
         if values.dtype.kind not in "fiub" or not np.isfinite(values.astype(np.float32)).all():
             where = next(i for i, v in enumerate(values.tolist()) if not _is_finite(v))
@@ -179,23 +184,23 @@ def check_terms(terms: Terms, n_tokens: int, task: str) -> FloatArray:
                 f"reward term {name!r} of task {task!r} is {values[where]} at prefix {where} of a response of "
                 f"{n_tokens} tokens. log R must be finite everywhere: give impossible strings a floor (relative to the "
                 "base model's log-probability, such as log 0.01 + log p_LM) instead of -inf, and look for a division "
-                "or log of 0."
+                "by 0 or a log of 0."
             )
     return np.stack([np.asarray(values, dtype=np.float32) for values in terms.values()])
 
 
-def check_names(names: Collection[object], whose: str) -> None:
-    """RewardError unless they can be kept beside a string: a few short, printable words."""
-    if len(names) > MOST_NAMES:
-        raise RewardError(f"{whose}: {len(names)} names, at most {MOST_NAMES} are kept. Join some of them.")
+def check_names(names: Collection[object], owner: str) -> None:
+    """Raise RewardError unless `names` are few, short and printable, so that they can be stored with every string."""
+    if len(names) > MAX_NAMES:
+        raise RewardError(f"{owner}: {len(names)} names; at most {MAX_NAMES} are allowed. Merge some of them.")
     for name in names:
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= MAX_NAME_LENGTH:
             raise RewardError(
-                f"{whose}: a name must be a text of 1 to {LONGEST_NAME} printable characters, not {name!r:.80}."
+                f"{owner}: {name!r:.80} is not a valid name. Use 1 to {MAX_NAME_LENGTH} printable characters."
             )
 
 
 def _is_finite(value: object) -> bool:
-    """As a float32 number."""
+    """True if `value` is a number that is finite in float32."""
     with np.errstate(over="ignore"):
         return isinstance(value, (int, float)) and bool(np.isfinite(np.float32(value)))

@@ -1,4 +1,4 @@
-"""From the name in a recipe to a task: one of rewards/tasks, or a class of the user's own."""
+"""Builds the task that a recipe names: one of rewards/tasks, or a class of the user's own."""
 
 import importlib
 import inspect
@@ -9,48 +9,50 @@ from buffer.errors import ConfigError
 from rewards.config import TaskConfig
 from rewards.task import Task
 from rewards.tasks import TASKS
-from rewards.time_limit import Failed, guarded
+from rewards.time_limit import CallFailed, call_with_limit
 
 LOAD_LIMIT_S = 120.0
-"""For a module or a constructor, which may read models, s."""
+"""Time limit for a module or a constructor, which may read models, s."""
 
 
 def make_task(config: TaskConfig, tokenizer: Tokenizer) -> Task:
-    """The task that a recipe names. Raises ConfigError with what is wrong and what would be right."""
+    """Build the task that a recipe names. Raise ConfigError for an unknown name or bad options."""
     cls = _import_task(TASKS.get(config.name, config.name))
     accepted = [p for p in inspect.signature(cls).parameters if p != "tokenizer"]
     unknown = sorted(set(config.options) - set(accepted))
     if unknown:
         raise ConfigError(
-            f"task.options has {', '.join(unknown)}, which task {config.name!r} does not take. "
-            f"It takes: {', '.join(accepted) or 'nothing'}."
+            f"task.options has {', '.join(unknown)}, which is not an option of task {config.name!r}. "
+            f"Its options: {', '.join(accepted) or 'none'}."
         )
     try:
-        return guarded(lambda: cls(tokenizer, **config.options), LOAD_LIMIT_S, "its constructor")  # type: ignore[call-arg]
-    except Failed as error:
-        why = error.__cause__ if isinstance(error.__cause__, TypeError | ValueError) else error
-        raise ConfigError(f"task {config.name!r} refused its options {dict(config.options)}: {why}") from error
+        return call_with_limit(lambda: cls(tokenizer, **config.options), LOAD_LIMIT_S, "the constructor")  # type: ignore[call-arg]
+    except CallFailed as error:
+        reason = error.__cause__ if isinstance(error.__cause__, TypeError | ValueError) else error
+        raise ConfigError(f"task {config.name!r} rejects its options {dict(config.options)}: {reason}") from error
 
 
 def _import_task(name: str) -> type[Task]:
     module_name, _, class_name = name.partition(":")
     if not class_name:
         raise ConfigError(
-            f"task.name = {name!r} is not known. Known: {', '.join(sorted(TASKS))}; "
-            "or name a class of your own as module:Class."
+            f"task.name = {name!r} is unknown. Choose one of {', '.join(sorted(TASKS))}, "
+            "or give your own class as module:Class."
         )
     try:
-        module = guarded(lambda: importlib.import_module(module_name), LOAD_LIMIT_S, f"the module {module_name}")
+        module = call_with_limit(
+            lambda: importlib.import_module(module_name), LOAD_LIMIT_S, f"the module {module_name}"
+        )
         cls = getattr(module, class_name)
-    except (Failed, AttributeError) as error:
+    except (CallFailed, AttributeError) as error:
         raise ConfigError(
             f"task.name = {name!r} can't be imported ({error}). "
             "It must be module:Class, importable from the folder where the run is started."
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise ConfigError(
-            f"task.name = {name!r} is no task: write `class {class_name}(Task)`, with Task from rewards.task. It has "
-            "defaults for everything but prompts and log_reward."
+            f"task.name = {name!r} is not a task. Derive the class from Task in rewards/task.py, "
+            f"`class {class_name}(Task)`, and implement prompts and log_reward."
         )
     loaded: type[Task] = cls
     return loaded

@@ -1,8 +1,8 @@
-"""A user's function under a time limit: whatever it does, the worker learns of it.
+"""A time limit for functions written by users: whatever such a function does, the worker gets control back.
 
-Two limits. The first interrupts Python code, regular expressions included, by a signal that comes again until the
-function is left. The second is for what no signal reaches (a loop in C, code that catches everything): it ends the
-process, from a thread of C that needs no help of Python's.
+There are two limits. The first interrupts Python code, regular expressions included, by a signal that repeats until the
+function has returned. The second is for code that no signal reaches (a loop in C, code that catches everything): a C
+thread, which needs no help from Python, ends the process.
 """
 
 import faulthandler
@@ -15,33 +15,34 @@ from typing import TypeVar
 T = TypeVar("T")
 
 STDERR = 2
-"""Its descriptor: where the process says what it was at when it was ended."""
+"""File descriptor that gets the traceback when the process is ended."""
 GRACE_S = 10.0
-"""Beyond twice the time limit, before the process is ended."""
+"""Time that the process is given beyond twice the time limit before it is ended."""
 
 
-class OutOfTime(BaseException):
-    """Raised inside of the function; no Exception, so that `except Exception` does not stop it."""
+class TimeLimitExceeded(BaseException):
+    """Raised inside the function. Not an Exception, so that `except Exception` does not stop it."""
 
 
-class Failed(Exception):
-    """The function gave no answer; the text says why, in one line."""
+class CallFailed(Exception):
+    """The function returned no result; the message says why, in one line."""
 
 
-def guarded(call: Callable[[], T], limit_s: float, what: str) -> T:
-    """What `call` returns. Raise Failed for any exception, SystemExit too, and when it takes longer than `limit_s`.
+def call_with_limit(call: Callable[[], T], limit_s: float, description: str) -> T:
+    """Return call(). Raise CallFailed for any exception, SystemExit included, and when it exceeds `limit_s`.
 
-    Limits hold in a process's main thread only: signals come nowhere else. There Ctrl-C is passed on.
+    The limits hold only in a process's main thread, because Python delivers signals nowhere else. KeyboardInterrupt is
+    passed on.
     """
     try:
         with _limits(limit_s):
             return call()
-    except OutOfTime:
-        raise Failed(f"{what} took longer than rewards.time_limit_s = {limit_s:g} s") from None
+    except TimeLimitExceeded:
+        raise CallFailed(f"{description} took longer than rewards.time_limit_s = {limit_s:g} s") from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise Failed(f"{what} raised {type(error).__name__}: {_one_line(error)}") from error
+        raise CallFailed(f"{description} raised {type(error).__name__}: {_one_line(error)}") from error
 
 
 @contextmanager
@@ -54,27 +55,27 @@ def _limits(limit_s: float) -> Iterator[None]:
 
     def interrupt(number: int, frame: object) -> None:
         if inside:
-            raise OutOfTime
+            raise TimeLimitExceeded
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    previous_handler = signal.signal(signal.SIGALRM, interrupt)
     faulthandler.dump_traceback_later(2 * limit_s + GRACE_S, exit=True, file=STDERR)
     signal.setitimer(signal.ITIMER_REAL, limit_s, limit_s)
     try:
         try:
             yield
         finally:
-            inside = False  # a signal may come just before this line, and not again before the next ones are done
+            inside = False  # a signal may arrive just before this line, but not again before the next ones are done
     finally:
         inside = False
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         faulthandler.cancel_dump_traceback_later()
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous_handler)
 
 
 def _one_line(error: BaseException) -> str:
-    """At most 200 characters of its text; an exception's own text may fail too."""
+    """At most 200 characters of the exception's message; str() of an exception may fail too."""
     try:
         text = str(error)
     except BaseException:
-        return "(its text could not be had)"
+        return "(its message could not be read)"
     return " ".join(text.split())[:200]

@@ -212,7 +212,7 @@ def _log_z_of(checked: Checked, before: Judged, after: Judged) -> dict[str, floa
     """Prompt id -> log Z as the trained samples estimate it: they vary less. The base model's where there are none."""
     temperature = checked.config.learner.reward_temperature_end
     return {
-        prompt_id: posterior.log_z_of(some or before.samples.get(prompt_id, ()), temperature)
+        prompt_id: posterior.estimate_log_z(some or before.samples.get(prompt_id, ()), temperature)
         for prompt_id, some in after.samples.items()
     }
 

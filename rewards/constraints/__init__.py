@@ -1,4 +1,4 @@
-"""Constraints c(text) that a string must meet, hard or soft. One file each; a recipe names one by its `kind`."""
+"""Constraints c(text) on sampled strings, hard or soft. One file per kind; a recipe names one by its `kind`."""
 
 from rewards.constraints.classifier import Classifier
 from rewards.constraints.function import Function
@@ -14,4 +14,4 @@ CONSTRAINTS: dict[str, type[ConstraintSettings]] = {
     "keywords": Keywords,
     "regex": Pattern,
 }
-"""By the kind that a recipe gives."""
+"""Kind in a recipe -> its settings."""

@@ -1,9 +1,9 @@
-"""A Python function of the user's own: text -> yes or no, a share, or nats.
+"""A Python function of the user: text -> true or false, a probability, or nats.
 
 def rhymes(text: str) -> bool: ...     {kind = "function", function = "my_module:rhymes"}
 
-It runs in the reward worker under rewards.time_limit_s. Where it raises, or gives what its `unit` does not allow, the
-string is set aside with the reason, and the run goes on.
+It runs in the reward worker under rewards.time_limit_s. If it raises or returns a value that its `unit` does not allow,
+the string is quarantined with the reason and the run continues.
 """
 
 import importlib
@@ -23,10 +23,10 @@ class Function(ConstraintSettings):
     function: str
     """module:name, importable from the folder where the run is started."""
     unit: Literal["share", "nats"] = "share"
-    """Of a number that it gives: share is c in 0..1, nats is log c. True and False are 1 and 0 in either."""
+    """Meaning of a number that it returns: share is c in 0..1, nats is log c. True is c = 1, False is c = 0 in both."""
 
     def build(self) -> Constraint:
-        """ValueError for what can't be imported or called."""
+        """Raise ValueError if the function can't be imported or called."""
         call, read = _import(self.function), _share if self.unit == "share" else _nats
         return lambda texts: np.array([read(call(text), self.function) for text in texts], dtype=np.float64)
 
@@ -35,14 +35,14 @@ def _import(name: str) -> Callable[[str], object]:
     module_name, _, function_name = name.partition(":")
     rule = "It must be module:name, importable from the folder where the run is started"
     if not module_name or not function_name:
-        raise ValueError(f"function = {name!r} names no function. {rule}")
+        raise ValueError(f"function = {name!r} does not name a function. {rule}")
     try:
-        found = getattr(importlib.import_module(module_name), function_name)
+        function = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:  # a module may raise anything
         raise ValueError(f"function = {name!r} can't be imported ({error!r:.200}). {rule}") from error
-    if not callable(found):
-        raise ValueError(f"function = {name!r} is {found!r:.80} and can't be called. {rule}")
-    call: Callable[[str], object] = found
+    if not callable(function):
+        raise ValueError(f"function = {name!r} is {function!r:.80} and can't be called. {rule}")
+    call: Callable[[str], object] = function
     return call
 
 
@@ -51,7 +51,7 @@ def _share(value: object, name: str) -> float:
         return 0.0 if value else -math.inf
     share = _number(value, name)
     if not 0.0 <= share <= 1.0:  # NaN too
-        raise ValueError(f"{name} gave {share}; a share must be in 0..1. Set unit = 'nats' if it is log c")
+        raise ValueError(f"{name} returned {share}: a share must be in 0..1. Set unit = 'nats' if it returns log c")
     return math.log(share) if share else -math.inf
 
 
@@ -60,11 +60,11 @@ def _nats(value: object, name: str) -> float:
         return 0.0 if value else -math.inf
     nats = _number(value, name)
     if math.isnan(nats) or nats == math.inf:
-        raise ValueError(f"{name} gave {nats}; log c must be a number, or -inf where c fails")
+        raise ValueError(f"{name} returned {nats}: log c must be finite, or -inf where c fails. Fix the function")
     return nats
 
 
 def _number(value: object, name: str) -> float:
     if not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name} gave {value!r:.80}; it must give True or False, or a number")
+        raise TypeError(f"{name} returned {value!r:.80}: it must return True, False or a number. Fix the function")
     return float(value)

@@ -1,9 +1,9 @@
-"""A JSON schema (draft 2020-12) that a text must fit, as one JSON value and nothing else.
+"""A JSON schema (draft 2020-12): the text must be one JSON value that fits it, and nothing else.
 
-schema {type = "object", required = ["name"]}     '{"name": "Ada"}'  yes     '{"name": "Ada"'  no     "NaN"  no: no JSON
+schema {type = "object", required = ["name"]}     '{"name": "Ada"}'  yes     '{"name": "Ada"'  no     "NaN"  not JSON
 
-If the stop token is the last character of the value, such as "}", `stop_text` of the task must say so: a constraint
-sees text without its stop.
+If the stop token is the last character of the value, such as "}", set the task's `stop_text` to it: a constraint reads
+the text without the stop token.
 """
 
 import json
@@ -18,7 +18,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from rewards.constraints.settings import Constraint, ConstraintSettings, each
+from rewards.constraints.settings import Constraint, ConstraintSettings, from_predicate
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PROBES: tuple[Any, ...] = (None, 0, "", [], {})
@@ -29,42 +29,40 @@ class JsonSchema(ConstraintSettings):
 
     kind: Literal["json_schema"]
     schema_: dict[str, JsonValue] | None = None
-    """Written `schema` in a recipe."""
+    """Called `schema` in a recipe."""
     file: str | None = None
-    """Path of a JSON file that holds the schema, instead."""
+    """Path of a JSON file with the schema, in place of `schema`."""
 
     model_config = ConstraintSettings.model_config | {"alias_generator": lambda name: name.rstrip("_")}
 
     def build(self) -> Constraint:
-        """ValueError for what is no schema, or one that refers to what it does not hold: nothing is downloaded."""
+        """Raise ValueError for an invalid schema and for references to other documents: nothing is downloaded."""
         schema = self._read()
         _check(schema)
         fits = Draft202012Validator(schema, registry=Registry()).is_valid
 
         def holds(text: str) -> bool:
             try:
-                return bool(fits(json.loads(text, parse_constant=_refuse)))
-            except (ValueError, RecursionError):  # no JSON, or nested deeper than Python goes
+                return bool(fits(json.loads(text, parse_constant=_reject_constant)))
+            except (ValueError, RecursionError):  # not JSON, or nested too deeply for Python
                 return False
 
-        return each(holds)
+        return from_predicate(holds)
 
     def _read(self) -> object:
         if (self.schema_ is None) == (self.file is None):
-            raise ValueError("a JSON schema is given by schema = {...} or by file = 'PATH': give one of the two")
+            raise ValueError("a JSON schema needs schema = {...} or file = 'PATH': give one of the two")
         if self.file is None:
             return self.schema_
         try:
             return json.loads(Path(self.file).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"file = {self.file!r} is no readable JSON file ({error}). Give one") from error
+            raise ValueError(f"file = {self.file!r} is not a readable JSON file ({error}). Name another") from error
 
 
 def _check(schema: object) -> None:
     if not isinstance(schema, dict) or schema.get("$schema", DIALECT) != DIALECT:
-        raise ValueError(
-            f"a schema must be a JSON object and follow {DIALECT}, not {schema!r:.80}. Rewrite it for that"
-        )
+        raise ValueError(f"invalid JSON schema: {schema!r:.80} must be a JSON object for {DIALECT}. Rewrite it")
     try:
         Draft202012Validator.check_schema(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)  # patterns too
         resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
@@ -74,10 +72,10 @@ def _check(schema: object) -> None:
         for value in PROBES:
             validator.is_valid(value)
     except SchemaError as error:
-        raise ValueError(f"the schema is none: {error.message:.200}. Mend it") from error
+        raise ValueError(f"invalid JSON schema: {error.message:.200}. Fix it") from error
     except Unresolvable as error:
         raise ValueError(
-            f"the schema refers to {error.ref!r}, which it does not hold. Put it under $defs; nothing is downloaded"
+            f"the schema refers to {error.ref!r}, which it does not contain. Put it under $defs; nothing is downloaded"
         ) from error
     except RecursionError:
         raise ValueError("the schema refers to itself without end. Put a property or an item in between") from None
@@ -90,5 +88,5 @@ def _references(schema: object) -> Iterator[str]:
         yield from _references(part)
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

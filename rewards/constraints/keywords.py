@@ -1,4 +1,4 @@
-"""Words that a text must hold, or must not.
+"""Words that a text must contain, or must not.
 
 words ["rain", "sun"], match "any"     "Rain fell."  yes     "It rained."  no: whole words
 """
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rewards.constraints.settings import Constraint, ConstraintSettings, each
+from rewards.constraints.settings import Constraint, ConstraintSettings, from_predicate
 
 
 class Keywords(ConstraintSettings):
@@ -17,17 +17,17 @@ class Keywords(ConstraintSettings):
     kind: Literal["keywords"]
     words: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
     match: Literal["all", "any", "none"] = "all"
-    """How many of them a text must hold."""
+    """How many of the words a text must contain."""
     ignore_case: bool = True
     whole_words: bool = True
-    """False finds them inside of longer words too."""
+    """False: a word inside a longer word counts, too."""
 
     def build(self) -> Constraint:
-        """Each word is looked for as it stands: it is no pattern."""
+        """Words are matched literally, not as patterns."""
         edges = (r"(?<!\w)", r"(?!\w)") if self.whole_words else ("", "")
         flags = re.IGNORECASE if self.ignore_case else re.NOFLAG
-        found = [re.compile(edges[0] + re.escape(word) + edges[1], flags).search for word in self.words]
+        searches = [re.compile(edges[0] + re.escape(word) + edges[1], flags).search for word in self.words]
         if self.match == "all":
-            return each(lambda text: all(find(text) for find in found))
+            return from_predicate(lambda text: all(search(text) for search in searches))
         wanted = self.match == "any"
-        return each(lambda text: any(find(text) for find in found) == wanted)
+        return from_predicate(lambda text: any(search(text) for search in searches) == wanted)

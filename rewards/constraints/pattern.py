@@ -2,14 +2,14 @@ r"""A regular expression that a text must match.
 
 pattern '\d{4}-\d\d-\d\d'     "2024-02-29"  yes     "on 2024-02-29"  no: the whole text, unless match = "search"
 
-Python's `re` may take exponential time, as for '(a+)+b'. It heeds the signal by which the reward worker ends what takes
-longer than rewards.time_limit_s; the string is then set aside with that reason.
+Python's `re` may take exponential time, as for '(a+)+b'. The reward worker interrupts it after rewards.time_limit_s and
+quarantines the string with that reason.
 """
 
 import re
 from typing import Literal
 
-from rewards.constraints.settings import Constraint, ConstraintSettings, each
+from rewards.constraints.settings import Constraint, ConstraintSettings, from_predicate
 
 
 class Pattern(ConstraintSettings):
@@ -17,18 +17,18 @@ class Pattern(ConstraintSettings):
 
     kind: Literal["regex"]
     pattern: str
-    """In the language of Python's re; flags stand in front, such as (?i) or (?s)."""
+    """A pattern of Python's re; flags come first, such as (?i) or (?s)."""
     match: Literal["fullmatch", "search"] = "fullmatch"
-    """search: anywhere in the text."""
+    """fullmatch: the whole text; search: anywhere in the text."""
 
     def build(self) -> Constraint:
-        """ValueError for what is no regular expression."""
+        """Raise ValueError for an invalid regular expression."""
         try:
             compiled = re.compile(self.pattern)
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(
-                f"pattern = {self.pattern!r:.80} is no regular expression ({error}). Mend it; in TOML, single quotes "
-                "keep backslashes as they are"
+                f"pattern = {self.pattern!r:.80} is not a regular expression ({error}). Fix it; in TOML, single quotes "
+                "keep backslashes"
             ) from error
-        look = compiled.fullmatch if self.match == "fullmatch" else compiled.search
-        return each(lambda text: look(text) is not None)
+        matcher = compiled.fullmatch if self.match == "fullmatch" else compiled.search
+        return from_predicate(lambda text: matcher(text) is not None)

@@ -1,1 +1,1 @@
-"""Judges for sampled text: overlap with a reference, spread among samples, votes, intervals. Used by tasks."""
+"""Metrics of sampled text: overlap with a reference, diversity, majority vote, posterior fit, bootstrap intervals."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
-def majority(values: Sequence[T | None]) -> T | None:
-    """The most frequent answer, the first seen of equals. None, no answer, has no vote: it wins only where all are."""
+def majority_vote(values: Sequence[T | None]) -> T | None:
+    """The most frequent answer; the first seen among equals. None is no answer and has no vote: all None gives None."""
     votes = Counter(value for value in values if value is not None)
-    return max(votes, key=votes.__getitem__, default=None)  # of equals the first, and a Counter keeps the order seen
+    return max(votes, key=votes.__getitem__, default=None)  # first of equals: a Counter keeps order

@@ -1,4 +1,4 @@
-"""Tasks: prompts, an unnormalised target over strings, and how the result is judged. One file each."""
+"""Tasks: prompts, an unnormalised target over strings, and how samples are judged. One file each."""
 
 TASKS = {
     "arithmetic": "rewards.tasks.arithmetic:ArithmeticTask",
@@ -11,4 +11,4 @@ TASKS = {
     "subjectivity": "rewards.tasks.subjectivity:SubjectivityTask",
     "toy": "rewards.tasks.toys:ToyTask",
 }
-"""By the name that a recipe gives: module:Class, imported when it is asked for."""
+"""Name in a recipe -> module:Class, imported on demand."""

@@ -1,21 +1,22 @@
-"""Objective or subjective? Classification by a rationale, from few labels (Hu et al., arXiv 2310.04363, section 4.3).
+"""Subjectivity: classification by a rationale, from few labels (Hu et al., arXiv 2310.04363, section 4.3).
 
 prompt   'Classify this movie review as objective or subjective: "too slow and too long ." This review is'
 Z        " too long"                at most five tokens; the policy never sees the label
 Y        ", so it is subjective."
 log R    log p_LM(Z Y | prompt)
 
-SmolLM2-135M-Instruct, log p_LM(Z | X) + log p_LM(Y | X, Z), and the share of the right label of the two:
+SmolLM2-135M-Instruct, log p_LM(Z | X) + log p_LM(Y | X, Z), and the probability of the right label among the two:
          " too long"              -10.2 - 10.7 = -20.9 nats    0.98
          " full of opinions"      -16.7 - 10.7 = -27.3         0.97
          " a summary"             -11.0 - 13.8 = -24.8         0.70
-         ""                                      -23.2         0.98    but it calls nearly all reviews subjective
+         ""                                      -23.2         0.98    though it calls nearly all reviews subjective
 
-The recipe's stop is ",", the first token of Y: so R(Z ⊤) scores the stop as any other token, once. R needs no floor.
+The recipe's stop token ⊤ is ",", the first token of Y, so that R(Z ⊤) scores it once, like any other token. No floor is
+needed.
 
-A label is predicted by the posterior predictive, the mean over sampled Z of p_LM(Y | X, Z), normalised over the two
-labels. EM: the M-step (learner/m_step.py) trains p_LM(Y | X, Z) on sampled Z of the train reviews; `score_requests`
-has what it needs, the right label first. A run that scores with its adapter is the next E-step.
+A label is predicted by the posterior predictive: the mean over sampled Z of p_LM(Y | X, Z), normalised over the two
+labels. EM: the M-step (learner/m_step.py) trains p_LM(Y | X, Z) on sampled Z of the training reviews, with the targets
+of `score_requests`, the right label first. A run that scores with the M-step's adapter is the next E-step.
 """
 
 import json
@@ -36,46 +37,46 @@ TEST = "test"
 
 
 class SubjectivityTask(Task):
-    """R = p_LM(Z Y | X), the known label Y of a review X behind a rationale Z."""
+    """R = p_LM(Z Y | X): the known label Y of a review X after a rationale Z."""
 
     explanations: ClassVar[Mapping[str, str]] = {
-        "accuracy": "share of reviews with the right label, by the mean of p(label | X, Z) over samples Z",
-        "single": "share of single samples behind which the right label is the more probable one",
-        "log_score": "nats, mean log of the probability that the right label gets",
-        "said_subjective": "share of reviews that are called subjective",
-        "samples": "drawn",
+        "accuracy": "Share of reviews with the right label, by the mean of p(label | X, Z) over samples Z.",
+        "single": "Share of single samples after which the right label is the more probable one.",
+        "log_score": "Mean log-probability of the right label, in nats.",
+        "predicted_subjective": "Share of reviews that are classified as subjective.",
+        "samples": "Number of samples.",
     }
 
     def __init__(self, tokenizer: Tokenizer, labels: int = 20, reviews: str = "", seed: int = 0) -> None:
-        """`labels`: how many reviews are trained on, half of them of each label; the rest is the test split.
+        """`labels`: number of training reviews, half of them of each label; all others are the test split.
 
-        `reviews`: a JSONL file, {"text": ..., "label": "objective" (or 0) or "subjective" (or 1)} a line; the shipped
-        ones where it is empty. ValueError for a file that says anything else, or too few reviews.
+        `reviews`: a JSONL file with {"text": ..., "label": "objective" (or 0) or "subjective" (or 1)} per line; "" is
+        the one in the package. Raise ValueError for any other content and for too few reviews.
         """
         self._tokenizer = tokenizer
-        known = read_reviews(Path(reviews)) if reviews else _shipped()
+        label_of = read_reviews(Path(reviews)) if reviews else _shipped()
         if labels < 2 or labels % 2:
-            raise ValueError(f"labels = {labels} must be an even number of at least 2: half are of each label")
-        by_label: dict[str, list[str]] = {label: [t for t, own in known.items() if own == label] for label in LABELS}
+            raise ValueError(f"labels = {labels} must be an even number of at least 2, so that half are of each label")
+        by_label = {label: [text for text in label_of if label_of[text] == label] for label in LABELS}
         rng = np.random.default_rng(seed)
         chosen: set[str] = set()
         for label, texts in by_label.items():
             if len(texts) <= labels // 2:
                 raise ValueError(
                     f"labels = {labels} takes {labels // 2} {label} reviews, and of {len(texts)} none would be left to "
-                    "test: lower labels, or give a file with more reviews"
+                    "test. Lower labels, or give a file with more reviews"
                 )
             chosen |= {texts[k] for k in rng.permutation(len(texts))[: labels // 2]}
-        prompts = [(text in chosen, self._prompt(k, text, label)) for k, (text, label) in enumerate(known.items())]
+        prompts = [(text in chosen, self._prompt(k, text, label)) for k, (text, label) in enumerate(label_of.items())]
         self._prompts = {
-            TRAIN: [prompt for learned, prompt in prompts if learned],
-            TEST: [prompt for learned, prompt in prompts if not learned],
+            TRAIN: [prompt for is_train, prompt in prompts if is_train],
+            TEST: [prompt for is_train, prompt in prompts if not is_train],
         }
         self.splits = (TRAIN, TEST)
         self._targets = {label: self._ids(f", so it is {label}.") for label in LABELS}
 
     def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
-        """Reviews in the file's order; their ids count its different texts from 0."""
+        """Reviews in the file's order; their ids number its distinct texts from 0."""
         return self._prompts[split]
 
     def score_requests(self, prompt: Prompt) -> Sequence[ScoreRequest]:
@@ -85,16 +86,16 @@ class SubjectivityTask(Task):
         return [ScoreRequest(prompt.token_ids, self._targets[label]) for label in (right, other)]
 
     def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
-        """Two terms [T+1], `rationale`, log p_LM(Z | X), and `label`, log p_LM(Y | X, Z); and the note `_other`,
-        log p_LM(the wrong label | X, Z)."""
+        """`rationale` [T+1]: log p_LM(z | X); `label` [T+1]: log p_LM(Y | X, z); and the note `_other` [T+1]:
+        log p_LM(the wrong label | X, z)."""
         right, other = base_scores
         return {"rationale": right.log_p_prefix, "label": right.target, "_other": other.target}
 
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
-        """Figures of `explanations`, intervals over reviews."""
-        label = {prompt.id: prompt.fields["label"] for prompts in self._prompts.values() for prompt in prompts}
+        """Figures as in `explanations`, with intervals over reviews."""
+        labels = {prompt.id: prompt.fields["label"] for prompts in self._prompts.values() for prompt in prompts}
         predicted, single, log_score, subjective = [], [], [], []
-        for name, drawn in samples.items():
+        for prompt_id, drawn in samples.items():
             margins = np.array([sample.terms["label"] - sample.terms["_other"] for sample in drawn])  # nats
             log_shares = -np.logaddexp(0.0, -margins)
             log_share = float(np.logaddexp.reduce(log_shares) - np.log(len(drawn)))
@@ -102,31 +103,31 @@ class SubjectivityTask(Task):
             predicted.append(float(is_right))
             single.append(float((margins > 0).mean()))
             log_score.append(log_share)
-            subjective.append(float(is_right == (label[name] == "subjective")))
+            subjective.append(float(is_right == (labels[prompt_id] == "subjective")))
         rng = np.random.default_rng(0)
         return {
             "accuracy": bootstrap_mean(predicted, rng),
             "single": bootstrap_mean(single, rng),
             "log_score": bootstrap_mean(log_score, rng),
-            "said_subjective": float(np.mean(subjective)),
+            "predicted_subjective": float(np.mean(subjective)),
             "samples": float(sum(map(len, samples.values()))),
         }
 
     def _prompt(self, number: int, text: str, label: str) -> Prompt:
-        asked = f'Classify this movie review as objective or subjective: "{text}" This review is'
-        token_ids = np.array(self._tokenizer.encode(asked).ids, dtype=np.int32)
-        return Prompt(f"review-{number}", asked, token_ids, {"label": label})
+        question = f'Classify this movie review as objective or subjective: "{text}" This review is'
+        token_ids = np.array(self._tokenizer.encode(question).ids, dtype=np.int32)
+        return Prompt(f"review-{number}", question, token_ids, {"label": label})
 
     def _ids(self, text: str) -> IntArray:
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
 
 def read_reviews(path: Path) -> dict[str, str]:
-    """Text -> label, in the file's order, each text once. ValueError with the line for anything else."""
+    """Read text -> label, in the file's order, each text once. Raise ValueError with the line for anything else."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"reviews = {str(path)!r} can't be read: {error}; give a JSONL file") from error
+        raise ValueError(f"reviews = {str(path)!r} can't be read: {error}. Give a JSONL file") from error
     return _parse(text, str(path))
 
 
@@ -136,15 +137,15 @@ def _shipped() -> dict[str, str]:
 
 
 def _parse(lines: str, where: str) -> dict[str, str]:
-    known: dict[str, str] = {}
-    # Not splitlines: JSON may hold other line separators inside a string.
+    label_of: dict[str, str] = {}
+    # not splitlines: a JSON string may contain other line separators
     for number, line in enumerate(lines.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             text, label = row["text"], row["label"]
-            # True is 1 to Python, and no label.
+            # type() and not isinstance: True is an int, but not a label
             label = LABELS[label] if type(label) is int and label >= 0 else label
             fits = isinstance(text, str) and bool(text.strip()) and label in LABELS
         except (ValueError, KeyError, TypeError, IndexError):
@@ -152,8 +153,8 @@ def _parse(lines: str, where: str) -> dict[str, str]:
         if not fits:
             raise ValueError(
                 f'{where}, line {number}: {line[:80]!r} must be {{"text": "...", "label": ...}} with a label of '
-                f"{LABELS[0]!r} (or 0) or {LABELS[1]!r} (or 1); mend or remove it"
+                f"{LABELS[0]!r} (or 0) or {LABELS[1]!r} (or 1). Fix or remove it"
             )
-        if known.setdefault(text, label) != label:
-            raise ValueError(f"{where}, line {number}: {text[:60]!r} has both labels in this file; remove one")
-    return known
+        if label_of.setdefault(text, label) != label:
+            raise ValueError(f"{where}, line {number}: {text[:60]!r} has both labels in this file. Remove one")
+    return label_of

@@ -1,4 +1,4 @@
-"""Toys whose exact posterior is known: R drawn once for every string of a few symbols, listed, with or without a tool.
+"""Toys with an exact posterior: R is drawn once for every string of a few symbols, with or without a tool.
 
 With symbols a and b, at most two of them, seed 0 and spread 1:
 
@@ -6,8 +6,9 @@ string   ""       a        b        aa       ab       ba       bb
 log R     0.126   -0.132    0.640    0.105   -0.536    0.362    1.304     log Z = 2.372
 share     0.106    0.082    0.177    0.104    0.055    0.134    0.344
 
-A tool makes "b" into "bc" with writes = {b = ["c"]}: the last string is then "bcbc", still of two actions. Below
-`min_actions` nothing is listed. All other strings together weigh at most 1e-4 of these, whatever the vocabulary.
+With writes = {b = ["c"]} a tool turns "b" into "bc": the last string is then "bcbc", still of two actions. Strings
+shorter than `min_actions` are not listed. All other strings together have at most 1e-4 of the mass of those listed,
+whatever the vocabulary.
 """
 
 import itertools
@@ -24,35 +25,35 @@ from buffer.types import IntArray, Prompt
 from rewards.judging.bootstrap import bootstrap_mean
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, Task, Terms
 
-MOST_STRINGS = 10_000
+MAX_STRINGS = 10_000
 FLOOR_SHARE = 1e-4
-"""Of the target's mass, for all other strings together."""
+"""Mass of all other strings together, as a share of the target's mass."""
 
 
 class SymbolTool:
-    """Writes fixed symbols behind some others (buffer/tool.py)."""
+    """A tool (buffer/tool.py) that writes fixed symbols after its triggers."""
 
     def __init__(self, writes: Mapping[int, Sequence[int]]) -> None:
-        """`writes`: token id -> the ids that follow it."""
+        """`writes`: trigger token id -> the token ids that the tool writes."""
         self._writes = {trigger: np.array(written, dtype=np.int32) for trigger, written in writes.items()}
         self.triggers = frozenset(self._writes)
         self.max_tokens = max(map(len, self._writes.values()))
 
     def answer(self, token_ids: IntArray) -> IntArray:
-        """What belongs behind the last token of `token_ids` [T]."""
+        """The tokens to write after `token_ids` [T]; none unless the last one is a trigger."""
         return self._writes.get(int(token_ids[-1]), np.zeros(0, dtype=np.int32))
 
 
 class ToyTask(Task):
-    """log R ~ Normal(0, spread²) on every string of min_actions..max_actions symbols, from a seed."""
+    """log R ~ Normal(0, spread²) on every string of min_actions..max_actions symbols, drawn from a seed."""
 
     needs_base_model = False
     explanations: ClassVar[Mapping[str, str]] = {
-        "total_variation": "half of the sum of |share of the samples - exact probability|, other strings included",
-        "noise_floor": "total_variation that exact draws, as many, would have on average",
-        "valid": "share of samples that are strings of the table",
-        "log_z": "exact log of the sum of R, or of R^(1/temperature), nats",
-        "log_z_samples": "log-mean-exp of log R / temperature - log q over the samples, nats",
+        "total_variation": "Total variation distance of the samples from the exact posterior.",
+        "noise_floor": "Mean total variation of as many exact draws.",
+        "valid": "Share of samples that are strings of the table.",
+        "log_z": "Exact log of the sum of R^(1/temperature), in nats.",
+        "log_z_samples": "Estimate of log_z from the samples: log-mean-exp of log R / temperature - log q, in nats.",
     }
 
     def __init__(
@@ -68,12 +69,13 @@ class ToyTask(Task):
         prompt: str = "draw",
     ) -> None:
         """`max_actions` and `min_actions` must equal the policy's, and `temperature` the learner's last reward
-        temperature: it is R^(1/temperature) that samples are judged by. `writes`: what a tool writes behind a symbol.
+        temperature, because samples are compared with R^(1/temperature). `writes`: symbol -> symbols that a tool writes
+        after it.
         """
         _check_numbers(max_actions, min_actions, len(symbols), spread, temperature)
         ids = [_one_token(tokenizer, symbol) for symbol in symbols]
         if len(set(ids)) < len(ids):
-            raise ValueError(f"symbols = {list(symbols)} has one twice, as tokens: give each once")
+            raise ValueError(f"symbols = {list(symbols)} has one token twice: give each symbol once")
         if writes:
             self.tool = _tool(tokenizer, symbols, writes)
         tokens = np.array(tokenizer.encode(prompt).ids, dtype=np.int32)
@@ -83,29 +85,29 @@ class ToyTask(Task):
         self._temperature = temperature
         strings = [s for n in range(min_actions, max_actions + 1) for s in itertools.product(ids, repeat=n)]
         values = np.random.default_rng(seed).normal(scale=spread, size=len(strings))
-        self._log_r = {self._written(s): float(v) for s, v in zip(strings, values, strict=True)}
+        self._log_r = {self._with_tool_text(s): float(v) for s, v in zip(strings, values, strict=True)}
         tempered = np.array(list(self._log_r.values())) / temperature
         self._log_z = float(np.logaddexp.reduce(tempered))
         self._posterior = np.exp(tempered - self._log_z)  # [K]
-        # models round their vocabulary up, so that it may be larger than the tokenizer's
-        most = math.log(2 * tokenizer.get_vocab_size() + 128) * max_actions + math.log(max_actions + 1)
-        self._floor = temperature * (self._log_z + math.log(FLOOR_SHARE) - most)
+        # a model's vocabulary may be padded beyond the tokenizer's
+        max_log_strings = math.log(2 * tokenizer.get_vocab_size() + 128) * max_actions + math.log(max_actions + 1)
+        self._floor = temperature * (self._log_z + math.log(FLOOR_SHARE) - max_log_strings)
 
     def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
         """The one prompt."""
         return [self._prompt]
 
     def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
-        """One term, `table` [T+1]: the string's own value, a constant floor for what is not in the table."""
+        """`table` [T+1]: the string's value in the table, a constant floor for all other strings."""
         ids = token_ids.tolist()
         return {"table": np.array([self._log_r.get(tuple(ids[:i]), self._floor) for i in range(len(ids) + 1)])}
 
     def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
-        """valid: 1 for a string of the table."""
+        """valid: 1 if the string is in the table."""
         return {"valid": float(tuple(token_ids.tolist()) in self._log_r)}
 
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
-        """Figures of `explanations`."""
+        """Figures as in `explanations`."""
         drawn = samples[self._prompt.id]
         if not drawn:
             return {"log_z": self._log_z}
@@ -121,20 +123,20 @@ class ToyTask(Task):
         }
 
     def histogram(self, samples: Sequence[Sample]) -> NDArray[np.int_]:
-        """[K] how often each string of the table was drawn, in the order of `support`."""
+        """[K] number of draws of each string of the table, in the order of `support`."""
         drawn = Counter(tuple(sample.token_ids.tolist()) for sample in samples)
         return np.array([drawn[string] for string in self._log_r])
 
     def support(self) -> Mapping[str, Sequence[tuple[IntArray, float]]]:
-        """Every string of the table with log R; the tool's text is in them."""
+        """Every string of the table with its log R; the tool's text is part of the strings."""
         return {self._prompt.id: [(np.array(s, dtype=np.int32), value) for s, value in self._log_r.items()]}
 
     def log_mass(self) -> tuple[float, float]:
-        """log Σ R^(1/temperature) of the table, and what the floor gives to all strings of the vocabulary."""
+        """log Σ R^(1/temperature) over the table, and the bound of the floor's mass over all other strings."""
         return self._log_z, self._log_z + math.log(FLOOR_SHARE)
 
-    def _written(self, actions: Sequence[int]) -> tuple[int, ...]:
-        """The string that these actions lead to: what the tool writes is part of it."""
+    def _with_tool_text(self, actions: Sequence[int]) -> tuple[int, ...]:
+        """The string that these actions lead to, with the text that the tool writes."""
         string: list[int] = []
         for action in actions:
             string.append(action)
@@ -144,7 +146,7 @@ class ToyTask(Task):
 
 
 def expected_total_variation(shares: NDArray[np.float64], draws: int) -> float:
-    """Mean total variation between `shares` [K] and N independent draws from them: what is sampling noise.
+    """Mean total variation between `shares` [K] and N independent draws from them, which is pure sampling noise.
 
     ½ Σ E|n_k/N − p_k|, with De Moivre's E|n − N p| = 2 (m+1) C(N, m+1) p^(m+1) (1−p)^(N−m) of a binomial, m = ⌊N p⌋.
     """
@@ -161,17 +163,17 @@ def expected_total_variation(shares: NDArray[np.float64], draws: int) -> float:
 def _check_numbers(max_actions: int, min_actions: int, symbols: int, spread: float, temperature: float) -> None:
     if not 0 <= min_actions <= max_actions or max_actions < 1:
         raise ValueError(
-            f"min_actions = {min_actions} and max_actions = {max_actions} must be 0 <= min <= max and max >= 1: write "
-            "what policy.min_actions and policy.max_actions say"
+            f"min_actions = {min_actions} and max_actions = {max_actions} must be 0 <= min <= max and max >= 1: give "
+            "the values of policy.min_actions and policy.max_actions"
         )
     if not symbols or spread < 0 or not temperature > 0:
         raise ValueError(
-            f"there must be a symbol, spread = {spread} must be at least 0 and temperature = {temperature} above 0"
+            f"symbols must not be empty, spread = {spread} must be at least 0 and temperature = {temperature} above 0"
         )
-    if max_actions * math.log(symbols + 1) > math.log(MOST_STRINGS):  # (V+1)^N bounds the number of strings
+    if max_actions * math.log(symbols + 1) > math.log(MAX_STRINGS):  # (V+1)^N bounds the number of strings
         raise ValueError(
-            f"{symbols} symbols and max_actions = {max_actions} make too many strings to list: lower one of them until "
-            f"(symbols + 1)^max_actions is at most {MOST_STRINGS:,}"
+            f"{symbols} symbols and max_actions = {max_actions} make too many strings to list. Lower one of them until "
+            f"(symbols + 1)^max_actions is at most {MAX_STRINGS:,}"
         )
 
 
@@ -179,18 +181,18 @@ def _tool(tokenizer: Tokenizer, symbols: Sequence[str], writes: Mapping[str, Seq
     for trigger, written in writes.items():
         if trigger not in symbols or not written:
             raise ValueError(
-                f"writes has {trigger!r} = {written!r}: it must be one of symbols = {list(symbols)}, and a list of one "
-                "token or more behind it"
+                f"writes has {trigger!r} = {written!r}: the key must be one of symbols = {list(symbols)}, the "
+                "value a list of at least one symbol"
             )
     return SymbolTool({_one_token(tokenizer, t): [_one_token(tokenizer, w) for w in ws] for t, ws in writes.items()})
 
 
 def _one_token(tokenizer: Tokenizer, text: str) -> int:
-    """As policy.allowed_tokens is read: a token by its name, or the one that a text becomes."""
+    """The token with this name, or the only token of this text, as policy.allowed_tokens is parsed."""
     token = tokenizer.token_to_id(text)
     ids = [token] if token is not None else tokenizer.encode(text, add_special_tokens=False).ids
     if len(ids) != 1:
         raise ValueError(
-            f"{text!r} becomes {len(ids)} tokens: {ids}. A symbol must be one token of the model, such as a letter"
+            f"{text!r} becomes {len(ids)} tokens: {ids}. Use a symbol that is one token of the model, such as a letter"
         )
     return int(ids[0])

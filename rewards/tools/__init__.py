@@ -1,1 +1,1 @@
-"""Tools that a language model may call while it writes. One file each."""
+"""Tools that a language model may call while it generates text. One file each."""

@@ -95,7 +95,7 @@ def test_a_string_that_ends_the_process_is_known_to_the_next_one_and_costs_nothi
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "added" not in first.stdout, "it ended"
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    assert second.stdout == "added 2, the process that scored it before ended meanwhile\n"
+    assert second.stdout == "added 2, an earlier attempt to score it ended the worker's process\n"
     assert how != "loops in C" or "log_reward" in first.stderr, "it says what it was at"
 
 

@@ -1,4 +1,4 @@
-"""Tasks whose reward breaks its contract, each in one way."""
+"""Tasks whose reward breaks the contract, each in one way."""
 
 import numpy as np
 
@@ -22,21 +22,21 @@ class NanTask(_Broken):
 
 
 class ShortTask(_Broken):
-    """One value where there should be one a prefix."""
+    """One value instead of one per prefix."""
 
     def log_reward(self, prompt, token_ids, base_scores):  # type: ignore[no-untyped-def]
         return {"r": np.array([0.0])}
 
 
 class RaisingTask(_Broken):
-    """Can't take the empty string."""
+    """Raises for the empty string."""
 
     def log_reward(self, prompt, token_ids, base_scores):  # type: ignore[no-untyped-def]
         return {"r": np.full(len(token_ids) + 1, 1 / len(token_ids))}
 
 
 class SilentTask(_Broken):
-    """No term at all."""
+    """Returns no terms."""
 
     def log_reward(self, prompt, token_ids, base_scores):  # type: ignore[no-untyped-def]
         return {}

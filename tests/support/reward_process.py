@@ -1,6 +1,9 @@
-"""A reward worker in a process of its own, for tests that let a function end it: python -m tests.support.reward_process URL NAME HOW.
+"""A reward worker in its own process, for tests in which a user's function ends the process.
 
-Scores the strings 1, 2 and 3; at 2 it does HOW, and the process is gone. Prints what was added and refused.
+usage: python -m tests.support.reward_process URL NAME HOW
+
+Scores the strings 1, 2 and 3; at 2 it does HOW, which ends the process. Prints the number of added strings and the reason
+of the rejection.
 """
 
 import ctypes
@@ -31,7 +34,7 @@ WAYS = {
 
 
 class Deadly(Task):
-    """Ends its process at the string 2."""
+    """Ends the process at the string 2."""
 
     needs_base_model = False
 

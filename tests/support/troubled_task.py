@@ -1,4 +1,4 @@
-"""A toy with a tool whose reward fails now and then, and never comes back once."""
+"""A toy with a tool whose reward raises now and then, and once never returns."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ EVERY, ENDLESS = 10, 15
 
 
 class TroubledTask(ToyTask):
-    """Each tenth new string fails, as with a service that hangs up, and the fifteenth is waited for without end; when
-    they come again it is another's turn."""
+    """Every tenth call raises, like a service that hangs up, and the fifteenth never returns. A string that failed is
+    scored in another call when it comes again."""
 
     _calls = 0
 
     def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         self._calls += 1
-        if self._calls > 3 and self._calls % EVERY == 0:  # the first three are those of `validate`
+        if self._calls > 3 and self._calls % EVERY == 0:  # the first three calls are made by `validate`
             raise ConnectionError("the scoring service hung up")
         while self._calls == ENDLESS:
             pass

@@ -70,7 +70,7 @@ def scored(task: Task, spec: PolicySpec, strings: Sequence[IntArray], rewards: R
     for ids, score in zip(strings, Scorer(task, base, rewards).score([prompt] * len(strings), strings), strict=True):
         assert isinstance(score, Score), score
         rows.append(
-            given_trajectory(prompt, ids, "all", score.log_reward, score.names, actions_of(ids, task.tool)),
+            given_trajectory(prompt, ids, "all", score.log_reward, score.term_names, actions_of(ids, task.tool)),
         )
     return rows
 

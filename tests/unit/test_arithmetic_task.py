@@ -13,7 +13,7 @@ from rewards.base_model import BaseModel
 from rewards.judging.bootstrap import Interval
 from rewards.task import TRAIN, Judges, Sample, check_terms
 from rewards.tasks.arithmetic import ArithmeticTask
-from rewards.tasks.arithmetic_questions import EXAMPLES, TESTED, Sum, check_disjoint, make_splits
+from rewards.tasks.arithmetic_questions import EXAMPLES, TEST_OPERANDS, Sum, check_disjoint, make_splits
 from rewards.tools import arithmetic
 from rewards.tools.arithmetic import Limits
 from rewards.tools.calculator import Calculator
@@ -83,7 +83,7 @@ def test_every_question_of_three_operands_can_be_asked_once_and_no_more() -> Non
     splits = make_splits(0, 0, {3: total - 100}, 100)
     canonical = {question.canonical for split in (TRAIN, "test3") for question in splits[split]}
     assert len(canonical) == total
-    with pytest.raises(ValueError, match=f"train3 = {total - 99} ask for more than the {total} questions"):
+    with pytest.raises(ValueError, match=f"train3 = {total - 99} need more than the {total} questions"):
         make_splits(0, 0, {3: total - 99}, 100)
 
 
@@ -91,7 +91,7 @@ def test_splits_share_no_question_and_hold_none_twice() -> None:
     splits = make_splits(0, 6, {3: 1000, 4: 1000}, 500)
     everything = [question.canonical for split in splits.values() for question in split]
     assert len(set(everything)) == len(everything) == 6 + 2000 + 3 * 500
-    for n in TESTED:
+    for n in TEST_OPERANDS:
         assert {len(question.digits) for question in splits[f"test{n}"]} == {n}
     assert Counter(len(question.digits) for question in splits[TRAIN]) == {3: 1000, 4: 1000}
     assert Counter(len(question.digits) for question in splits[EXAMPLES]) == {3: 3, 4: 3}
@@ -100,15 +100,15 @@ def test_splits_share_no_question_and_hold_none_twice() -> None:
 def test_a_question_that_stands_in_two_splits_or_twice_in_one_is_refused_by_name() -> None:
     one, other = Sum((1, 2, 3), "+-"), Sum((1, 2, 4), "+-")
     check_disjoint({"train": [one], "test3": [other]})
-    with pytest.raises(ValueError, match="'1 \\+ 2 - 3' of split 'test3' stands in 'train' too"):
+    with pytest.raises(ValueError, match="'1 \\+ 2 - 3' of split 'test3' is in 'train' too"):
         check_disjoint({"train": [other, one], "test3": [one]})
-    with pytest.raises(ValueError, match="'1 \\+ 2 - 3' of split 'train' stands in 'train' too"):
+    with pytest.raises(ValueError, match="'1 \\+ 2 - 3' of split 'train' is in 'train' too"):
         check_disjoint({"train": [one, other, one]})
 
 
 def test_the_seed_alone_decides_what_is_tested() -> None:
     few, many = make_splits(0, 3, {3: 5, 4: 5}, 50), make_splits(0, 3, {3: 500, 4: 900}, 50)
-    assert all(few[f"test{n}"] == many[f"test{n}"] != make_splits(1, 3, {3: 5}, 50)[f"test{n}"] for n in TESTED)
+    assert all(few[f"test{n}"] == many[f"test{n}"] != make_splits(1, 3, {3: 5}, 50)[f"test{n}"] for n in TEST_OPERANDS)
 
 
 # --- the calculator ---
@@ -187,11 +187,11 @@ def test_ids_are_unique_over_all_splits_and_only_the_frozen_model_sees_examples(
     assert len({prompt.id for prompt in prompts}) == len(prompts) == 6 + 6 + 3 * 5
     for prompt in prompts:
         assert prompt.text == text_of(prompt.token_ids) == f"Question: {prompt.id} = ? Answer:"
-        (question,) = task.score_requests(prompt)
-        examples, *rest = text_of(question.context).rsplit("\n", 1)
+        (request,) = task.score_requests(prompt)
+        examples, *rest = text_of(request.context).rsplit("\n", 1)
         assert rest == [prompt.text] and examples.count("Question: ") == examples.count("The answer is ") == 3
         assert f"Question: {prompt.id} =" not in examples
-        assert text_of(question.target) == f". The answer is {prompt.fields['value']}."
+        assert text_of(request.target) == f". The answer is {prompt.fields['value']}."
 
 
 def test_without_the_tool_the_policy_writes_all_of_a_chain() -> None:
@@ -200,33 +200,33 @@ def test_without_the_tool_the_policy_writes_all_of_a_chain() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_log_r_of_every_prefix_is_what_a_plain_pass_over_its_text_says(spec: PolicySpec, masked: bool) -> None:
+def test_log_r_of_every_prefix_equals_a_plain_pass_over_its_text(spec: PolicySpec, masked: bool) -> None:
     from transformers import AutoModelForCausalLM
 
     task = ArithmeticTask(TOKENIZER, **SMALL, masked=masked)
     model = AutoModelForCausalLM.from_pretrained(spec.base_model, dtype=torch.float32).eval()
     prompt, response = task.prompts()[0], ids(task.demonstrations()[0][1])
-    (question,) = task.score_requests(prompt)
-    said = BaseModel(spec, torch.device("cpu")).score([question], [response])
-    found = check_terms(task.log_reward(prompt, response, said), len(response), "arithmetic").sum(0)
+    (request,) = task.score_requests(prompt)
+    base_scores = BaseModel(spec, torch.device("cpu")).score([request], [response])
+    log_r = check_terms(task.log_reward(prompt, response, base_scores), len(response), "arithmetic").sum(0)
     outside = np.ones(TOKENIZER.get_vocab_size(), dtype=bool)
     outside[[*(spec.allowed_token_ids or ()), spec.stop_token_id]] = False
     for i in range(len(response) + 1):
-        whole = np.concatenate([question.context, response[:i], question.target])
+        whole = np.concatenate([request.context, response[:i], request.target])
         with torch.no_grad():
             logits = model(torch.from_numpy(whole)[None].long()).logits[0]
         if masked:
-            logits[len(question.context) - 1 : len(question.context) - 1 + i, torch.from_numpy(outside)] = -torch.inf
+            logits[len(request.context) - 1 : len(request.context) - 1 + i, torch.from_numpy(outside)] = -torch.inf
         log_p = logits.log_softmax(-1)[torch.arange(len(whole) - 1), whole[1:]]
-        assert found[i] == pytest.approx(float(log_p[len(question.context) - 1 :].sum()), abs=1e-3)
+        assert log_r[i] == pytest.approx(float(log_p[len(request.context) - 1 :].sum()), abs=1e-3)
 
 
 def test_log_r_is_finite_for_any_tokens(task: ArithmeticTask, spec: PolicySpec) -> None:
     rng, prompt = np.random.default_rng(0), task.prompts()[0]
     responses = [rng.integers(TOKENIZER.get_vocab_size(), size=n, dtype=np.int32) for n in (0, 1, 20)]
-    said = BaseModel(spec, torch.device("cpu")).score(task.score_requests(prompt) * 3, responses)
-    for response, answer in zip(responses, said, strict=True):
-        check_terms(task.log_reward(prompt, response, [answer]), len(response), "arithmetic")
+    base_scores = BaseModel(spec, torch.device("cpu")).score(task.score_requests(prompt) * 3, responses)
+    for response, log_probs in zip(responses, base_scores, strict=True):
+        check_terms(task.log_reward(prompt, response, [log_probs]), len(response), "arithmetic")
         assert set(task.labels(prompt, response)) == {"right", "parsed"}
 
 
@@ -263,8 +263,8 @@ def test_an_answer_is_the_number_behind_the_last_equals_sign_and_nothing_else(
     task: ArithmeticTask, text: str, parsed: float
 ) -> None:
     prompt = task.prompts()[0]
-    told = text.replace("{}", str(prompt.fields["value"]))
-    assert task.labels(prompt, ids(told)) == {"right": parsed, "parsed": parsed}
+    chain = text.replace("{}", str(prompt.fields["value"]))
+    assert task.labels(prompt, ids(chain)) == {"right": parsed, "parsed": parsed}
 
 
 def test_a_failed_parse_equals_no_number_not_even_minus_one() -> None:
@@ -289,7 +289,7 @@ def test_the_majority_answers_for_each_number_of_operands_and_the_unparsed_do_no
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"train3": -1}, "train3 = -1 must be at least 0"),
         ({"train3": 0, "train4": 0, "demonstrations": 0}, r"train3 \+ train4 = 0 must be at least 1"),
@@ -298,14 +298,14 @@ def test_the_majority_answers_for_each_number_of_operands_and_the_unparsed_do_no
         ({"test": 3999}, "more than the 4000 questions of 3 operands"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_by_name(options: dict[str, int], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_options_that_make_no_sense_are_refused_by_name(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ArithmeticTask(TOKENIZER, **{**SMALL, **options})
 
 
 def test_a_tokenizer_that_joins_the_last_digit_and_the_target_is_refused() -> None:
     joining = byte_tokenizer([(digit, ".") for digit in "0123456789"], use_regex=False)
-    with pytest.raises(ValueError, match="the tokenizer joins"):
+    with pytest.raises(ValueError, match="the tokenizer merges"):
         ArithmeticTask(joining, **SMALL)
 
 

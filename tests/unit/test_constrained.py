@@ -17,7 +17,7 @@ from rewards.constraints.settings import Constraint, read_table
 from rewards.judging.bootstrap import Interval
 from rewards.task import BaseLogProbs, Judges, Sample, check_terms
 from rewards.tasks.constrained import SATISFIED, ConstrainedTask
-from rewards.time_limit import Failed, guarded
+from rewards.time_limit import CallFailed, call_with_limit
 
 RAIN = {"kind": "keywords", "words": ["r"]}
 OBJECT = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
@@ -25,7 +25,7 @@ OBJECT = {"type": "object", "required": ["a"], "properties": {"a": {"type": "int
 
 @pytest.fixture
 def tokenizer() -> Tokenizer:
-    """A token a character; what it does not know is left out of a text."""
+    """A token a character; unknown characters are dropped."""
     letters = [chr(k) for k in range(32, 127)]
     made = Tokenizer(models.WordLevel({"<unk>": 0} | {c: i for i, c in enumerate(letters, 1)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -35,7 +35,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def module() -> ModuleType:
-    """Where a user's functions would be."""
+    """A module that holds functions of a user."""
     made = ModuleType("functions_of_a_user")
     sys.modules[made.__name__] = made
     yield made
@@ -50,19 +50,19 @@ def holds(constraint: Constraint, *texts: str) -> list[bool]:
     return [value == 0.0 for value in constraint(texts)]
 
 
-def said(n: int) -> list[BaseLogProbs]:
+def base_scores(n: int) -> list[BaseLogProbs]:
     rng = np.random.default_rng(n)
     return [BaseLogProbs(*(rng.normal(-3.0, 1.0, size=k).astype(np.float32) for k in (n, n + 1, n + 1)))]
 
 
 def terms(task: ConstrainedTask, tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
     ids = np.array(tokenizer.encode(text).ids, dtype=np.int32)
-    found = task.log_reward(task.prompts()[0], ids, said(len(ids)))
-    check_terms(found, len(ids), "constrained")
-    return dict(found)
+    values = task.log_reward(task.prompts()[0], ids, base_scores(len(ids)))
+    check_terms(values, len(ids), "constrained")
+    return dict(values)
 
 
-def test_keywords_are_whole_words_in_any_case_unless_told_otherwise() -> None:
+def test_keywords_are_whole_words_in_any_case_by_default() -> None:
     texts = ("Rain and snow.", "rain", "a train to Snowdon", "")
     assert holds(build(kind="keywords", words=["rain", "snow"]), *texts) == [True, False, False, False]
     assert holds(build(kind="keywords", words=["rain", "snow"], match="any"), *texts) == [True, True, False, False]
@@ -84,8 +84,8 @@ def test_a_regex_matches_the_whole_text_unless_it_searches() -> None:
 
 def test_a_catastrophic_regex_is_left_at_the_time_limit() -> None:
     constraint = build(kind="regex", pattern="(a+)+b")
-    with pytest.raises(Failed, match=r"time_limit_s = 0\.1"):
-        guarded(lambda: constraint(["a" * 60]), 0.1, "log_reward")
+    with pytest.raises(CallFailed, match=r"time_limit_s = 0\.1"):
+        call_with_limit(lambda: constraint(["a" * 60]), 0.1, "log_reward")
 
 
 def test_json_must_be_one_whole_value_that_fits() -> None:
@@ -137,7 +137,7 @@ def test_what_a_function_must_not_give_is_named_with_the_function(
     module: ModuleType, value: object, unit: str, error: type[Exception]
 ) -> None:
     module.odd = lambda text: value
-    with pytest.raises(error, match="functions_of_a_user:odd gave"):
+    with pytest.raises(error, match="functions_of_a_user:odd returned"):
         build(kind="function", function="functions_of_a_user:odd", unit=unit)(["text"])
 
 
@@ -169,7 +169,7 @@ def test_a_classifier_gives_the_log_probability_of_its_label(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("table", "what"),
+    ("table", "message"),
     [
         ({"kind": "rhyme"}, "keywords"),
         ({"words": ["a"]}, "kind"),
@@ -183,10 +183,10 @@ def test_a_classifier_gives_the_log_probability_of_its_label(tmp_path: Path) -> 
         ({"kind": "regex", "pattern": "("}, "regular expression"),
         ({"kind": "regex", "pattern": "a{99999999999}"}, "regular expression"),
         ({"kind": "json_schema"}, "give one of the two"),
-        ({"kind": "json_schema", "schema": {"type": "text"}}, "the schema is none"),
+        ({"kind": "json_schema", "schema": {"type": "text"}}, "invalid JSON schema"),
         ({"kind": "json_schema", "schema": {"$ref": "#"}}, "without end"),
         ({"kind": "json_schema", "schema": {"$ref": "#/$defs/a"}}, "refers to '/$defs/a'"),
-        ({"kind": "json_schema", "schema": {"items": {"pattern": "("}}}, "the schema is none"),
+        ({"kind": "json_schema", "schema": {"items": {"pattern": "("}}}, "invalid JSON schema"),
         ({"kind": "json_schema", "schema": {"items": {"$ref": "http://example.com/s"}}}, "nothing is downloaded"),
         ({"kind": "json_schema", "schema": {"$schema": "http://json-schema.org/draft-04/schema#"}}, "2020-12"),
         ({"kind": "json_schema", "file": "not there.json"}, "not there.json"),
@@ -194,11 +194,11 @@ def test_a_classifier_gives_the_log_probability_of_its_label(tmp_path: Path) -> 
         ({"kind": "function", "function": "no_such_module:f"}, "no_such_module"),
         ({"kind": "function", "function": "os:no_such"}, "no_such"),
         ({"kind": "function", "function": "os:sep"}, "can't be called"),
-        ({"kind": "classifier", "folder": "not there", "label": "x"}, "no classifier"),
+        ({"kind": "classifier", "folder": "not there", "label": "x"}, "not a classifier"),
     ],
 )
-def test_a_table_that_is_no_constraint_is_refused_by_what_is_wrong(table: object, what: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(what)):
+def test_a_table_that_is_no_constraint_is_refused_by_what_is_wrong(table: object, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         read_table(CONSTRAINTS, table, "constraint").build()
 
 
@@ -206,7 +206,7 @@ def test_a_failing_prefix_gets_the_floor_and_a_good_one_the_base_models_own(toke
     task = ConstrainedTask(tokenizer, RAIN, ["X"], log_epsilon=-7.0)
     found = terms(task, tokenizer, "a r b")
     assert found["constraint"].tolist() == [-7.0, -7.0, -7.0, 0.0, 0.0, 0.0]
-    assert found["base"].tolist() == said(5)[0].log_p_stop.tolist()
+    assert found["base"].tolist() == base_scores(5)[0].log_p_stop.tolist()
     assert found[SATISFIED].tolist() == [float(value == 0.0) for value in found["constraint"]]
 
 
@@ -229,7 +229,7 @@ def test_log_reward_answers_for_any_token_ids(tokenizer: Tokenizer) -> None:
         task = ConstrainedTask(tokenizer, table, ["X"])
         for n in range(6):
             ids = rng.integers(0, 50_000, size=n).astype(np.int32)
-            check_terms(task.log_reward(task.prompts()[0], ids, said(n)), n, "constrained")
+            check_terms(task.log_reward(task.prompts()[0], ids, base_scores(n)), n, "constrained")
 
 
 def test_the_share_satisfied_and_its_likelihood_are_of_samples_that_meet_it(tokenizer: Tokenizer) -> None:
@@ -256,11 +256,11 @@ def test_held_out_prompts_are_a_split_of_their_own(tokenizer: Tokenizer) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "what"),
+    ("options", "message"),
     [({"log_epsilon": 0.0}, "log_epsilon"), ({"penalty": 0.0}, "penalty"), ({"prompts": [""]}, "''")],
 )
-def test_an_option_that_does_not_fit_is_refused(tokenizer: Tokenizer, options: dict[str, object], what: str) -> None:
-    with pytest.raises(ValueError, match=what):
+def test_an_option_that_does_not_fit_is_refused(tokenizer: Tokenizer, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ConstrainedTask(tokenizer, **({"constraint": RAIN, "prompts": ["X"]} | options))  # type: ignore[arg-type]
 
 

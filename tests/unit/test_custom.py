@@ -1,4 +1,4 @@
-"""The task from a TOML file alone: templates and rows, terms and their weights, and every mistake by name."""
+"""The task from a TOML file alone: templates and rows, terms and their weights, and errors that name the mistake."""
 
 import json
 import re
@@ -19,7 +19,7 @@ LIKELY = {"kind": "continuation"}
 
 @pytest.fixture
 def tokenizer() -> Tokenizer:
-    """A token a character; what it does not know is left out of a text."""
+    """A token a character; unknown characters are dropped."""
     letters = [chr(k) for k in range(32, 127)]
     made = Tokenizer(models.WordLevel({"<unk>": 0} | {c: i for i, c in enumerate(letters, 1)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -32,17 +32,17 @@ def make(tokenizer: Tokenizer, *terms: dict[str, object], **options: object) -> 
     return CustomTask(tokenizer, terms=list(terms) or [LIKELY], **given)  # type: ignore[arg-type]
 
 
-def said(n: int, seed: int = 0) -> BaseLogProbs:
+def base_scores(n: int, seed: int = 0) -> BaseLogProbs:
     rng = np.random.default_rng(seed)
     return BaseLogProbs(*(rng.normal(-3.0, 1.0, size=k).astype(np.float32) for k in (n, n + 1, n + 1)))
 
 
 def log_reward(task: CustomTask, tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
     prompt, ids = task.prompts()[0], np.array(tokenizer.encode(text).ids, dtype=np.int32)
-    answers = [said(len(ids), seed) for seed in range(len(task.score_requests(prompt)))]
-    found = task.log_reward(prompt, ids, answers)
-    check_terms(found, len(ids), "custom")
-    return dict(found)
+    scores = [base_scores(len(ids), seed) for seed in range(len(task.score_requests(prompt)))]
+    terms = task.log_reward(prompt, ids, scores)
+    check_terms(terms, len(ids), "custom")
+    return dict(terms)
 
 
 def test_a_template_makes_a_prompt_of_each_row_and_the_last_are_held_out(tokenizer: Tokenizer) -> None:
@@ -71,15 +71,15 @@ def test_continuation_asks_behind_the_prompt_or_behind_a_context_of_its_own(toke
         first.context.tolist() == prompt.token_ids.tolist() and second.context.tolist() == tokenizer.encode("Say").ids
     )
     found = log_reward(task, tokenizer, "abc")
-    assert found["continuation"] == pytest.approx(said(3, 0).log_p_stop)
-    assert found["against"] == pytest.approx(-0.5 * said(3, 1).log_p_prefix)
+    assert found["continuation"] == pytest.approx(base_scores(3, 0).log_p_stop)
+    assert found["against"] == pytest.approx(-0.5 * base_scores(3, 1).log_p_prefix)
 
 
 def test_a_target_stands_straight_behind_the_string_and_is_the_rows_own(tokenizer: Tokenizer) -> None:
     task = make(tokenizer, {"kind": "target", "target": " {after}", "weight": 2.0})
-    asked = [task.score_requests(prompt)[0].target.tolist() for prompt in task.prompts()]
-    assert asked == [tokenizer.encode(f" {row['after']}").ids for row in ROWS]
-    assert log_reward(task, tokenizer, "ab")["target"] == pytest.approx(2.0 * said(2).target)
+    targets = [task.score_requests(prompt)[0].target.tolist() for prompt in task.prompts()]
+    assert targets == [tokenizer.encode(f" {row['after']}").ids for row in ROWS]
+    assert log_reward(task, tokenizer, "ab")["target"] == pytest.approx(2.0 * base_scores(2).target)
 
 
 def test_a_hard_constraint_has_the_floor_and_a_soft_one_its_penalty(tokenizer: Tokenizer) -> None:
@@ -106,7 +106,7 @@ def test_log_reward_answers_for_any_token_ids(tokenizer: Tokenizer) -> None:
     task = make(tokenizer, LIKELY, {"kind": "json_schema", "schema": {"type": "object"}})
     for n in range(6):
         ids = np.random.default_rng(n).integers(0, 50_000, size=n).astype(np.int32)
-        check_terms(task.log_reward(task.prompts()[0], ids, [said(n)]), n, "custom")
+        check_terms(task.log_reward(task.prompts()[0], ids, [base_scores(n)]), n, "custom")
 
 
 def test_every_term_and_every_constraint_has_its_figure(tokenizer: Tokenizer) -> None:
@@ -126,26 +126,26 @@ def test_every_term_and_every_constraint_has_its_figure(tokenizer: Tokenizer) ->
 
 
 @pytest.mark.parametrize(
-    ("terms", "options", "what"),
+    ("terms", "options", "message"),
     [
         (
             [LIKELY],
             {"template": "About {subject}:"},
-            "template names {subject}, which row 1 does not have. It has: topic",
+            "template has {subject}, which is not a field of row 1. Its fields: topic",
         ),
-        ([LIKELY], {"template": "{topic.__class__}"}, "is no template"),
-        ([LIKELY], {"template": "{topic!r}"}, "is no template"),
-        ([LIKELY], {"template": "{topic:>9}"}, "is no template"),
-        ([LIKELY], {"template": "{}"}, "is no template"),
-        ([LIKELY], {"template": "{topic"}, "is no template"),
+        ([LIKELY], {"template": "{topic.__class__}"}, "is not a template"),
+        ([LIKELY], {"template": "{topic!r}"}, "is not a template"),
+        ([LIKELY], {"template": "{topic:>9}"}, "is not a template"),
+        ([LIKELY], {"template": "{}"}, "is not a template"),
+        ([LIKELY], {"template": "{topic"}, "is not a template"),
         ([LIKELY], {"template": ""}, "no token"),
-        ([LIKELY], {"template": "same", "held_out": 1}, "trained on and held out"),
+        ([LIKELY], {"template": "same", "held_out": 1}, "in the training split and held out"),
         ([LIKELY], {"held_out": 2}, "held_out = 2"),
         ([LIKELY], {"held_out": -1}, "held_out = -1"),
         ([LIKELY], {"rows": [*ROWS, ROWS[0]]}, "row 3 is the same as row 1"),
         ([LIKELY], {"rows": [{"topic": ["rain"]}]}, "its values must be"),
         ([LIKELY], {"rows": [{"topic": "a", "id": "x"}, {"topic": "b", "id": "x"}]}, "row 2 has the id 'x'"),
-        ([LIKELY], {"rows": []}, "no row"),
+        ([LIKELY], {"rows": []}, "no rows"),
         ([LIKELY], {"rows": None}, "give one of"),
         ([LIKELY], {"file": "rows.jsonl"}, "give one of"),
         ([LIKELY], {"rows": None, "file": "not there.jsonl"}, "not there.jsonl"),
@@ -155,13 +155,13 @@ def test_every_term_and_every_constraint_has_its_figure(tokenizer: Tokenizer) ->
         ([{"kind": {}}], {}, "kind"),
         ([LIKELY | {"wieght": 2.0}], {}, "wieght"),
         ([LIKELY | {"weight": "2"}], {}, "weight"),
-        ([LIKELY, LIKELY], {}, "two terms are called 'continuation'"),
+        ([LIKELY, LIKELY], {}, "two terms have the name 'continuation'"),
         ([LIKELY | {"name": "length"}], {}, "length_penalty"),
         ([LIKELY | {"name": "_hidden"}], {}, "name"),
-        ([LIKELY | {"context": "{subject}"}], {}, "context of term 'continuation' names {subject}"),
+        ([LIKELY | {"context": "{subject}"}], {}, "context of term 'continuation' has {subject}"),
         ([{"kind": "target"}], {}, "target"),
         ([{"kind": "target", "target": ""}], {}, "no token"),
-        ([{"kind": "target", "target": "{subject}"}], {}, "target of term 'target' names {subject}"),
+        ([{"kind": "target", "target": "{subject}"}], {}, "target of term 'target' has {subject}"),
         ([{"kind": "length"}], {}, "per_token"),
         ([LIKELY, {"kind": "keywords", "words": ["a"], "word": "b"}], {}, "word"),
         ([LIKELY, {"kind": "regex", "pattern": "("}], {}, "regular expression"),
@@ -172,10 +172,10 @@ def test_every_term_and_every_constraint_has_its_figure(tokenizer: Tokenizer) ->
     ],
 )
 def test_a_mistake_is_refused_by_name(
-    tokenizer: Tokenizer, terms: list[dict[str, object]], options: dict[str, object], what: str
+    tokenizer: Tokenizer, terms: list[dict[str, object]], options: dict[str, object], message: str
 ) -> None:
     given = {"template": "About {topic}:", "rows": ROWS, "terms": terms} | options
-    with pytest.raises(ValueError, match=re.escape(what)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         CustomTask(tokenizer, **given)  # type: ignore[arg-type]
 
 

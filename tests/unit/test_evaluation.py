@@ -303,7 +303,7 @@ def test_a_damaged_encoder_is_told_before_anything_is_drawn(tmp_path: Path, monk
 def test_nothing_is_loaded_before_a_text_is_judged(tmp_path: Path) -> None:
     judges = judges_of(tmp_path / "absent")
     assert judges.embed and judges.bert_score
-    with pytest.raises(ModelError, match="is no encoder"):
+    with pytest.raises(ModelError, match="is not an encoder"):
         judges.embed(["a text"])
 
 

@@ -25,9 +25,9 @@ def digits(number: str) -> np.ndarray:
 
 def log_reward(task: IntegerTask, text: str, base_tokens: float = -2.0, base_stop: float = -3.0) -> list[float]:
     n = len(text)
-    behind = np.full(n + 1, base_stop, np.float32)
-    said = [BaseLogProbs(np.full(n, base_tokens, np.float32), behind, behind)]
-    terms = task.log_reward(task.prompts()[0], digits(text), said)
+    per_prefix = np.full(n + 1, base_stop, np.float32)
+    base_scores = [BaseLogProbs(np.full(n, base_tokens, np.float32), per_prefix, per_prefix)]
+    terms = task.log_reward(task.prompts()[0], digits(text), base_scores)
     return [round(float(v), 5) for v in check_terms(terms, n, "integer").sum(0)]
 
 
@@ -48,8 +48,8 @@ def test_every_prefix_has_its_own_reward_and_the_floor_follows_the_base_model(ta
 
 
 def test_the_floor_weighs_at_most_epsilon_of_the_known_mass(task: IntegerTask) -> None:
-    known, floor = task.log_mass()
-    assert known == pytest.approx(math.log(101)) and floor == -5.0
+    known_mass, floor = task.log_mass()
+    assert known_mass == pytest.approx(math.log(101)) and floor == -5.0
 
 
 def test_a_uniform_sample_reads_its_noise_floor_and_a_collapsed_one_does_not(task: IntegerTask) -> None:

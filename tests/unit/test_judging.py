@@ -19,7 +19,7 @@ from rewards.judging.bert_score import bert_score_f1
 from rewards.judging.bootstrap import Interval, bootstrap_mean
 from rewards.judging.diversity import distinct_n, diversity
 from rewards.judging.embedding import Encoder, SentenceEmbedder
-from rewards.judging.majority_vote import majority
+from rewards.judging.majority_vote import majority_vote
 from rewards.judging.overlap import bleu4, gleu, words
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "dogs", "ran", "far", "away"]
@@ -71,18 +71,18 @@ def states_of(text: str, folder: Path, layer: int = -1) -> torch.Tensor:
 
 
 def test_the_most_frequent_answer_wins() -> None:
-    assert majority(["4", "5", "5", "4", "5"]) == "5"
+    assert majority_vote(["4", "5", "5", "4", "5"]) == "5"
 
 
 def test_of_equally_frequent_answers_the_first_seen_wins() -> None:
-    assert majority([7, 3, 3, 7]) == 7
-    assert majority([3, 7, 7, 3]) == 3
+    assert majority_vote([7, 3, 3, 7]) == 7
+    assert majority_vote([3, 7, 7, 3]) == 3
 
 
 def test_no_answer_never_outvotes_an_answer() -> None:
-    assert majority([None, None, None, "4"]) == "4"
-    assert majority([None, None]) is None
-    assert majority([]) is None
+    assert majority_vote([None, None, None, "4"]) == "4"
+    assert majority_vote([None, None]) is None
+    assert majority_vote([]) is None
 
 
 # bootstrap
@@ -202,7 +202,7 @@ def test_the_order_of_texts_does_not_matter(tiny_bert: Path, small_batches: None
 
 def test_no_batch_is_larger_than_allowed_and_no_text_is_left_out(tiny_bert: Path, small_batches: None) -> None:
     batches = list(Encoder(tiny_bert).encode(TEXTS))
-    assert sorted(k for batch in batches for k in batch.which) == list(range(len(TEXTS)))
+    assert sorted(k for batch in batches for k in batch.indices) == list(range(len(TEXTS)))
     assert len(batches) > 1 and all(batch.present.numel() <= 20 for batch in batches)
     assert sum(int(batch.content.sum()) for batch in batches) == sum(len(text.split()) for text in TEXTS)
 

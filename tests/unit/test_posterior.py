@@ -10,7 +10,7 @@ import torch
 from learner import diagnostics
 from learner.objectives.balance import Estimates
 from rewards.judging.bootstrap import Interval
-from rewards.judging.posterior import EXPLANATIONS, log_z_of, posterior_figures, resampled_unit
+from rewards.judging.posterior import EXPLANATIONS, estimate_log_z, posterior_figures, resampled_unit
 from rewards.task import Figure, Sample
 
 STRINGS = 40
@@ -40,7 +40,7 @@ def values(samples: dict[str, list[Sample]], temperature: float = 1.0) -> dict[s
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.8, 2.0])
-def test_a_sampler_of_the_tempered_target_reads_one_and_nought(temperature: float) -> None:
+def test_a_sampler_of_the_tempered_target_reads_one_and_zero(temperature: float) -> None:
     log_reward = log_normal(1)
     found = values({"x": drawn(log_reward, log_normalised(log_reward / temperature), 200)}, temperature)
     log_z = np.logaddexp.reduce(log_reward / temperature)
@@ -79,7 +79,7 @@ def test_the_figures_of_many_samples_are_those_of_enumeration() -> None:
 
 def test_figures_agree_with_those_that_training_shows() -> None:
     prompts = {f"p{k}": drawn(log_normal(k), log_normalised(log_normal(10 + k)), 30, seed=k) for k in range(3)}
-    rows = [(k, sample) for k, some in enumerate(prompts.values()) for sample in some]
+    rows = [(k, sample) for k, of_prompt in enumerate(prompts.values()) for sample in of_prompt]
     log_q = torch.tensor([sample.log_q for _, sample in rows], dtype=torch.float64)
     u = torch.tensor([sample.log_reward for _, sample in rows], dtype=torch.float64) - log_q
     group = torch.tensor([k for k, _ in rows])
@@ -150,5 +150,5 @@ def test_fewer_than_two_samples_tell_nothing(samples: dict[str, Sequence[Sample]
 def test_log_z_of_one_prompt_is_the_log_mean_of_its_weights() -> None:
     samples = drawn(log_normal(1), log_normalised(log_normal(2)), 20)
     weights = [math.exp(sample.log_reward / 2.0 - sample.log_q) for sample in samples]
-    assert log_z_of(samples, 2.0) == pytest.approx(math.log(np.mean(weights)))
-    assert math.isnan(log_z_of([], 1.0))
+    assert estimate_log_z(samples, 2.0) == pytest.approx(math.log(np.mean(weights)))
+    assert math.isnan(estimate_log_z([], 1.0))

@@ -42,13 +42,13 @@ class Honest(Task):
     def __init__(
         self, hostile: Callable[[IntArray], Any] | None = None, labels: Callable[[], Any] | None = None
     ) -> None:
-        self.hostile, self._labels, self.asked = hostile, labels, 0
+        self.hostile, self._labels, self.calls = hostile, labels, 0
 
     def prompts(self, split: str = "train") -> Sequence[Prompt]:
         return [PROMPT]
 
     def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
-        self.asked += 1
+        self.calls += 1
         if self.hostile is not None and BAD in token_ids:
             return self.hostile(token_ids)  # type: ignore[no-any-return]
         return {"sum": -np.cumsum([0.0, *token_ids]), "_note": np.ones(len(token_ids) + 1)}
@@ -71,8 +71,8 @@ def test_a_string_that_comes_again_is_not_scored_again() -> None:
     rewards = scorer(task)
     first = rewards.score([PROMPT] * 3, [z(1, 2), z(3), z(1, 2)])
     again = rewards.score([PROMPT], [z(3)])
-    assert task.asked == 2 and again[0] is first[1] and first[0] is first[2]
-    assert (rewards.figures.asked, rewards.figures.from_cache) == (4, 2)
+    assert task.calls == 2 and again[0] is first[1] and first[0] is first[2]
+    assert (rewards.counters.strings, rewards.counters.cache_hits) == (4, 2)
 
 
 def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago() -> None:
@@ -80,31 +80,31 @@ def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago() -> None:
     rewards = scorer(task, cache_size=2)
     for tokens in (z(1), z(2), z(1), z(3), z(1)):
         rewards.score([PROMPT], [tokens])
-    assert task.asked == 3
+    assert task.calls == 3
     rewards.score([PROMPT], [z(2)])
-    assert task.asked == 4
+    assert task.calls == 4
 
 
 def test_the_same_response_to_another_prompt_is_another_string() -> None:
     assert len({string_id("p", z(1)), string_id("q", z(1)), string_id("p", z(1, 1)), string_id("p", z())}) == 4
 
 
-def test_notes_count_for_nothing_and_weights_for_what_they_say() -> None:
+def test_notes_are_not_summed_and_weights_apply() -> None:
     score = scored(scorer(Honest(), length_penalty=0.5).score([PROMPT], [z(1, 2)])[0])
-    assert score.names == ("sum", "_note", "length")
+    assert score.term_names == ("sum", "_note", "length")
     assert score.log_reward.tolist() == [[0, -1, -3], [1, 1, 1], [0, -0.5, -1]]
     total, terms = sample_terms(score, {"sum": 2.0, "_note": 5.0})
     assert total == -7.0 and terms == {"sum": -3.0, "_note": 1.0, "length": -1.0}
 
 
-def test_each_question_gets_its_answer_whatever_the_order() -> None:
+def test_each_request_gets_its_own_scores() -> None:
     class Echo:
-        """Says the context's first token of everything."""
+        """Returns the context's first token as every log-probability."""
 
-        def score(self, questions: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
+        def score(self, requests: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
             return [
                 BaseLogProbs(*(np.full(n, q.context[0], np.float32) for n in (len(r), len(r) + 1, len(r) + 1)))
-                for q, r in zip(questions, responses, strict=True)
+                for q, r in zip(requests, responses, strict=True)
             ]
 
     class Two(Honest):
@@ -229,7 +229,7 @@ def test_a_hostile_function_costs_its_own_string_and_nothing_else(name: str) -> 
         before, bad, after = rewards.score([PROMPT] * 3, [z(1), z(2, BAD), z(3, 4)])
     assert isinstance(bad, Failure) and 0 < len(bad.reason) < 500 and "\n" not in bad.reason
     assert scored(before).log_reward[0].tolist() == [0, -1] and scored(after).log_reward[0].tolist() == [0, -3, -7]
-    assert rewards.figures.failed == 1 and rewards.figures.last_failure == bad.reason
+    assert rewards.counters.failures == 1 and rewards.counters.last_failure == bad.reason
     assert time.monotonic() - began < 20 * LIMIT_S, "bounded"
 
 
@@ -237,7 +237,7 @@ def test_there_are_at_least_fifty_of_them() -> None:
     assert len(HOSTILE) + len(HOSTILE_LABELS) >= 50
 
 
-def test_what_took_too_long_is_said_to_have() -> None:
+def test_a_timeout_is_named_in_the_reason() -> None:
     found = scorer(Honest(HOSTILE["an endless loop"])).score([PROMPT], [z(BAD)])[0]
     assert isinstance(found, Failure) and f"longer than rewards.time_limit_s = {LIMIT_S:g} s" in found.reason
 
@@ -250,10 +250,10 @@ def test_a_failure_is_tried_again_and_not_kept() -> None:
     assert isinstance(rewards.score([PROMPT], [z(BAD)])[0], Score)
 
 
-def test_a_string_that_is_known_to_be_bad_is_never_tried() -> None:
+def test_a_poison_string_is_never_tried() -> None:
     task = Honest()
     found = scorer(task).score([PROMPT] * 2, [z(BAD), z(1)], frozenset({string_id("p", z(BAD))}))
-    assert isinstance(found[0], Failure) and isinstance(found[1], Score) and task.asked == 1
+    assert isinstance(found[0], Failure) and isinstance(found[1], Score) and task.calls == 1
 
 
 def test_nothing_is_left_armed_after_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,8 +261,8 @@ def test_nothing_is_left_armed_after_a_call(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *args, **kwargs: armed.append(True))
     monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: armed.append(False))
     for call in (lambda: 1, lambda: throw(ValueError()), spin):
-        with contextlib.suppress(time_limit.Failed):
-            time_limit.guarded(call, LIMIT_S, "it")
+        with contextlib.suppress(time_limit.CallFailed):
+            time_limit.call_with_limit(call, LIMIT_S, "it")
     assert armed == [True, False] * 3
     assert time_limit.signal.getitimer(time_limit.signal.ITIMER_REAL) == (0.0, 0.0)
 
@@ -273,9 +273,9 @@ FILES = {
     "exits": ("import sys; sys.exit(0)", "SystemExit"),
     "raises": ("raise RuntimeError('at import')", "at import"),
     "empty": ("", "has no attribute 'T'"),
-    "no_class": ("T = 3", "is no task"),
-    "no_task": ("class T: pass", "is no task"),
-    "instance": ("from rewards.task import Task\nT = Task()", "is no task"),
+    "no_class": ("T = 3", "is not a task"),
+    "no_task": ("class T: pass", "is not a task"),
+    "instance": ("from rewards.task import Task\nT = Task()", "is not a task"),
     "constructor": ("from rewards.task import Task\nclass T(Task):\n  def __init__(self, tokenizer): raise OSError('gone')", "gone"),
     "constructor_exits": ("from rewards.task import Task\nclass T(Task):\n  def __init__(self, tokenizer): raise SystemExit", "SystemExit"),
     "options": ("from rewards.task import Task\nclass T(Task):\n  def __init__(self, tokenizer, must): pass", "must"),

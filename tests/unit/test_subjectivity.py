@@ -107,14 +107,14 @@ def test_files_and_numbers_that_do_not_fit_are_refused_by_name(tokenizer: Tokeni
 # --- the target ---
 
 
-def test_both_labels_are_asked_behind_the_rationale_and_the_right_one_comes_first(tokenizer: Tokenizer) -> None:
+def test_both_labels_are_scored_after_the_rationale_and_the_right_one_comes_first(tokenizer: Tokenizer) -> None:
     task = SubjectivityTask(tokenizer)
     for prompt in task.prompts():
-        questions = task.score_requests(prompt)
-        assert all(question.context.tolist() == prompt.token_ids.tolist() for question in questions)
-        asked = [tokenizer.decode(question.target.tolist()) for question in questions]
+        requests = task.score_requests(prompt)
+        assert all(request.context.tolist() == prompt.token_ids.tolist() for request in requests)
+        targets = [tokenizer.decode(request.target.tolist()) for request in requests]
         right = str(prompt.fields["label"])
-        assert asked == [f", so it is {label} ." for label in sorted(LABELS, key=lambda label: label != right)]
+        assert targets == [f", so it is {label} ." for label in sorted(LABELS, key=lambda label: label != right)]
         assert right not in prompt.text.removeprefix("Classify this movie review as objective or subjective:")
 
 
@@ -128,7 +128,7 @@ def test_log_r_is_of_the_right_label_and_the_other_one_counts_for_nothing(tokeni
     prompt, response = task.prompts()[0], np.zeros(4, dtype=np.int32)
     terms = task.log_reward(prompt, response, [right, other])
     scored = given_trajectory(prompt, response, "test", check_terms(terms, 4, "subjectivity"), tuple(terms))
-    np.testing.assert_allclose(total_log_reward(scored, {}), right.explained, rtol=1e-6)
+    np.testing.assert_allclose(total_log_reward(scored, {}), right.log_p_prefix + right.target, rtol=1e-6)
     np.testing.assert_array_equal(terms["_other"], other.target)
 
 
@@ -161,11 +161,11 @@ def test_a_label_is_predicted_by_the_mean_of_its_probabilities_not_by_votes(toke
     assert judged(task, {prompt.id: drawn(0.5, 0.5, -4.0)})["accuracy"] == 0.0
 
 
-def test_who_always_says_the_same_is_seen(tokenizer: Tokenizer) -> None:
+def test_a_constant_prediction_is_visible(tokenizer: Tokenizer) -> None:
     task = SubjectivityTask(tokenizer)
     margin = {"subjective": 2.0, "objective": -2.0}
     figures = judged(task, {p.id: drawn(margin[str(p.fields["label"])]) for p in task.prompts(TEST)})
-    assert figures["said_subjective"] == 1.0
+    assert figures["predicted_subjective"] == 1.0
     tested = task.prompts(TEST)
     assert figures["accuracy"] == pytest.approx(sum(p.fields["label"] == "subjective" for p in tested) / len(tested))
 

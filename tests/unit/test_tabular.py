@@ -15,19 +15,19 @@ PLACE = {z: k for k, z in enumerate(STRINGS)}
 
 
 def log_probs(table: torch.Tensor, min_actions: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(log_pf [40, N], log_pterm [40, N+1], counts [40, N+1]) of every string; table [40, V+1] logits of each prefix."""
+    """(log_pf [40, N], log_pterm [40, N+1], is_terminal [40, N+1]) of every string; table [40, V+1] logits of each prefix."""
     short = torch.tensor([len(z) < min_actions for z in STRINGS])
     blocked = short[:, None] & (torch.arange(V + 1) == STOP)
     log_q = table.masked_fill(blocked, -torch.inf).log_softmax(-1)
     at_prefix = torch.tensor([[PLACE[z[: min(i, len(z))]] for i in range(N + 1)] for z in STRINGS])
     symbol = torch.tensor([[*z, *[0] * (N - len(z))] for z in STRINGS])
     length = torch.tensor([len(z) for z in STRINGS])[:, None]
-    there = torch.arange(N + 1) <= length
-    counts = there & (torch.arange(N + 1) >= min_actions)
+    exists = torch.arange(N + 1) <= length
+    is_terminal = exists & (torch.arange(N + 1) >= min_actions)
     log_pf = torch.where(torch.arange(N) < length, log_q[at_prefix[:, :N], symbol], 0.0)
-    may_stop = counts & (torch.arange(N + 1) < N)
+    may_stop = is_terminal & (torch.arange(N + 1) < N)
     log_pterm = torch.where(may_stop, torch.where(may_stop, log_q[at_prefix, STOP], 0.0), 0.0)
-    return log_pf, log_pterm, counts
+    return log_pf, log_pterm, is_terminal
 
 
 def trained(
@@ -41,17 +41,19 @@ def trained(
     optimiser = torch.optim.Adam([table], lr=0.05)
     for step in range(1500):
         optimiser.param_groups[0]["lr"] = 0.05 * (1 - step / 1500)
-        log_pf, log_pterm, counts = (x[keep] for x in log_probs(table, min_actions))
+        log_pf, log_pterm, is_terminal = (x[keep] for x in log_probs(table, min_actions))
         u = log_z_estimates(log_pf, log_pterm, prefix_r[keep] / temperature)
         group = torch.zeros(len(u), dtype=torch.int64)
-        loss = OBJECTIVES[objective](Estimates(u, counts, group, log_q_of_strings(log_pf, log_pterm, counts)), 1.0)
+        loss = OBJECTIVES[objective](
+            Estimates(u, is_terminal, group, log_q_of_strings(log_pf, log_pterm, is_terminal)), 1.0
+        )
         optimiser.zero_grad()
         loss.value.backward()
         assert bool(table.grad is not None and table.grad.isfinite().all())
         optimiser.step()
     with torch.no_grad():
-        log_pf, log_pterm, counts = log_probs(table, min_actions)
-    q = (log_pf.sum(1) + value_at(log_pterm, last_terminal(counts))).exp()
+        log_pf, log_pterm, is_terminal = log_probs(table, min_actions)
+    q = (log_pf.sum(1) + value_at(log_pterm, last_terminal(is_terminal))).exp()
     return {z: float(q[k]) for z, k in PLACE.items() if len(z) >= min_actions}, float(loss.value.detach())
 
 

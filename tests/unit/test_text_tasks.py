@@ -21,7 +21,7 @@ from rewards.task import Figure, Judges, Sample, ScoreRequest, Task, check_terms
 from rewards.tasks.continuation import ContinueTask
 from rewards.tasks.contrastive import ContrastiveTask
 from rewards.tasks.infill import InfillTask
-from rewards.tasks.text_files import choose, read_lines, read_stories
+from rewards.tasks.text_files import read_lines, read_stories, split_rows
 from tests.support.tiny import VOCABULARY, make_tiny_model, tiny_spec
 
 STOP = VOCABULARY.index(".")
@@ -81,8 +81,8 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def terms_of(task: Task, prompt: Prompt, z: list[int], base: BaseModel) -> dict[str, np.ndarray]:
-    questions, tokens = task.score_requests(prompt), np.array(z, dtype=np.int32)
-    terms = task.log_reward(prompt, tokens, base.score(questions, [tokens] * len(questions)))
+    requests, tokens = task.score_requests(prompt), np.array(z, dtype=np.int32)
+    terms = task.log_reward(prompt, tokens, base.score(requests, [tokens] * len(requests)))
     check_terms(terms, len(z), "text")
     return {name: np.asarray(values) for name, values in terms.items()}
 
@@ -161,15 +161,15 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_last_rows_are_held_out_and_splits_share_none() -> None:
-    splits = choose(list(range(100)), first=11, count=20, held_out=5)
+    splits = split_rows(list(range(100)), first=11, count=20, held_out=5)
     assert splits == {"train": list(range(10, 25)), "test": list(range(25, 30))}
-    assert choose([1, 2, 3], 1, 0, 0) == {"train": [1, 2, 3]}
+    assert split_rows([1, 2, 3], 1, 0, 0) == {"train": [1, 2, 3]}
 
 
 @pytest.mark.parametrize(("first", "count", "held_out"), [(0, 1, 0), (1, -1, 0), (1, 0, -1), (1, 4, 0), (4, 0, 0), (1, 0, 3), (3, 2, 0)])  # fmt: skip
 def test_more_rows_than_there_are_or_none_to_train_on_are_refused(first: int, count: int, held_out: int) -> None:
     with pytest.raises(ValueError, match=f"first = {first}, count = {count}, held_out = {held_out}"):
-        choose([1, 2, 3], first, count, held_out)
+        split_rows([1, 2, 3], first, count, held_out)
 
 
 def test_a_prompt_or_story_that_comes_twice_is_refused_with_both_lines(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -202,7 +202,7 @@ def test_each_prefix_of_a_continuation_is_worth_its_likelihood_with_the_stop(
 def test_a_split_without_prompts_is_refused_by_name(prompts_file: str, tokenizer: Tokenizer) -> None:
     task = ContinueTask(tokenizer, prompts_file, held_out=1)
     assert [p.id for p in task.prompts("test")] == ["line-5"] and task.splits == ("train", "test")
-    with pytest.raises(ValueError, match="split 'test' is not there, only train"):
+    with pytest.raises(ValueError, match="split 'test' does not exist, only train"):
         ContinueTask(tokenizer, prompts_file).prompts("test")
 
 
@@ -256,15 +256,15 @@ def test_the_policy_sees_the_ending_and_the_frozen_model_only_the_beginning(
     prompt = task.prompts()[0]
     assert prompt.text == "Beginning: a b. b c. c a.\nEnding: b b.\nMiddle:"
     assert prompt.token_ids.tolist() == ids(tokenizer, prompt.text)
-    (question,) = task.score_requests(prompt)
-    assert question.context.tolist() == ids(tokenizer, "a b. b c. c a.")
-    assert question.target.tolist() == [STOP, *ids(tokenizer, "b b.")]
+    (request,) = task.score_requests(prompt)
+    assert request.context.tolist() == ids(tokenizer, "a b. b c. c a.")
+    assert request.target.tolist() == [STOP, *ids(tokenizer, "b b.")]
 
 
 def test_a_stop_that_is_no_text_is_left_out_of_the_story(stories_file: str, tokenizer: Tokenizer) -> None:
     task = InfillTask(tokenizer, stories_file, stop="")
-    (question,) = task.score_requests(task.prompts()[0])
-    assert question.target.tolist() == ids(tokenizer, "b b.")
+    (request,) = task.score_requests(task.prompts()[0])
+    assert request.target.tolist() == ids(tokenizer, "b b.")
     assert task.demonstrations()[1] == ("line-2", " a . b.")  # EOS ends it, so that "." is a token like any other
     for stop in ("a b", "\n"):
         with pytest.raises(ValueError, match=r"stop = .* tokens of the model, and must be one"):
@@ -323,9 +323,9 @@ def test_a_background_equal_to_the_passage_leaves_the_power_of_their_sum(
 ) -> None:
     task = ContrastiveTask(tokenizer, prompts_file, alpha=1.5, beta=-0.5, background="b c a.")
     prompt, z = task.prompts()[1], ids(tokenizer, "b b a")
-    (said,) = base.score([ScoreRequest(prompt.token_ids)], [np.array(z, dtype=np.int32)])
+    (log_probs,) = base.score([ScoreRequest(prompt.token_ids)], [np.array(z, dtype=np.int32)])
     found = terms_of(task, prompt, z, base)
-    assert found["given"] + found["background"] == pytest.approx(said.log_p_stop, abs=1e-4)
+    assert found["given"] + found["background"] == pytest.approx(log_probs.log_p_stop, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -368,8 +368,8 @@ def words() -> Tokenizer:
     """Every word of the shipped files is a token, and every other character that is no space."""
     pieces = pre_tokenizers.Whitespace()
     texts = [line.text for line in read_lines("")] + [" ".join(story.sentences) for story in read_stories("")]
-    known = {word for text in texts for word, _ in pieces.pre_tokenize_str(text)}
-    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(["<unk>", *sorted(known)])}, "<unk>"))
+    vocabulary = {word for text in texts for word, _ in pieces.pre_tokenize_str(text)}
+    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(["<unk>", *sorted(vocabulary)])}, "<unk>"))
     tokenizer.pre_tokenizer = pieces
     return tokenizer
 

@@ -1,4 +1,4 @@
-"""The toys: what is listed is the whole target, the tool's text is part of it, and samples are judged against it."""
+"""The toys: the listed strings are the whole target, including the tool's text, and samples are compared with it."""
 
 import itertools
 import math
@@ -68,8 +68,8 @@ def test_all_other_strings_of_the_vocabulary_weigh_less_than_the_share_it_claims
         for string in itertools.product(vocabulary, repeat=n)
         if string not in listed(task)
     ]
-    known, floor = task.log_mass()
-    assert log_sum(others) < floor and floor - known == pytest.approx(math.log(toys.FLOOR_SHARE))
+    known_mass, floor = task.log_mass()
+    assert log_sum(others) < floor and floor - known_mass == pytest.approx(math.log(toys.FLOOR_SHARE))
 
 
 def test_below_min_actions_nothing_is_listed_and_the_reward_is_finite(tokenizer: Tokenizer) -> None:
@@ -133,7 +133,7 @@ def test_samples_are_judged_by_the_tempered_target(tokenizer: Tokenizer) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"symbols": ["a", "draw a"]}, "one token"),
         ({"symbols": ["a", "a"]}, "twice"),
@@ -149,14 +149,14 @@ def test_samples_are_judged_by_the_tempered_target(tokenizer: Tokenizer) -> None
     ],
 )
 def test_an_option_that_does_not_fit_is_refused_by_name(
-    tokenizer: Tokenizer, options: dict[str, object], said: str
+    tokenizer: Tokenizer, options: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         ToyTask(tokenizer, **({"max_actions": 3} | options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("recipe", ["toy", "toy-tool", "toy-min"])
-def test_a_recipe_says_the_same_to_policy_and_task(tokenizer: Tokenizer, recipe: str) -> None:
+def test_policy_and_task_agree_in_every_recipe(tokenizer: Tokenizer, recipe: str) -> None:
     config = load_recipe(recipe)
     options = config.task.options
     ToyTask(tokenizer, **options)  # type: ignore[arg-type]

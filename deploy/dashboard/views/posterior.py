@@ -9,7 +9,7 @@ import numpy as np
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.views.rewards import by_position
 from deploy.dashboard.views.samples import newest
-from rewards.judging.posterior import line
+from rewards.judging.posterior import fit_line
 
 MOST_SAMPLES = 2000
 LINES = 64
@@ -79,7 +79,7 @@ def fit(samples: Sequence[Mapping[str, Any]], temperature: float) -> dict[str, f
         pair = sample["log_reward"] / temperature, sample["log_q"]
         means.setdefault(sample["prompt_id"], []).append(pair)
     centred = np.concatenate([np.array(pairs) - np.mean(pairs, axis=0) for pairs in means.values()])
-    slope, correlation = (float(value) for value in line(*centred.T))
+    slope, correlation = (float(value) for value in fit_line(*centred.T))
     log_z = [sample["u_last"] for sample in samples if sample["u_last"] is not None]
     return {
         "slope": slope if math.isfinite(slope) else None,
