@@ -27,7 +27,7 @@ from buffer.near_duplicates import NearDuplicates
 from buffer.server.connect import store_errors
 from buffer.store.binary_layout import GROUP_BYTES, NONE
 from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, RateLimiter, Rows
-from buffer.store.priority_levels import WEIGHTS, level_of
+from buffer.store.priority_levels import level_of
 from buffer.store.statistics import BufferStats, read_stats
 from buffer.types import Trajectory, total_log_reward
 
@@ -64,8 +64,6 @@ class Drawn:
     """Of this arrival; the record holds that of the string's newest one."""
     behaviour: str
     """Likewise."""
-    probability: float | None = None
-    """With which each draw by weight, or each uniform one, gives this row; None for one that came otherwise."""
     content_id: str = ""
 
 
@@ -172,16 +170,6 @@ class ReplayBuffer:
         """Counters, sizes and histograms, O(1)."""
         return read_stats(self._client, self.store.keys, self._config.capacity)
 
-    @store_errors("reading the buffer's events")
-    def events(self, after: str, limit: int = 1000) -> list[Any]:
-        """What happened since the event `after` ("-": all that is kept): [(id, {field: text})], oldest first.
-
-        An id starts with the server's time in ms. About the last 10,000 calls are kept.
-        """
-        start = after if after == "-" else f"({after}"
-        found: Any = self._client.xrange(self.store.keys.events, start, "+", count=limit)
-        return list(found)
-
     @store_errors("reading the quarantine")
     def quarantined(self, limit: int = QUARANTINE_KEPT) -> list[Quarantined]:
         """The newest `limit` unreadable records; the last QUARANTINE_KEPT are kept."""
@@ -278,9 +266,8 @@ class ReplayBuffer:
     def _readable(self, found: Rows) -> list[Drawn]:
         """The rows whose records are still there and can be read; the unreadable ones go to quarantine."""
         rows, decoded, bad = list[Drawn](), dict[bytes, Trajectory | None](), list[tuple[Handle, bytes]]()
-        weighted = self._config.sampler in ("prioritized", "uniform") and self._config.rows_per_prompt == 1
         for i, (entry, record) in enumerate(zip(found.entries.tolist(), found.records, strict=True)):
-            slot, generation, version, level, digest = entry
+            slot, generation, version, _, digest = entry
             if record is None:
                 continue  # it left since it was drawn
             if digest not in decoded:
@@ -288,10 +275,6 @@ class ReplayBuffer:
             trajectory = decoded[digest]
             if trajectory is None:
                 continue
-            probability = None
-            if weighted and i >= found.fresh + found.newest_version:
-                uniform = self._config.sampler == "uniform"
-                probability = 1.0 / found.size if uniform else float(WEIGHTS[level]) / found.mass
             fresh = i < found.fresh
             arrived = int(found.versions[i]) if fresh else version
             rows.append(
@@ -301,7 +284,6 @@ class ReplayBuffer:
                     fresh=fresh,
                     policy_version=trajectory.policy_version if arrived == TIMELESS else arrived,
                     behaviour=found.tags[i] if fresh else trajectory.behaviour,
-                    probability=probability,
                     content_id=digest.hex(),
                 )
             )
@@ -320,17 +302,6 @@ class ReplayBuffer:
 
     def _quarantine(self, handles: Sequence[Handle], notes: Sequence[bytes]) -> int:
         return self.store.remove(handles, "quarantined", notes, QUARANTINE_KEPT)
-
-
-def importance_weights(rows: Sequence[Drawn], beta: float, size: int) -> list[float]:
-    """[B] (size * probability) ** -beta over the largest of them (Schaul et al., arXiv 1511.05952, section 3.4).
-
-    `size` is the number of trajectories in the buffer; rows that came otherwise than by weight get 1. With beta = 1 a
-    weighted mean over draws with replacement estimates, up to that factor, the plain mean over the buffer.
-    """
-    weights = [1.0 if row.probability is None else (size * row.probability) ** -beta for row in rows]
-    largest = max((w for w, row in zip(weights, rows, strict=True) if row.probability is not None), default=1.0)
-    return [w if row.probability is None else w / largest for w, row in zip(weights, rows, strict=True)]
 
 
 def group_of(prompt_id: str) -> bytes:

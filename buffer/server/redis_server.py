@@ -28,7 +28,6 @@ from redis.retry import Retry
 
 from buffer.errors import ConfigError, StoreError
 from buffer.server.aof_repair import DAMAGED, Mended, mend
-from buffer.server.connect import redact
 
 MIN_FREE_BYTES = 200 * 1024**2
 """Room the folder must have at the start: the append-only file of a small run and its rewrite."""
@@ -136,11 +135,6 @@ class RedisServer:
         raise ConfigError(f"{taken} was taken by another process; {PORT_REMEDY}")
 
     @property
-    def redacted_url(self) -> str:
-        """The URL for messages and logs."""
-        return redact(self.url)
-
-    @property
     def pid(self) -> int:
         """Process id of the server."""
         return self._process.pid
@@ -155,7 +149,7 @@ class RedisServer:
         return self._process.wait()
 
     def kill(self) -> None:
-        """End it at once, as a crash would: for tests of what is left."""
+        """End it at once, as a crash would."""
         self._process.kill()
         self._process.wait()
 
@@ -165,8 +159,7 @@ class RedisServer:
         try:
             self._process.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
 
     def __enter__(self) -> Self:
         return self

@@ -134,10 +134,6 @@ class Rows:
     """[fresh]"""
     records: list[bytes | None]
     """[B] each record's bytes; None where it left between draw and fetch."""
-    mass: float
-    """Sum of the weights of all items at the time of the draw."""
-    size: int
-    """Number of items then."""
 
 
 class ItemStore:
@@ -196,11 +192,11 @@ class ItemStore:
             )
         if answer is None:
             return None
-        packed, n_fresh, n_newest, versions, tags, along, mass, size = answer
+        packed, n_fresh, n_newest, versions, tags, along = answer
         entries = np.frombuffer(packed, ENTRY)
         records = self._fetch(entries["digest"].tolist(), dict(zip(along[::2], along[1::2], strict=True)))
         versions = np.frombuffer(versions, "<u4")
-        return Rows(entries, n_fresh, n_newest, versions, [tag.decode() for tag in tags], records, float(mass), size)
+        return Rows(entries, n_fresh, n_newest, versions, [tag.decode() for tag in tags], records)
 
     def reprioritize(self, handles: Sequence[Handle], levels: Sequence[int]) -> int:
         """Give items other levels; return how many were still there."""

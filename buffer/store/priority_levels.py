@@ -1,8 +1,7 @@
 """Draw weights, rounded to 511 levels an eighth of an octave apart.
 
 Level l in 1..511 stands for the weight 2 ** ((l - 256) / 8), from 2 ** -31.9 to 2 ** 31.9; weights beyond are the
-outermost levels. Rounding changes a weight by at most 4.5 %. Draws follow the rounded weights exactly, and those are
-what probabilities and importance weights are computed from, so nothing else has to know of the rounding.
+outermost levels. Rounding changes a weight by at most 4.5 %. Draws follow the rounded weights exactly.
 """
 
 import math

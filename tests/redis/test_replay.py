@@ -1,6 +1,7 @@
 """What the replay buffer promises about trajectories, on a real server. How draws are spread: test_sampling.py."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -427,17 +428,20 @@ def test_whoever_brings_other_rules_is_refused_until_they_are_adopted(
         small.draw(0, 1, rng())
 
 
-def test_every_call_is_told_in_the_event_stream(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
+def test_every_call_adds_to_the_event_stream(
+    make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis
+) -> None:
     buffer = make_buffer()
     buffer.add([make_trajectory(1), make_trajectory(1)])
     rows = buffer.draw(1, 2, rng())
     buffer.reprioritize([rows[0].id], [3.0])
     buffer.quarantine(rows[:1], "why not")
-    told = [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in buffer.events("-")]
-    assert [event.pop("kind") for event in told] == ["add", "draw", "reprioritize", "remove"]
-    assert told[0] == {"added": "1", "duplicates": "1", "evicted": "0", "refused": "0"}
-    assert told[1]["rows"] == "3" and told[1]["fresh"] == "1"
-    assert told[3] == {"reason": "quarantined", "items": "1"}
+    stream: Any = client.xrange(buffer.store.keys.events)
+    events = [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in stream]
+    assert [event.pop("kind") for event in events] == ["add", "draw", "reprioritize", "remove"]
+    assert events[0] == {"added": "1", "duplicates": "1", "evicted": "0", "refused": "0"}
+    assert events[1]["rows"] == "3" and events[1]["fresh"] == "1"
+    assert events[3] == {"reason": "quarantined", "items": "1"}
 
 
 def test_a_name_that_breaks_the_braces_is_refused() -> None:

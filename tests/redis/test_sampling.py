@@ -8,20 +8,15 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.replay import ReplayBuffer, importance_weights
+from buffer.replay import ReplayBuffer
 from buffer.store.check import snapshot
 from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem
-from buffer.store.priority_levels import WEIGHTS, level_of
+from buffer.store.priority_levels import WEIGHTS
 from buffer.store.settings import StoreSettings
 from buffer.types import Trajectory
 
 Make = Callable[..., Trajectory]
 MakeBuffer = Callable[..., ReplayBuffer]
-
-
-def rounded(priority: float) -> float:
-    """The weight that is drawn from, for exponent 1."""
-    return float(WEIGHTS[level_of(priority, 1.0)])
 
 
 def assert_follows(counts: Counter[int], weights: dict[int, float]) -> None:
@@ -235,28 +230,6 @@ def test_the_highest_rewards_come_first_where_the_recipe_says_so(
     rewards = sorted((float(item.log_reward[:, -1].sum()) for item in items), reverse=True)
     rows = buffer.draw(0, 7, np.random.default_rng(0))
     assert [float(row.trajectory.log_reward[:, -1].sum()) for row in rows] == pytest.approx(rewards[:7])
-
-
-def test_importance_weights_turn_a_mean_over_draws_into_the_mean_over_the_buffer(
-    make_buffer: MakeBuffer, make_trajectory: Make
-) -> None:
-    buffer = make_buffer()
-    items = [make_trajectory(k) for k in range(30)]
-    priorities = [0.1 * (k + 1) ** 2 for k in range(30)]
-    buffer.add(items, priorities)
-    rng = np.random.default_rng(1)
-    rows = [row for _ in range(40) for row in buffer.draw(0, 500, rng)]
-    total = sum(map(rounded, priorities))
-    shares = {item.prompt_id: rounded(priority) / total for item, priority in zip(items, priorities, strict=True)}
-    assert all(row.probability == pytest.approx(shares[row.trajectory.prompt_id], rel=1e-6) for row in rows)
-    values = [float(row.trajectory.prompt_id.split("-")[1]) for row in rows]
-    weights = importance_weights(rows, beta=1.0, size=30)
-    assert max(weights) == 1.0
-    assert np.average(values, weights=weights) == pytest.approx(14.5, rel=0.05)
-    assert np.mean(values) > 20, "without them the heavy ones count more"
-    assert set(importance_weights(rows, beta=0.0, size=30)) == {1.0}
-    fresh = buffer.draw(1, 0, rng)
-    assert fresh[0].probability is None and importance_weights(fresh, 0.5, 30) == [1.0]
 
 
 def test_the_same_seed_draws_the_same_rows(store: ItemStore) -> None:

@@ -7,10 +7,10 @@
 --       largest number of draws of an item or 0, largest staleness or -1, rank by (none, reward, draws),
 --       samples per insert or 0, most that draws may be ahead (in samples), arrivals needed before the first draw
 -- returns msgpack {'ok', epoch, rows, number of fresh rows (they come first), number of those of the newest version
---       (they come next), versions of the fresh rows' arrivals, tags of these, digests and records, mass, size}, or
+--       (they come next), versions of the fresh rows' arrivals, tags of these, digests and records}, or
 --       {'wait'}, or why this client may not go on. A row is the item's entry in its level, 30 bytes.
 --       Digests and records come along of items that have left the buffer with their last draw.
---       mass: sum of the weights of all items.           cost O(1) per row, plus O(levels) per call
+-- cost  O(1) per row, plus O(levels) per call
 --
 -- Why it is exact: a level is chosen in proportion to weight x number of its items, an item of it uniformly. An item
 -- that may not be drawn (too stale, or drawn already and not to be put back) is out. One that went out since the levels
@@ -54,11 +54,9 @@ local must_track = not replace or max_draws > 0 or ranked_by == 'draws' or max_s
 
 -- The table of levels: cumulated mass of those that have items not out.
 local tables, names, cumulated, weights, mass, out_mass, rest = 0, {}, {}, {}, 0, 0, {}
-local total = 0
 for i = 1, #levels_in_use do
   local level = levels_in_use[i]
   local length, weight = level_counts[level + 1], 2 ^ ((level - 256) / 8) -- as levels.py has it
-  total = total + weight * length
   weight = way == 'uniform' and 1 or weight
   mass = mass + weight * length
   weights[level], names[i], cumulated[i] = weight, level, mass
@@ -426,10 +424,7 @@ local names_of_tags = n_fresh > 0 and cmsgpack.unpack(call('HGET', COUNTERS, 'ta
 for i, tag in ipairs(tags) do
   tags[i] = names_of_tags[tag]
 end
-local answer = cmsgpack.pack({
-  'ok', epoch, packed_rows, n_fresh, n_newest, concat(fresh_versions), tags, records, string.format('%.17g', total),
-  state.size,
-})
+local answer = cmsgpack.pack({ 'ok', epoch, packed_rows, n_fresh, n_newest, concat(fresh_versions), tags, records })
 if n_fresh > 0 or #spent > 0 then
   return remember(nonce, answer)
 end
