@@ -16,7 +16,6 @@ Whoever can write to Redis can write here: nothing is read before its length is 
 RecordError.
 """
 
-import hashlib
 import math
 import struct
 import zlib
@@ -51,16 +50,6 @@ _METADATA: dict[str, type] = {
     "reward_terms": list,
     "labels": dict,
 }
-
-
-def content_id(trajectory: Trajectory) -> str:
-    """32 hex digits from prompt id, prompt tokens and response tokens: equal content, equal id."""
-    digest = hashlib.blake2b(digest_size=16)
-    prompt_id = trajectory.prompt_id.encode("utf-8", "surrogatepass")
-    for part in (prompt_id, _little(trajectory.prompt_token_ids, "<i4"), _little(trajectory.token_ids, "<i4")):
-        digest.update(struct.pack("<Q", len(part)))  # so that no two splits of the same bytes are equal
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def encode(trajectory: Trajectory) -> bytes:

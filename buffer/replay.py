@@ -8,7 +8,6 @@ weight     priority ** priority_exponent, rounded as levels.py tells
 This file turns trajectories into the records and rules of store.py, and back.
 """
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,17 +18,17 @@ import msgpack
 import numpy as np
 import redis
 
-from buffer.codec import content_id, decode, encode
+from buffer.codec import decode, encode
 from buffer.config import SAMPLERS, BufferConfig
 from buffer.errors import RecordError, StoreError
 from buffer.named_wait import NamedWait
 from buffer.near_duplicates import NearDuplicates
 from buffer.server.connect import store_errors
-from buffer.store.binary_layout import GROUP_BYTES, NONE
+from buffer.store.binary_layout import NONE
 from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, RateLimiter, Rows
 from buffer.store.priority_levels import level_of
 from buffer.store.statistics import BufferStats, read_stats
-from buffer.types import Trajectory, total_log_reward
+from buffer.types import Trajectory, prompt_digest, total_log_reward
 
 DRAW_ROUNDS = 8
 QUARANTINE_KEPT = 100
@@ -100,9 +99,9 @@ class ReplayBuffer:
     def add(self, trajectories: Sequence[Trajectory], priorities: Sequence[float] | None = None) -> AddResult:
         """Store scored trajectories; make room when full.
 
-        One that is there already (same `content_id`) is replaced by the newer record and keeps its weight; each one,
+        A trajectory whose `content_id` is in the buffer replaces the older record and keeps its weight; every arrival,
         repeats included, also becomes a fresh row. New ones enter at the highest weight in the buffer, or at those of
-        `priorities`. Waits while the learner is behind (samples_per_insert). Raise RecordError, and store nothing, if
+        `priorities`. Blocks while the learner is behind (samples_per_insert). Raise RecordError, and store nothing, if
         one is unscored or malformed; WaitTimeout when the learner stays behind.
         """
         items, refused = list[NewItem](), Counter[str]()
@@ -188,7 +187,7 @@ class ReplayBuffer:
     def reject(self, trajectories: Sequence[Trajectory], reasons: Sequence[str]) -> None:
         """Keep a note of trajectories that can't come in, such as those whose reward could not be computed."""
         notes = [
-            _note(content_id(trajectory), reason, encode(trajectory))
+            _note(trajectory.content_id, reason, encode(trajectory))
             for trajectory, reason in zip(trajectories, reasons, strict=True)
         ]
         if notes:
@@ -235,9 +234,9 @@ class ReplayBuffer:
         if not given and not 0 <= trajectory.policy_version <= HIGHEST_VERSION:
             raise RecordError(f"policy_version = {trajectory.policy_version} must be within 0 ... {HIGHEST_VERSION}")
         return NewItem(
-            digest=bytes.fromhex(content_id(trajectory)),
+            digest=bytes.fromhex(trajectory.content_id),
             record=encode(trajectory),
-            group=group_of(trajectory.prompt_id),
+            group=prompt_digest(trajectory.prompt_id),
             version=TIMELESS if given else trajectory.policy_version,
             log_reward=float(total_log_reward(trajectory, self._weights)[-1]),
             level=0 if priority is None else level_of(float(priority), self._config.priority_exponent),
@@ -302,11 +301,6 @@ class ReplayBuffer:
 
     def _quarantine(self, handles: Sequence[Handle], notes: Sequence[bytes]) -> int:
         return self.store.remove(handles, "quarantined", notes, QUARANTINE_KEPT)
-
-
-def group_of(prompt_id: str) -> bytes:
-    """The store's name for what belongs to one prompt."""
-    return hashlib.blake2b(prompt_id.encode("utf-8", "surrogatepass"), digest_size=GROUP_BYTES).digest()
 
 
 def _note(content: str, reason: str, record: bytes) -> bytes:

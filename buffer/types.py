@@ -6,6 +6,8 @@ States    a prefix is a *state* when the policy chooses what comes next (is_acti
           (i = T). Without tools every prefix is a state.
 """
 
+import hashlib
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -19,6 +21,24 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 
 NOT_SCORED = np.zeros((0, 0), dtype=np.float32)
 """`log_reward` of a trajectory that no reward worker has seen: no terms."""
+
+
+def prompt_digest(prompt_id: str) -> bytes:
+    """8 bytes that identify a prompt in every process."""
+    return hashlib.blake2b(prompt_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def content_id(prompt_id: str, prompt_token_ids: IntArray, token_ids: IntArray) -> str:
+    """32 hex digits that identify a response [T] to a prompt [P]: equal content, equal id."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (
+        prompt_id.encode("utf-8", "surrogatepass"),
+        prompt_token_ids.astype("<i4").tobytes(),
+        token_ids.astype("<i4").tobytes(),
+    ):
+        digest.update(struct.pack("<Q", len(part)))  # so that no two splits of the same bytes are equal
+        digest.update(part)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +88,11 @@ class Trajectory:
     labels: Mapping[str, float] = field(default_factory=dict)
     """What the task says of the whole string, for people to read (such as valid = 1)."""
     scoring_s: float = 0.0
+
+    @property
+    def content_id(self) -> str:
+        """32 hex digits: the same for the same response to the same prompt, whoever sampled it."""
+        return content_id(self.prompt_id, self.prompt_token_ids, self.token_ids)
 
     @property
     def is_scored(self) -> bool:

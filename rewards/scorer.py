@@ -3,7 +3,6 @@
 Shapes   T response tokens, K terms.
 """
 
-import hashlib
 import math
 import time
 from collections import OrderedDict
@@ -14,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from buffer.types import FloatArray, IntArray, Prompt
+from buffer.types import FloatArray, IntArray, Prompt, content_id
 from rewards.config import RewardConfig
 from rewards.task import BaseLogProbs, ScoreRequest, Task, check_names, check_terms
 from rewards.time_limit import Failed, guarded
@@ -85,7 +84,10 @@ class Scorer:
         self, prompts: Sequence[Prompt], responses: Sequence[IntArray], bad: frozenset[str] = frozenset()
     ) -> list[Score | Failure]:
         """Score B responses, each to its prompt; `bad` are ids of strings that must not be tried."""
-        ids = [string_id(prompt.id, response) for prompt, response in zip(prompts, responses, strict=True)]
+        ids = [
+            content_id(prompt.id, prompt.token_ids, response)
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
         found: dict[str, Score | Failure] = {}
         for name in ids:
             if name in bad:
@@ -157,14 +159,6 @@ class Scorer:
         self._cache.update((name, score) for name, score in found.items() if isinstance(score, Score))
         while len(self._cache) > self._config.cache_size:
             self._cache.popitem(last=False)
-
-
-def string_id(prompt_id: str, response: IntArray) -> str:
-    """32 hex digits; the same for the same response [T] to the same prompt."""
-    digest = hashlib.blake2b(prompt_id.encode("utf-8", "surrogatepass"), digest_size=16)
-    digest.update(b"\0")
-    digest.update(response.astype("<i4").tobytes())
-    return digest.hexdigest()
 
 
 def sample_terms(score: Score, weights: Mapping[str, float]) -> tuple[float, dict[str, float]]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.codec import content_id
 from buffer.replay import ReplayBuffer
 from buffer.store.binary_layout import ENTRY, ITEM
 from buffer.store.check import findings, snapshot
@@ -68,7 +67,7 @@ def test_every_kind_of_disorder_is_found_and_mended(
     items = [make_trajectory(k, prompt_id=f"p{k % 3}") for k in range(22)]
     buffer.add(items, priorities=[float(1 + k % 4) for k in range(22)])
     rows = {row.content_id: row for row in buffer.draw(22, 0, np.random.default_rng(0))}
-    buffer.quarantine([rows[content_id(items[7])], rows[content_id(items[8])]], "leave holes")
+    buffer.quarantine([rows[items[7].content_id], rows[items[8].content_id]], "leave holes")
     keys = buffer.store.keys
     assert findings(snapshot(client, keys)) == []
 

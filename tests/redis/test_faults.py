@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.codec import content_id
 from buffer.config import BufferConfig
 from buffer.errors import StoreError
 from buffer.replay import ReplayBuffer
@@ -109,7 +108,7 @@ def test_a_draw_whose_reply_was_lost_loses_no_fresh_row(
         third = buffer.draw(2, 0, rng())
     assert proxy.lost == 1
     fresh = [row.content_id for row in [*first, *second, *third] if row.fresh]
-    assert fresh == [content_id(item) for item in items]
+    assert fresh == [item.content_id for item in items]
     assert buffer_of(client, name).stats().drawn == 7
 
 
@@ -164,7 +163,7 @@ def test_a_server_killed_under_load_comes_back_with_all_that_was_acknowledged(
                         return
                     batch = [make_trajectory(10**7 * number + 8 * turn + k) for k in range(8)]
                     buffer.add(batch)
-                    acknowledged.extend(content_id(item) for item in batch)
+                    acknowledged.extend(item.content_id for item in batch)
                     if turn == 20:
                         half.set()
         except Exception as error:

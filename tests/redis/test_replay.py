@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.codec import content_id, encode
+from buffer.codec import encode
 from buffer.config import BufferConfig
 from buffer.errors import ConfigError, RecordError, StoreError, WaitTimeout
 from buffer.heartbeat import LIFETIME_S, Heartbeats
@@ -43,7 +43,7 @@ def kept(client: redis.Redis, buffer: ReplayBuffer) -> dict[str, Handle]:
 
 
 def ids(*trajectories: Trajectory) -> list[str]:
-    return [content_id(trajectory) for trajectory in trajectories]
+    return [trajectory.content_id for trajectory in trajectories]
 
 
 @pytest.mark.parametrize("priority", [-0.1, float("nan"), float("inf")])
@@ -142,7 +142,7 @@ def test_what_is_too_many_versions_old_neither_enters_nor_is_drawn(
     buffer.note_version(5)
     rows = buffer.draw(0, 100, rng())
     assert {row.content_id for row in rows} == set(ids(given, make_trajectory(3)))
-    assert {row.policy_version for row in rows if row.content_id == content_id(given)} == {0}
+    assert {row.policy_version for row in rows if row.content_id == given.content_id} == {0}
     result = buffer.add([make_trajectory(11, policy_version=2), make_trajectory(12, policy_version=3)])
     assert result == AddResult(added=1, duplicates=0, evicted=0, refused={"stale": 1})
     stats = buffer.stats()
@@ -187,13 +187,13 @@ def test_a_repeat_within_or_across_batches_keeps_one_record_the_newest_and_its_w
     buffer = make_buffer()
     old, new = make_trajectory(1, policy_version=1), make_trajectory(1, policy_version=2)
     assert buffer.add([old, old, make_trajectory(2)]) == AddResult(added=2, duplicates=1, evicted=0)
-    buffer.reprioritize([kept(client, buffer)[content_id(old)]], [0.5])
+    buffer.reprioritize([kept(client, buffer)[old.content_id]], [0.5])
     assert buffer.add([new]) == AddResult(added=0, duplicates=1, evicted=0)
     stats = buffer.stats()
     assert stats.size == 2 and stats.priority_histogram == {0.5: 1, 1.0: 1}
     assert stats.unique_ratio == 0.5
     rows = buffer.draw(0, 200, rng())
-    assert {row.trajectory.policy_version for row in rows if row.content_id == content_id(old)} == {2}
+    assert {row.trajectory.policy_version for row in rows if row.content_id == old.content_id} == {2}
 
 
 def test_new_ones_enter_at_the_highest_weight_in_the_buffer_unless_told_otherwise(
@@ -217,7 +217,7 @@ def test_fresh_rows_come_in_order_of_arrival_with_their_multiplicity_and_once(
     assert [row.content_id for row in first] == ids(a, b, a)
     assert all(row.fresh for row in first)
     assert [row.fresh for row in second] == [True, False, False, False]
-    assert second[0].content_id == content_id(a)
+    assert second[0].content_id == a.content_id
 
 
 def test_fresh_ones_that_were_evicted_are_skipped(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
@@ -304,13 +304,13 @@ def test_a_corrupted_record_goes_to_quarantine_with_its_reason_and_is_replaced(
     buffer.add([good, bad])
     damaged = bytearray(encode(bad))
     damaged[-1] ^= 1
-    client.hset(buffer.store.keys.payload, bytes.fromhex(content_id(bad)), bytes(damaged))
+    client.hset(buffer.store.keys.payload, bytes.fromhex(bad.content_id), bytes(damaged))
 
     rows = buffer.draw(2, 6, rng())
 
     assert [row.content_id for row in rows] == ids(good) * 8
     (note,) = buffer.quarantined()
-    assert note.id == content_id(bad) and "crc32" in note.reason and note.head.startswith(b"TRIB")
+    assert note.id == bad.content_id and "crc32" in note.reason and note.head.startswith(b"TRIB")
     assert (buffer.stats().quarantined, buffer.stats().size) == (1, 1)
     assert list(kept(client, buffer)) == ids(good)
     assert buffer.add([bad]).added == 1  # the way back in is open
@@ -336,12 +336,12 @@ def test_five_hundred_mutated_records_neither_execute_nor_crash_a_draw(
                 record[start : start + 8] = mutate.bytes(8)
             case _:
                 record = bytearray(b"cos\nsystem\n(S'exit 1'\ntR.") + record  # what pickle would run
-        client.hset(buffer.store.keys.payload, bytes.fromhex(content_id(item)), bytes(record))
-    readable = {content_id(good)}
+        client.hset(buffer.store.keys.payload, bytes.fromhex(item.content_id), bytes(record))
+    readable = {good.content_id}
     for seed in range(40):
         rows = buffer.draw(64, 64, rng(seed))
         readable |= {row.content_id for row in rows}
-        assert all(content_id(row.trajectory) == row.content_id for row in rows)
+        assert all(row.trajectory.content_id == row.content_id for row in rows)
     stats = buffer.stats()
     assert stats.size == len(readable) and stats.quarantined == 501 - len(readable)
     assert len(readable) < 5, "a crc32 catches what a header does not"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from buffer.codec import content_id, decode, encode
+from buffer.codec import decode, encode
 from buffer.errors import RecordError
 from buffer.types import NOT_SCORED, Trajectory
 
@@ -188,14 +188,14 @@ def test_arbitrary_metadata_bytes_raise_nothing_but_record_error(make_trajectory
 
 def test_the_id_follows_the_content_and_nothing_else(make_trajectory: Make) -> None:
     trajectory = make_trajectory(1)
-    assert content_id(make_trajectory(1, policy_version=9, behaviour="tempered")) == content_id(trajectory)
-    assert content_id(decode(encode(trajectory))) == content_id(trajectory)
+    assert make_trajectory(1, policy_version=9, behaviour="tempered").content_id == trajectory.content_id
+    assert decode(encode(trajectory)).content_id == trajectory.content_id
     others = [
         make_trajectory(1, prompt_id="other"),
         make_trajectory(1, prompt_token_ids=np.array([9], np.int32)),
         make_trajectory(1, token_ids=np.arange(5, dtype=np.int32)),
     ]
-    assert len({content_id(t) for t in [trajectory, *others]}) == 4
+    assert len({t.content_id for t in [trajectory, *others]}) == 4
 
 
 def test_tokens_moved_from_prompt_to_response_change_the_id(make_trajectory: Make) -> None:
@@ -203,4 +203,4 @@ def test_tokens_moved_from_prompt_to_response_change_the_id(make_trajectory: Mak
         tokens = np.arange(6, dtype=np.int32)
         return make_trajectory(1, prompt_token_ids=tokens[:at], token_ids=tokens[at:])
 
-    assert content_id(split(2)) != content_id(split(3))
+    assert split(2).content_id != split(3).content_id
