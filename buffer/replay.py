@@ -1,11 +1,11 @@
-"""The replay buffer: prioritised, bounded, without repeats, and alive when any process dies.
+"""The replay buffer: prioritised, bounded, without repeats; it survives the death of any process.
 
 consumes   scored trajectories (RewardWorker.add), priorities (Learner.reprioritize)
 produces   rows for the learner: the fresh ones first come first served, the rest in proportion to weight
-waits for  an `add` waits for draws where samples per insert are limited; whoever draws gets nothing, and waits itself
-weight     priority ** priority_exponent, rounded as levels.py tells
+waits for  `add` blocks while inserts run ahead of samples_per_insert; `draw` never blocks, it returns []
+weight     priority ** priority_exponent, rounded to a level of store/priority_levels.py
 
-This file turns trajectories into the records and rules of store.py, and back.
+This file converts trajectories to the records of store/item_store.py, and back.
 """
 
 import time
@@ -36,19 +36,19 @@ QUARANTINE_HEAD_BYTES = 1024
 POLL_S = 0.05
 _DRAWS_ENDED = "draws_ended"
 HIGHEST_VERSION = NONE - 1
-TIMELESS = NONE
+NO_VERSION = NONE
 """Version of a given string in the store: it is never too stale."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """What became of the trajectories of one `add`; added, duplicates and refused add up to their number."""
+    """Counts of one `add`; added, duplicates and refused add up to the number of its trajectories."""
 
     added: int
     duplicates: int
     evicted: int
     refused: dict[str, int] = field(default_factory=dict)
-    """Reason -> how many."""
+    """Reason -> trajectories refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,15 @@ class Drawn:
     fresh: bool
     """Drawn because it had just arrived, once per arrival."""
     policy_version: int
-    """Of this arrival; the record holds that of the string's newest one."""
+    """Version of this arrival; `trajectory` has that of the string's newest arrival."""
     behaviour: str
-    """Likewise."""
+    """Behaviour of this arrival."""
     content_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A record that could not be read, or was set aside."""
+    """A record that could not be read, or a trajectory that was quarantined or rejected."""
 
     id: str
     """Its content id."""
@@ -83,16 +83,16 @@ class ReplayBuffer:
     def __init__(
         self, client: redis.Redis, config: BufferConfig, name: str, weights: Mapping[str, float] | None = None
     ) -> None:
-        """`weights` of reward terms: what a trajectory's log R is, where something goes by it."""
+        """`weights` of the reward terms in log R, for histograms, rankings and near duplicates."""
         self._client = client
         self._weights = weights or {}
         self._config = config
         self.store = ItemStore(client, name, config.settings)
-        self._near = NearDuplicates(self.store, config.near_duplicate_distance)
+        self._near_duplicates = NearDuplicates(self.store, config.near_duplicate_distance)
 
     @property
     def rate_limiter(self) -> RateLimiter:
-        """Who may go on when."""
+        """The limit on samples per insert."""
         return self._config.rate_limiter
 
     @store_errors("adding trajectories")
@@ -114,7 +114,7 @@ class ReplayBuffer:
             else:
                 items.append(item)
         if self._config.near_duplicate_distance:
-            items, refused["near_duplicate"] = self._near.admit(items)
+            items, refused["near_duplicate"] = self._near_duplicates.admit(items)
         self.store.count_refused(refused)
         added = duplicates = evicted = 0
         for start in range(0, len(items), self.store.chunk):
@@ -127,8 +127,8 @@ class ReplayBuffer:
     def draw(self, fresh: int, replay: int, rng: np.random.Generator) -> list[Drawn]:
         """`fresh` + `replay` rows: at most `fresh` that have just arrived, oldest first, the rest by the sampler.
 
-        Empty while too few have arrived or draws are ahead of inserts. Records that can't be read go to quarantine and
-        are replaced; StoreError if that never ends.
+        Empty while too few have arrived or draws are ahead of inserts. Unreadable records go to quarantine and are
+        replaced; raise StoreError if DRAW_ROUNDS rounds are not enough.
         """
         wanted, rows = fresh + replay, list[Drawn]()
         for _ in range(DRAW_ROUNDS):
@@ -138,26 +138,26 @@ class ReplayBuffer:
                 rows=missing,
                 fresh=fresh,
                 newest_version=newest,
-                way=SAMPLERS[self._config.sampler],
+                sampler=SAMPLERS[self._config.sampler],
                 replace=self._config.replacement,
-                together=self._config.rows_per_prompt,
+                rows_per_group=self._config.rows_per_prompt,
             )
-            found = self.store.draw(request, int(rng.integers(2**31)), self._config.rate_limiter) if missing else None
-            if found is None:
+            drawn = self.store.draw(request, int(rng.integers(2**31)), self._config.rate_limiter) if missing else None
+            if drawn is None:
                 return rows
-            readable = self._readable(found)
+            readable = self._readable(drawn)
             rows += readable
-            if len(found.entries) == len(readable):
+            if len(drawn.entries) == len(readable):
                 return rows
-            fresh = 0  # what could not be read is made up for by the sampler
+            fresh = 0  # the sampler replaces unreadable records
         raise StoreError(
-            f"{DRAW_ROUNDS} rounds found {len(rows)} of {wanted} readable records; look at quarantine(), and clear() "
-            "the buffer if another release wrote it"
+            f"only {len(rows)} of {wanted} rows were readable after {DRAW_ROUNDS} rounds of draws; `tributary buffer "
+            "stats` shows why. Clear the buffer if another release wrote it"
         )
 
     @store_errors("setting priorities")
     def reprioritize(self, ids: Sequence[Handle], priorities: Sequence[float]) -> int:
-        """Set priorities (absolute, >= 0, no unit); return how many ids were still there.
+        """Set priorities (absolute, >= 0, no unit); return the number of ids that were still in the buffer.
 
         Raise ValueError for a priority that is negative or not finite.
         """
@@ -171,21 +171,21 @@ class ReplayBuffer:
 
     @store_errors("reading the quarantine")
     def quarantined(self, limit: int = QUARANTINE_KEPT) -> list[Quarantined]:
-        """The newest `limit` unreadable records; the last QUARANTINE_KEPT are kept."""
+        """The newest `limit` entries of the quarantine, which keeps the last QUARANTINE_KEPT."""
         notes: Any = self._client.lrange(self.store.keys.quarantine, 0, limit - 1)
         return [Quarantined(*msgpack.unpackb(note)) for note in notes]
 
-    @store_errors("setting trajectories aside")
+    @store_errors("moving trajectories to quarantine")
     def quarantine(self, rows: Sequence[Drawn], reason: str) -> int:
-        """Move rows that can be read but do harm to quarantine; return how many were still there."""
+        """Move readable but harmful rows to quarantine; return the number that were still in the buffer."""
         rows = list({row.id: row for row in rows}.values())
         records = self.store.records([bytes.fromhex(row.content_id) for row in rows])
         notes = [_note(row.content_id, reason, record or b"") for row, record in zip(rows, records, strict=True)]
         return self._quarantine([row.id for row in rows], notes) if rows else 0
 
-    @store_errors("refusing trajectories")
+    @store_errors("rejecting trajectories")
     def reject(self, trajectories: Sequence[Trajectory], reasons: Sequence[str]) -> None:
-        """Keep a note of trajectories that can't come in, such as those whose reward could not be computed."""
+        """Record in the quarantine trajectories whose reward could not be computed."""
         notes = [
             _note(trajectory.content_id, reason, encode(trajectory))
             for trajectory, reason in zip(trajectories, reasons, strict=True)
@@ -197,47 +197,47 @@ class ReplayBuffer:
                 pipe.hincrby(self.store.keys.counters, "refused:reward_failed", len(notes))
                 pipe.execute()
 
-    @store_errors("telling who waits that draws have ended")
+    @store_errors("ending the draws")
     def end_draws(self) -> None:
-        """No learner will draw: whoever waits for one to catch up goes on at once, until `begin_draws`."""
+        """The learner has finished: inserts are not rate-limited until `begin_draws`."""
         self._client.hset(self.store.keys.counters, _DRAWS_ENDED, 1)
 
-    @store_errors("telling who waits that draws begin")
+    @store_errors("beginning the draws")
     def begin_draws(self) -> None:
-        """A learner is about to draw: samples per insert hold."""
+        """A learner is about to draw: inserts are rate-limited by samples_per_insert."""
         self._client.hdel(self.store.keys.counters, _DRAWS_ENDED)
 
-    @store_errors("noting the newest version")
+    @store_errors("storing the newest version")
     def note_version(self, number: int) -> None:
-        """Remember the newest adapter version published, for a learner that is started again."""
+        """Store the newest published adapter version, for a restarted learner."""
         self._client.hset(self.store.keys.counters, mapping={"published": number, "version": number})
 
     @store_errors("reading the newest version")
     def newest_version(self) -> int:
-        """What `note_version` was told last; -1 before."""
+        """The version of the last `note_version`; -1 before the first."""
         number: Any = self._client.hget(self.store.keys.counters, "published")
         return -1 if number is None else int(number)
 
     @store_errors("clearing the buffer")
     def clear(self) -> None:
-        """Forget everything, counters and quarantine included. Others that use it are told so by their next call."""
+        """Delete everything, counters and quarantine included; the next call of any other client raises StoreError."""
         self.store.clear()
-        self._client.delete(self.store.keys.suspects)
+        self._client.delete(self.store.keys.poison_strings)
 
     @store_errors("taking over the buffer")
     def adopt(self) -> None:
-        """Keep what is there, whatever settings it was kept under."""
+        """Keep the content, and put it under this buffer's settings."""
         self.store.adopt()
 
     def _item(self, trajectory: Trajectory, priority: float | None) -> NewItem:
-        given = not trajectory.adapter_digest
-        if not given and not 0 <= trajectory.policy_version <= HIGHEST_VERSION:
+        is_given = not trajectory.adapter_digest
+        if not is_given and not 0 <= trajectory.policy_version <= HIGHEST_VERSION:
             raise RecordError(f"policy_version = {trajectory.policy_version} must be within 0 ... {HIGHEST_VERSION}")
         return NewItem(
             digest=bytes.fromhex(trajectory.content_id),
             record=encode(trajectory),
             group=prompt_digest(trajectory.prompt_id),
-            version=TIMELESS if given else trajectory.policy_version,
+            version=NO_VERSION if is_given else trajectory.policy_version,
             log_reward=float(total_log_reward(trajectory, self._weights)[-1]),
             level=0 if priority is None else level_of(float(priority), self._config.priority_exponent),
             tag=trajectory.behaviour,
@@ -247,56 +247,56 @@ class ReplayBuffer:
         wait: NamedWait | None = None
         while (result := self.store.put(items, self._config.rate_limiter)) is None:
             if self._client.hget(self.store.keys.counters, _DRAWS_ENDED):
-                return self.store.put(items)  # nobody is left to be ahead of
+                return self.store.put(items)  # the learner has finished, so inserts are no longer rate-limited
             wait = wait or NamedWait(
-                "reward worker waits for the learner to draw", self._config.insert_wait_limit_s, self._pace_in_words
+                "reward worker waits for the learner to draw", self._config.insert_wait_limit_s, self._describe_pace
             )
             wait.check()
             time.sleep(POLL_S)
         return result
 
-    def _pace_in_words(self) -> str:
+    def _describe_pace(self) -> str:
         stats, config = self.stats(), self._config
         return (
-            f"{stats.drawn} rows drawn of {stats.arrivals} arrivals, {config.samples_per_insert:g} for each are wanted "
-            f"(give or take {config.samples_per_insert_band:g} rows)"
+            f"{stats.drawn} rows drawn after {stats.arrivals} arrivals, samples_per_insert asks for "
+            f"{config.samples_per_insert:g} per arrival (within {config.samples_per_insert_band:g} rows)"
         )
 
-    def _readable(self, found: Rows) -> list[Drawn]:
-        """The rows whose records are still there and can be read; the unreadable ones go to quarantine."""
-        rows, decoded, bad = list[Drawn](), dict[bytes, Trajectory | None](), list[tuple[Handle, bytes]]()
-        for i, (entry, record) in enumerate(zip(found.entries.tolist(), found.records, strict=True)):
+    def _readable(self, drawn: Rows) -> list[Drawn]:
+        """The rows whose records are present and readable; the unreadable ones go to quarantine."""
+        rows, decoded, unreadable = list[Drawn](), dict[bytes, Trajectory | None](), list[tuple[Handle, bytes]]()
+        for i, (entry, record) in enumerate(zip(drawn.entries.tolist(), drawn.records, strict=True)):
             slot, generation, version, _, digest = entry
             if record is None:
                 continue  # it left since it was drawn
             if digest not in decoded:
-                decoded[digest] = self._decode(Handle(slot, generation), digest, record, bad)
+                decoded[digest] = self._decode(Handle(slot, generation), digest, record, unreadable)
             trajectory = decoded[digest]
             if trajectory is None:
                 continue
-            fresh = i < found.fresh
-            arrived = int(found.versions[i]) if fresh else version
+            fresh = i < drawn.fresh
+            arrival_version = int(drawn.versions[i]) if fresh else version
             rows.append(
                 Drawn(
                     id=Handle(slot, generation),
                     trajectory=trajectory,
                     fresh=fresh,
-                    policy_version=trajectory.policy_version if arrived == TIMELESS else arrived,
-                    behaviour=found.tags[i] if fresh else trajectory.behaviour,
+                    policy_version=trajectory.policy_version if arrival_version == NO_VERSION else arrival_version,
+                    behaviour=drawn.tags[i] if fresh else trajectory.behaviour,
                     content_id=digest.hex(),
                 )
             )
-        if bad:
-            self._quarantine([handle for handle, _ in bad], [note for _, note in bad])
+        if unreadable:
+            self._quarantine([handle for handle, _ in unreadable], [note for _, note in unreadable])
         return rows
 
     def _decode(
-        self, handle: Handle, digest: bytes, record: bytes, bad: list[tuple[Handle, bytes]]
+        self, handle: Handle, digest: bytes, record: bytes, unreadable: list[tuple[Handle, bytes]]
     ) -> Trajectory | None:
         try:
             return decode(record)
         except RecordError as error:
-            bad.append((handle, _note(digest.hex(), str(error), record)))
+            unreadable.append((handle, _note(digest.hex(), str(error), record)))
             return None
 
     def _quarantine(self, handles: Sequence[Handle], notes: Sequence[bytes]) -> int:

@@ -79,13 +79,13 @@ class RewardWorker:
         }
 
     def _scores(self, prompts: Sequence[Prompt], responses: Sequence[IntArray]) -> list[Score | Failure]:
-        found = self._scorer.score(prompts, responses, self._suspects.bad())
-        self._suspects.clear()
+        found = self._scorer.score(prompts, responses, self._suspects.ids())
+        self._suspects.unmark()
         return found
 
     @contextmanager
     def _named(self, string_id: str) -> Iterator[None]:
-        self._suspects.name(string_id)
+        self._suspects.mark(string_id)
         yield
 
     def _count_failures(self, found: Sequence[Score | Failure]) -> None:

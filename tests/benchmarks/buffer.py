@@ -93,7 +93,7 @@ class Bench:
         return [f"k:{k}" for k in self.rng.integers(0, self.n, batch).tolist()]
 
     def update(self, batch: int) -> tuple[list[Handle], list[int]]:
-        rows = self.store.draw(DrawRequest(rows=batch, way="uniform"), next(self.seeds))
+        rows = self.store.draw(DrawRequest(rows=batch, sampler="uniform"), next(self.seeds))
         assert rows is not None
         levels = rows.entries["level"] + self.rng.normal(0, UPDATE_SPREAD, batch)
         handles = [

@@ -45,7 +45,7 @@ DAMAGES: dict[str, tuple[Callable[[redis.Redis, ReplayBuffer], object], str]] = 
     "levels": (lambda c, b: c.delete(b.store.keys.levels), "items are in no level"),
     "level": (lambda c, b: c.delete(b.store.keys.level(a_level(c, b))), "has 0 of"),
     "group": (lambda c, b: c.delete(b.store.keys.group(a_group(c, b))), "group .* has 0 of"),
-    "entry": (lambda c, b: an_entry(c, b), "says other things of its items"),
+    "entry": (lambda c, b: an_entry(c, b), "entries of level .* do not match"),
     "place": (lambda c, b: field(c, b, "level_at", b"\x99"), "level .* has 1 wrong places"),
     "size": (lambda c, b: c.hset(b.store.keys.counters, "size", 5), "size is 5, 20 slots hold an item"),
     "record": (lambda c, b: c.hdel(b.store.keys.payload, a_digest(c, b)), "1 items have no record"),

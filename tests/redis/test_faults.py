@@ -134,11 +134,11 @@ def test_an_add_sent_again_after_its_items_have_left_brings_nothing_back(
     def items(*numbers: int) -> list[NewItem]:
         return [NewItem(bytes([n]) * 16, b"record", bytes(8), 0, 0.0, 0, "t") for n in numbers]
 
-    monkeypatch.setattr("buffer.store.item_store.secrets.token_hex", lambda n: "same")
+    monkeypatch.setattr("buffer.store.scripts.secrets.token_hex", lambda n: "same")
     first = slow.put(items(1, 2))
     monkeypatch.undo()
     other.put(items(3, 4))
-    monkeypatch.setattr("buffer.store.item_store.secrets.token_hex", lambda n: "same")
+    monkeypatch.setattr("buffer.store.scripts.secrets.token_hex", lambda n: "same")
     assert slow.put(items(1, 2)) == first
     assert findings(snapshot(client, slow.keys)) == []
     assert client.hlen(slow.keys.payload) == 2

@@ -189,7 +189,7 @@ def test_a_full_cache_forgets_and_compares_all_the_same(
     near = near_buffer(make_buffer)
     near.add([string([k, k, k], -1) for k in range(10)])
     assert near.add([string([k, k, k, k], -2) for k in range(10)]).refused == {"near_duplicate": 10}
-    assert len(near._near._cache) == 3
+    assert len(near._near_duplicates._cache) == 3
 
 
 def test_a_kept_record_that_can_not_be_read_is_left_to_the_next_draw(

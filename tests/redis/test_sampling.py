@@ -123,7 +123,7 @@ def test_a_range_of_ten_billion_in_weight_is_drawn_right(store: ItemStore) -> No
 
 def test_uniform_draws_do_not_look_at_weights(store: ItemStore) -> None:
     put(store, range(20), list(range(200, 300, 5)))
-    assert_follows(drawn(store, 8, way="uniform"), dict.fromkeys(range(20), 1.0))
+    assert_follows(drawn(store, 8, sampler="uniform"), dict.fromkeys(range(20), 1.0))
 
 
 @pytest.mark.parametrize("levels", [[256, 262, 268, 274], [256, 256, 256, 330]])
@@ -170,7 +170,7 @@ def test_rows_of_one_prompt_come_together_and_prompts_by_their_weight(client: re
     store.reprioritize([known[n] for n in known if n % 10 == 1], [264] * 10)
     prompts, members = Counter[int](), Counter[int]()
     for seed in range(2000):
-        rows = draw(store, seed, 9, together=4)
+        rows = draw(store, seed, 9, rows_per_group=4)
         assert len(rows) == 8, "two whole prompts fit"
         for start in (0, 4):
             four = rows[start : start + 4]
@@ -179,7 +179,7 @@ def test_rows_of_one_prompt_come_together_and_prompts_by_their_weight(client: re
             members.update(n // 10 for n in four if n % 10 == 1)
     assert_follows(prompts, {0: 1.0, 1: 2.0, 2: 1.0})
     assert_follows(members, dict.fromkeys(range(10), 1.0))
-    distinct = [draw(store, seed, 12, together=4, replace=False) for seed in range(50)]
+    distinct = [draw(store, seed, 12, rows_per_group=4, replace=False) for seed in range(50)]
     assert all(sorted({n % 10 for n in rows}) == [0, 1, 2] for rows in distinct)
 
 

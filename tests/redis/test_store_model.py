@@ -189,13 +189,13 @@ class Model:
             "newest": lambda digest: -self.items[digest].arrival,
             "highest_reward": lambda digest: -self.items[digest].reward,
         }
-        if request.way in in_order:
-            key = in_order[request.way]
+        if request.sampler in in_order:
+            key = in_order[request.sampler]
             assert [key(digest) for digest in chosen] == sorted(map(key, free))[:missing]
-        elif request.together > 1:
-            assert len(chosen) % request.together == 0
-            for start in range(0, len(chosen), request.together):
-                group = chosen[start : start + request.together]
+        elif request.rows_per_group > 1:
+            assert len(chosen) % request.rows_per_group == 0
+            for start in range(0, len(chosen), request.rows_per_group):
+                group = chosen[start : start + request.rows_per_group]
                 assert len({self.items[digest].group for digest in group}) == 1 and len(set(group)) == len(group)
         else:
             rest = [limit - self.items[d].draws - taken[d] if limit else missing for d in free]
@@ -219,9 +219,9 @@ requests = st.builds(
     rows=st.integers(1, 30),
     fresh=st.integers(0, 8),
     newest_version=st.integers(0, 5),
-    way=st.sampled_from(["weighted", "uniform", "oldest", "newest", "highest_reward"]),
+    sampler=st.sampled_from(["weighted", "uniform", "oldest", "newest", "highest_reward"]),
     replace=st.booleans(),
-    together=st.sampled_from([1, 1, 2, 3]),
+    rows_per_group=st.sampled_from([1, 1, 2, 3]),
 )
 
 
@@ -272,8 +272,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(request=requests, seed=st.integers(0, 2**31 - 1))
     def draw(self, request: DrawRequest, seed: int) -> None:
-        if request.way == "highest_reward" and self.model.rules.ranked_by != "reward":
-            request = replace(request, way="uniform")
+        if request.sampler == "highest_reward" and self.model.rules.ranked_by != "reward":
+            request = replace(request, sampler="uniform")
         rows = self.store.draw(request, seed)
         if rows is None:
             assert not self.model.items
