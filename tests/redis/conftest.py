@@ -8,8 +8,9 @@ import redis
 
 from buffer.config import BufferConfig
 from buffer.replay import ReplayBuffer
+from buffer.server.binaries import servers
 from buffer.server.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect
-from buffer.server.redis_server import RedisServer, servers
+from buffer.server.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session", params=servers(), ids=lambda found: f"{found[1]}-{found[0].name}")

@@ -19,8 +19,9 @@ from buffer.config import BufferConfig
 from buffer.errors import StoreError
 from buffer.heartbeat import Heartbeats
 from buffer.replay import ReplayBuffer
+from buffer.server.binaries import servers
 from buffer.server.connect import PASSWORD_VARIABLE, connect
-from buffer.server.redis_server import RedisServer, servers
+from buffer.server.redis_server import RedisServer
 from buffer.store.keys import Keys
 from buffer.types import Trajectory
 

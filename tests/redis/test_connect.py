@@ -103,7 +103,7 @@ def test_an_unreachable_server_is_reported_at_once_with_host_and_port() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:6379", f":{SECRET}@127.0.0.1:1", f"redis://:{SECRET}/@127.0.0.1:1"])
 def test_a_url_of_another_kind_is_a_config_error_with_the_rule(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"buffer\.url = .*(must start with|is no scheme)") as error:
+    with pytest.raises(ConfigError, match=r"buffer\.url = .*(must start with|is not scheme)") as error:
         connect(url)
     assert SECRET not in str(error.value)
 

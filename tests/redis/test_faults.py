@@ -313,10 +313,10 @@ def test_a_runs_own_server_that_dies_is_started_again_and_its_clients_go_on(
         for turn in range(3):
             buffer.add([make_trajectory(turn)])
             os.kill(supervisor.pid, signal.SIGKILL)
-            while supervisor.restarts == turn and supervisor.gave_up is None:
+            while supervisor.restarts == turn and supervisor.failure is None:
                 buffer.stats()  # waits for the server
         assert buffer.add([make_trajectory(9)]).added == 1
-        assert buffer.stats().size == 4 and supervisor.restarts == 3 and supervisor.gave_up is None
+        assert buffer.stats().size == 4 and supervisor.restarts == 3 and supervisor.failure is None
         last = supervisor.pid
     with pytest.raises(ProcessLookupError):
         os.kill(last, 0)

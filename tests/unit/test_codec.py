@@ -100,14 +100,14 @@ def test_a_trajectory_that_breaks_its_contract_is_not_written(
     [
         (lambda m: {**m, "more": 1}, "fields differ"),
         (lambda m: {k: v for k, v in m.items() if k != "task"}, "fields differ"),
-        (lambda m: {**m, b"": b""}, "no msgpack|fields differ"),
+        (lambda m: {**m, b"": b""}, "not valid msgpack|fields differ"),
         (lambda m: list(m), "must be a map"),
         (lambda m: {**m, "policy_version": True}, "policy_version is a bool"),
         (lambda m: {**m, "scoring_s": float("inf")}, "scoring_s = inf"),
-        (lambda m: {**m, "task": b"raw"}, "no msgpack"),
-        (lambda m: {**m, "sampled_at": msgpack.ExtType(4, b"x")}, "no msgpack"),
+        (lambda m: {**m, "task": b"raw"}, "not valid msgpack"),
+        (lambda m: {**m, "sampled_at": msgpack.ExtType(4, b"x")}, "not valid msgpack"),
         (lambda m: {**m, "reward_terms": [1, 2]}, "reward_terms must be strings"),
-        (lambda m: {**m, "reward_terms": ["one"]}, "1 reward terms are named, the header says 2"),
+        (lambda m: {**m, "reward_terms": ["one"]}, "1 reward terms are named, the header has K = 2"),
         (lambda m: {**m, "labels": {"valid": "yes"}}, "label 'valid' = 'yes'"),
     ],
 )
