@@ -31,9 +31,9 @@ def archive(make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis,
 
 
 def by_age(client: redis.Redis, buffer: ReplayBuffer) -> list[tuple[str, int]]:
-    found = snapshot(client, buffer.store.keys)
-    assert findings(found) == []
-    items = found.items[found.live]
+    stored = snapshot(client, buffer.store.keys)
+    assert findings(stored) == []
+    items = stored.items[stored.live]
     items = items[np.argsort(items["arrival"])]
     return [(d.hex(), level) for d, level in zip(items["digest"].tolist(), items["level"].tolist(), strict=True)]
 
@@ -73,7 +73,7 @@ def test_a_damaged_archive_is_refused_before_anything_is_added(archive: Path, ma
         broken.append(bytes(changed))
     for data in broken:
         archive.write_bytes(data)
-        with pytest.raises(RecordError, match=r"can't be imported; at byte \d+: .*(undamaged copy|export anew)"):
+        with pytest.raises(RecordError, match=r"can't be imported; at byte \d+: .*(undamaged copy|export again)"):
             import_archive(buffer, archive)
     assert buffer.stats().arrivals == 0
 

@@ -1,4 +1,4 @@
-"""`check` finds every kind of disorder, `repair` mends it and keeps what can be kept."""
+"""`check` reports every kind of damage, `repair` fixes it and keeps every readable item."""
 
 from collections.abc import Callable
 
@@ -60,7 +60,7 @@ DAMAGES: dict[str, tuple[Callable[[redis.Redis, ReplayBuffer], object], str]] = 
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_every_kind_of_disorder_is_found_and_mended(
+def test_every_kind_of_damage_is_reported_and_repaired(
     make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis, damage: str
 ) -> None:
     buffer = make_buffer(sampler="highest_reward")
@@ -71,14 +71,14 @@ def test_every_kind_of_disorder_is_found_and_mended(
     keys = buffer.store.keys
     assert findings(snapshot(client, keys)) == []
 
-    break_it, said = DAMAGES[damage]
+    break_it, message = DAMAGES[damage]
     break_it(client, buffer)
-    found = snapshot(client, keys)
-    with pytest.raises(AssertionError, match=said):
-        assert findings(found) == []
+    stored = snapshot(client, keys)
+    with pytest.raises(AssertionError, match=message):
+        assert findings(stored) == []
 
     lost = {damage: 1} if damage in ("record", "twins") else {}
-    orphans = repair(client, keys, found, buffer.store.settings.ranked_by)
+    orphans = repair(client, keys, stored, buffer.store.settings.ranked_by)
     assert findings(snapshot(client, keys)) == []
     assert len(orphans) == (damage in ("orphan", "twins"))
     kept = snapshot(client, keys)

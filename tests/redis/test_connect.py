@@ -75,7 +75,7 @@ def test_a_server_too_slow_for_one_look_is_asked_again_and_one_that_stays_silent
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "No such file"), (b"\xff" + SECRET.encode(), "it is no UTF-8 text")]
+    ("content", "reason"), [(None, "No such file"), (b"\xff" + SECRET.encode(), "it is not UTF-8 text")]
 )
 def test_a_password_file_that_can_not_be_read_is_named_with_the_reason(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str

@@ -37,7 +37,7 @@ def in_order(client: redis.Redis, buffer: ReplayBuffer) -> bool:
 
 
 class LosingReplies:
-    """A proxy in front of a server that, when told to, hands a request on and drops its reply and the connection."""
+    """A proxy in front of a server that forwards requests; on demand it drops one reply and the connection."""
 
     def __init__(self, server: RedisServer) -> None:
         self._upstream = int(server.url.rsplit(":", 1)[1].split("/")[0])
@@ -185,12 +185,12 @@ def test_a_server_killed_under_load_comes_back_with_all_that_was_acknowledged(
         thread.join()
     with connect(server.url) as client:
         buffer = ReplayBuffer(client, BufferConfig(), "load")
-        found = snapshot(client, buffer.store.keys)
+        stored = snapshot(client, buffer.store.keys)
         stats = buffer.stats()
     server.stop()
     assert errors == []
-    assert findings(found) == []
-    assert set(acknowledged) <= {digest.hex() for digest in found.record_digests}
+    assert findings(stored) == []
+    assert set(acknowledged) <= {digest.hex() for digest in stored.record_digests}
     assert stats.duplicates == 0 and stats.inserted == stats.arrivals == len(acknowledged)
 
 
@@ -239,11 +239,11 @@ def test_an_emptied_server_is_noticed_by_everyone_and_can_be_used_anew(tmp_path:
         with pytest.raises(StoreError, match=gone):
             buffer.reprioritize([rows[0].id], [1.0])
         assert client.hlen(buffer.store.keys.payload) == 0
-        anew = ReplayBuffer(client, BufferConfig(min_size_to_sample=1), "run")
-        assert anew.add([make_trajectory(1)]).added == 1
+        fresh_buffer = ReplayBuffer(client, BufferConfig(min_size_to_sample=1), "run")
+        assert fresh_buffer.add([make_trajectory(1)]).added == 1
         with pytest.raises(StoreError, match=r"is gone \(epoch \w+, now \w+\)"):
             buffer.draw(1, 1, rng())
-        assert in_order(client, anew)
+        assert in_order(client, fresh_buffer)
 
 
 def test_a_cleared_buffer_is_noticed_by_the_others(make_buffer: MakeBuffer, make_trajectory: Make) -> None:

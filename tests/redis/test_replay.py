@@ -1,4 +1,4 @@
-"""What the replay buffer promises about trajectories, on a real server. How draws are spread: test_sampling.py."""
+"""The guarantees of the replay buffer, on a real server. The distribution of draws: test_sampling.py."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,12 +32,12 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def kept(client: redis.Redis, buffer: ReplayBuffer) -> dict[str, Handle]:
-    """Content id -> handle of everything in the buffer, oldest first; the store is found in order."""
-    found = snapshot(client, buffer.store.keys)
-    assert findings(found) == []
-    by_age = found.live[np.argsort(found.items["arrival"][found.live])]
+    """Content id -> handle of everything in the buffer, oldest first; the store must be consistent."""
+    stored = snapshot(client, buffer.store.keys)
+    assert findings(stored) == []
+    by_age = stored.live[np.argsort(stored.items["arrival"][stored.live])]
     return {
-        found.items["digest"][slot].tobytes().hex(): Handle(slot, int(found.items["generation"][slot]))
+        stored.items["digest"][slot].tobytes().hex(): Handle(slot, int(stored.items["generation"][slot]))
         for slot in by_age.tolist()
     }
 
@@ -146,7 +146,7 @@ def test_what_is_too_many_versions_old_neither_enters_nor_is_drawn(
     result = buffer.add([make_trajectory(11, policy_version=2), make_trajectory(12, policy_version=3)])
     assert result == AddResult(added=1, duplicates=0, evicted=0, refused={"stale": 1})
     stats = buffer.stats()
-    # Version 0 was too old when it came, 1 and 2 were found when they came up.
+    # Version 0 was too old on arrival; 1 and 2 were removed when they were drawn.
     assert (stats.expired, stats.refused, stats.size, stats.newest_version) == (2, {"stale": 2}, 3, 5)
 
 

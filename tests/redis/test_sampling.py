@@ -46,9 +46,9 @@ def number(digest: bytes) -> int:
 
 
 def draw(store: ItemStore, seed: int, rows: int, **fields: object) -> list[int]:
-    found = store.draw(DrawRequest(rows=rows, **fields), seed)  # type: ignore[arg-type]
-    assert found is not None
-    return [number(digest) for digest in found.entries["digest"].tolist()]
+    rows_drawn = store.draw(DrawRequest(rows=rows, **fields), seed)  # type: ignore[arg-type]
+    assert rows_drawn is not None
+    return [number(digest) for digest in rows_drawn.entries["digest"].tolist()]
 
 
 def drawn(store: ItemStore, seed: int, draws: int = 20_000, rows: int = 500, **fields: object) -> Counter[int]:
@@ -56,10 +56,10 @@ def drawn(store: ItemStore, seed: int, draws: int = 20_000, rows: int = 500, **f
 
 
 def handles(store: ItemStore) -> dict[int, Handle]:
-    found = snapshot(store.client, store.keys)
+    stored = snapshot(store.client, store.keys)
     return {
-        number(found.items["digest"][slot].tobytes()): Handle(slot, int(found.items["generation"][slot]))
-        for slot in found.live.tolist()
+        number(stored.items["digest"][slot].tobytes()): Handle(slot, int(stored.items["generation"][slot]))
+        for slot in stored.live.tolist()
     }
 
 
@@ -94,10 +94,12 @@ def test_the_priority_to_the_power_of_the_exponent_is_the_weight(
 
 def test_the_first_draw_after_an_update_already_follows_the_new_weights(store: ItemStore) -> None:
     put(store, range(2))
-    turns, heavy, known = 1500, 0, handles(store)
+    turns, heavy, by_number = 1500, 0, handles(store)
     light_level, heavy_level = 256, 256 + 8 * 3
     for turn in range(turns):
-        store.reprioritize([known[0], known[1]], [heavy_level, light_level] if turn % 2 else [light_level, heavy_level])
+        store.reprioritize(
+            [by_number[0], by_number[1]], [heavy_level, light_level] if turn % 2 else [light_level, heavy_level]
+        )
         heavy += draw(store, turn, 1) == [1 - turn % 2]
     assert abs(heavy / turns - 8 / 9) < 4 * (8 / 9 * 1 / 9 / turns) ** 0.5
 
@@ -105,12 +107,12 @@ def test_the_first_draw_after_an_update_already_follows_the_new_weights(store: I
 def test_updates_between_draws_do_not_bend_the_shares(store: ItemStore) -> None:
     """The learner updates after every batch; setting the same priorities again and again must change nothing."""
     put(store, range(5), levels := [250, 255, 260, 265, 270])
-    known, counts = handles(store), Counter[int]()
+    by_number, counts = handles(store), Counter[int]()
     for turn in range(1500):
         rows = draw(store, turn, 4)
         counts.update(rows)
         for shift in (13, 0):
-            store.reprioritize([known[n] for n in rows], [levels[n] + shift for n in rows])
+            store.reprioritize([by_number[n] for n in rows], [levels[n] + shift for n in rows])
     assert_follows(counts, {n: WEIGHTS[level] for n, level in enumerate(levels)})
 
 
@@ -166,8 +168,8 @@ def test_stale_items_on_the_way_do_not_bend_the_draws_among_the_others(client: r
 def test_rows_of_one_prompt_come_together_and_prompts_by_their_weight(client: redis.Redis, name: str) -> None:
     store = ItemStore(client, name, StoreSettings(capacity=100))
     put(store, [n for n in range(100) if n % 10 < 3 or n == 43], 256)  # prompts 0, 1, 2 have ten each, 3 has one
-    known = handles(store)
-    store.reprioritize([known[n] for n in known if n % 10 == 1], [264] * 10)
+    by_number = handles(store)
+    store.reprioritize([by_number[n] for n in by_number if n % 10 == 1], [264] * 10)
     prompts, members = Counter[int](), Counter[int]()
     for seed in range(2000):
         rows = draw(store, seed, 9, rows_per_group=4)
@@ -189,12 +191,12 @@ def test_rows_of_the_newest_version_are_its_arrivals_all_alike(client: redis.Red
     put(store, range(10, 15), 256, version=2)
     put(store, [0, 12, 12], 256, version=2)  # an old string and a new one come again
     put(store, range(20, 25), 400, version=1)  # late
-    found = Counter[int]()
+    members = Counter[int]()
     for seed in range(2000):
         rows = store.draw(DrawRequest(rows=8, newest_version=4), seed)
         assert rows is not None and rows.newest_version == 4 and len(rows.entries) == 8
-        found.update(number(digest) for digest in rows.entries["digest"][:4].tolist())
-    assert_follows(found, {0: 1.0, 10: 1.0, 11: 1.0, 12: 3.0, 13: 1.0, 14: 1.0})
+        members.update(number(digest) for digest in rows.entries["digest"][:4].tolist())
+    assert_follows(members, {0: 1.0, 10: 1.0, 11: 1.0, 12: 3.0, 13: 1.0, 14: 1.0})
 
 
 def test_the_newest_fraction_of_replayed_rows_is_of_the_newest_version(

@@ -150,7 +150,7 @@ def test_every_single_flipped_bit_is_noticed(make_trajectory: Make) -> None:
 
 
 def test_mutated_records_raise_nothing_but_record_error(make_trajectory: Make) -> None:
-    """2000 mutations, checksum mended in most of them, so that they reach the arrays and the metadata."""
+    """2000 mutations, checksum corrected in most of them, so that they reach the arrays and the metadata."""
     rng = np.random.default_rng(0)
     record, refused = encode(make_trajectory()), 0
     for turn in range(2000):
