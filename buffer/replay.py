@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
 import numpy as np
 import redis
 
@@ -23,6 +22,7 @@ from buffer.config import SAMPLERS, BufferConfig
 from buffer.errors import RecordError, StoreError
 from buffer.named_wait import NamedWait
 from buffer.near_duplicates import NearDuplicates
+from buffer.quarantine import ENTRIES_KEPT, Quarantine, Quarantined
 from buffer.server.connect import store_errors
 from buffer.store.binary_layout import NONE
 from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, RateLimiter, Rows
@@ -31,8 +31,6 @@ from buffer.store.statistics import BufferStats, read_stats
 from buffer.types import Trajectory, prompt_digest, total_log_reward
 
 DRAW_ROUNDS = 8
-QUARANTINE_KEPT = 100
-QUARANTINE_HEAD_BYTES = 1024
 POLL_S = 0.05
 _DRAWS_ENDED = "draws_ended"
 HIGHEST_VERSION = NONE - 1
@@ -66,17 +64,6 @@ class Drawn:
     content_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """A record that could not be read, or a trajectory that was quarantined or rejected."""
-
-    id: str
-    """Its content id."""
-    reason: str
-    head: bytes
-    """Its first bytes."""
-
-
 class ReplayBuffer:
     """The buffer called `name`. Each process builds its own on its own client; the state is in Redis."""
 
@@ -88,6 +75,7 @@ class ReplayBuffer:
         self._weights = weights or {}
         self._config = config
         self.store = ItemStore(client, name, config.settings)
+        self._quarantine = Quarantine(self.store)
         self._near_duplicates = NearDuplicates(self.store, config.near_duplicate_distance)
 
     @property
@@ -170,32 +158,30 @@ class ReplayBuffer:
         return read_stats(self._client, self.store.keys, self._config.capacity)
 
     @store_errors("reading the quarantine")
-    def quarantined(self, limit: int = QUARANTINE_KEPT) -> list[Quarantined]:
-        """The newest `limit` entries of the quarantine, which keeps the last QUARANTINE_KEPT."""
-        notes: Any = self._client.lrange(self.store.keys.quarantine, 0, limit - 1)
-        return [Quarantined(*msgpack.unpackb(note)) for note in notes]
+    def quarantined(self, limit: int = ENTRIES_KEPT) -> list[Quarantined]:
+        """The newest `limit` entries of the quarantine, which keeps the last ENTRIES_KEPT."""
+        return self._quarantine.newest(limit)
 
     @store_errors("moving trajectories to quarantine")
     def quarantine(self, rows: Sequence[Drawn], reason: str) -> int:
         """Move readable but harmful rows to quarantine; return the number that were still in the buffer."""
         rows = list({row.id: row for row in rows}.values())
         records = self.store.records([bytes.fromhex(row.content_id) for row in rows])
-        notes = [_note(row.content_id, reason, record or b"") for row, record in zip(rows, records, strict=True)]
-        return self._quarantine([row.id for row in rows], notes) if rows else 0
+        entries = [
+            Quarantined.from_record(row.content_id, reason, record or b"")
+            for row, record in zip(rows, records, strict=True)
+        ]
+        return self._quarantine.move([row.id for row in rows], entries) if rows else 0
 
     @store_errors("rejecting trajectories")
     def reject(self, trajectories: Sequence[Trajectory], reasons: Sequence[str]) -> None:
         """Record in the quarantine trajectories whose reward could not be computed."""
-        notes = [
-            _note(trajectory.content_id, reason, encode(trajectory))
+        entries = [
+            Quarantined.from_record(trajectory.content_id, reason, encode(trajectory))
             for trajectory, reason in zip(trajectories, reasons, strict=True)
         ]
-        if notes:
-            with self._client.pipeline(transaction=True) as pipe:
-                pipe.lpush(self.store.keys.quarantine, *notes)
-                pipe.ltrim(self.store.keys.quarantine, 0, QUARANTINE_KEPT - 1)
-                pipe.hincrby(self.store.keys.counters, "refused:reward_failed", len(notes))
-                pipe.execute()
+        if entries:
+            self._quarantine.add_refused(entries, "reward_failed")
 
     @store_errors("ending the draws")
     def end_draws(self) -> None:
@@ -264,21 +250,24 @@ class ReplayBuffer:
 
     def _readable(self, drawn: Rows) -> list[Drawn]:
         """The rows whose records are present and readable; the unreadable ones go to quarantine."""
-        rows, decoded, unreadable = list[Drawn](), dict[bytes, Trajectory | None](), list[tuple[Handle, bytes]]()
+        rows, decoded, unreadable = list[Drawn](), dict[bytes, Trajectory](), dict[bytes, tuple[Handle, Quarantined]]()
         for i, (entry, record) in enumerate(zip(drawn.entries.tolist(), drawn.records, strict=True)):
             slot, generation, version, _, digest = entry
-            if record is None:
-                continue  # it left since it was drawn
+            handle = Handle(slot, generation)
+            if record is None or digest in unreadable:
+                continue  # it left since it was drawn, or another row holds the same record
             if digest not in decoded:
-                decoded[digest] = self._decode(Handle(slot, generation), digest, record, unreadable)
+                try:
+                    decoded[digest] = decode(record)
+                except RecordError as error:
+                    unreadable[digest] = (handle, Quarantined.from_record(digest.hex(), str(error), record))
+                    continue
             trajectory = decoded[digest]
-            if trajectory is None:
-                continue
             fresh = i < drawn.fresh
             arrival_version = int(drawn.versions[i]) if fresh else version
             rows.append(
                 Drawn(
-                    id=Handle(slot, generation),
+                    id=handle,
                     trajectory=trajectory,
                     fresh=fresh,
                     policy_version=trajectory.policy_version if arrival_version == NO_VERSION else arrival_version,
@@ -287,21 +276,6 @@ class ReplayBuffer:
                 )
             )
         if unreadable:
-            self._quarantine([handle for handle, _ in unreadable], [note for _, note in unreadable])
+            handles, entries = zip(*unreadable.values(), strict=True)
+            self._quarantine.move(handles, entries)
         return rows
-
-    def _decode(
-        self, handle: Handle, digest: bytes, record: bytes, unreadable: list[tuple[Handle, bytes]]
-    ) -> Trajectory | None:
-        try:
-            return decode(record)
-        except RecordError as error:
-            unreadable.append((handle, _note(digest.hex(), str(error), record)))
-            return None
-
-    def _quarantine(self, handles: Sequence[Handle], notes: Sequence[bytes]) -> int:
-        return self.store.remove(handles, "quarantined", notes, QUARANTINE_KEPT)
-
-
-def _note(content: str, reason: str, record: bytes) -> bytes:
-    return bytes(msgpack.packb([content, reason, record[:QUARANTINE_HEAD_BYTES]]))
