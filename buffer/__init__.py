@@ -1,1 +1,1 @@
-"""What crosses a process boundary, and everything that touches Redis. No torch, ray, vllm or transformers."""
+"""The types that cross a process boundary, and everything that uses Redis. No torch, ray, vllm or transformers."""

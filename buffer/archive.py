@@ -1,17 +1,17 @@
-"""A buffer's trajectories in one file, to keep, to move, or to begin another run with.
+"""A buffer's trajectories in one file: to keep, to move, or to start another run with.
 
 offset  type     content
 0       8 bytes  b"TRIBARCH"
 8       u16      format version
-10               then for each trajectory, the one that arrived longest ago first:
+10               then for each trajectory, in order of last arrival, oldest first:
         u32      bytes of its record
-        u16      level of its draw weight (levels.py)
-                 its record, as codec.py writes it
+        u16      level of its draw weight (store/priority_levels.py)
+                 its record, in the format of codec.py
         u32      crc32 of the whole file up to here
-end     u32 u16  0 and 0, then the crc32 once more
+end     u32 u16  0 and 0, then the crc32 again
 
-All is little-endian. The checksums run on from one to the next, so that nothing can be changed, cut off, moved or left
-out unnoticed. Whoever can write the file can write here: nothing is read before its length is checked.
+Everything is little-endian. Each checksum covers all bytes before it, so any changed, truncated, moved or missing part
+is detected. The file is untrusted input: every length is checked before the bytes are read.
 """
 
 import os
@@ -44,16 +44,16 @@ _MAGIC = b"TRIBARCH"
 _START = struct.Struct("<8sH")
 _HEAD = struct.Struct("<IH")
 _CRC = struct.Struct("<I")
-_MOST_OCTAVES = 1022.0
-"""Up or down from 1 that a double reaches without losing digits."""
+_MAX_OCTAVES = 1022.0
+"""Octaves above and below 1 that a double reaches without losing digits."""
 
 
 class Exported(NamedTuple):
-    """What became of the trajectories of one export. Those that left the buffer meanwhile are in neither number."""
+    """Counts of one export. Trajectories that left the buffer meanwhile are in neither number."""
 
     written: int
     unreadable: int
-    """Left out: a draw would have put them into quarantine."""
+    """Omitted: a draw would have moved them to quarantine."""
 
 
 class Entry(NamedTuple):
@@ -65,20 +65,20 @@ class Entry(NamedTuple):
 
 @store_errors("exporting the buffer")
 def export_archive(client: redis.Redis, buffer: ReplayBuffer, path: Path) -> Exported:
-    """Write all that is in the buffer to `path`, which is whole or as it was before; the buffer may be in use.
+    """Write all trajectories to `path`, which is replaced only when complete; the buffer may be in use.
 
     Raise ConfigError when the file can't be written, StoreError when the buffer was cleared meanwhile.
     """
-    found = snapshot(client, buffer.store.keys)
+    store_snapshot = snapshot(client, buffer.store.keys)
     partial = path.with_name(path.name + ".partial")
     with _file_errors(path, "written"):
         try:
             with partial.open("wb") as file:
-                counts = _write(file, found, buffer)
+                counts = _write(file, store_snapshot, buffer)
                 file.flush()
                 os.fsync(file.fileno())
-            if client.hget(buffer.store.keys.counters, "epoch") != found.counters.get("epoch"):
-                raise StoreError("the buffer was cleared while it was exported: nothing was written. Export it anew.")
+            if client.hget(buffer.store.keys.counters, "epoch") != store_snapshot.counters.get("epoch"):
+                raise StoreError("the buffer was cleared during the export: nothing was written. Export it again.")
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -87,11 +87,12 @@ def export_archive(client: redis.Redis, buffer: ReplayBuffer, path: Path) -> Exp
 
 @store_errors("importing into the buffer")
 def import_archive(buffer: ReplayBuffer, path: Path) -> AddResult:
-    """Add what is in the file under the buffer's own rules, each at its old draw weight; what is there keeps its own.
+    """Add the trajectories of a file under the buffer's own rules, each at its old draw weight.
 
-    All of the file is checked before anything is added. Raise RecordError for one that is no archive, or a damaged one,
-    ConfigError when it can't be read. An import that fails later than that, in Redis, can be made again: what has come
-    in by then is a duplicate. With samples_per_insert it waits as any add does.
+    A trajectory that is in the buffer already keeps its weight. The whole file is checked before anything is added:
+    raise RecordError for a damaged file or one that is not an archive, ConfigError for one that can't be read. An
+    import that fails later, in Redis, can be repeated: what was added by then is a duplicate. With samples_per_insert
+    it blocks like any `add`.
     """
     exponent = buffer._config.priority_exponent
     added = duplicates = evicted = 0
@@ -110,11 +111,11 @@ def import_archive(buffer: ReplayBuffer, path: Path) -> AddResult:
 
 
 def read_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:
-    """What the archive holds, oldest first. Raise RecordError with the offset where something is wrong."""
+    """The entries of an archive, oldest first. Raise RecordError with the offset of a malformed part."""
     reader = _Reader(file, path)
     magic, version = _START.unpack(reader.take(_START.size, "the header"))
     if magic != _MAGIC:
-        raise reader.error(f"it starts with {magic!r}, not {_MAGIC!r}: no archive of a buffer")
+        raise reader.error(f"it starts with {magic!r}, not {_MAGIC!r}: not an archive of a buffer")
     if version != FORMAT_VERSION:
         raise reader.error(f"format version {version}, this code reads {FORMAT_VERSION}: use the release that wrote it")
     while True:
@@ -123,9 +124,9 @@ def read_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:
             raise reader.error(f"a record of {length} bytes, at most {MAX_RECORD_BYTES} are allowed")
         record = reader.take(length, "a record")
         crc = reader.crc
-        (said,) = _CRC.unpack(reader.take(_CRC.size, "a checksum"))
-        if said != crc:
-            raise reader.error(f"crc32 is {crc:08x}, the file says {said:08x}: damaged")
+        (stored_crc,) = _CRC.unpack(reader.take(_CRC.size, "a checksum"))
+        if stored_crc != crc:
+            raise reader.error(f"crc32 is {crc:08x}, the file has {stored_crc:08x}: damaged")
         if length == level == 0:
             break
         if not 1 <= level < LEVEL_COUNT:
@@ -139,24 +140,24 @@ def read_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:
 
 
 def decode_scored(record: bytes) -> Trajectory:
-    """The trajectory of a record that `ReplayBuffer.add` will take. Raise RecordError for any other."""
+    """The trajectory of a record, if `ReplayBuffer.add` accepts it; raise RecordError otherwise."""
     trajectory = decode(record)
     if not trajectory.is_scored:
-        raise RecordError("an unscored trajectory, a buffer holds scored ones")
+        raise RecordError("the trajectory is unscored; a buffer holds scored ones")
     if trajectory.adapter_digest and trajectory.policy_version > HIGHEST_VERSION:
         raise RecordError(f"policy_version = {trajectory.policy_version}, at most {HIGHEST_VERSION} fits in a buffer")
     return trajectory
 
 
 def priority_of(level: int, exponent: float) -> float:
-    """A priority that `level_of` gives this level; with an exponent near 0 the nearest level that one can have."""
+    """A priority whose `level_of` is `level`; with an exponent near 0, the nearest level that a priority can have."""
     if exponent == 0.0:
         return 1.0
     octaves = (level - MIDDLE) / STEPS_PER_OCTAVE / exponent
-    return float(2.0 ** min(max(octaves, -_MOST_OCTAVES), _MOST_OCTAVES))
+    return float(2.0 ** min(max(octaves, -_MAX_OCTAVES), _MAX_OCTAVES))
 
 
-def _write(file: BinaryIO, found: Snapshot, buffer: ReplayBuffer) -> Exported:
+def _write(file: BinaryIO, store_snapshot: Snapshot, buffer: ReplayBuffer) -> Exported:
     crc, written, unreadable = 0, 0, 0
 
     def write(part: bytes) -> None:
@@ -165,7 +166,7 @@ def _write(file: BinaryIO, found: Snapshot, buffer: ReplayBuffer) -> Exported:
         crc = zlib.crc32(part, crc)
 
     write(_START.pack(_MAGIC, FORMAT_VERSION))
-    items = _oldest_first(found)
+    items = _oldest_first(store_snapshot)
     for start in range(0, len(items), CHUNK):
         chunk = items[start : start + CHUNK]
         records = buffer.store.records(chunk["digest"].tolist())
@@ -185,27 +186,27 @@ def _write(file: BinaryIO, found: Snapshot, buffer: ReplayBuffer) -> Exported:
     return Exported(written, unreadable)
 
 
-def _oldest_first(found: Snapshot) -> Any:
-    """[size] of ITEM, by number of the last arrival."""
-    items = found.items[found.live]
-    arrivals = int(found.counters.get("arrivals", 0))
+def _oldest_first(store_snapshot: Snapshot) -> Any:
+    """[size] of ITEM, in order of last arrival."""
+    items = store_snapshot.items[store_snapshot.live]
+    arrivals = int(store_snapshot.counters.get("arrivals", 0))
     return items[np.argsort((items["arrival"].astype(np.int64) - arrivals - 1) % PLACES_END, kind="stable")]
 
 
 def _check(file: BinaryIO, path: Path) -> None:
-    """Read it all. Behaviours are counted too: the buffer keeps a list of all it has met."""
+    """Read the whole file, and limit its behaviours: the buffer keeps a list of all that have ever arrived."""
     behaviours = set[str]()
     for entry in read_entries(file, path):
         behaviours.add(entry.trajectory.behaviour)
         if len(behaviours) > MAX_TAGS:
             raise RecordError(
-                f"{path} names more than {MAX_TAGS} behaviours, no run has so many: nothing was imported. Take an "
+                f"{path} names more than {MAX_TAGS} behaviours, the maximum of a buffer: nothing was imported. Use an "
                 "archive that `tributary buffer export` wrote."
             )
 
 
 class _Reader:
-    """Reads on; knows where it is and the checksum of what it has read."""
+    """Reads a file forwards, with the offset and the checksum so far."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
@@ -214,7 +215,7 @@ class _Reader:
         self.crc = 0
 
     def take(self, number: int, what: str) -> bytes:
-        """The next `number` bytes; RecordError where the file ends before."""
+        """The next `number` bytes; raise RecordError if the file is shorter."""
         self._part = self._offset
         data = self._file.read(number)
         if len(data) < number:
@@ -224,15 +225,15 @@ class _Reader:
         return data
 
     def error(self, reason: str) -> RecordError:
-        """What is wrong with the part taken last."""
+        """A RecordError about the part taken last."""
         return RecordError(
-            f"{self._path} can't be imported; at byte {self._part}: {reason}. Take an undamaged copy, or export anew."
+            f"{self._path} can't be imported; at byte {self._part}: {reason}. Use an undamaged copy, or export again."
         )
 
 
 @contextmanager
-def _file_errors(path: Path, done: str) -> Iterator[None]:
+def _file_errors(path: Path, participle: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{path} can't be {done} ({error.strerror or error}); choose another file") from error
+        raise ConfigError(f"{path} can't be {participle} ({error.strerror or error}); choose another file") from error

@@ -12,11 +12,10 @@ offset  type     content
         f32[K(T+1)]  log_reward, term by term
         msgpack  map of the remaining fields (_METADATA)
 
-Whoever can write to Redis can write here: nothing is read before its length is checked, and no bytes raise anything but
-RecordError.
+A record is untrusted input: every length is checked before the bytes are read, and malformed bytes raise RecordError
+and nothing else.
 """
 
-import hashlib
 import math
 import struct
 import zlib
@@ -32,9 +31,9 @@ from buffer.types import NOT_SCORED, Trajectory
 SCHEMA_VERSION = 1
 MAX_RECORD_BYTES = 16 * 1024**2
 MAX_TOKENS = 1 << 20
-"""Largest P and largest T."""
+"""Maximum of P and of T."""
 MAX_TERMS = 64
-"""Largest K."""
+"""Maximum of K."""
 MAX_METADATA_BYTES = 64 * 1024
 
 _MAGIC = b"TRIB"
@@ -53,18 +52,8 @@ _METADATA: dict[str, type] = {
 }
 
 
-def content_id(trajectory: Trajectory) -> str:
-    """32 hex digits from prompt id, prompt tokens and response tokens: equal content, equal id."""
-    digest = hashlib.blake2b(digest_size=16)
-    prompt_id = trajectory.prompt_id.encode("utf-8", "surrogatepass")
-    for part in (prompt_id, _little(trajectory.prompt_token_ids, "<i4"), _little(trajectory.token_ids, "<i4")):
-        digest.update(struct.pack("<Q", len(part)))  # so that no two splits of the same bytes are equal
-        digest.update(part)
-    return digest.hexdigest()
-
-
 def encode(trajectory: Trajectory) -> bytes:
-    """The record of one trajectory, scored or not. Raise RecordError for one that `decode` would refuse."""
+    """The record of one trajectory, scored or not. Raise RecordError for one that `decode` would reject."""
     _check_arrays(trajectory)
     metadata = _packed_metadata(trajectory)
     body = b"".join(
@@ -84,7 +73,7 @@ def encode(trajectory: Trajectory) -> bytes:
 
 
 def decode(record: bytes) -> Trajectory:
-    """The trajectory of a record, its arrays read-only. Raise RecordError, and nothing else, for any other bytes."""
+    """The trajectory of a record, its arrays read-only. Raise RecordError, and nothing else, for malformed bytes."""
     n_prompt, n_tokens, n_terms, n_metadata = _read_header(record)
     offset = _HEADER.size
 
@@ -115,31 +104,31 @@ def decode(record: bytes) -> Trajectory:
         **metadata,
     )
     if len(trajectory.reward_terms) != n_terms:
-        raise RecordError(f"{len(trajectory.reward_terms)} reward terms are named, the header says {n_terms}")
+        raise RecordError(f"{len(trajectory.reward_terms)} reward terms are named, the header has K = {n_terms}")
     _check_arrays(trajectory)
     return trajectory
 
 
 def _read_header(record: bytes) -> tuple[int, int, int, int]:
-    """P, T, K and bytes of metadata, once magic, version, lengths and checksum have been found right."""
+    """P, T, K and bytes of metadata, after checking magic, version, lengths and checksum."""
     if len(record) < _HEADER.size:
         raise RecordError(f"{len(record)} bytes are shorter than the {_HEADER.size} bytes of a header")
     magic, version, n_prompt, n_tokens, n_terms, n_metadata, crc = _HEADER.unpack_from(record)
     if magic != _MAGIC:
-        raise RecordError(f"starts with {magic!r}, not {_MAGIC!r}: no trajectory of ours")
+        raise RecordError(f"starts with {magic!r}, not {_MAGIC!r}: not a record of a trajectory")
     if version != SCHEMA_VERSION:
         raise RecordError(f"schema version {version}, this code reads {SCHEMA_VERSION}: use the release that wrote it")
     expected = _body_bytes(n_prompt, n_tokens, n_terms, n_metadata)
     body = memoryview(record)[_HEADER.size :]
     if len(body) != expected:
-        raise RecordError(f"{len(body)} bytes follow the header, its lengths ask for {expected}")
+        raise RecordError(f"{len(body)} bytes follow the header, its lengths require {expected}")
     if zlib.crc32(body) != crc:
-        raise RecordError(f"crc32 is {zlib.crc32(body):08x}, the header says {crc:08x}: damaged")
+        raise RecordError(f"crc32 is {zlib.crc32(body):08x}, the header has {crc:08x}: damaged")
     return n_prompt, n_tokens, n_terms, n_metadata
 
 
 def _body_bytes(n_prompt: int, n_tokens: int, n_terms: int, n_metadata: int) -> int:
-    """Bytes after the header that the lengths ask for; RecordError when one is beyond its limit."""
+    """Bytes after the header that the lengths require; raise RecordError for a length beyond its limit."""
     total = 4 * n_prompt + 9 * n_tokens + 4 * (n_terms + 1) * (n_tokens + 1) + n_metadata
     for name, value, limit in (
         ("P", n_prompt, MAX_TOKENS),
@@ -149,7 +138,7 @@ def _body_bytes(n_prompt: int, n_tokens: int, n_terms: int, n_metadata: int) -> 
         ("record bytes", _HEADER.size + total, MAX_RECORD_BYTES),
     ):
         if value > limit:
-            raise RecordError(f"{name} = {value}, at most {limit} fit in a record")
+            raise RecordError(f"{name} = {value} exceeds the limit of a record, {limit}")
     return total
 
 
@@ -175,7 +164,7 @@ def _read_metadata(packed: bytes) -> dict[str, Any]:
             packed, max_str_len=limit, max_bin_len=0, max_ext_len=0, max_array_len=limit, max_map_len=limit
         )
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise RecordError(f"metadata is no msgpack of ours: {error or type(error).__name__}") from error
+        raise RecordError(f"metadata is not valid msgpack: {error or type(error).__name__}") from error
     if type(metadata) is not dict:
         raise RecordError(f"metadata is a {type(metadata).__name__}, must be a map")
     _check_metadata(metadata)
@@ -183,7 +172,7 @@ def _read_metadata(packed: bytes) -> dict[str, Any]:
 
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
-    """Exactly the known fields, each of exactly its type; times finite."""
+    """Require exactly the fields of the schema, each of exactly its type, with finite times."""
     if metadata.keys() != _METADATA.keys():
         raise RecordError(f"metadata fields differ from the schema's in {metadata.keys() ^ _METADATA.keys()}")
     for name, kind in _METADATA.items():
@@ -202,7 +191,7 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
 
 
 def _check_arrays(trajectory: Trajectory) -> None:
-    """Types, shapes and values as `Trajectory` documents them."""
+    """Require the types, shapes and values that `Trajectory` documents."""
     n_tokens, n_terms = len(trajectory.token_ids), len(trajectory.reward_terms)
     expected: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
         "prompt_token_ids": (np.int32, (len(trajectory.prompt_token_ids),)),

@@ -1,13 +1,13 @@
-"""Every error a user can meet. Each message gives the value, the rule and the remedy.
+"""Every error that a user may see. Each message states the bad value, the constraint and the fix.
 
 TributaryError
-├── ConfigError        a recipe, an option or the machine does not fit; found before anything heavy starts
+├── ConfigError        a recipe, an option or the machine does not fit; raised before anything expensive starts
 ├── ModelError         a model folder, its tokenizer or a download is missing or damaged
 ├── StoreError         Redis can't be started, reached or entered
-├── RecordError        bytes that are no trajectory
+├── RecordError        a malformed record
 ├── RewardError        a task's reward broke its contract (NaN, shape, exception)
-├── AdapterError       an adapter that is not what it says it is, or an actor that serves the wrong one
-└── WaitTimeout        somebody waited longer than the limit says
+├── AdapterError       an adapter that fails verification, or an actor that serves the wrong one
+└── WaitTimeout        a wait exceeded its timeout
 """
 
 
@@ -28,7 +28,7 @@ class StoreError(TributaryError):
 
 
 class RecordError(TributaryError):
-    """Bytes that are no trajectory."""
+    """A record is malformed."""
 
 
 class RewardError(TributaryError):
@@ -36,8 +36,8 @@ class RewardError(TributaryError):
 
 
 class AdapterError(TributaryError):
-    """An adapter that is not what it says it is, or an actor that serves the wrong one."""
+    """An adapter fails verification, or an actor serves the wrong one."""
 
 
 class WaitTimeout(TributaryError):
-    """Somebody waited longer than the limit says."""
+    """A wait exceeded its timeout."""

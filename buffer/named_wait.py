@@ -1,4 +1,4 @@
-"""No wait is silent or endless: it has a name, a limit and a sentence that says what it waits for."""
+"""A bounded wait with a name: past its limit it raises an error that says what it waits for."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from buffer.errors import WaitTimeout
 
 
 class NamedWait:
-    """One wait, from construction on; the caller polls and calls `check` every turn.
+    """One wait, which begins at construction; the caller polls and calls `check` each time.
 
     wait = NamedWait("learner waits for data", limit_s=300, describe=lambda: f"{count()} of 64 trajectories")
     while not ready():
@@ -18,7 +18,7 @@ class NamedWait:
     def __init__(
         self, name: str, limit_s: float, describe: Callable[[], str], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Start waiting for at most `limit_s` seconds of `clock`; `describe` gives the counts when asked."""
+        """Start a wait of at most `limit_s` seconds of `clock`; `describe` returns the counts for the sentence."""
         self.name = name
         self.limit_s = limit_s
         self._describe = describe
@@ -31,10 +31,10 @@ class NamedWait:
         return self._clock() - self._started
 
     def sentence(self) -> str:
-        """For the dashboard and the error: who waits for what, on what count and since when."""
+        """The sentence for dashboard and error: name, counts, seconds waited and limit."""
         return f"{self.name}: {self._describe()} (waiting {self.waited_s:.0f} s, limit {self.limit_s:g} s)"
 
     def check(self) -> None:
-        """Raise WaitTimeout with the full sentence once the limit is passed."""
+        """Raise WaitTimeout with the sentence once the limit is exceeded."""
         if self.waited_s > self.limit_s:
             raise WaitTimeout(self.sentence())

@@ -1,4 +1,4 @@
-"""The nouns: everything that crosses a process boundary.
+"""The types that cross a process boundary.
 
 Shapes    P prompt tokens, T response tokens, K reward terms.  Logs are natural, in nats.
 Prefixes  position i in 0..T stands for the prefix z_1:i; log_pterm and log_reward have T+1 entries, log_pf has T.
@@ -6,6 +6,8 @@ States    a prefix is a *state* when the policy chooses what comes next (is_acti
           (i = T). Without tools every prefix is a state.
 """
 
+import hashlib
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -21,22 +23,40 @@ NOT_SCORED = np.zeros((0, 0), dtype=np.float32)
 """`log_reward` of a trajectory that no reward worker has seen: no terms."""
 
 
+def prompt_digest(prompt_id: str) -> bytes:
+    """8 bytes that identify a prompt in every process."""
+    return hashlib.blake2b(prompt_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def content_id(prompt_id: str, prompt_token_ids: IntArray, token_ids: IntArray) -> str:
+    """32 hex digits that identify a response [T] to a prompt [P]: equal content, equal id."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (
+        prompt_id.encode("utf-8", "surrogatepass"),
+        prompt_token_ids.astype("<i4").tobytes(),
+        token_ids.astype("<i4").tobytes(),
+    ):
+        digest.update(struct.pack("<Q", len(part)))  # so that no two splits of the same bytes are equal
+        digest.update(part)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A condition X: what the policy sees before it acts."""
+    """A condition X: the policy's context before it acts."""
 
     id: str
     """Unique within a task."""
     text: str
     token_ids: IntArray
-    """[P] the policy's context, with whatever special tokens the model wants in front."""
+    """[P] the policy's context, with the special tokens that the model expects in front."""
     fields: Mapping[str, str | int | float] = field(default_factory=dict)
-    """What only the task reads, such as the target Y."""
+    """Data for the task only, such as the target Y."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One sampled response Z with all that is known of it. Never changed after its scores are in."""
+    """One sampled response Z with its log-probabilities, scores and origin. Immutable once scored."""
 
     prompt_id: str
     prompt_token_ids: IntArray
@@ -51,42 +71,47 @@ class Trajectory:
     """[T+1] log q(stop | z_1:i) likewise; 0 after the last allowed action, where stopping is forced; -inf where it is
     not allowed."""
     policy_version: int
-    """Adapter version that sampled it; staleness = newest version - this."""
+    """Version of the adapter that sampled it; staleness = newest version - policy_version."""
     adapter_digest: str
     """sha256 (hex) of the adapter's safetensors bytes."""
     behaviour: str
-    """How it was drawn: on_policy, tempered, suppressed, ..."""
+    """Sampling behaviour: on_policy, tempered, suppressed, ..."""
     task: str
     sampled_at: float
     """Unix time, s."""
     sampling_s: float
-    """From request to last token, s."""
+    """Time from request to last token, s."""
     log_reward: FloatArray = field(default_factory=lambda: NOT_SCORED)
     """[K, T+1] log R(z_1:i stop), untempered, term by term; log R is the sum over terms. Finite at every state."""
     reward_terms: tuple[str, ...] = ()
-    """[K] the terms' names."""
+    """[K] names of the terms."""
     labels: Mapping[str, float] = field(default_factory=dict)
-    """What the task says of the whole string, for people to read (such as valid = 1)."""
+    """The task's labels of the whole string, for people to read (such as valid = 1)."""
     scoring_s: float = 0.0
 
     @property
+    def content_id(self) -> str:
+        """32 hex digits: the same for the same response to the same prompt, whoever sampled it."""
+        return content_id(self.prompt_id, self.prompt_token_ids, self.token_ids)
+
+    @property
     def is_scored(self) -> bool:
-        """Whether a reward worker has filled `log_reward`."""
+        """True once a reward worker has filled `log_reward`."""
         return len(self.reward_terms) > 0
 
     @property
     def is_state(self) -> BoolArray:
-        """[T+1] true where the policy could have stopped; see the module's header."""
+        """[T+1] true at prefixes where the policy chooses what comes next, and at the end; see the module docstring."""
         return np.append(self.is_action, True)
 
 
 def total_log_reward(trajectory: "Trajectory", weights: Mapping[str, float]) -> FloatArray:
-    """[T+1] log R(z_1:i stop), nats, untempered: the sum of the terms, each times its weight, 1 where none is given.
+    """[T+1] log R(z_1:i stop), nats, untempered: the weighted sum of the terms; weights default to 1.
 
-    A term whose name begins with "_" is a note and counts for nothing.
+    A term whose name begins with "_" is a note and has weight 0.
     """
-    shares = [0.0 if name.startswith("_") else weights.get(name, 1.0) for name in trajectory.reward_terms]
-    return np.asarray(np.array(shares, dtype=np.float32) @ trajectory.log_reward, dtype=np.float32)
+    term_weights = [0.0 if name.startswith("_") else weights.get(name, 1.0) for name in trajectory.reward_terms]
+    return np.asarray(np.array(term_weights, dtype=np.float32) @ trajectory.log_reward, dtype=np.float32)
 
 
 def given_trajectory(
@@ -99,7 +124,7 @@ def given_trajectory(
 ) -> Trajectory:
     """A string [T] that no policy sampled: a demonstration, a string of a list, the empty one.
 
-    All of it actions, unless `is_action` [T] says otherwise.
+    Every token is an action unless `is_action` [T] is given.
     """
     n = len(token_ids)
     return Trajectory(
@@ -122,16 +147,16 @@ def given_trajectory(
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """Fixed tokens with the log-probabilities that the right weights give them: proof of what is served."""
+    """Fixed tokens with their log-probabilities under an adapter: proves that an actor serves this adapter."""
 
     prompt_token_ids: IntArray
     """[P]"""
     token_ids: IntArray
     """[T]"""
     log_probs: FloatArray
-    """[T] nats, by the learner under this adapter."""
+    """[T] nats, computed by the learner under this adapter."""
     tolerance: float
-    """Largest accepted |difference|, nats."""
+    """Maximum accepted |difference|, nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +183,12 @@ class AdapterFiles:
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """What actor and learner must agree on."""
+    """The definition of the policy that actor and learner share."""
 
     base_model: str
     """Local folder with config.json, tokenizer.json and safetensors."""
     dtype: str
-    """Of the weights: float32, bfloat16 or float16. Log-probabilities and losses are fp32 whatever it is."""
+    """Dtype of the weights: float32, bfloat16 or float16. Log-probabilities and losses are always fp32."""
     lora_rank: int
     lora_alpha: int
     lora_targets: tuple[str, ...]
@@ -175,4 +200,4 @@ class PolicySpec:
     allowed_token_ids: tuple[int, ...] | None = None
     """When given, q is renormalised over these and the stop token, in sampling and in the loss."""
     quantization: str = "none"
-    """Of the base weights under the adapter: none, or nf4 (4 bits; Dettmers et al., arXiv 2305.14314)."""
+    """Quantization of the base weights under the adapter: none, or nf4 (4 bits; Dettmers et al., arXiv 2305.14314)."""

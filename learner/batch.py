@@ -3,7 +3,6 @@
 Shapes   B trajectories, T response tokens of the longest, N nodes of a prefix tree.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from buffer.types import IntArray, PolicySpec, Trajectory, total_log_reward
+from buffer.types import IntArray, PolicySpec, Trajectory, prompt_digest, total_log_reward
 from learner.objectives.balance import last_terminal, value_at
 from lm.packing import Cost, token_budget
 from lm.prefix_tree import PrefixTree, build_prefix_tree
@@ -103,7 +102,9 @@ def collate(
         may_stop=torch.from_numpy(may_stop),
         too_short=torch.from_numpy(too_short),
         log_reward=torch.from_numpy(log_reward),
-        prompt=torch.tensor([_digest(t.prompt_id) for t in trajectories], dtype=torch.int64),
+        prompt=torch.tensor(
+            [int.from_bytes(prompt_digest(t.prompt_id), signed=True) for t in trajectories], dtype=torch.int64
+        ),
     )
 
 
@@ -121,7 +122,3 @@ def _passes(trajectories: Sequence[Trajectory], max_tokens: int) -> Iterator[lis
     return token_budget(
         ((k, Cost(row.prompt_id, len(row.prompt_token_ids), len(row.token_ids))) for k, row in rows), max_tokens
     )
-
-
-def _digest(prompt_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(prompt_id.encode(), digest_size=8).digest(), signed=True)

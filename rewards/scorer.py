@@ -3,7 +3,6 @@
 Shapes   B strings of a call, T response tokens, K terms.
 """
 
-import hashlib
 import math
 import time
 from collections import OrderedDict
@@ -13,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from buffer.types import FloatArray, IntArray, Prompt
+from buffer.types import FloatArray, IntArray, Prompt, content_id
 from rewards.config import RewardConfig
 from rewards.task import BaseLogProbs, ScoreRequest, Task, check_names, check_terms
 from rewards.time_limit import CallFailed, call_with_limit
@@ -88,7 +87,10 @@ class Scorer:
         self, prompts: Sequence[Prompt], responses: Sequence[IntArray], poison_ids: frozenset[str] = frozenset()
     ) -> list[Score | Failure]:
         """Score B responses, each to its prompt. Strings whose id is in `poison_ids` fail without being tried."""
-        ids = [string_id(prompt.id, response) for prompt, response in zip(prompts, responses, strict=True)]
+        ids = [
+            content_id(prompt.id, prompt.token_ids, response)
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
         scores: dict[str, Score | Failure] = {}
         for key in ids:
             if key in poison_ids:
@@ -162,14 +164,6 @@ class Scorer:
         self._cache.update((key, score) for key, score in scores.items() if isinstance(score, Score))
         while len(self._cache) > self._config.cache_size:
             self._cache.popitem(last=False)
-
-
-def string_id(prompt_id: str, response: IntArray) -> str:
-    """32 hex digits that identify a response [T] to a prompt."""
-    digest = hashlib.blake2b(prompt_id.encode("utf-8", "surrogatepass"), digest_size=16)
-    digest.update(b"\0")
-    digest.update(response.astype("<i4").tobytes())
-    return digest.hexdigest()
 
 
 def sample_terms(score: Score, weights: Mapping[str, float]) -> tuple[float, dict[str, float]]:

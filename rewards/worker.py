@@ -91,8 +91,8 @@ class RewardWorker:
         }
 
     def _scores(self, prompts: Sequence[Prompt], responses: Sequence[IntArray]) -> list[Score | Failure]:
-        scores = self._scorer.score(prompts, responses, self._poison_strings.bad())
-        self._poison_strings.clear()
+        scores = self._scorer.score(prompts, responses, self._poison_strings.ids())
+        self._poison_strings.unmark()
         return scores
 
     def _count_failures(self, scores: Sequence[Score | Failure]) -> None:

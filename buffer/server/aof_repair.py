@@ -1,7 +1,7 @@
-"""Mend the append-only file of a run's own server: cut off what a power cut or a bad disk left behind its last command.
+"""Repair of the append-only file of a run's own server: cut off garbage that a power cut or a bad disk left at its end.
 
-A file that merely ends too early needs none of this: the server leaves the last command out by itself. Our writes are
-transactions or scripts, so whatever is cut off, the buffer is as it was after one of its operations.
+A file that merely ends too early needs no repair: the server drops the last command by itself. Our writes are
+transactions or scripts, so wherever the file is cut, the buffer has the state after one of its operations.
 """
 
 import re
@@ -13,35 +13,35 @@ from pathlib import Path
 from buffer.errors import StoreError
 
 DAMAGED = "Bad file format reading the append only file"
-"""What Redis 6.2 to Valkey 9 log of a file that needs this."""
+"""The log message of Redis 6.2 to Valkey 9 for a file that needs this repair."""
 CHECK_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
-    """What was done."""
+class AofRepair:
+    """The result of a repair."""
 
     file: Path
     cut_bytes: int
-    """0: it was in order."""
+    """0: the file was undamaged."""
     kept_bytes: int
     backup: Path | None
-    """The file as it was; None where nothing was cut."""
+    """A copy of the damaged file; None where nothing was cut."""
 
 
-def mend(folder: Path, binary: Path) -> Mended:
-    """Cut the append-only file in `folder` behind its last whole command; `binary` is the server's, which must not run.
+def repair_aof(folder: Path, binary: Path) -> AofRepair:
+    """Cut the append-only file in `folder` after its last whole command; the server, `binary`, must not be running.
 
-    The damaged file is kept beside it. Raise StoreError where there is none, or the server's own check fails.
+    The damaged file is kept next to it. Raise StoreError without an append-only file, or if the server's check fails.
     """
     file = _newest_part(folder)
     before, backup = file.stat().st_size, file.with_name(f"{file.name}.damaged")
     while backup.exists():
         backup = backup.with_name(f"{backup.name}.damaged")
     shutil.copy2(file, backup)
-    # A server binary is the checker too: it asks the name it is called by what it is to be. The manifest would be no
-    # good: Valkey 9.1's checker does not know the first bytes of Valkey's own base file.
-    done = subprocess.run(
+    # A server binary is also the checker: the name it is called by decides. It does not get the manifest, because
+    # Valkey 9.1's checker does not know the first bytes of Valkey's own base file.
+    check = subprocess.run(
         ["redis-check-aof", "--fix", str(file)],
         executable=binary,
         input=b"y\n",
@@ -50,15 +50,15 @@ def mend(folder: Path, binary: Path) -> Mended:
         timeout=CHECK_LIMIT_S,
         check=False,
     )
-    if done.returncode != 0:
+    if check.returncode != 0:
         raise StoreError(
-            f"{file} can't be mended; it is kept as {backup.name} too. The check of {binary.name} said:\n"
-            f"{done.stdout[-1000:].decode(errors='replace')}"
+            f"{file} can't be repaired; a copy is kept as {backup.name}. Output of the check by {binary.name}:\n"
+            f"{check.stdout[-1000:].decode(errors='replace')}"
         )
     kept = file.stat().st_size
     if kept == before:
         backup.unlink()
-    return Mended(file, before - kept, kept, backup if kept < before else None)
+    return AofRepair(file, before - kept, kept, backup if kept < before else None)
 
 
 def _newest_part(folder: Path) -> Path:
@@ -70,4 +70,4 @@ def _newest_part(folder: Path) -> Path:
             return manifest.with_name(parts[-1])
     elif single.exists():
         return single
-    raise StoreError(f"there is no append-only file to mend in {folder}")
+    raise StoreError(f"there is no append-only file to repair in {folder}")

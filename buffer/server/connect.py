@@ -1,4 +1,4 @@
-"""A client that has been answered: connect once, learn at once what is wrong, then survive short outages."""
+"""Connections to Redis: report a wrong URL or password at once, then survive short outages."""
 
 import os
 import re
@@ -17,22 +17,22 @@ from buffer.errors import ConfigError, StoreError
 PASSWORD_VARIABLE = "TRIBUTARY_REDIS_PASSWORD"
 """Environment variable with the password, for a URL that carries none."""
 PASSWORD_FILE_VARIABLE = "TRIBUTARY_REDIS_PASSWORD_FILE"
-"""The same by the path of a file, such as a container's secret; read where the other is unset."""
+"""Environment variable with the path of a file that holds the password; read where the other is unset."""
 TIMEOUT_S = 5.0
-"""For one connection attempt or one reply, s."""
+"""Timeout of one connection attempt and of one reply, s."""
 PROBES = 3
-"""Of a server that does not answer in time, as on a machine where all starts at once. One that refuses has one."""
+"""Attempts to reach a server that does not answer in time, as on a busy machine. One that refuses has one."""
 LOADING_LIMIT_S = 120.0
-"""How long a server may read its files before we give up, s."""
+"""Time for a server to read its files, s."""
 RETRIES = 30
-"""Of a call, with waits of at most 1 s in between: some 25 s of outage are survived, such as a restart that reads a
-large append-only file."""
+"""Retries of a call, at most 1 s apart: clients survive an outage of some 25 s, such as a restart that reads a large
+append-only file."""
 SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class _PatientPool(redis.ConnectionPool):
-    """redis-py repeats what fails while it connects and while it calls, but not the look at a fresh connection between
-    the two: a server that closes it then would end the call."""
+    """Also retries the check of a fresh connection, which redis-py does not, unlike the connection and the call itself:
+    a server that closes the connection then would end the call."""
 
     def get_connection(self, command_name: str | None = None, *keys: Any, **options: Any) -> Any:
         """A connection that is ready."""
@@ -41,10 +41,10 @@ class _PatientPool(redis.ConnectionPool):
 
 
 def connect(url: str) -> redis.Redis:
-    """A client for `url` that retries for some seconds when the server is away; it has answered one PING.
+    """A client for `url` that retries for some seconds when the server is unreachable; it has answered one PING.
 
-    Connect after a fork or in the Ray actor itself: a client is not for two processes.
-    Raise ConfigError for a malformed URL, StoreError when nobody answers or the password is refused.
+    Connect after a fork or in the Ray actor itself: processes must not share a client.
+    Raise ConfigError for a malformed URL, StoreError when the server does not answer or refuses the password.
     """
     if not url.startswith(SCHEMES):
         raise ConfigError(f"buffer.url = {redact(url)!r} must start with {', '.join(SCHEMES)}; correct the URL")
@@ -60,11 +60,9 @@ def redact(url: str) -> str:
 
 
 def wait_until_ready(client: redis.Redis, name: str, limit_s: float = LOADING_LIMIT_S) -> None:
-    """One PING, repeated while the server says that it is still loading, and up to PROBES times when it is too slow.
+    """Send one PING, repeated while the server is loading its files, and up to PROBES times when it is too slow.
 
-    `name` is the redacted URL.
-
-    Raise StoreError with the cause and the remedy.
+    `name` is the redacted URL. Raise StoreError with the cause and the fix.
     """
     deadline, probes = time.monotonic() + limit_s, PROBES
     while True:
@@ -74,48 +72,48 @@ def wait_until_ready(client: redis.Redis, name: str, limit_s: float = LOADING_LI
         except redis.BusyLoadingError as error:
             if time.monotonic() > deadline:
                 raise StoreError(
-                    f"Redis at {name} is still loading its files after {limit_s:g} s; try later"
+                    f"Redis at {name} is still loading its files after {limit_s:g} s; try again later"
                 ) from error
             time.sleep(0.2)
         except redis.RedisError as error:
             probes -= 1
             if isinstance(error, redis.TimeoutError) and probes > 0:
                 continue
-            raise StoreError(f"Redis at {name} {_reason(error)}") from error
+            raise StoreError(f"Redis at {name} {_cause_and_fix(error)}") from error
 
 
 @contextmanager
 def store_errors(doing: str) -> Iterator[None]:
-    """Turn what redis-py raises in a block, or a decorated function, into a StoreError that says what failed."""
+    """Convert errors of redis-py in a block or a decorated function to a StoreError that begins with `doing`."""
     try:
         yield
     except redis.OutOfMemoryError as error:
         raise StoreError(
-            f"{doing}: Redis is at its maxmemory; raise it or lower buffer.capacity ({_said(error)})"
+            f"{doing}: Redis is at its maxmemory; raise it or lower buffer.capacity ({_server_message(error)})"
         ) from error
     except redis.RedisError as error:
-        raise StoreError(f"{doing}: Redis {_reason(error)}") from error
+        raise StoreError(f"{doing}: Redis {_cause_and_fix(error)}") from error
 
 
-def _said(error: redis.RedisError) -> str:
-    """The server's words, without the command that redis-py puts before them: it may be a record of ours."""
+def _server_message(error: redis.RedisError) -> str:
+    """The server's message, without the command that redis-py puts before it: that may hold a record."""
     return str(error).rpartition("of pipeline caused error: ")[2]
 
 
-def _reason(error: redis.RedisError) -> str:
-    """What went wrong and what to do, as the rest of a sentence."""
-    text = _said(error)
+def _cause_and_fix(error: redis.RedisError) -> str:
+    """The end of a sentence that begins with "Redis"."""
+    text = _server_message(error)
     if isinstance(error, redis.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
         return (
             f"refuses the password; set {PASSWORD_VARIABLE} (or {PASSWORD_FILE_VARIABLE}, a file's path), or write it "
             f"into buffer.url ({text})"
         )
-    # The servers that have them word denials in scripts thus: Valkey, and Redis.
+    # The wording of Valkey and of Redis for a denial inside a script.
     denied = ("ACL failure in script", "The user executing the script can't")
     if isinstance(error, redis.exceptions.NoPermissionError) or any(words in text for words in denied):
         return (
-            "does not let the user of buffer.url do this; name the user for this role, or give it the command and keys "
-            f"that deploy/redis/users.acl has for it ({text})"
+            "does not let the user of buffer.url do this; use the user of this role, or grant it the commands and keys "
+            f"that deploy/redis/users.acl lists for it ({text})"
         )
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
         return f"does not answer; check that it runs and that host and port are right ({text})"
@@ -123,23 +121,23 @@ def _reason(error: redis.RedisError) -> str:
 
 
 def _password() -> str | None:
-    """The environment's, or that of the file which it names. Raise ConfigError where there is no such text."""
+    """The password in the environment, or in the file that it names. Raise ConfigError for an unreadable file."""
     file = os.environ.get(PASSWORD_FILE_VARIABLE)
     if PASSWORD_VARIABLE in os.environ or not file:
         return os.environ.get(PASSWORD_VARIABLE)
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:  # not chained: its text may quote a byte of the password
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(
-            f"{PASSWORD_FILE_VARIABLE} = {file} can't be read: {reason}. Name a file that holds the password and that "
-            "this user may read."
+            f"{PASSWORD_FILE_VARIABLE} = {file} can't be read: {reason}. Name a file that holds the password and is "
+            "readable by this user."
         ) from None
 
 
 def _client(url: str, retry: Retry) -> redis.Redis:
     password = _password()
-    # from_url lets what the URL says win over these arguments, so a password in the URL stays.
+    # In from_url the URL overrides these arguments, so a password in the URL wins.
     try:
         pool = _PatientPool.from_url(
             url,
@@ -153,6 +151,6 @@ def _client(url: str, retry: Retry) -> redis.Redis:
         return redis.Redis.from_pool(pool)
     except ValueError:  # not chained: its text may quote a piece of the password
         raise ConfigError(
-            f"buffer.url = {redact(url)!r} is no scheme://[[user]:password@]host:port/db; percent-encode special "
+            f"buffer.url = {redact(url)!r} is not scheme://[[user]:password@]host:port/db; percent-encode special "
             "characters of the password"
         ) from None

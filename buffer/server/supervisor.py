@@ -1,4 +1,4 @@
-"""Start a run's own server again when it dies: same folder, port and password, so that every client just goes on.
+"""Restarts a run's own server when it dies: same folder, port and password, so that every client goes on.
 
 consumes   nothing
 produces   a server that answers again, within a second for a small append-only file
@@ -13,26 +13,26 @@ from typing import Self
 from buffer.errors import TributaryError
 from buffer.server.redis_server import RedisServer
 
-MOST_RESTARTS = 20
-"""A server that dies more often has a reason that starting it again does not mend."""
+MAX_RESTARTS = 20
+"""A server that dies more often has a cause that a restart does not fix."""
 
 
 class Supervisor:
-    """Watches one server from a thread of its own, which lives as long as the server may."""
+    """Watches one server from a thread of its own."""
 
     def __init__(self, server: RedisServer, folder: Path) -> None:
-        """`folder` is the server's. Stops the server with itself."""
+        """`folder` is the server's. Leaving the context stops the server."""
         self._server = server
         self._folder = folder
         self._stopping = threading.Event()
         self.restarts = 0
-        self.gave_up: str | None = None
-        """Why it was not started again."""
+        self.failure: str | None = None
+        """The reason why the server was not restarted."""
         self._thread = threading.Thread(target=self._watch, name="redis-supervisor", daemon=True)
 
     @property
     def pid(self) -> int:
-        """Process id of the server that runs now."""
+        """Process id of the current server."""
         return self._server.pid
 
     def __enter__(self) -> Self:
@@ -52,12 +52,12 @@ class Supervisor:
             code = self._server.wait()
             if self._stopping.is_set():
                 return
-            if self.restarts == MOST_RESTARTS:
-                self.gave_up = f"it died {self.restarts + 1} times, last with exit code {code}"
+            if self.restarts == MAX_RESTARTS:
+                self.failure = f"it died {self.restarts + 1} times, last with exit code {code}"
                 return
             try:
                 self._server = RedisServer.start(self._folder, self._server.port)
             except TributaryError as error:
-                self.gave_up = str(error)
+                self.failure = str(error)
                 return
             self.restarts += 1

@@ -1,4 +1,4 @@
-"""The bytes that Python and the Lua scripts share. lua/shared.lua says what each field is for."""
+"""The binary layouts that Python and the Lua scripts share. lua/shared.lua documents each field."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ GROUP_BYTES = 8
 NONE = 2**32 - 1
 """No slot."""
 PLACES_END = 2**32
-"""Places in an index are counted modulo this."""
+"""Modulus of the places in an index."""
 LEVEL_COUNT = 512
 INDEX_STATE = np.dtype([("count", "<u4"), ("base", "<u4"), ("head", "<u4")])
-"""Of a level or a group."""
+"""State of the index of a level or a group."""
 ITEM = np.dtype(
     [
         ("digest", f"V{DIGEST_BYTES}"),
@@ -36,28 +36,28 @@ ITEM = np.dtype(
 ENTRY = np.dtype(
     [("slot", "<u4"), ("generation", "<u4"), ("version", "<u4"), ("level", "<u2"), ("digest", f"V{DIGEST_BYTES}")]
 )
-"""What an item's level, and a draw, say of it."""
+"""An item's entry in its level; also a row of a draw."""
 
-MOST_BIN = 32767
-"""Reward bins beyond +- this are the outermost one."""
+MAX_BIN = 32767
+"""Rewards beyond +- this bin count in the outermost one."""
 BINS_PER_NAT = 2
 
 
 def reward_bin(log_reward: float) -> int:
-    """Which bar of the histogram a log R [nats] belongs to."""
-    return int(max(-MOST_BIN, min(MOST_BIN, log_reward * BINS_PER_NAT // 1)))
+    """The bin of the histogram for a log R [nats]."""
+    return int(max(-MAX_BIN, min(MAX_BIN, log_reward * BINS_PER_NAT // 1)))
 
 
 def unpack_levels(data: bytes | None) -> NDArray[Any]:
     """[LEVEL_COUNT] of INDEX_STATE from the key `levels`: all counts first, then base and head of each."""
-    found = np.zeros(LEVEL_COUNT, dtype=INDEX_STATE)
-    numbers = np.frombuffer((data or b"").ljust(found.nbytes, b"\0")[: found.nbytes], "<u4")
-    found["count"] = numbers[:LEVEL_COUNT]
-    found["base"], found["head"] = numbers[LEVEL_COUNT:].reshape(-1, 2).T
-    return found
+    states = np.zeros(LEVEL_COUNT, dtype=INDEX_STATE)
+    numbers = np.frombuffer((data or b"").ljust(states.nbytes, b"\0")[: states.nbytes], "<u4")
+    states["count"] = numbers[:LEVEL_COUNT]
+    states["base"], states["head"] = numbers[LEVEL_COUNT:].reshape(-1, 2).T
+    return states
 
 
 def pack_levels(states: NDArray[Any]) -> bytes:
-    """The other way."""
+    """The bytes of the key `levels` from states [LEVEL_COUNT] of INDEX_STATE."""
     places = np.stack([states["base"], states["head"]], axis=1)
     return bytes(states["count"].tobytes() + places.tobytes())

@@ -1,7 +1,7 @@
-"""Recount a store from one snapshot: does every index say what the items say?
+"""Recount a store from one snapshot: every index must agree with the items.
 
-The snapshot is one transaction, so it may be taken of a store in use; it blocks the server for about 0.2 s per million
-items. What must hold stands in `findings`; repair.py builds everything anew from the items and their records.
+The snapshot is one transaction, so the store may be in use; it blocks the server for about 0.2 s per million items.
+`findings` lists the violated invariants; repair.py rebuilds every index from the items and their records.
 """
 
 import struct
@@ -21,7 +21,7 @@ _GROUP_STATE = struct.Struct("<III")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything of one store but the records themselves."""
+    """Everything in one store but the records themselves."""
 
     items: NDArray[Any]
     """[slots in use] of ITEM."""
@@ -29,18 +29,18 @@ class Snapshot:
     record_digests: frozenset[bytes]
     slots: dict[bytes, int]
     levels: dict[int, NDArray[np.uint32]]
-    """Level -> the slots its array holds."""
+    """Level -> slots in its array."""
     level_entries: dict[int, NDArray[Any]]
-    """Level -> what its array says of them, of ENTRY."""
+    """Level -> entries of its array, of ENTRY."""
     level_bases: dict[int, int]
-    """Level -> place of the first of them."""
+    """Level -> place of its first entry."""
     groups: dict[bytes, NDArray[np.uint32]]
     group_bases: dict[bytes, int]
     bins: dict[int, int]
     ranked: frozenset[int] | None = None
-    """Slots in the ranking, where there is one."""
+    """Slots in the ranking; None without a ranking."""
     problems: tuple[str, ...] = field(default=())
-    """What could not even be read."""
+    """Arrays that could not be read."""
 
     @property
     def live(self) -> NDArray[np.intp]:
@@ -49,7 +49,7 @@ class Snapshot:
 
 
 def snapshot(client: redis.Redis, keys: Keys) -> Snapshot:
-    """Read it all; two transactions, the second for the arrays that the first one names, repeated until both agree."""
+    """Read a store in two transactions (the second reads the arrays that the first one names) until both agree."""
     while True:
         with client.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.counters)
@@ -69,8 +69,8 @@ def snapshot(client: redis.Redis, keys: Keys) -> Snapshot:
             for group in groups:
                 pipe.get(keys.group(group))
             pipe.hgetall(keys.counters)
-            *arrays, again = pipe.execute()
-        if again == counters:
+            *arrays, counters_after = pipe.execute()
+        if counters_after == counters:
             break
     problems = list[str]()
     level_arrays, level_entries, level_bases = {}, {}, {}
@@ -102,91 +102,91 @@ def snapshot(client: redis.Redis, keys: Keys) -> Snapshot:
     )
 
 
-def findings(found: Snapshot) -> list[str]:
-    """What is wrong, in words; empty for a store in order."""
-    names: list[tuple[str, Any, Any]] = [
-        ("level", found.levels, found.level_bases),
-        ("group", found.groups, found.group_bases),
+def findings(snapshot: Snapshot) -> list[str]:
+    """One sentence for each violated invariant; empty for a consistent store."""
+    indexes: list[tuple[str, Any, Any]] = [
+        ("level", snapshot.levels, snapshot.level_bases),
+        ("group", snapshot.groups, snapshot.group_bases),
     ]
-    wrong = [*found.problems, *_record_findings(found), *_entry_findings(found), *_sum_findings(found)]
-    for kind, arrays, bases in names:
-        wrong += _index_findings(found, kind, arrays, bases)
-    return [*wrong, *_chain_findings(found)]
+    wrong = [*snapshot.problems, *_record_findings(snapshot), *_entry_findings(snapshot), *_sum_findings(snapshot)]
+    for kind, arrays, bases in indexes:
+        wrong += _index_findings(snapshot, kind, arrays, bases)
+    return [*wrong, *_chain_findings(snapshot)]
 
 
-def _record_findings(found: Snapshot) -> Iterator[str]:
-    """Items, digests and records belong together, one to one."""
-    digests = found.items["digest"][found.live].tolist()
+def _record_findings(snapshot: Snapshot) -> Iterator[str]:
+    """Items, digests and records correspond one to one."""
+    digests = snapshot.items["digest"][snapshot.live].tolist()
     if len(set(digests)) != len(digests):
         yield f"{len(digests) - len(set(digests))} digests are in two slots"
-    if lost := set(digests) - found.record_digests:
-        yield f"{len(lost)} items have no record"
-    if orphans := found.record_digests - set(digests):
+    if missing := set(digests) - snapshot.record_digests:
+        yield f"{len(missing)} items have no record"
+    if orphans := snapshot.record_digests - set(digests):
         yield f"{len(orphans)} records have no item"
-    if found.slots != dict(zip(digests, found.live.tolist(), strict=True)):
+    if snapshot.slots != dict(zip(digests, snapshot.live.tolist(), strict=True)):
         yield "digests and slots do not match the items"
 
 
-def _entry_findings(found: Snapshot) -> Iterator[str]:
-    """A level says of its items what they say."""
-    for level, entries in found.level_entries.items():
-        said = found.items[entries["slot"][entries["slot"] < len(found.items)]]
+def _entry_findings(snapshot: Snapshot) -> Iterator[str]:
+    """The entries of a level agree with its items."""
+    for level, entries in snapshot.level_entries.items():
+        items = snapshot.items[entries["slot"][entries["slot"] < len(snapshot.items)]]
         names = ("generation", "version", "level", "digest")
-        if len(said) < len(entries) or any(entries[name].tolist() != said[name].tolist() for name in names):
-            yield f"level {level} says other things of its items than they do"
+        if len(items) < len(entries) or any(entries[name].tolist() != items[name].tolist() for name in names):
+            yield f"the entries of level {level} do not match its items"
 
 
-def _sum_findings(found: Snapshot) -> Iterator[str]:
-    """Sizes, sums and the histogram are those of the items."""
-    live, items = found.live, found.items
-    size = int(found.counters.get("size", 0))
+def _sum_findings(snapshot: Snapshot) -> Iterator[str]:
+    """Sizes, sums and the histogram agree with the items."""
+    live, items = snapshot.live, snapshot.items
+    size = int(snapshot.counters.get("size", 0))
     if size != len(live):
         yield f"size is {size}, {len(live)} slots hold an item"
     bins, counts = np.unique(items["bin"][live], return_counts=True)
-    if found.bins != dict(zip(bins.tolist(), counts.tolist(), strict=True)):
+    if snapshot.bins != dict(zip(bins.tolist(), counts.tolist(), strict=True)):
         yield "the histogram of rewards does not match the items"
     arrived = int(items["arrived_at"][live].astype(np.int64).sum())
-    said = int(float(found.counters.get("arrived_sum", 0)))
-    if said != arrived:
-        yield f"the sum of arrival times is {said}, must be {arrived}"
-    if found.ranked is not None and found.ranked != set(live.tolist()):
+    counted = int(float(snapshot.counters.get("arrived_sum", 0)))
+    if counted != arrived:
+        yield f"the sum of arrival times is {counted}, must be {arrived}"
+    if snapshot.ranked is not None and snapshot.ranked != set(live.tolist()):
         yield "the ranking does not hold exactly the items"
 
 
-def _index_findings(found: Snapshot, kind: str, arrays: Any, bases: Any) -> Iterator[str]:
-    """Each item once, under its own name, at its own place."""
-    names = found.items[kind].tolist()
-    seen = np.zeros(len(found.items), dtype=bool)
+def _index_findings(snapshot: Snapshot, kind: str, arrays: Any, bases: Any) -> Iterator[str]:
+    """Each item is in its index once, under its own name, at its own place."""
+    names = snapshot.items[kind].tolist()
+    seen = np.zeros(len(snapshot.items), dtype=bool)
     for name, array in arrays.items():
         label = f"{kind} {name.hex()}" if isinstance(name, bytes) else f"{kind} {name}"
-        if len(array) and array.max(initial=0) >= len(found.items):
+        if len(array) and array.max(initial=0) >= len(snapshot.items):
             yield f"{label} names a slot that was never used"
             continue
         places = (bases[name] + np.arange(len(array))) % PLACES_END
-        wrong = int(np.count_nonzero(found.items[f"{kind}_at"][array] != places))
+        wrong = int(np.count_nonzero(snapshot.items[f"{kind}_at"][array] != places))
         wrong += sum(names[slot] != name for slot in array.tolist())
         wrong += int(np.count_nonzero(seen[array]))
-        wrong += int(np.count_nonzero(found.items["level"][array] == 0))
+        wrong += int(np.count_nonzero(snapshot.items["level"][array] == 0))
         seen[array] = True
         if wrong:
             yield f"{label} has {wrong} wrong places"
-    if missing := int(np.count_nonzero(~seen[found.live])):
+    if missing := int(np.count_nonzero(~seen[snapshot.live])):
         yield f"{missing} items are in no {kind}"
 
 
-def _chain_findings(found: Snapshot) -> Iterator[str]:
-    """From the oldest to the newest, all items once, and the same way back."""
-    oldest, newest = (int(found.counters.get(name, NONE)) for name in ("oldest", "newest"))
-    older, newer = found.items["older"].tolist(), found.items["newer"].tolist()
+def _chain_findings(snapshot: Snapshot) -> Iterator[str]:
+    """The chain by age links all items once, from the oldest to the newest and back."""
+    oldest, newest = (int(snapshot.counters.get(name, NONE)) for name in ("oldest", "newest"))
+    older, newer = snapshot.items["older"].tolist(), snapshot.items["newer"].tolist()
     slot, before, seen = oldest, NONE, set[int]()
     while slot != NONE and slot < len(older) and slot not in seen:
         if older[slot] != before:
-            yield f"slot {slot} follows {before} and says {older[slot]}"
+            yield f"slot {slot} follows {before} in the chain by age, but its link back is {older[slot]}"
             return
         seen.add(slot)
         before, slot = slot, newer[slot]
-    if slot != NONE or before != newest or seen != set(found.live.tolist()):
-        yield f"the chain by age holds {len(seen)} of {len(found.live)} items"
+    if slot != NONE or before != newest or seen != set(snapshot.live.tolist()):
+        yield f"the chain by age holds {len(seen)} of {len(snapshot.live)} items"
 
 
 def _array(

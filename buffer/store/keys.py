@@ -2,24 +2,24 @@
 
 key              type    content                                                      written by
 payload          hash    digest (16 bytes) -> record                                  add, draw, remove
-slots            hash    digest -> u32 slot                                            add, draw, remove
-items            string  per slot, what lua/shared.lua tells: digest, level, age ...  all scripts
-levels           string  of 512 levels: numbers of items, then base and head of each    all scripts
-level:<l>        string  packed u32: slots of the items at level l                     all scripts
+slots            hash    digest -> u32 slot                                           add, draw, remove
+items            string  68 bytes per slot, see lua/shared.lua: digest, level, ...    all scripts
+levels           string  512 levels: numbers of items, then base and head of each     all scripts
+level:<l>        string  packed entries (30 bytes) of the items at level l            all scripts
 groups           hash    group (8 bytes) -> number of its items, base, head           add, draw, remove
-group:<g>        string  packed u32: slots of the items of group g                     add, draw, remove
+group:<g>        string  packed u32: slots of the items of group g                    add, draw, remove
 rank             zset    slot -> reward or draws; only where a setting needs it       add, draw, remove
-arrivals         string  ring of u32 slot, generation, version, number of the tag      add
+arrivals         string  ring of u32 slot, generation, version, number of the tag     add
 counters         hash    epoch, settings, sizes, totals                               all scripts
 rewards          hash    bin of log R -> number of items                              add, draw, remove
 staleness        hash    bit length of the staleness at a draw -> number of draws     draw
-quarantine       list    msgpack [digest, reason, head of the record], newest first   remove
-events           stream  what happened, the last 10,000 calls                         all scripts
-answer:<client>  string  what one client's last call answered; expires                add, draw
-suspects         hash    strings that are being scored, and those that ended who scored     PoisonStrings
-alive:<role>     zset    member -> Unix time of its last beat; expires                Heartbeats
+quarantine       list    msgpack [digest, reason, head of the record], newest first   remove, ReplayBuffer
+events           stream  the last 10,000 calls and their counts                       all scripts
+reply:<client>   string  reply to the last call of one client; expires                add, draw
+poison_strings   hash    strings being scored, and strings that killed their scorer   PoisonStrings
+alive:<role>     zset    member -> Unix time of its last heartbeat; expires           Heartbeats
 
-The braces make one Redis Cluster slot of all keys of a buffer, which a script needs.
+The braces put all keys of a buffer into one Redis Cluster slot, as a script requires.
 """
 
 import re
@@ -30,12 +30,12 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Keys:
-    """The keys of the buffer called `name` that Python reads or hands to a script."""
+    """The keys of the buffer called `name` that Python reads or passes to a script."""
 
     def __init__(self, name: str) -> None:
-        """Raise ConfigError for a name that could break the braces or someone's terminal."""
+        """Raise ConfigError for a name that could break the braces or a terminal."""
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"buffer name {name!r} must be 1 to 64 of A-Z a-z 0-9 . _ -; rename it")
+            raise ConfigError(f"buffer name {name!r} must be 1 to 64 characters of A-Z a-z 0-9 . _ -; rename it")
         self._tag = f"{{tributary:{name}}}"
         self.payload = f"{self._tag}:payload"
         self.slots = f"{self._tag}:slots"
@@ -49,7 +49,7 @@ class Keys:
         self.staleness = f"{self._tag}:staleness"
         self.quarantine = f"{self._tag}:quarantine"
         self.events = f"{self._tag}:events"
-        self.suspects = f"{self._tag}:suspects"
+        self.poison_strings = f"{self._tag}:poison_strings"
 
     def level(self, level: int) -> str:
         """Slots of the items at one level."""
@@ -59,10 +59,10 @@ class Keys:
         """Slots of the items of one group."""
         return f"{self._tag}:group:".encode() + group
 
-    def answer(self, client: str) -> str:
-        """Where a client's calls leave their answers for their own repetition."""
-        return f"{self._tag}:answer:{client}"
+    def reply(self, client: str) -> str:
+        """The last reply to one client, for a repeated call."""
+        return f"{self._tag}:reply:{client}"
 
     def alive(self, role: str) -> str:
-        """Who of this role has beaten lately."""
+        """Members of a role and their last heartbeats."""
         return f"{self._tag}:alive:{role}"

@@ -1,8 +1,7 @@
 """Draw weights, rounded to 511 levels an eighth of an octave apart.
 
-Level l in 1..511 stands for the weight 2 ** ((l - 256) / 8), from 2 ** -31.9 to 2 ** 31.9; weights beyond are the
-outermost levels. Rounding changes a weight by at most 4.5 %. Draws follow the rounded weights exactly, and those are
-what probabilities and importance weights are computed from, so nothing else has to know of the rounding.
+Level l in 1..511 has the weight 2 ** ((l - 256) / 8), from 2 ** -31.9 to 2 ** 31.9; weights beyond are the
+outermost levels. Rounding changes a weight by at most 4.5 %. Draws follow the rounded weights exactly.
 """
 
 import math
@@ -15,7 +14,7 @@ from buffer.store.binary_layout import LEVEL_COUNT
 STEPS_PER_OCTAVE = 8
 MIDDLE = 256
 WEIGHTS = np.exp2((np.arange(LEVEL_COUNT) - MIDDLE) / STEPS_PER_OCTAVE)
-"""[LEVEL_COUNT] what each level stands for. Level 0 is none: a new item asks with it for the highest in use."""
+"""[LEVEL_COUNT] weight of each level. Level 0 holds no items: for a new item it means the highest level in use."""
 WEIGHTS[0] = 0.0
 
 
@@ -25,7 +24,7 @@ def level_of(priority: float, exponent: float) -> int:
     Raise ValueError for a priority that is negative or not finite.
     """
     if not (math.isfinite(priority) and priority >= 0):
-        raise ValueError(f"priority = {priority} must be finite and >= 0; mend what it comes from")
+        raise ValueError(f"priority = {priority} must be finite and >= 0; fix the function that computed it")
     if exponent == 0.0:
         return MIDDLE
     if priority == 0.0:

@@ -1,7 +1,7 @@
-"""Build a store anew from what its items say, where check.py found it in disorder.
+"""Rebuild every index of a store from its items, where check.py reports problems.
 
-An item stays, with its handle, if it has a record and its digest is in one slot only. A record without an item is taken
-out and handed back: only who wrote it can say where it belongs.
+An item stays, with its handle, if it has a record and its digest is in one slot only. A record without an item is
+removed and returned: only its writer knows its fields.
 """
 
 from typing import Any
@@ -17,31 +17,31 @@ from buffer.store.keys import Keys
 CHUNK = 1000
 
 
-def repair(client: redis.Redis, keys: Keys, found: Snapshot, ranked_by: str) -> list[bytes]:
-    """Write everything but the records anew, in one transaction; return the records that had no item.
+def repair(client: redis.Redis, keys: Keys, snapshot: Snapshot, ranked_by: str) -> list[bytes]:
+    """Rewrite everything but the records, in one transaction; return the records that had no item.
 
     Raise redis.WatchError when the store was used since the snapshot: take another one.
     """
-    items = found.items.copy()
-    live = _kept(found)
+    items = snapshot.items.copy()
+    live = _kept(snapshot)
     gone = np.setdiff1d(np.arange(len(items)), live)
     items["level"][gone] = 0
-    arrivals = int(found.counters.get("arrivals", 0))
+    arrivals = int(snapshot.counters.get("arrivals", 0))
     live = live[np.argsort((items["arrival"][live].astype(np.int64) - arrivals - 1) % PLACES_END, kind="stable")]
     items["older"][live] = np.append(NONE, live)[: len(live)]
     items["newer"][live] = np.append(live, NONE)[1:]
     items["newer"][gone] = np.append(gone, NONE)[1:]
     with client.pipeline(transaction=True) as pipe:
         pipe.watch(keys.counters)  # type: ignore[no-untyped-call]
-        if pipe.hgetall(keys.counters) != {name.encode(): value for name, value in found.counters.items()}:
+        if pipe.hgetall(keys.counters) != {name.encode(): value for name, value in snapshot.counters.items()}:
             raise redis.WatchError("the store has been used since the snapshot")
-        orphans = list(found.record_digests - set(items["digest"][live].tolist()))
+        orphans = list(snapshot.record_digests - set(items["digest"][live].tolist()))
         records: Any = pipe.hmget(keys.payload, orphans) if orphans else []
         pipe.multi()
         if orphans:
             pipe.hdel(keys.payload, *orphans)
         _write_levels(pipe, keys, items, live)
-        _write_groups(pipe, keys, found, items, live)
+        _write_groups(pipe, keys, snapshot, items, live)
         _write_slots(pipe, keys, items, live, ranked_by)
         pipe.set(keys.items, items.tobytes())
         pipe.hset(keys.counters, mapping=_counters(items, live, gone))
@@ -49,11 +49,11 @@ def repair(client: redis.Redis, keys: Keys, found: Snapshot, ranked_by: str) -> 
     return [record for record in records if record is not None]
 
 
-def _kept(found: Snapshot) -> NDArray[np.intp]:
-    """Slots whose item has a record, one a digest: that of the slot table where there is one."""
+def _kept(snapshot: Snapshot) -> NDArray[np.intp]:
+    """Slots whose item has a record, one per digest: the one in the slot table where there is one."""
     by_digest: dict[bytes, int] = {}
-    for slot, digest in zip(found.live.tolist(), found.items["digest"][found.live].tolist(), strict=True):
-        if digest in found.record_digests and (digest not in by_digest or found.slots.get(digest) == slot):
+    for slot, digest in zip(snapshot.live.tolist(), snapshot.items["digest"][snapshot.live].tolist(), strict=True):
+        if digest in snapshot.record_digests and (digest not in by_digest or snapshot.slots.get(digest) == slot):
             by_digest[digest] = slot
     return np.array(sorted(by_digest.values()), dtype=np.intp)
 
@@ -75,8 +75,8 @@ def _write_levels(pipe: Any, keys: Keys, items: NDArray[Any], live: NDArray[np.i
     pipe.set(keys.levels, pack_levels(states))
 
 
-def _write_groups(pipe: Any, keys: Keys, found: Snapshot, items: NDArray[Any], live: NDArray[np.intp]) -> None:
-    for group in found.groups:
+def _write_groups(pipe: Any, keys: Keys, snapshot: Snapshot, items: NDArray[Any], live: NDArray[np.intp]) -> None:
+    for group in snapshot.groups:
         pipe.delete(keys.group(group))
     pipe.delete(keys.groups)
     names, numbers = np.unique(items["group"][live].view(f"S{GROUP_BYTES}"), return_inverse=True)

@@ -1,24 +1,129 @@
-"""The buffer's Lua scripts, one attribute each; the contract of each stands at the top of its file in lua/."""
+"""The buffer's Lua scripts, and the protocol of calling them: a lost reply, another epoch, other settings.
 
+The contract of each script stands at the top of its file in lua/.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
+import msgpack
 import redis
 
+from buffer.errors import StoreError
+from buffer.store.keys import Keys
+
 _FOLDER = Path(__file__).parent / "lua"
+
+
+class Scripts:
+    """The scripts of one store under one set of rules. One object is for one process; its threads may share it.
+
+    Every call names the epoch that the last one saw: a store that was cleared or emptied meanwhile raises StoreError.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys, settings_json: str) -> None:
+        self._client = client
+        self._keys = keys
+        self._settings_json = settings_json
+        self._epoch = ""
+        names = ("add", "draw", "reprioritize", "remove", "clear")
+        self._scripts = {name: client.register_script(_source(name)) for name in names}
+        self._add_replies, self._draw_replies = (_ReplyKeys(keys, kind) for kind in ("add", "draw"))
+
+    def add(self, records: list[bytes], args: list[Any]) -> list[Any] | None:
+        """Put `records` (digest, record, digest, ...) into the store and admit their items; None for 'wait'.
+
+        The records go into their hash by themselves, in one transaction with the script that admits their items.
+        """
+        script = self._scripts["add"]
+        with self._add_replies.call() as (key, nonce):
+            keys = [self._keys.payload, key]
+            args = [nonce, self._epoch, _new_epoch(), self._settings_json, *args]
+            while True:
+                with self._client.pipeline(transaction=True) as pipe:
+                    if records:
+                        pipe.hset(self._keys.payload, items=records)
+                    pipe.evalsha(script.sha, len(keys), *keys, *args)
+                    try:
+                        return self._unpack(bytes(pipe.execute()[-1]))
+                    except redis.exceptions.ExecAbortError as error:
+                        if "OOM" in str(error):  # detected at EXEC, not when the command was queued
+                            raise redis.OutOfMemoryError(str(error)) from error
+                        raise
+                    except redis.exceptions.NoScriptError:  # a restarted server; the same call may be sent again
+                        self._client.script_load(script.script)
+
+    def draw(self, seed: int, args: list[Any]) -> list[Any] | None:
+        """The fields of draw's reply; None for 'wait'."""
+        with self._draw_replies.call() as (key, nonce):
+            args = [nonce, self._epoch, self._settings_json, seed, *args]
+            return self._unpack(self._scripts["draw"]([self._keys.payload, key], args))
+
+    def reprioritize(self, updates: bytes) -> int:
+        """The number of items updated."""
+        return self._count("reprioritize", [updates])
+
+    def remove(self, args: list[Any]) -> int:
+        """The number of items removed."""
+        return self._count("remove", args)
+
+    def clear(self) -> None:
+        """Delete the store and begin a new epoch."""
+        args = [_new_epoch(), self._settings_json]
+        self._epoch = self._scripts["clear"]([self._keys.payload], args).decode()
+
+    def _count(self, name: str, args: list[Any]) -> int:
+        reply = self._unpack(self._scripts[name]([self._keys.payload], [self._epoch, self._settings_json, *args]))
+        return 0 if reply is None else int(reply[0])
+
+    def _unpack(self, packed: bytes) -> list[Any] | None:
+        """A reply without its status and epoch; None for 'wait'."""
+        status, *reply = cast(list[Any], msgpack.unpackb(packed, raw=True))
+        if status == b"lost":
+            raise StoreError(
+                f"the buffer that this process used is gone (epoch {self._epoch}, now {reply[0].decode() or 'none'}): "
+                "someone cleared it or emptied the server. Start the run again, or resume it from its checkpoint."
+            )
+        if status == b"settings":
+            raise StoreError(
+                f"the buffer is kept under {reply[0].decode()}, this process has {self._settings_json}: all processes "
+                "that share a buffer need the same [buffer] settings. Use another name, or clear the buffer."
+            )
+        if status == b"wait":
+            return None
+        self._epoch = reply[0].decode()
+        return reply[1:]
+
+
+class _ReplyKeys:
+    """The keys where calls of one kind leave their replies: as many as there are calls under way at once."""
+
+    def __init__(self, keys: Keys, kind: str) -> None:
+        self._keys = keys
+        self._kind = kind
+        self._free: list[str] = []
+        """Appending and popping are atomic."""
+
+    @contextmanager
+    def call(self) -> Iterator[tuple[str, str]]:
+        """The key and the nonce of one call; no other call uses the key until this one is over."""
+        try:
+            key = self._free.pop()
+        except IndexError:
+            key = self._keys.reply(f"{self._kind}:{secrets.token_hex(8)}")
+        yield key, secrets.token_hex(8)
+        self._free.append(key)  # not after an error: the call may still be on its way
+
+
+def _new_epoch() -> str:
+    """A name that no other life of a store has."""
+    return secrets.token_hex(8)
 
 
 @cache
 def _source(name: str) -> str:
     return "\n".join((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in ("shared", name))
-
-
-class Scripts:
-    """Bound to one client. A server that restarted and forgot them gets them again by itself."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self.add = client.register_script(_source("add"))
-        self.draw = client.register_script(_source("draw"))
-        self.reprioritize = client.register_script(_source("reprioritize"))
-        self.remove = client.register_script(_source("remove"))
-        self.clear = client.register_script(_source("clear"))

@@ -1,4 +1,4 @@
-"""The rules of one store that all its clients must agree on; kept in Redis with the items."""
+"""The rules that all clients of one store must share; stored in Redis with the items."""
 
 from typing import Literal
 
@@ -6,28 +6,28 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class StoreSettings(BaseModel):
-    """Rules of admission and departure."""
+    """Rules of admission and eviction."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     capacity: int = Field(ge=1)
-    """Items kept."""
+    """Maximum number of items."""
     evict: Literal["oldest", "lowest_priority", "most_sampled"] = "oldest"
-    """Which item makes room for a new one."""
+    """The item that makes room for a new one."""
     per_prompt_quota: int = Field(default=0, ge=0)
-    """Items kept of one prompt; 0: no limit. Beyond it the prompt's own first by `evict` leaves."""
+    """Maximum number of items of one prompt; 0: no limit. Beyond it the prompt's own first item by `evict` leaves."""
     max_times_sampled: int = Field(default=0, ge=0)
-    """An item leaves with this draw; 0: never."""
+    """Draws after which an item leaves; 0: no limit."""
     fresh_capacity: int = Field(default=1024, ge=1)
-    """Arrivals that wait to be drawn as fresh; beyond it the one waiting longest is only replayed."""
+    """Maximum number of arrivals that wait to be drawn as fresh; beyond it the one waiting longest is only replayed."""
     max_staleness: int = Field(default=-1, ge=-1)
-    """Versions behind the newest beyond which an item neither enters nor is drawn; -1: no limit."""
+    """An item more versions behind the newest is neither admitted nor drawn; -1: no limit."""
     rank_by_reward: bool = False
-    """Keep the order by log R that drawing the highest rewards needs."""
+    """Keep the ranking by log R that sampler `highest_reward` needs."""
 
     @property
     def ranked_by(self) -> str:
-        """What the ranking beside the items is by: none, reward or draws."""
+        """The order of the ranking: none, reward or draws."""
         if self.evict == "most_sampled":
             return "draws"
         return "reward" if self.rank_by_reward else "none"

@@ -1,4 +1,4 @@
-"""What there is to know of a buffer without reading what is in it: O(1) in the number of trajectories."""
+"""Statistics of a buffer that need no read of its trajectories: O(1) in their number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,54 +19,54 @@ _TOTALS = (
 
 @dataclass(frozen=True, slots=True)
 class BufferStats:
-    """Totals since `clear`, and what is in it now. Rates are differences of totals; see `tributary buffer stats`."""
+    """Totals since `clear`, and current sizes. Rates are differences of totals; see `tributary buffer stats`."""
 
     size: int
     capacity: int
     arrivals: int
-    """Trajectories let in, repeats included."""
+    """Trajectories admitted, repeats included."""
     inserted: int
-    """Of these, new ones."""
+    """Arrivals that were new."""
     duplicates: int
     evicted: int
     expired: int
-    """Taken out at a draw because too many versions old."""
+    """Removed at a draw because of max_staleness."""
     max_draws_reached: int
-    """Taken out with their last allowed draw."""
+    """Removed with their last allowed draw."""
     drawn: int
-    """Draws made, those of records that turned out unreadable included."""
+    """Rows drawn, unreadable records included."""
     updated: int
     """Priorities set."""
     update_misses: int
     """Priorities for trajectories that had left."""
     quarantined: int
     near_duplicates: int
-    """Near duplicates of lower reward, taken out for a new one."""
+    """Near duplicates of lower reward, replaced by a new one."""
     refused: Mapping[str, int]
-    """Reason -> trajectories that did not come in: stale, quota, near_duplicate, too_large."""
+    """Reason (stale, quota, near_duplicate, too_large, reward_failed) -> trajectories refused."""
     fresh_waiting: int
-    """Arrivals that no draw has taken as fresh yet."""
+    """Arrivals that were not drawn as fresh yet."""
     prompts: int
-    """Prompts that have a trajectory in it."""
+    """Prompts with at least one trajectory in the buffer."""
     newest_version: int
-    """Adapter version seen or noted last; -1 before."""
+    """Newest adapter version of any arrival or `note_version`; -1 before the first."""
     last_insert_age_s: int | None
     """Seconds since the last add, by the server's clock; None before the first."""
     mean_age_s: float | None
-    """Of what is in it, since its last arrival."""
+    """Mean time since the last arrival of each trajectory in the buffer, s."""
     oldest_age_s: int | None
     reward_histogram: Mapping[float, int]
-    """Lower edge of a bin of log R [nats], 1 / BINS_PER_NAT wide -> trajectories in it now."""
+    """Lower edge of a bin of log R [nats], 1 / BINS_PER_NAT wide -> trajectories in the buffer."""
     staleness_histogram: Mapping[int, int]
-    """Least staleness of a bin (0, 1, 2, 4, 8 ... versions) -> draws."""
+    """Lower edge of a bin of staleness (0, 1, 2, 4, 8 ... versions) -> draws."""
     priority_histogram: Mapping[float, int]
-    """Draw weight -> trajectories that have it now."""
+    """Draw weight -> trajectories in the buffer."""
     priority_ess: float
     """Effective number of trajectories that draws by weight spread over: (sum w)^2 / sum w^2."""
 
     @property
     def draws_per_insert(self) -> float:
-        """What `samples_per_insert` governs; 0 before the first add."""
+        """The ratio that `samples_per_insert` limits; 0 before the first add."""
         return self.drawn / max(self.arrivals, 1)
 
     @property
@@ -84,8 +84,8 @@ def read_stats(client: redis.Redis, keys: Keys, capacity: int) -> BufferStats:
         pipe.get(keys.levels)
         pipe.hlen(keys.groups)
         pipe.time()
-        found, rewards, staleness, levels, prompts, (now_s, _) = pipe.execute()
-    counters: dict[str, Any] = {name.decode(): value for name, value in found.items()}
+        raw_counters, rewards, staleness, levels, prompts, (now_s, _) = pipe.execute()
+    counters: dict[str, Any] = {name.decode(): value for name, value in raw_counters.items()}
     states = unpack_levels(levels)
     counts = states["count"].astype(np.int64)
     size, last_add_s = int(counters.get("size", 0)), counters.get("last_add_s")

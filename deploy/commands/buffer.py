@@ -15,7 +15,7 @@ from buffer.config import BufferConfig
 from buffer.errors import ConfigError, RecordError, StoreError
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect, store_errors
-from buffer.server.redis_server import RedisServer, mend_folder
+from buffer.server.redis_server import RedisServer, repair_folder
 from buffer.store.check import findings, snapshot
 from buffer.store.keys import Keys
 from buffer.store.repair import repair
@@ -161,7 +161,7 @@ def _of_run(run: Path, mend: bool) -> Iterator[Opened]:
 
 
 def _mend_file(folder: Path) -> None:
-    done = mend_folder(folder)
+    done = repair_folder(folder)
     if done.backup:
         console.print(
             f"{done.cut_bytes:,} bytes that were no whole command were cut off {escape(str(done.file))}; "

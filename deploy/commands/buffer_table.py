@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from buffer.replay import Quarantined
+from buffer.quarantine import Quarantined
 from buffer.store.binary_layout import BINS_PER_NAT
 from buffer.store.statistics import BufferStats
 from deploy.formatting import clock, figure, visible

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from buffer.errors import StoreError
-from buffer.server.redis_server import find_server
+from buffer.server.binaries import find_server
 from deploy.formatting import console
 from deploy.models.registry import MODELS, cache_folder, find_damage
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from buffer.errors import ConfigError, TributaryError
-from buffer.server.redis_server import find_server
+from buffer.server.binaries import find_server
 
 HERE = Path(__file__).parent
 TEMPLATE = HERE.parent / "redis" / "users.acl"

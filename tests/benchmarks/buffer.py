@@ -93,7 +93,7 @@ class Bench:
         return [f"k:{k}" for k in self.rng.integers(0, self.n, batch).tolist()]
 
     def update(self, batch: int) -> tuple[list[Handle], list[int]]:
-        rows = self.store.draw(DrawRequest(rows=batch, way="uniform"), next(self.seeds))
+        rows = self.store.draw(DrawRequest(rows=batch, sampler="uniform"), next(self.seeds))
         assert rows is not None
         levels = rows.entries["level"] + self.rng.normal(0, UPDATE_SPREAD, batch)
         handles = [
@@ -276,7 +276,7 @@ def with_append_only_file(bench: Bench, rounds: int, calls: int) -> dict[str, An
 
 def codec_cost() -> dict[str, float]:
     """Microseconds to make a trajectory of 48 + 64 tokens into a record with its digest, and back."""
-    from buffer.codec import content_id, decode, encode
+    from buffer.codec import decode, encode
     from buffer.types import Trajectory
 
     rng = np.random.default_rng(0)
@@ -298,7 +298,7 @@ def codec_cost() -> dict[str, float]:
     return {
         "bytes": len(record),
         "encode_us": cost(lambda: encode(trajectory)),
-        "digest_us": cost(lambda: content_id(trajectory)),
+        "digest_us": cost(lambda: trajectory.content_id),
         "decode_us": cost(lambda: decode(record)),
     }
 

@@ -29,7 +29,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from buffer.codec import content_id
 from buffer.config import BufferConfig
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
@@ -64,7 +63,7 @@ def produce(url: str, log: Path, producer: int, life: int) -> None:
         while True:
             batch = [trajectory(producer, life, number + k) for k in range(ADD_SIZE)]
             buffer.add(batch)
-            file.write(" ".join(map(content_id, batch)) + "\n")
+            file.write(" ".join(item.content_id for item in batch) + "\n")
             file.flush()
             number += ADD_SIZE
             time.sleep(max(0.0, number / RATE - (time.monotonic() - began)))

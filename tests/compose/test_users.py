@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from buffer.errors import ConfigError
+from buffer.server.binaries import find_server
 from buffer.server.connect import connect
-from buffer.server.redis_server import find_server
 from deploy.docker.serve_redis import HEALTH, MIN_PASSWORD, TEMPLATE, users
 from tests.compose.engine import ROOT
 

@@ -19,8 +19,9 @@ from buffer.config import BufferConfig
 from buffer.errors import StoreError
 from buffer.heartbeat import Heartbeats
 from buffer.replay import ReplayBuffer
+from buffer.server.binaries import servers
 from buffer.server.connect import PASSWORD_VARIABLE, connect
-from buffer.server.redis_server import RedisServer, servers
+from buffer.server.redis_server import RedisServer
 from buffer.store.keys import Keys
 from buffer.types import Trajectory
 
@@ -212,7 +213,7 @@ def test_the_file_lets_nobody_in_until_the_command_of_its_readme_has_made_passwo
     file.write_bytes((FOLDER / "users.acl").read_bytes())
 
     def tries(passwords: dict[str, str]) -> dict[str, bool]:
-        """Whether each user gets in on a server that starts with the file."""
+        """Which users can log in to a server that starts with the file."""
         socket = tmp_path / "redis.sock"
         command = [binary, "--port", "0", "--unixsocket", socket, "--aclfile", file, "--save", "", "--dir", tmp_path]
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -8,7 +8,6 @@ import pytest
 import redis
 
 from buffer.archive import export_archive, import_archive
-from buffer.codec import content_id
 from buffer.errors import ConfigError, RecordError
 from buffer.replay import AddResult, ReplayBuffer
 from buffer.store.check import findings, snapshot
@@ -32,9 +31,9 @@ def archive(make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis,
 
 
 def by_age(client: redis.Redis, buffer: ReplayBuffer) -> list[tuple[str, int]]:
-    found = snapshot(client, buffer.store.keys)
-    assert findings(found) == []
-    items = found.items[found.live]
+    stored = snapshot(client, buffer.store.keys)
+    assert findings(stored) == []
+    items = stored.items[stored.live]
     items = items[np.argsort(items["arrival"])]
     return [(d.hex(), level) for d, level in zip(items["digest"].tolist(), items["level"].tolist(), strict=True)]
 
@@ -45,7 +44,7 @@ def test_an_archive_brings_back_content_order_and_weights(
     buffer = make_buffer()
     assert import_archive(buffer, archive) == AddResult(added=300, duplicates=0, evicted=0)
     kept = by_age(client, buffer)
-    assert [content for content, _ in kept] == [content_id(make_trajectory(k)) for k in range(300)]
+    assert [content for content, _ in kept] == [make_trajectory(k).content_id for k in range(300)]
     assert len({level for _, level in kept}) == 7
     (row,) = buffer.draw(1, 0, np.random.default_rng(0))
     original = make_trajectory(0)
@@ -62,9 +61,7 @@ def test_an_import_keeps_to_the_buffers_own_rules(
     small = make_buffer(capacity=40)
     small.clear()
     assert import_archive(small, archive) == AddResult(added=300, duplicates=0, evicted=260)
-    assert [content for content, _ in by_age(client, small)] == [
-        content_id(make_trajectory(k)) for k in range(260, 300)
-    ]
+    assert [content for content, _ in by_age(client, small)] == [make_trajectory(k).content_id for k in range(260, 300)]
 
 
 def test_a_damaged_archive_is_refused_before_anything_is_added(archive: Path, make_buffer: MakeBuffer) -> None:
@@ -76,7 +73,7 @@ def test_a_damaged_archive_is_refused_before_anything_is_added(archive: Path, ma
         broken.append(bytes(changed))
     for data in broken:
         archive.write_bytes(data)
-        with pytest.raises(RecordError, match=r"can't be imported; at byte \d+: .*(undamaged copy|export anew)"):
+        with pytest.raises(RecordError, match=r"can't be imported; at byte \d+: .*(undamaged copy|export again)"):
             import_archive(buffer, archive)
     assert buffer.stats().arrivals == 0
 

@@ -1,4 +1,4 @@
-"""`check` finds every kind of disorder, `repair` mends it and keeps what can be kept."""
+"""`check` reports every kind of damage, `repair` fixes it and keeps every readable item."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.codec import content_id
 from buffer.replay import ReplayBuffer
 from buffer.store.binary_layout import ENTRY, ITEM
 from buffer.store.check import findings, snapshot
@@ -46,7 +45,7 @@ DAMAGES: dict[str, tuple[Callable[[redis.Redis, ReplayBuffer], object], str]] = 
     "levels": (lambda c, b: c.delete(b.store.keys.levels), "items are in no level"),
     "level": (lambda c, b: c.delete(b.store.keys.level(a_level(c, b))), "has 0 of"),
     "group": (lambda c, b: c.delete(b.store.keys.group(a_group(c, b))), "group .* has 0 of"),
-    "entry": (lambda c, b: an_entry(c, b), "says other things of its items"),
+    "entry": (lambda c, b: an_entry(c, b), "entries of level .* do not match"),
     "place": (lambda c, b: field(c, b, "level_at", b"\x99"), "level .* has 1 wrong places"),
     "size": (lambda c, b: c.hset(b.store.keys.counters, "size", 5), "size is 5, 20 slots hold an item"),
     "record": (lambda c, b: c.hdel(b.store.keys.payload, a_digest(c, b)), "1 items have no record"),
@@ -61,25 +60,25 @@ DAMAGES: dict[str, tuple[Callable[[redis.Redis, ReplayBuffer], object], str]] = 
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_every_kind_of_disorder_is_found_and_mended(
+def test_every_kind_of_damage_is_reported_and_repaired(
     make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis, damage: str
 ) -> None:
     buffer = make_buffer(sampler="highest_reward")
     items = [make_trajectory(k, prompt_id=f"p{k % 3}") for k in range(22)]
     buffer.add(items, priorities=[float(1 + k % 4) for k in range(22)])
     rows = {row.content_id: row for row in buffer.draw(22, 0, np.random.default_rng(0))}
-    buffer.quarantine([rows[content_id(items[7])], rows[content_id(items[8])]], "leave holes")
+    buffer.quarantine([rows[items[7].content_id], rows[items[8].content_id]], "leave holes")
     keys = buffer.store.keys
     assert findings(snapshot(client, keys)) == []
 
-    break_it, said = DAMAGES[damage]
+    break_it, message = DAMAGES[damage]
     break_it(client, buffer)
-    found = snapshot(client, keys)
-    with pytest.raises(AssertionError, match=said):
-        assert findings(found) == []
+    stored = snapshot(client, keys)
+    with pytest.raises(AssertionError, match=message):
+        assert findings(stored) == []
 
     lost = {damage: 1} if damage in ("record", "twins") else {}
-    orphans = repair(client, keys, found, buffer.store.settings.ranked_by)
+    orphans = repair(client, keys, stored, buffer.store.settings.ranked_by)
     assert findings(snapshot(client, keys)) == []
     assert len(orphans) == (damage in ("orphan", "twins"))
     kept = snapshot(client, keys)

@@ -75,7 +75,7 @@ def test_a_server_too_slow_for_one_look_is_asked_again_and_one_that_stays_silent
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "No such file"), (b"\xff" + SECRET.encode(), "it is no UTF-8 text")]
+    ("content", "reason"), [(None, "No such file"), (b"\xff" + SECRET.encode(), "it is not UTF-8 text")]
 )
 def test_a_password_file_that_can_not_be_read_is_named_with_the_reason(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str
@@ -103,7 +103,7 @@ def test_an_unreachable_server_is_reported_at_once_with_host_and_port() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:6379", f":{SECRET}@127.0.0.1:1", f"redis://:{SECRET}/@127.0.0.1:1"])
 def test_a_url_of_another_kind_is_a_config_error_with_the_rule(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"buffer\.url = .*(must start with|is no scheme)") as error:
+    with pytest.raises(ConfigError, match=r"buffer\.url = .*(must start with|is not scheme)") as error:
         connect(url)
     assert SECRET not in str(error.value)
 

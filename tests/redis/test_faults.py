@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.codec import content_id
 from buffer.config import BufferConfig
 from buffer.errors import StoreError
 from buffer.replay import ReplayBuffer
@@ -38,7 +37,7 @@ def in_order(client: redis.Redis, buffer: ReplayBuffer) -> bool:
 
 
 class LosingReplies:
-    """A proxy in front of a server that, when told to, hands a request on and drops its reply and the connection."""
+    """A proxy in front of a server that forwards requests; on demand it drops one reply and the connection."""
 
     def __init__(self, server: RedisServer) -> None:
         self._upstream = int(server.url.rsplit(":", 1)[1].split("/")[0])
@@ -109,7 +108,7 @@ def test_a_draw_whose_reply_was_lost_loses_no_fresh_row(
         third = buffer.draw(2, 0, rng())
     assert proxy.lost == 1
     fresh = [row.content_id for row in [*first, *second, *third] if row.fresh]
-    assert fresh == [content_id(item) for item in items]
+    assert fresh == [item.content_id for item in items]
     assert buffer_of(client, name).stats().drawn == 7
 
 
@@ -135,11 +134,11 @@ def test_an_add_sent_again_after_its_items_have_left_brings_nothing_back(
     def items(*numbers: int) -> list[NewItem]:
         return [NewItem(bytes([n]) * 16, b"record", bytes(8), 0, 0.0, 0, "t") for n in numbers]
 
-    monkeypatch.setattr("buffer.store.item_store.secrets.token_hex", lambda n: "same")
+    monkeypatch.setattr("buffer.store.scripts.secrets.token_hex", lambda n: "same")
     first = slow.put(items(1, 2))
     monkeypatch.undo()
     other.put(items(3, 4))
-    monkeypatch.setattr("buffer.store.item_store.secrets.token_hex", lambda n: "same")
+    monkeypatch.setattr("buffer.store.scripts.secrets.token_hex", lambda n: "same")
     assert slow.put(items(1, 2)) == first
     assert findings(snapshot(client, slow.keys)) == []
     assert client.hlen(slow.keys.payload) == 2
@@ -164,7 +163,7 @@ def test_a_server_killed_under_load_comes_back_with_all_that_was_acknowledged(
                         return
                     batch = [make_trajectory(10**7 * number + 8 * turn + k) for k in range(8)]
                     buffer.add(batch)
-                    acknowledged.extend(content_id(item) for item in batch)
+                    acknowledged.extend(item.content_id for item in batch)
                     if turn == 20:
                         half.set()
         except Exception as error:
@@ -186,12 +185,12 @@ def test_a_server_killed_under_load_comes_back_with_all_that_was_acknowledged(
         thread.join()
     with connect(server.url) as client:
         buffer = ReplayBuffer(client, BufferConfig(), "load")
-        found = snapshot(client, buffer.store.keys)
+        stored = snapshot(client, buffer.store.keys)
         stats = buffer.stats()
     server.stop()
     assert errors == []
-    assert findings(found) == []
-    assert set(acknowledged) <= {digest.hex() for digest in found.record_digests}
+    assert findings(stored) == []
+    assert set(acknowledged) <= {digest.hex() for digest in stored.record_digests}
     assert stats.duplicates == 0 and stats.inserted == stats.arrivals == len(acknowledged)
 
 
@@ -240,11 +239,11 @@ def test_an_emptied_server_is_noticed_by_everyone_and_can_be_used_anew(tmp_path:
         with pytest.raises(StoreError, match=gone):
             buffer.reprioritize([rows[0].id], [1.0])
         assert client.hlen(buffer.store.keys.payload) == 0
-        anew = ReplayBuffer(client, BufferConfig(min_size_to_sample=1), "run")
-        assert anew.add([make_trajectory(1)]).added == 1
+        fresh_buffer = ReplayBuffer(client, BufferConfig(min_size_to_sample=1), "run")
+        assert fresh_buffer.add([make_trajectory(1)]).added == 1
         with pytest.raises(StoreError, match=r"is gone \(epoch \w+, now \w+\)"):
             buffer.draw(1, 1, rng())
-        assert in_order(client, anew)
+        assert in_order(client, fresh_buffer)
 
 
 def test_a_cleared_buffer_is_noticed_by_the_others(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
@@ -314,10 +313,10 @@ def test_a_runs_own_server_that_dies_is_started_again_and_its_clients_go_on(
         for turn in range(3):
             buffer.add([make_trajectory(turn)])
             os.kill(supervisor.pid, signal.SIGKILL)
-            while supervisor.restarts == turn and supervisor.gave_up is None:
+            while supervisor.restarts == turn and supervisor.failure is None:
                 buffer.stats()  # waits for the server
         assert buffer.add([make_trajectory(9)]).added == 1
-        assert buffer.stats().size == 4 and supervisor.restarts == 3 and supervisor.gave_up is None
+        assert buffer.stats().size == 4 and supervisor.restarts == 3 and supervisor.failure is None
         last = supervisor.pid
     with pytest.raises(ProcessLookupError):
         os.kill(last, 0)

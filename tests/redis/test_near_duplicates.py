@@ -40,7 +40,7 @@ def string(make_trajectory: Callable[..., Trajectory]) -> Make:
 
 @pytest.fixture
 def kept(client: redis.Redis, name: str) -> Callable[[], Kept]:
-    """What is in the buffer: (prompt, tokens) -> log reward."""
+    """The content of the buffer: (prompt, tokens) -> log reward."""
 
     def read() -> Kept:
         rows = [decode(record) for record in client.hvals(Keys(name).payload)]
@@ -61,7 +61,7 @@ def levenshtein(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def by_brute_force(batches: Sequence[Sequence[Trajectory]], distance: int) -> Kept:
-    """What the rule leaves of these batches, each string compared with all before it."""
+    """The strings that the rule keeps of these batches, each compared with all before it."""
     left: Kept = {}
     for row in (row for batch in batches for row in batch):
         string, reward = (row.prompt_id, tuple(row.token_ids.tolist())), float(row.log_reward[0, -1])
@@ -189,7 +189,7 @@ def test_a_full_cache_forgets_and_compares_all_the_same(
     near = near_buffer(make_buffer)
     near.add([string([k, k, k], -1) for k in range(10)])
     assert near.add([string([k, k, k, k], -2) for k in range(10)]).refused == {"near_duplicate": 10}
-    assert len(near._near._cache) == 3
+    assert len(near._near_duplicates._cache) == 3
 
 
 def test_a_kept_record_that_can_not_be_read_is_left_to_the_next_draw(

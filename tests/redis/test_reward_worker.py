@@ -103,8 +103,8 @@ def test_a_cleared_buffer_forgets_which_strings_were_bad(
     client: redis.Redis, make_buffer: MakeBuffer, name: str
 ) -> None:
     buffer = make_buffer()
-    PoisonStrings(client, name, "reward-0").name("00ff")
-    assert PoisonStrings(client, name, "reward-0").bad() == {"00ff"}
-    assert PoisonStrings(client, name, "reward-1").bad() == {"00ff"}, "all workers know"
+    PoisonStrings(client, name, "reward-0").mark("00ff")
+    assert PoisonStrings(client, name, "reward-0").ids() == {"00ff"}
+    assert PoisonStrings(client, name, "reward-1").ids() == {"00ff"}, "all workers know"
     buffer.clear()
-    assert PoisonStrings(client, name, "reward-0").bad() == frozenset()
+    assert PoisonStrings(client, name, "reward-0").ids() == frozenset()

@@ -8,20 +8,15 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.replay import ReplayBuffer, importance_weights
+from buffer.replay import ReplayBuffer
 from buffer.store.check import snapshot
 from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem
-from buffer.store.priority_levels import WEIGHTS, level_of
+from buffer.store.priority_levels import WEIGHTS
 from buffer.store.settings import StoreSettings
 from buffer.types import Trajectory
 
 Make = Callable[..., Trajectory]
 MakeBuffer = Callable[..., ReplayBuffer]
-
-
-def rounded(priority: float) -> float:
-    """The weight that is drawn from, for exponent 1."""
-    return float(WEIGHTS[level_of(priority, 1.0)])
 
 
 def assert_follows(counts: Counter[int], weights: dict[int, float]) -> None:
@@ -51,9 +46,9 @@ def number(digest: bytes) -> int:
 
 
 def draw(store: ItemStore, seed: int, rows: int, **fields: object) -> list[int]:
-    found = store.draw(DrawRequest(rows=rows, **fields), seed)  # type: ignore[arg-type]
-    assert found is not None
-    return [number(digest) for digest in found.entries["digest"].tolist()]
+    rows_drawn = store.draw(DrawRequest(rows=rows, **fields), seed)  # type: ignore[arg-type]
+    assert rows_drawn is not None
+    return [number(digest) for digest in rows_drawn.entries["digest"].tolist()]
 
 
 def drawn(store: ItemStore, seed: int, draws: int = 20_000, rows: int = 500, **fields: object) -> Counter[int]:
@@ -61,10 +56,10 @@ def drawn(store: ItemStore, seed: int, draws: int = 20_000, rows: int = 500, **f
 
 
 def handles(store: ItemStore) -> dict[int, Handle]:
-    found = snapshot(store.client, store.keys)
+    stored = snapshot(store.client, store.keys)
     return {
-        number(found.items["digest"][slot].tobytes()): Handle(slot, int(found.items["generation"][slot]))
-        for slot in found.live.tolist()
+        number(stored.items["digest"][slot].tobytes()): Handle(slot, int(stored.items["generation"][slot]))
+        for slot in stored.live.tolist()
     }
 
 
@@ -99,10 +94,12 @@ def test_the_priority_to_the_power_of_the_exponent_is_the_weight(
 
 def test_the_first_draw_after_an_update_already_follows_the_new_weights(store: ItemStore) -> None:
     put(store, range(2))
-    turns, heavy, known = 1500, 0, handles(store)
+    turns, heavy, by_number = 1500, 0, handles(store)
     light_level, heavy_level = 256, 256 + 8 * 3
     for turn in range(turns):
-        store.reprioritize([known[0], known[1]], [heavy_level, light_level] if turn % 2 else [light_level, heavy_level])
+        store.reprioritize(
+            [by_number[0], by_number[1]], [heavy_level, light_level] if turn % 2 else [light_level, heavy_level]
+        )
         heavy += draw(store, turn, 1) == [1 - turn % 2]
     assert abs(heavy / turns - 8 / 9) < 4 * (8 / 9 * 1 / 9 / turns) ** 0.5
 
@@ -110,12 +107,12 @@ def test_the_first_draw_after_an_update_already_follows_the_new_weights(store: I
 def test_updates_between_draws_do_not_bend_the_shares(store: ItemStore) -> None:
     """The learner updates after every batch; setting the same priorities again and again must change nothing."""
     put(store, range(5), levels := [250, 255, 260, 265, 270])
-    known, counts = handles(store), Counter[int]()
+    by_number, counts = handles(store), Counter[int]()
     for turn in range(1500):
         rows = draw(store, turn, 4)
         counts.update(rows)
         for shift in (13, 0):
-            store.reprioritize([known[n] for n in rows], [levels[n] + shift for n in rows])
+            store.reprioritize([by_number[n] for n in rows], [levels[n] + shift for n in rows])
     assert_follows(counts, {n: WEIGHTS[level] for n, level in enumerate(levels)})
 
 
@@ -128,7 +125,7 @@ def test_a_range_of_ten_billion_in_weight_is_drawn_right(store: ItemStore) -> No
 
 def test_uniform_draws_do_not_look_at_weights(store: ItemStore) -> None:
     put(store, range(20), list(range(200, 300, 5)))
-    assert_follows(drawn(store, 8, way="uniform"), dict.fromkeys(range(20), 1.0))
+    assert_follows(drawn(store, 8, sampler="uniform"), dict.fromkeys(range(20), 1.0))
 
 
 @pytest.mark.parametrize("levels", [[256, 262, 268, 274], [256, 256, 256, 330]])
@@ -171,11 +168,11 @@ def test_stale_items_on_the_way_do_not_bend_the_draws_among_the_others(client: r
 def test_rows_of_one_prompt_come_together_and_prompts_by_their_weight(client: redis.Redis, name: str) -> None:
     store = ItemStore(client, name, StoreSettings(capacity=100))
     put(store, [n for n in range(100) if n % 10 < 3 or n == 43], 256)  # prompts 0, 1, 2 have ten each, 3 has one
-    known = handles(store)
-    store.reprioritize([known[n] for n in known if n % 10 == 1], [264] * 10)
+    by_number = handles(store)
+    store.reprioritize([by_number[n] for n in by_number if n % 10 == 1], [264] * 10)
     prompts, members = Counter[int](), Counter[int]()
     for seed in range(2000):
-        rows = draw(store, seed, 9, together=4)
+        rows = draw(store, seed, 9, rows_per_group=4)
         assert len(rows) == 8, "two whole prompts fit"
         for start in (0, 4):
             four = rows[start : start + 4]
@@ -184,7 +181,7 @@ def test_rows_of_one_prompt_come_together_and_prompts_by_their_weight(client: re
             members.update(n // 10 for n in four if n % 10 == 1)
     assert_follows(prompts, {0: 1.0, 1: 2.0, 2: 1.0})
     assert_follows(members, dict.fromkeys(range(10), 1.0))
-    distinct = [draw(store, seed, 12, together=4, replace=False) for seed in range(50)]
+    distinct = [draw(store, seed, 12, rows_per_group=4, replace=False) for seed in range(50)]
     assert all(sorted({n % 10 for n in rows}) == [0, 1, 2] for rows in distinct)
 
 
@@ -194,12 +191,12 @@ def test_rows_of_the_newest_version_are_its_arrivals_all_alike(client: redis.Red
     put(store, range(10, 15), 256, version=2)
     put(store, [0, 12, 12], 256, version=2)  # an old string and a new one come again
     put(store, range(20, 25), 400, version=1)  # late
-    found = Counter[int]()
+    members = Counter[int]()
     for seed in range(2000):
         rows = store.draw(DrawRequest(rows=8, newest_version=4), seed)
         assert rows is not None and rows.newest_version == 4 and len(rows.entries) == 8
-        found.update(number(digest) for digest in rows.entries["digest"][:4].tolist())
-    assert_follows(found, {0: 1.0, 10: 1.0, 11: 1.0, 12: 3.0, 13: 1.0, 14: 1.0})
+        members.update(number(digest) for digest in rows.entries["digest"][:4].tolist())
+    assert_follows(members, {0: 1.0, 10: 1.0, 11: 1.0, 12: 3.0, 13: 1.0, 14: 1.0})
 
 
 def test_the_newest_fraction_of_replayed_rows_is_of_the_newest_version(
@@ -235,28 +232,6 @@ def test_the_highest_rewards_come_first_where_the_recipe_says_so(
     rewards = sorted((float(item.log_reward[:, -1].sum()) for item in items), reverse=True)
     rows = buffer.draw(0, 7, np.random.default_rng(0))
     assert [float(row.trajectory.log_reward[:, -1].sum()) for row in rows] == pytest.approx(rewards[:7])
-
-
-def test_importance_weights_turn_a_mean_over_draws_into_the_mean_over_the_buffer(
-    make_buffer: MakeBuffer, make_trajectory: Make
-) -> None:
-    buffer = make_buffer()
-    items = [make_trajectory(k) for k in range(30)]
-    priorities = [0.1 * (k + 1) ** 2 for k in range(30)]
-    buffer.add(items, priorities)
-    rng = np.random.default_rng(1)
-    rows = [row for _ in range(40) for row in buffer.draw(0, 500, rng)]
-    total = sum(map(rounded, priorities))
-    shares = {item.prompt_id: rounded(priority) / total for item, priority in zip(items, priorities, strict=True)}
-    assert all(row.probability == pytest.approx(shares[row.trajectory.prompt_id], rel=1e-6) for row in rows)
-    values = [float(row.trajectory.prompt_id.split("-")[1]) for row in rows]
-    weights = importance_weights(rows, beta=1.0, size=30)
-    assert max(weights) == 1.0
-    assert np.average(values, weights=weights) == pytest.approx(14.5, rel=0.05)
-    assert np.mean(values) > 20, "without them the heavy ones count more"
-    assert set(importance_weights(rows, beta=0.0, size=30)) == {1.0}
-    fresh = buffer.draw(1, 0, rng)
-    assert fresh[0].probability is None and importance_weights(fresh, 0.5, 30) == [1.0]
 
 
 def test_the_same_seed_draws_the_same_rows(store: ItemStore) -> None:

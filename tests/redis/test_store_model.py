@@ -29,7 +29,7 @@ STEPS = 10_000
 
 @dataclass(frozen=True)
 class AlertInputs:
-    """What the model knows of one item."""
+    """The model of one item."""
 
     group: bytes
     version: int
@@ -38,7 +38,7 @@ class AlertInputs:
     arrival: int
     """Number of its last arrival: the order by age."""
     life: int
-    """How often this digest had come in anew."""
+    """Number of times this digest was inserted as new."""
     draws: int = 0
 
 
@@ -49,7 +49,7 @@ class Model:
     rules: StoreSettings
     items: dict[bytes, AlertInputs] = field(default_factory=dict)
     records: dict[bytes, bytes] = field(default_factory=dict)
-    """What came last of each digest, also where it was refused: it is the same content."""
+    """The last record of each digest, even where it was refused: the content is the same."""
     fresh: list[tuple[bytes, int, int, str]] = field(default_factory=list)
     """Arrivals not drawn as fresh yet: digest, life, version, tag."""
     lives: Counter[bytes] = field(default_factory=Counter)
@@ -62,7 +62,7 @@ class Model:
         return bound >= 0 and version != NONE and version + bound < self.version
 
     def standing(self, item: AlertInputs) -> float:
-        """Who leaves first has the least."""
+        """Sort key of eviction: the item with the least leaves first."""
         by = {"oldest": item.arrival, "lowest_priority": item.level, "most_sampled": -item.draws}
         return by[self.rules.evict]
 
@@ -189,13 +189,13 @@ class Model:
             "newest": lambda digest: -self.items[digest].arrival,
             "highest_reward": lambda digest: -self.items[digest].reward,
         }
-        if request.way in in_order:
-            key = in_order[request.way]
+        if request.sampler in in_order:
+            key = in_order[request.sampler]
             assert [key(digest) for digest in chosen] == sorted(map(key, free))[:missing]
-        elif request.together > 1:
-            assert len(chosen) % request.together == 0
-            for start in range(0, len(chosen), request.together):
-                group = chosen[start : start + request.together]
+        elif request.rows_per_group > 1:
+            assert len(chosen) % request.rows_per_group == 0
+            for start in range(0, len(chosen), request.rows_per_group):
+                group = chosen[start : start + request.rows_per_group]
                 assert len({self.items[digest].group for digest in group}) == 1 and len(set(group)) == len(group)
         else:
             rest = [limit - self.items[d].draws - taken[d] if limit else missing for d in free]
@@ -219,9 +219,9 @@ requests = st.builds(
     rows=st.integers(1, 30),
     fresh=st.integers(0, 8),
     newest_version=st.integers(0, 5),
-    way=st.sampled_from(["weighted", "uniform", "oldest", "newest", "highest_reward"]),
+    sampler=st.sampled_from(["weighted", "uniform", "oldest", "newest", "highest_reward"]),
     replace=st.booleans(),
-    together=st.sampled_from([1, 1, 2, 3]),
+    rows_per_group=st.sampled_from([1, 1, 2, 3]),
 )
 
 
@@ -272,8 +272,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(request=requests, seed=st.integers(0, 2**31 - 1))
     def draw(self, request: DrawRequest, seed: int) -> None:
-        if request.way == "highest_reward" and self.model.rules.ranked_by != "reward":
-            request = replace(request, way="uniform")
+        if request.sampler == "highest_reward" and self.model.rules.ranked_by != "reward":
+            request = replace(request, sampler="uniform")
         rows = self.store.draw(request, seed)
         if rows is None:
             assert not self.model.items
@@ -311,25 +311,25 @@ class StoreAgainstModel(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         type(self).steps += 1
-        found = snapshot(self.client, self.store.keys)
-        assert findings(found) == []
-        items = found.items[found.live]
+        stored = snapshot(self.client, self.store.keys)
+        assert findings(stored) == []
+        items = stored.items[stored.live]
         by_age = items[np.argsort(items["arrival"])]
         model = sorted(self.model.items.items(), key=lambda pair: pair[1].arrival)
         names = ("digest", "group", "version", "log_reward", "level", "arrival", "draws")
-        said = list(zip(*(by_age[name].tolist() for name in names), strict=True))
-        assert said == [(d, i.group, i.version, i.reward, i.level, i.arrival, i.draws) for d, i in model]
+        stored_items = list(zip(*(by_age[name].tolist() for name in names), strict=True))
+        assert stored_items == [(d, i.group, i.version, i.reward, i.level, i.arrival, i.draws) for d, i in model]
         for name, number in self.model.totals.items():
-            assert int(found.counters.get(name, 0)) == number, name
-        assert int(found.counters.get("arrivals", 0)) == self.model.arrivals
+            assert int(stored.counters.get(name, 0)) == number, name
+        assert int(stored.counters.get("arrivals", 0)) == self.model.arrivals
 
     def _alive(self, digest: bytes, life: int) -> bool:
         item = self.model.items.get(digest)
         return item is not None and item.life == life
 
     def _there(self) -> set[bytes]:
-        found: Snapshot = snapshot(self.client, self.store.keys)
-        return set(found.items["digest"][found.live].tolist())
+        stored: Snapshot = snapshot(self.client, self.store.keys)
+        return set(stored.items["digest"][stored.live].tolist())
 
 
 def test_ten_thousand_random_operations_leave_the_store_as_a_plain_model_has_it(server: RedisServer) -> None:
@@ -343,7 +343,7 @@ def test_ten_thousand_random_operations_leave_the_store_as_a_plain_model_has_it(
                 stateful_step_count=60,
                 deadline=None,
                 derandomize=True,
-                phases=[Phase.generate],  # a failure is told at once; add Phase.shrink to see the least one
+                phases=[Phase.generate],  # report a failure at once; add Phase.shrink to minimise it
                 suppress_health_check=list(HealthCheck),
             ),
         )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from buffer.codec import content_id, decode, encode
+from buffer.codec import decode, encode
 from buffer.errors import RecordError
 from buffer.types import NOT_SCORED, Trajectory
 
@@ -100,14 +100,14 @@ def test_a_trajectory_that_breaks_its_contract_is_not_written(
     [
         (lambda m: {**m, "more": 1}, "fields differ"),
         (lambda m: {k: v for k, v in m.items() if k != "task"}, "fields differ"),
-        (lambda m: {**m, b"": b""}, "no msgpack|fields differ"),
+        (lambda m: {**m, b"": b""}, "not valid msgpack|fields differ"),
         (lambda m: list(m), "must be a map"),
         (lambda m: {**m, "policy_version": True}, "policy_version is a bool"),
         (lambda m: {**m, "scoring_s": float("inf")}, "scoring_s = inf"),
-        (lambda m: {**m, "task": b"raw"}, "no msgpack"),
-        (lambda m: {**m, "sampled_at": msgpack.ExtType(4, b"x")}, "no msgpack"),
+        (lambda m: {**m, "task": b"raw"}, "not valid msgpack"),
+        (lambda m: {**m, "sampled_at": msgpack.ExtType(4, b"x")}, "not valid msgpack"),
         (lambda m: {**m, "reward_terms": [1, 2]}, "reward_terms must be strings"),
-        (lambda m: {**m, "reward_terms": ["one"]}, "1 reward terms are named, the header says 2"),
+        (lambda m: {**m, "reward_terms": ["one"]}, "1 reward terms are named, the header has K = 2"),
         (lambda m: {**m, "labels": {"valid": "yes"}}, "label 'valid' = 'yes'"),
     ],
 )
@@ -150,7 +150,7 @@ def test_every_single_flipped_bit_is_noticed(make_trajectory: Make) -> None:
 
 
 def test_mutated_records_raise_nothing_but_record_error(make_trajectory: Make) -> None:
-    """2000 mutations, checksum mended in most of them, so that they reach the arrays and the metadata."""
+    """2000 mutations, checksum corrected in most of them, so that they reach the arrays and the metadata."""
     rng = np.random.default_rng(0)
     record, refused = encode(make_trajectory()), 0
     for turn in range(2000):
@@ -188,14 +188,14 @@ def test_arbitrary_metadata_bytes_raise_nothing_but_record_error(make_trajectory
 
 def test_the_id_follows_the_content_and_nothing_else(make_trajectory: Make) -> None:
     trajectory = make_trajectory(1)
-    assert content_id(make_trajectory(1, policy_version=9, behaviour="tempered")) == content_id(trajectory)
-    assert content_id(decode(encode(trajectory))) == content_id(trajectory)
+    assert make_trajectory(1, policy_version=9, behaviour="tempered").content_id == trajectory.content_id
+    assert decode(encode(trajectory)).content_id == trajectory.content_id
     others = [
         make_trajectory(1, prompt_id="other"),
         make_trajectory(1, prompt_token_ids=np.array([9], np.int32)),
         make_trajectory(1, token_ids=np.arange(5, dtype=np.int32)),
     ]
-    assert len({content_id(t) for t in [trajectory, *others]}) == 4
+    assert len({t.content_id for t in [trajectory, *others]}) == 4
 
 
 def test_tokens_moved_from_prompt_to_response_change_the_id(make_trajectory: Make) -> None:
@@ -203,4 +203,4 @@ def test_tokens_moved_from_prompt_to_response_change_the_id(make_trajectory: Mak
         tokens = np.arange(6, dtype=np.int32)
         return make_trajectory(1, prompt_token_ids=tokens[:at], token_ids=tokens[at:])
 
-    assert content_id(split(2)) != content_id(split(3))
+    assert split(2).content_id != split(3).content_id

@@ -17,10 +17,10 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from buffer.errors import ConfigError
-from buffer.types import IntArray, Prompt
+from buffer.types import IntArray, Prompt, content_id
 from rewards import time_limit
 from rewards.config import RewardConfig, TaskConfig
-from rewards.scorer import Failure, Score, Scorer, sample_terms, string_id
+from rewards.scorer import Failure, Score, Scorer, sample_terms
 from rewards.task import BaseLogProbs, ScoreRequest, Task, Terms
 from rewards.task_registry import make_task
 
@@ -86,7 +86,8 @@ def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago() -> None:
 
 
 def test_the_same_response_to_another_prompt_is_another_string() -> None:
-    assert len({string_id("p", z(1)), string_id("q", z(1)), string_id("p", z(1, 1)), string_id("p", z())}) == 4
+    pairs = [("p", z(1)), ("q", z(1)), ("p", z(1, 1)), ("p", z())]
+    assert len({content_id(prompt_id, PROMPT.token_ids, response) for prompt_id, response in pairs}) == 4
 
 
 def test_notes_are_not_summed_and_weights_apply() -> None:
@@ -252,7 +253,7 @@ def test_a_failure_is_tried_again_and_not_kept() -> None:
 
 def test_a_poison_string_is_never_tried() -> None:
     task = Honest()
-    found = scorer(task).score([PROMPT] * 2, [z(BAD), z(1)], frozenset({string_id("p", z(BAD))}))
+    found = scorer(task).score([PROMPT] * 2, [z(BAD), z(1)], frozenset({content_id("p", PROMPT.token_ids, z(BAD))}))
     assert isinstance(found[0], Failure) and isinstance(found[1], Score) and task.calls == 1
 
 

@@ -1,34 +1,35 @@
--- add(batch): let items in; the newest record of a digest wins; make room when full. Atomic.
--- Their records have been put into `payload` just before, in the same transaction: from here each of them is copied
--- once less than as an argument of a script. Records of items that don't come in are taken out again.
--- KEYS  payload, this client's answer
+-- add(batch): insert items; the newest record of a digest wins; make room when full. Atomic.
+-- Their records were put into `payload` just before, in the same transaction: that copies each of them once less than
+-- an argument of a script would. Records of items that are refused are taken out again.
+-- KEYS  payload, this client's reply
 -- ARGV  nonce, epoch or '', new epoch, settings,
---       capacity, items a prompt or 0, which leaves first (oldest, lowest_priority, most_sampled), largest staleness
---       or -1, fresh capacity, rank by (none, reward, draws),
---       samples per insert or 0, most that inserts may be ahead (in samples), heads, then tags
+--       capacity, items per prompt or 0, eviction rule (oldest, lowest_priority, most_sampled), max staleness or -1,
+--       fresh capacity, rank by (none, reward, draws),
+--       samples per insert or 0, how far inserts may be ahead (in samples), heads, then tags
 --       A head is 37 bytes: the first 36 of an item (level 0: the highest in use), and the number of its tag.
 -- returns msgpack {'ok', epoch, added, duplicates, evicted, refused as stale, refused by the quota}, or {'wait'},
---       or why this client may not go on           cost O(1) per item, and O(quota) where a prompt has its fill
+--       or why this client may not go on
+-- cost  O(1) per item, and O(quota) where a prompt has reached its quota
 local nonce, expected_epoch, new_epoch, expected_settings = unpack(ARGV, 1, 4)
-local capacity, quota, leaves, max_staleness = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local capacity, quota, evict_rule, max_staleness = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 local fresh_capacity, ranked_by = tonumber(ARGV[9]), ARGV[10]
-local samples_per_insert, most_ahead = tonumber(ARGV[11]), tonumber(ARGV[12])
+local samples_per_insert, max_ahead = tonumber(ARGV[11]), tonumber(ARGV[12])
 local heads, HEAD, FIRST_TAG = ARGV[13], 37, 14
-local number = #heads / HEAD
+local n_items = #heads / HEAD
 local ranked = ranked_by ~= 'none'
-local now = tonumber(call('TIME')[1])
+local now_s = tonumber(call('TIME')[1])
 
 local digests, groups, versions, rewards, new_bins, levels, tags = {}, {}, {}, {}, {}, {}, {}
-for i = 1, number do
+for i = 1, n_items do
   digests[i], groups[i], versions[i], rewards[i], new_bins[i], levels[i], tags[i] =
     decode('<c16c8I4fi2I2B', heads, (i - 1) * HEAD + 1)
 end
-local known = number > 0 and call('HMGET', SLOTS, unpack(digests)) or {} -- none: only make room
+local stored_slots = n_items > 0 and call('HMGET', SLOTS, unpack(digests)) or {} -- no items: only make room
 
 local function take_records_out()
   local unwanted = { PAYLOAD }
-  for i = 1, number do
-    if not known[i] then
+  for i = 1, n_items do
+    if not stored_slots[i] then
       unwanted[#unwanted + 1] = digests[i]
     end
   end
@@ -37,10 +38,10 @@ local function take_records_out()
   end
 end
 
-local before = answered_before(nonce)
-if before then
-  take_records_out() -- what has left since then must not come back
-  return before
+local reply = earlier_reply(nonce)
+if reply then
+  take_records_out() -- items that have left since then must not come back
+  return reply
 end
 if not epoch and expected_epoch == '' then
   epoch, settings = new_epoch, expected_settings
@@ -51,32 +52,32 @@ if refused then
   take_records_out()
   return refused
 end
-if samples_per_insert > 0 and samples_per_insert * state.arrivals - state.drawn > most_ahead then
+if samples_per_insert > 0 and samples_per_insert * state.arrivals - state.drawn > max_ahead then
   take_records_out()
   return cmsgpack.pack({ 'wait' })
 end
 load_levels()
 if state.size >= capacity then
-  write_at_maxmemory() -- a full buffer goes on: what comes takes the place of what leaves
+  write_at_maxmemory() -- a full buffer goes on: new items replace old ones
 end
 
--- 1. Who is new, who is here already, who is too old to come in.
-for i = 1, number do
-  if versions[i] > state.version and versions[i] ~= NONE then -- NONE: a given string, of no version
+-- 1. Which items are new, which repeat a stored one, which are too stale.
+for i = 1, n_items do
+  if versions[i] > state.version and versions[i] ~= NONE then -- NONE: a given string, which has no version
     state.version = versions[i]
   end
 end
 local duplicates, evicted, stale, over_quota = 0, 0, 0, 0
-local new, repeats, later, unwanted, seen = {}, {}, {}, {}, {} -- later: repeats of a string that is itself new
-for i = 1, number do
+local new, repeats, repeats_of_new, unwanted, seen = {}, {}, {}, {}, {} -- repeats_of_new: of a string of this batch
+for i = 1, n_items do
   local digest = digests[i]
   if max_staleness >= 0 and versions[i] + max_staleness < state.version then
     stale = stale + 1
     unwanted[#unwanted + 1] = i
-  elseif known[i] then
+  elseif stored_slots[i] then
     repeats[#repeats + 1] = i
   elseif seen[digest] then
-    later[#later + 1] = i
+    repeats_of_new[#repeats_of_new + 1] = i
   else
     seen[digest] = true
     new[#new + 1] = i
@@ -99,7 +100,7 @@ local function append_to_chain(slot)
   state.newest = slot
 end
 
--- 2. One that is here gets the newer record and the youngest age, and keeps its weight.
+-- 2. A repeated item gets the newer record and becomes the youngest; it keeps its weight.
 local function refresh(i, slot)
   local item = item_at(slot)
   call('SETRANGE', ITEMS, slot * ITEM + 24, sub(heads, (i - 1) * HEAD + 25, (i - 1) * HEAD + 34))
@@ -107,8 +108,8 @@ local function refresh(i, slot)
   local _, base = level_state(level)
   local offset = (u32(item, LEVEL_AT) - base) % END * LEVEL_ENTRY
   call('SETRANGE', key('level:' .. level), offset + 8, pack('<I4', versions[i]))
-  call('SETRANGE', ITEMS, slot * ITEM + ARRIVED_AT, pack('<I4I4', now, next_arrival()))
-  state.arrived_sum = state.arrived_sum + now - u32(item, ARRIVED_AT)
+  call('SETRANGE', ITEMS, slot * ITEM + ARRIVED_AT, pack('<I4I4', now_s, next_arrival()))
+  state.arrived_sum = state.arrived_sum + now_s - u32(item, ARRIVED_AT)
   local old_bin, new_bin = decode('<i2', item, 33), new_bins[i]
   bins[old_bin] = (bins[old_bin] or 0) - 1
   bins[new_bin] = (bins[new_bin] or 0) + 1
@@ -124,24 +125,24 @@ local function refresh(i, slot)
   duplicates = duplicates + 1
 end
 for _, i in ipairs(repeats) do
-  refresh(i, u32(known[i], 0))
+  refresh(i, u32(stored_slots[i], 0))
 end
 
--- 3. Room: in a prompt that has its fill, then in the whole.
-local free_slots, free_generations, gone = {}, {}, {}
+-- 3. Make room: in prompts that exceed their quota, then in the whole buffer.
+local free_slots, free_generations, evicted_slots = {}, {}, {}
 
 local function evict(slot, bytes, offset)
   local newer, generation = take_out(slot, bytes, offset)
   evicted = evicted + 1
-  free_slots[evicted], free_generations[evicted], gone[slot] = slot, generation, true
+  free_slots[evicted], free_generations[evicted], evicted_slots[slot] = slot, generation, true
   return newer
 end
 
--- Smaller leaves earlier. Equal ones in order of slot, so that a repeated run does the same.
-local function standing(item)
-  if leaves == 'lowest_priority' then
+-- Smaller leaves earlier. Ties go by slot, so that a repeated run does the same.
+local function eviction_rank(item)
+  if evict_rule == 'lowest_priority' then
     return u16(item, 34)
-  elseif leaves == 'most_sampled' then
+  elseif evict_rule == 'most_sampled' then
     return -u32(item, DRAWS)
   end
   return -((state.arrivals + arrived - u32(item, ARRIVAL)) % END)
@@ -152,7 +153,7 @@ local function make_room_in_group(array, length, excess)
   for place = 1, length do
     local slot = u32(array, place * 4 - 4)
     items[slot] = item_at(slot)
-    members[place] = { standing(items[slot]), slot }
+    members[place] = { eviction_rank(items[slot]), slot }
   end
   table.sort(members, function(a, b)
     return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])
@@ -165,33 +166,33 @@ local function make_room_in_group(array, length, excess)
 end
 
 if quota > 0 then
-  local comers, kept = {}, {}
+  local newcomers, within_quota = {}, {}
   for _, i in ipairs(new) do
-    append(comers, groups[i], i)
+    append(newcomers, groups[i], i)
   end
-  for group, its in pairs(comers) do
-    for j = math.max(#its - quota, 0) + 1, #its do
-      kept[its[j]] = true
+  for group, indexes in pairs(newcomers) do
+    for j = math.max(#indexes - quota, 0) + 1, #indexes do
+      within_quota[indexes[j]] = true
     end
-    over_quota = over_quota + math.max(#its - quota, 0)
+    over_quota = over_quota + math.max(#indexes - quota, 0)
     local length, first = group_state(group)
-    local excess = length + math.min(#its, quota) - quota
+    local excess = length + math.min(#indexes, quota) - quota
     if excess > 0 then
       make_room_in_group(members_of(group, length, first), length, excess)
     end
   end
-  local left = {}
+  local admitted = {}
   for _, i in ipairs(new) do
-    if kept[i] then
-      left[#left + 1] = i
+    if within_quota[i] then
+      admitted[#admitted + 1] = i
     else
       unwanted[#unwanted + 1] = i
     end
   end
-  new = left
+  new = admitted
 end
 
--- The oldest, in order of age. Slots filled by one call lie side by side, so items are read in blocks.
+-- The oldest, in order of age. Slots filled by one call are adjacent, so items are read in blocks.
 local function evict_oldest(wanted)
   local BLOCK, blocks, slot = 32, {}, state.oldest
   for _ = 1, wanted do
@@ -223,7 +224,7 @@ local function evict_lowest(wanted)
       local slot = u32(array, start)
       if wanted == 0 then
         return
-      elseif not gone[slot] then -- else it left for its prompt's sake
+      elseif not evicted_slots[slot] then -- else it has left for its prompt's quota
         unlink(slot)
         evict(slot, item_at(slot), 0)
         wanted = wanted - 1
@@ -235,7 +236,7 @@ end
 local function evict_most_sampled(wanted)
   for _, slot in ipairs(call('ZREVRANGE', key('rank'), 0, #gone_slots + wanted - 1)) do
     slot = tonumber(slot)
-    if wanted > 0 and not gone[slot] then
+    if wanted > 0 and not evicted_slots[slot] then
       unlink(slot)
       evict(slot, item_at(slot), 0)
       wanted = wanted - 1
@@ -246,11 +247,11 @@ end
 local too_many = state.size - evicted + #new - capacity
 if too_many > 0 then
   local evict_by = { oldest = evict_oldest, lowest_priority = evict_lowest, most_sampled = evict_most_sampled }
-  evict_by[leaves](too_many)
+  evict_by[evict_rule](too_many)
 end
 finish_removal(ranked)
 
--- 4. The new ones. Nobody has looked at them yet, so they enter as urgent as the most urgent.
+-- 4. The new items. No learner has seen them yet, so they enter at the highest level in use.
 local entry_level = 0
 local function highest_level()
   return count_levels()[1] or 256
@@ -313,7 +314,7 @@ local function store_items()
     end
     run[#run + 1] = pack(
       '<c16c8I4fi2I2I4I4I4I4I4I4I4I4', digests[i], groups[i], versions[i], rewards[i], new_bins[i], levels[i],
-      level_places[j], group_places[j], older, slots[j + 1] or NONE, generations[j], 0, now, next_arrival()
+      level_places[j], group_places[j], older, slots[j + 1] or NONE, generations[j], 0, now_s, next_arrival()
     )
     older = slot
   end
@@ -326,27 +327,27 @@ if #new > 0 then
   store_items()
 end
 state.size = state.size + #new
-state.arrived_sum = state.arrived_sum + #new * now
-for _, i in ipairs(later) do
+state.arrived_sum = state.arrived_sum + #new * now_s
+for _, i in ipairs(repeats_of_new) do
   local slot = call('HGET', SLOTS, digests[i])
   if slot then
     refresh(i, u32(slot, 0))
   else
-    over_quota = over_quota + 1 -- the string it repeats did not come in either
+    over_quota = over_quota + 1 -- the string it repeats was refused too
   end
 end
 for _, i in ipairs(unwanted) do
-  if not known[i] and call('HEXISTS', SLOTS, digests[i]) == 0 then
+  if not stored_slots[i] and call('HEXISTS', SLOTS, digests[i]) == 0 then
     call('HDEL', PAYLOAD, digests[i])
   end
 end
 
--- 5. Each arrival is fresh once, repeats included; those of the newest version can be drawn by themselves. Both are
--- ranges of one ring, at whose end arrivals are written.
+-- 5. Each arrival is fresh once, repeats included; those of the newest version can be drawn separately. Both are ranges
+-- of one ring, at whose end arrivals are written.
 local tag_numbers = {} -- tag of this call -> number of its name in this buffer
 local function number_tags()
   local names = cmsgpack.unpack(call('HGET', COUNTERS, 'tags') or cmsgpack.pack({}))
-  local before_call = #names
+  local n_stored = #names
   for tag = 0, #ARGV - FIRST_TAG do
     for place, name in ipairs(names) do
       if name == ARGV[FIRST_TAG + tag] then
@@ -358,13 +359,13 @@ local function number_tags()
       tag_numbers[tag] = #names
     end
   end
-  if #names > before_call then
+  if #names > n_stored then
     call('HSET', COUNTERS, 'tags', cmsgpack.pack(names))
   end
 end
 number_tags()
 local ring, written = {}, 0
-for i = 1, number do
+for i = 1, n_items do
   local slot, version = arrived_slots[i], versions[i]
   if slot then
     if version > state.latest_version and version ~= NONE then
@@ -374,7 +375,7 @@ for i = 1, number do
   end
 end
 local ring_length = math.max(capacity, fresh_capacity)
-while written < #ring do -- runs up to the ring's end
+while written < #ring do -- in runs that end at the ring's end
   local place = (state.arrivals + written) % ring_length
   local run = math.min(#ring - written, ring_length - place)
   call('SETRANGE', key('arrivals'), place * 16, concat(ring, '', written + 1, written + run))
@@ -390,6 +391,6 @@ count('refused:stale', stale)
 count('refused:quota', over_quota)
 save_bins()
 save_counters()
-call('HSET', COUNTERS, 'last_add_s', now)
+call('HSET', COUNTERS, 'last_add_s', now_s)
 event('add', 'added', #new, 'duplicates', duplicates, 'evicted', evicted, 'refused', stale + over_quota)
-return remember(nonce, cmsgpack.pack({ 'ok', epoch, #new, duplicates, evicted, stale, over_quota }))
+return remember_reply(nonce, cmsgpack.pack({ 'ok', epoch, #new, duplicates, evicted, stale, over_quota }))

@@ -1,7 +1,8 @@
--- clear(): forget everything and begin a new epoch, so that a client of the old one notices. Atomic.
+-- clear(): delete everything and begin a new epoch, so that a client of the old one notices. Atomic.
 -- KEYS  payload
 -- ARGV  new epoch, settings
--- returns the new epoch                    cost O(prompts + levels), and Redis frees the records in the background
+-- returns the new epoch
+-- cost  O(prompts + levels); Redis frees the records in the background
 for _, group in ipairs(call('HKEYS', GROUPS)) do
   call('UNLINK', key('group:' .. group))
 end

@@ -1,21 +1,21 @@
--- reprioritize(batch): give items other weights; those that are gone are ignored and counted. Atomic, harmless when
--- repeated.
+-- reprioritize(batch): set the levels of items; those that have left are ignored and counted. Atomic and idempotent.
 -- KEYS  payload
 -- ARGV  epoch or '', settings, and 10 bytes for each: u32 slot, u32 generation, u16 level
--- returns msgpack {'ok', epoch, items found}, or why this client may not go on        cost O(1) per item
+-- returns msgpack {'ok', epoch, items updated}, or why this client may not go on
+-- cost  O(1) per item
 local refused = refusal(ARGV[1], ARGV[2])
 if refused then
   return refused
 end
 write_at_maxmemory()
 load_levels()
-local batch, levels, found, missed = ARGV[3], {}, {}, 0
+local batch, levels, items, missed = ARGV[3], {}, {}, 0
 
 for start = 1, #batch, 10 do
   local slot, generation, level = decode('<I4I4I2', batch, start)
-  local fields = found[slot] or (slot < state.used and { decode('<c16xxxxxxxxI4xxxxxxI2I4xxxxxxxxxxxxI4', item_at(slot)) })
+  local fields = items[slot] or (slot < state.used and { decode('<c16xxxxxxxxI4xxxxxxI2I4xxxxxxxxxxxxI4', item_at(slot)) })
   if fields and fields[5] == generation and fields[3] > 0 then
-    found[slot], levels[slot] = fields, level -- the last one of an item counts
+    items[slot], levels[slot] = fields, level -- the last update of an item counts
   else
     missed = missed + 1
   end
@@ -23,9 +23,9 @@ end
 
 local moved = {}
 for slot, level in pairs(levels) do
-  local digest, version, before, place, generation = unpack(found[slot])
-  if before ~= level then
-    append(level_holes, before, place)
+  local digest, version, old_level, place, generation = unpack(items[slot])
+  if old_level ~= level then
+    append(level_holes, old_level, place)
     moved[#moved + 1] = slot
     append(level_adds, level, #moved)
     new_level_entries[#moved] = level_entry(slot, generation, version, level, digest)

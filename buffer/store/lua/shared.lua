@@ -1,4 +1,4 @@
--- What all scripts share; scripts.py puts it in front of each. What every key holds stands in keys.py.
+-- Shared by all scripts; scripts.py puts it in front of each. keys.py documents the content of every key.
 --
 -- An item lives in a slot: ITEM bytes of the string `items`. Its record is in the hash `payload` under its digest.
 -- offset  type  field         offset  type  field
@@ -6,15 +6,15 @@
 -- 16       8 B  group         40      u32   group_at    place in group:<group>
 -- 24      u32   version       44      u32   older       slot of the next older item
 -- 28      f32   log_reward    48      u32   newer       slot of the next newer item; of a free slot: the next free one
--- 32      i16   bin           52      u32   generation  how many items this slot has had
+-- 32      i16   bin           52      u32   generation  number of items this slot has held
 -- 34      u16   level         56      u32   draws
 --               0: free slot  60      u32   arrived_at  Unix time of the last arrival, s
 --                             64      u32   arrival     number of the last arrival, modulo 2^32
 -- Order: a chain by age of the last arrival, from `oldest` to `newest`.
--- Index: the items of a level or a group, in a packed array that grows at its end and loses at its front, where the
--- items that leave first mostly are. A group's entry is the slot (4 bytes); a level's is all that a draw needs to know:
--- u32 slot, u32 generation, u32 version, u16 level, digest (30 bytes). Places are counted on for ever (modulo 2^32);
--- `base` is that of the array's first byte, `head` that of its first entry. An item knows its place in each index; one
+-- Index: the items of a level or a group, in a packed array that grows at its end and shrinks at its front, where most
+-- items that leave first are. A group's entry is the slot (4 bytes); a level's entry is all that a draw needs:
+-- u32 slot, u32 generation, u32 version, u16 level, digest (30 bytes). Places only ever grow (modulo 2^32); `base` is
+-- the place of the array's first byte, `head` the place of its first entry. An item stores its place in each index; one
 -- that leaves from the middle is replaced by a new one or by the first.
 --
 -- Only Redis 6.2's commands and Lua 5.1; no `unpack` of more than 2,000 values. Keys beyond KEYS[1] are named after it:
@@ -54,10 +54,10 @@ local NUMBERS = {
 }
 local epoch, settings
 do
-  local found = call('HMGET', COUNTERS, 'epoch', 'settings', unpack(NUMBERS))
-  epoch, settings = found[1], found[2]
+  local values = call('HMGET', COUNTERS, 'epoch', 'settings', unpack(NUMBERS))
+  epoch, settings = values[1], values[2]
   for i, name in ipairs(NUMBERS) do
-    state[name] = tonumber(found[i + 2] or nil)
+    state[name] = tonumber(values[i + 2] or nil)
     saved[name] = state[name]
   end
   for _, name in ipairs({ 'size', 'used', 'arrivals', 'drawn', 'latest', 'fresh', 'arrived_sum' }) do
@@ -68,7 +68,7 @@ do
   end
   state.version, state.latest_version = state.version or -1, state.latest_version or -1
 end
-local totals = {} -- what this call adds to counters that nothing here reads
+local totals = {} -- additions of this call to counters that no script reads
 
 local function count(name, number)
   if number ~= 0 then
@@ -93,12 +93,13 @@ local function save_counters()
 end
 
 -- At `maxmemory` Redis refuses the first write of a script if it may grow the store, and lets a script that has written
--- run to its end. A removal that removes nothing lets those go on that must: draws, priorities, evictions.
+-- run to its end. A removal that removes nothing therefore unblocks the scripts that must go on: draws, priorities,
+-- evictions.
 local function write_at_maxmemory()
   call('HDEL', COUNTERS, '')
 end
 
--- nil if this client may go on; else why not: its buffer is another one, or is used under other rules.
+-- nil if this client may go on; else the reply that says why not: the buffer was replaced, or has other settings.
 local function refusal(expected_epoch, expected_settings)
   if expected_epoch ~= '' and expected_epoch ~= epoch then
     return cmsgpack.pack({ 'lost', epoch or '' })
@@ -110,7 +111,7 @@ end
 
 local END = 4294967296
 
--- Of the 512 levels: the number of items of each, u32; behind these the base and the head of each, u32 both.
+-- The 512 levels: the number of items of each, u32; then the base and the head of each, both u32.
 local LEVELS_BYTES, COUNTS_BYTES = 512 * 12, 512 * 4
 local level_bytes
 local function load_levels()
@@ -139,7 +140,7 @@ local function level_entry(slot, generation, version, level, digest)
   return pack('<I4I4I4I2c16', slot, generation, version, level, digest)
 end
 
--- Pending changes of the indexes: name of a level or group -> places left empty, numbers of the entries to be put in.
+-- Pending changes of the indexes: name of a level or group -> empty places, numbers of the entries to insert.
 local level_holes, level_adds, group_holes, group_adds = {}, {}, {}, {}
 local new_level_entries, new_group_entries = {}, {}
 
@@ -152,8 +153,8 @@ local function append(lists, name, value)
   end
 end
 
--- Holes that are not at the front of an index's array, in whatever order: new entries go into the last ones, then the
--- entries from the front. Returns the head and how many new entries are in.
+-- Fill holes, in any order, that are not at the front of an index's array: new entries go into the last ones, then the
+-- entries from the front. Returns the head and the number of new entries used.
 local function fill_holes(array, width, field, base, head, holes, adds, entries, added)
   local n_adds, used, first, last = adds and #adds or 0, 0, 1, #holes
   table.sort(holes, function(a, b)
@@ -182,7 +183,7 @@ local function fill_holes(array, width, field, base, head, holes, adds, entries,
   end
 end
 
--- Make one index as its pending changes want it. `width`: bytes of an entry; `field`: where an item keeps its place.
+-- Apply its pending changes to one index. `width`: bytes of an entry; `field`: offset of the place in an item.
 -- `added` receives number of a new entry -> its place; the caller writes these into the items. Returns number of items,
 -- base, head.
 local function rearrange(array, width, field, length, base, head, holes, adds, entries, added)
@@ -190,7 +191,7 @@ local function rearrange(array, width, field, length, base, head, holes, adds, e
   if holes then
     local lost, first = #holes, 1
     length = length - lost
-    while holes[first] == head do -- holes at the very front, in order, are left behind: mostly that is all of them
+    while holes[first] == head do -- holes at the very front, in order, are skipped: usually all of them
       first, head = first + 1, (head + 1) % END
     end
     if first <= lost then
@@ -202,28 +203,28 @@ local function rearrange(array, width, field, length, base, head, holes, adds, e
     end
   end
   if used < n_adds then
-    local rest, place = {}, (head + length + used) % END
+    local appended, place = {}, (head + length + used) % END
     local offset = (place - base) % END * width
     for i = used + 1, n_adds do
       local number = adds[i]
-      added[number], rest[i - used] = place, entries[number]
+      added[number], appended[i - used] = place, entries[number]
       place = (place + 1) % END
     end
-    call('SETRANGE', array, offset, concat(rest))
+    call('SETRANGE', array, offset, concat(appended))
   end
   length = length + n_adds
-  local behind = (head - base) % END
+  local skipped = (head - base) % END
   if length == 0 then
     call('DEL', array)
     return 0, 0, 0
-  elseif behind > length + 64 then -- more left behind than alive
-    call('SET', array, call('GETRANGE', array, behind * width, (behind + length) * width - 1))
+  elseif skipped > length + 64 then -- more skipped places than entries
+    call('SET', array, call('GETRANGE', array, skipped * width, (skipped + length) * width - 1))
     base = head
   end
   return length, base, head
 end
 
--- Carry out all pending changes. Returns the places of the new entries in their levels and in their groups.
+-- Apply all pending changes. Returns the places of the new entries in their levels and in their groups.
 local function settle()
   local level_places, group_places, touched = {}, {}, {}
   for level in pairs(level_holes) do
@@ -236,7 +237,7 @@ local function settle()
   end
   table.sort(touched)
   if #touched > 0 then
-    local counts, places, after = {}, {}, 0 -- pieces of what `level_bytes` becomes
+    local counts, places, after = {}, {}, 0 -- pieces of the new `level_bytes`
     for _, level in ipairs(touched) do
       local length, base, head = level_state(level)
       length, base, head = rearrange(
@@ -265,10 +266,10 @@ local function settle()
   end
   for from = 1, #names, 500 do
     local states = call('HMGET', GROUPS, unpack(names, from, math.min(from + 499, #names)))
-    for i, found in ipairs(states) do
+    for i, packed in ipairs(states) do
       local group, length, base, head = names[from + i - 1], 0, 0, 0
-      if found then
-        length, base, head = decode('<I4I4I4', found)
+      if packed then
+        length, base, head = decode('<I4I4I4', packed)
       end
       length, base, head = rearrange(
         key('group:' .. group), GROUP_ENTRY, GROUP_AT, length, base, head,
@@ -293,13 +294,13 @@ local function settle()
   return level_places, group_places
 end
 
--- How many items a group has, and where in its array the first one's slot lies.
+-- The number of items of a group, and the offset in its array of the first one's slot.
 local function group_state(group)
-  local found = call('HGET', GROUPS, group)
-  if not found then
+  local packed = call('HGET', GROUPS, group)
+  if not packed then
     return 0, 0
   end
-  local length, base, head = decode('<I4I4I4', found)
+  local length, base, head = decode('<I4I4I4', packed)
   return length, (head - base) % END * GROUP_ENTRY
 end
 
@@ -332,9 +333,9 @@ local function unlink(slot)
   end
 end
 
--- Items on their way out. `take_out` notes one that lies at `offset` in `bytes`, and returns the next newer one's slot
--- and its generation; the chain is the caller's. `finish_removal` removes what was noted from all but the indexes, which
--- `settle` changes. `ranked`: slots are ranked in a zset beside.
+-- Items to remove. `take_out` notes the one at `offset` in `bytes`, and returns the next newer one's slot and its
+-- generation; the caller repairs the chain. `finish_removal` removes the noted items from everything but the indexes,
+-- which `settle` changes. `ranked`: slots are also ranked in a zset.
 local gone_slots, gone_digests, gone_arrived_sum = {}, {}, 0
 local ITEM_FORMAT = '<c16c8xxxxxxxxi2I2I4I4I4I4I4I4I4'
 
@@ -364,7 +365,7 @@ local function finish_removal(ranked)
   gone_slots, gone_digests, gone_arrived_sum = {}, {}, 0
 end
 
--- Slots of removed items, for later ones.
+-- Free the slots of removed items for later ones.
 local function release(slots)
   for _, slot in ipairs(slots) do
     call('SETRANGE', ITEMS, slot * ITEM + 34, '\0\0')
@@ -377,15 +378,15 @@ local function event(kind, ...)
   call('XADD', key('events'), 'MAXLEN', '~', 10000, '*', 'kind', kind, ...)
 end
 
--- A client that lost a reply sends the call again; it gets the same answer and nothing happens twice.
-local function answered_before(nonce)
-  local before = call('GET', KEYS[2])
-  if before and sub(before, 1, #nonce) == nonce then
-    return sub(before, #nonce + 1)
+-- A client that lost a reply sends the call again; it gets the same reply and nothing happens twice.
+local function earlier_reply(nonce)
+  local stored = call('GET', KEYS[2])
+  if stored and sub(stored, 1, #nonce) == nonce then
+    return sub(stored, #nonce + 1)
   end
 end
 
-local function remember(nonce, answer)
-  call('SET', KEYS[2], nonce .. answer, 'EX', 600)
-  return answer
+local function remember_reply(nonce, reply)
+  call('SET', KEYS[2], nonce .. reply, 'EX', 600)
+  return reply
 end
