@@ -1,4 +1,4 @@
-"""News of a run: what a page hears, and what it hears when it comes back."""
+"""The event stream of a run: first connection, updates, reconnection."""
 
 import json
 import threading
@@ -21,9 +21,9 @@ from tests.support.running import running
 
 @pytest.fixture
 def reader(tmp_path: Path):
-    found = RunReader(make_run(tmp_path / "run", "live"), "run", primary=True)
-    yield found
-    found.close()
+    run = RunReader(make_run(tmp_path / "run", "live"), "run", primary=True)
+    yield run
+    run.close()
 
 
 def add_event(folder: Path, text: str) -> None:
@@ -37,7 +37,7 @@ def ticks(source: EventSource) -> list[dict]:
     return [data for event, _, data in source.poll() if event == "tick"]
 
 
-def test_a_new_page_hears_how_the_run_stands_and_then_nothing_until_there_is_news(reader):
+def test_a_new_page_gets_the_state_of_the_run_and_then_only_changes(reader):
     source = EventSource(reader, None)
     (first,) = ticks(source)
     assert first["overview"]["step"] == 80 and first["events"][-1]["kind"] == "start"
@@ -48,7 +48,7 @@ def test_a_new_page_hears_how_the_run_stands_and_then_nothing_until_there_is_new
     assert second["fresh"] == {"learner": 0, "moments": 0, "samples": 0, "events": 1}
 
 
-def test_a_page_that_comes_back_hears_what_it_missed_and_no_more(reader):
+def test_a_reconnecting_page_gets_exactly_what_it_missed(reader):
     source = EventSource(reader, None)
     cursor = ticks(source)[0]["cursor"]
     add_event(reader.folder, "Version 81 was published.")
@@ -56,7 +56,7 @@ def test_a_page_that_comes_back_hears_what_it_missed_and_no_more(reader):
     assert [event["text"] for event in missed["events"]] == ["Version 81 was published."]
 
 
-def test_a_page_that_knew_an_earlier_life_of_the_run_is_told_to_begin_anew(reader):
+def test_a_page_of_an_earlier_generation_of_the_run_is_reset(reader):
     cursor = ticks(EventSource(reader, None))[0]["cursor"]
     store = HistoryStore(reader.folder / FILE)
     store.begin(40)
@@ -70,12 +70,12 @@ def test_a_page_that_knew_an_earlier_life_of_the_run_is_told_to_begin_anew(reade
 @pytest.mark.parametrize(
     "cursor", ["", "nonsense", "1", "1.x", "-1.-1", "9" * 40, "1." + "9" * 40, "\u0661.\u0662", "\u00b2.\u00b3"]
 )
-def test_a_cursor_that_is_none_of_ours_is_a_page_that_knows_nothing(reader, cursor):
+def test_an_invalid_cursor_is_treated_as_a_new_page(reader, cursor):
     (first,) = ticks(EventSource(reader, cursor))
     assert first["events"][-1]["kind"] == "start"
 
 
-def test_a_silent_stream_sends_heartbeats_and_ends_when_it_is_told_to(reader, monkeypatch):
+def test_a_silent_stream_sends_heartbeats_and_ends_with_the_server(reader, monkeypatch):
     import anyio
 
     monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.0)
@@ -83,16 +83,16 @@ def test_a_silent_stream_sends_heartbeats_and_ends_when_it_is_told_to(reader, mo
     stopping = threading.Event()
 
     async def listen() -> list[str]:
-        heard = []
+        messages = []
         async for text in event_stream.stream(reader, None, stopping):
-            heard.append(text)
-            if len(heard) == 5:
+            messages.append(text)
+            if len(messages) == 5:
                 stopping.set()
-        return heard
+        return messages
 
-    heard = anyio.run(listen)
-    assert heard[0] == "retry: 2000\n\n" and heard[1].startswith("event: tick\nid: 1.")
-    assert all(text.startswith("event: heartbeat\ndata: ") for text in heard[2:])
+    messages = anyio.run(listen)
+    assert messages[0] == "retry: 2000\n\n" and messages[1].startswith("event: tick\nid: 1.")
+    assert all(text.startswith("event: heartbeat\ndata: ") for text in messages[2:])
 
 
 def events(lines):
@@ -112,10 +112,10 @@ def test_a_page_follows_a_live_run_over_a_restart_of_the_server(tmp_path):
         with running("--run", str(run)) as server:
             with httpx.stream("GET", f"{server.url}api/stream", timeout=20) as answer:
                 assert answer.headers["content-type"].startswith("text/event-stream")
-                found = events(answer.iter_lines())
+                received = events(answer.iter_lines())
                 steps, cursor = [], None
                 while len(steps) < 3:
-                    event, cursor, data = next(found)
+                    event, cursor, data = next(received)
                     if event == "tick":
                         steps.append(data["overview"]["step"])
             port = int(server.url.rsplit(":", 1)[1].strip("/"))
@@ -125,7 +125,7 @@ def test_a_page_follows_a_live_run_over_a_restart_of_the_server(tmp_path):
             with httpx.stream("GET", f"{server.url}api/stream", timeout=20, headers=headers) as answer:
                 event, _, data = next(events(answer.iter_lines()))
         assert event == "tick" and data["overview"]["step"] > steps[-1]
-        assert not any(event["kind"] == "start" for event in data["events"]), "it had heard of the start"
+        assert not any(event["kind"] == "start" for event in data["events"]), "the page has received the start before"
 
 
 def test_an_open_stream_does_not_hold_up_the_end_of_the_server(tmp_path):
@@ -149,8 +149,8 @@ def test_a_dashboard_of_a_run_ends_with_the_run_however_that_dies(tmp_path):
     from tests.support.running import ROOT
 
     run = make_run(tmp_path / "run", "live")
-    with listen("127.0.0.1", 0) as listening:
-        number, url = listening.fileno(), address(listening)
+    with listen("127.0.0.1", 0) as listener:
+        number, url = listener.fileno(), address(listener)
         command = [sys.executable, "-m", "deploy.cli", "dashboard", "--run", str(run), "--socket", str(number)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(number,), cwd=ROOT)
     try:
