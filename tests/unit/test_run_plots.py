@@ -84,7 +84,7 @@ def a_side(n: int, noise: float = 1.0) -> Side:
 
 
 def texts_of(path: Path) -> str:
-    """Of an SVG: matplotlib writes each text as a comment next to its shapes."""
+    """The texts of an SVG: matplotlib writes each as a comment next to its shapes."""
     parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
     return " ".join(str(e.text) for e in ElementTree.parse(path, parser).iter() if e.tag is ElementTree.Comment)
 

@@ -1,4 +1,4 @@
-"""Terms that a reader of the posterior page, the report or a plot meets first. static/lib/glossary.js has the same words."""
+"""Terms explained on the posterior page, in the report and under plots. static/lib/glossary.js has the same words."""
 
 GLOSSARY = {
     "log R": "the log of the reward of a string, in nats; the target is proportional to R^(1/T), with temperature T",

@@ -22,7 +22,7 @@ def state_of(run: RunReader, now: float | None = None) -> tuple[str, str]:
     if end := run.meta.get("end"):
         return _ended(end, steps_of(run))
     if run.live is not None and not run.has_history and not run.folder.is_dir():
-        return ("running", "Watching the buffer.") if run.live.error is None else ("down", run.live.error)
+        return ("running", "Reading the buffer from Redis.") if run.live.error is None else ("down", run.live.error)
     if not run.has_history:
         return _without_history(run, step_of(run), steps_of(run))
     snapshot = newest_snapshot(run)

@@ -116,7 +116,7 @@ function prefixTable(sample) {
     "tokens",
     "last token",
     "log q(token)",
-    "log q(stop)",
+    "log q(⊤)",
     "log R",
     ...terms.map((name) => oneLine(name, 30)),
     "u",
