@@ -48,12 +48,12 @@ const SPECS = [
     log: true,
     sparse: true,
     note: "Exact; computed at some steps, and only if the task can list its strings.",
-    none: "no exact distances, which need a task that lists its strings,",
+    none: "no exact distances (they need a task that lists its strings)",
   }),
   one("kl", "KL, exact", "nats", "learner.kl", {
     log: true,
     sparse: true,
-    none: "no exact distances, which need a task that lists its strings,",
+    none: "no exact distances (they need a task that lists its strings)",
   }),
   {
     id: "prompts_low",
