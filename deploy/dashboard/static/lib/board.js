@@ -210,7 +210,7 @@ export class Board {
       yText: text,
       values: curves.map((curve) => text(curve.last ?? last(curve.y))),
       now: curves.length === 1 || spec.lead ? number(curves[0].last ?? last(curves[0].y), spec.unit) : "",
-      remark: curves.some((curve) => curve.decimated) ? "Decimated: each interval shows its smallest and largest value." : "",
+      remark: curves.some((curve) => curve.decimated) ? "Decimated: each interval shows its extreme values." : "",
     };
   }
 
@@ -221,9 +221,9 @@ export class Board {
 }
 
 /**
- * The curve with the points that a line is drawn through, and `gaps`: the x of values that are not finite. A curve that is
- * computed at some steps only (`sparse`) has no gaps. In a decimated curve a single null is narrower than a pixel: it is
- * marked, but the line is not broken.
+ * The curve with the points that a line is drawn through, and `gaps`: the x of values that are not finite. A curve
+ * that is computed at some steps only (`sparse`) has no gaps. In a decimated curve a single null is narrower than a
+ * pixel: it is marked, but the line is not broken.
  */
 function drawable(spec, curve) {
   const { x, y, decimated } = curve;

@@ -20,7 +20,8 @@ export class Curves {
   /** Load all points of these curves. */
   async load(names) {
     this.byName = new Map();
-    await this.request(names, { from: this.range.from, to: this.range.to }, (name, curve) => this.byName.set(name, curve));
+    const { from, to } = this.range;
+    await this.request(names, { from, to }, (name, curve) => this.byName.set(name, curve));
   }
 
   /** Load the newest points. A range that ends in the past has none. */
@@ -55,7 +56,8 @@ export class Curves {
   async request(names, range, store) {
     for (let at = 0; at < names.length; at += NAMES_PER_REQUEST) {
       const batch = names.slice(at, at + NAMES_PER_REQUEST).join(",");
-      const response = await get("curves", { run: this.run, names: batch, x: this.range.x, ...range }, this.abort.signal);
+      const params = { run: this.run, names: batch, x: this.range.x, ...range };
+      const response = await get("curves", params, this.abort.signal);
       this.began = response.began_at;
       for (const [name, curve] of Object.entries(response.curves)) store(name, curve);
     }
