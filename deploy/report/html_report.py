@@ -1,7 +1,7 @@
-"""`tributary report`: a run on one page that needs nothing else, to send to a colleague.
+"""`tributary report`: one self-contained HTML page about a run, to send to a colleague.
 
-No script, nothing from elsewhere: a policy in the page itself forbids both. Text of models and tasks is escaped, with
-control characters made visible.
+The page has no scripts and loads nothing; its content security policy forbids both. Text of models and tasks is
+escaped, and control characters are made visible.
 """
 
 import base64
@@ -18,6 +18,7 @@ from buffer.errors import ConfigError
 from deploy.artifacts.json_files import write_whole
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.views.buffer import buffer_view
+from deploy.dashboard.views.glossary import GLOSSARY
 from deploy.dashboard.views.overview import limits, overview
 from deploy.dashboard.views.posterior import posterior_view
 from deploy.dashboard.views.rewards import reward_view
@@ -25,12 +26,12 @@ from deploy.dashboard.views.runs import events
 from deploy.dashboard.views.samples import before_after, prompts
 from deploy.report.svg_charts import Plot, band_plot, bar_plot, line_plot, scatter_plot
 
-STEPS_OF_POSTERIOR = 20
-MOST_EVENTS = 200
-MOST_LABELS = 8
-SIDE = 10
-LONGEST = 300
-"""Characters of a text that are shown."""
+POSTERIOR_STEPS = 20
+MAX_EVENTS = 200
+MAX_LABELS = 8
+MAX_COMPARED = 10
+"""Samples from before training, and as many from after."""
+MAX_TEXT_LENGTH = 300
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root { color-scheme: light; }
@@ -42,18 +43,18 @@ figure img { width: 100%; height: auto; } figcaption { font-size: .85rem; color:
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
 td.n { text-align: right; } .scroll { overflow-x: auto; } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; }
-.text { font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; } .odd { color: #8a3b00; }
+.text { font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
 def write_report(folder: Path, out: Path) -> None:
-    """The report of the run in `folder`, whole or not at all. Raise ConfigError where there is nothing to report."""
+    """Write the report of the run in `folder` atomically. Raise ConfigError if the run has no learner step yet."""
     run = RunReader(folder, folder.name, primary=True)
     try:
         run.refresh()
         if not run.learner.counts():
             raise ConfigError(
-                f"{folder} has no learner step yet, so there is nothing to report. Let it train, then try again."
+                f"{folder} has no learner step yet, so there is nothing to report. Try again after the first step."
             )
         page = "".join(_page(run))
     finally:
@@ -62,30 +63,31 @@ def write_report(folder: Path, out: Path) -> None:
 
 
 def _page(run: RunReader) -> Iterator[str]:
-    said = overview(run)
-    title = f"Tributary run {said['name']}"
+    view = overview(run)
+    title = f"Tributary run {view['name']}"
     yield "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
     yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     yield "<meta name='viewport' content='width=device-width, initial-scale=1'>"
     yield f"<title>{text(title)}</title><style>{_STYLE}</style></head><body>"
-    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(said["now"]))
-    yield f"<h1>{text(title)}</h1><p>{text(said['sentence'])} Written {written}.</p>"
-    yield from _figures(said)
-    posterior = posterior_view(run, None, STEPS_OF_POSTERIOR, limits(run).get("log_z_exact"))
+    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(view["now"]))
+    yield f"<h1>{text(title)}</h1><p>{text(view['sentence'])} Written {written}.</p>"
+    yield from _figures(view)
+    yield from _glossary()
+    posterior = posterior_view(run, None, POSTERIOR_STEPS, limits(run).get("log_z_exact"))
     rewards, buffer = reward_view(run, None), buffer_view(run, limits(run))
     for heading, plots in _plots(run, posterior, rewards, buffer):
         yield f"<h2>{heading}</h2><div class='plots'>{''.join(_figure(plot) for plot in plots if plot)}</div>"
     yield from _samples(run, rewards)
     yield from _events(run)
-    yield f"<h2>Configuration</h2><pre>{text(tomli_w.dumps(run.config()), longest=100_000)}</pre></body></html>\n"
+    yield f"<h2>Configuration</h2><pre>{text(tomli_w.dumps(run.config()), max_length=100_000)}</pre></body></html>\n"
 
 
 def _plots(
     run: RunReader, posterior: Mapping[str, Any], rewards: Mapping[str, Any], buffer: Mapping[str, Any]
 ) -> Iterator[tuple[str, list[Plot | None]]]:
     names = list(run.learner.counts() | run.moments.counts())
-    labels = sorted(name for name in names if name.startswith("learner.labels."))[:MOST_LABELS]
-    terms = sorted(name for name in names if name.startswith("learner.terms."))[:MOST_LABELS]
+    labels = sorted(name for name in names if name.startswith("learner.labels."))[:MAX_LABELS]
+    terms = sorted(name for name in names if name.startswith("learner.terms."))[:MAX_LABELS]
     fan = [f"learner.log_reward_{q}" for q in ("q05", "q25", "q50", "q75", "q95")]
     seconds = [f"learner.{name}" for name in ("wait_s", "work_s", "publish_s")]
     actors = [f"actor.{name}" for name in sorted({n.split(".")[1] for n in names if n.startswith("actor.")})]
@@ -106,7 +108,7 @@ def _plots(
             line_plot(run, "log R of fresh on-policy strings", [*fan, "learner.log_reward"]),
             line_plot(run, "terms", terms),
             line_plot(run, "labels", labels),
-            line_plot(run, "different strings of a step", ["learner.diversity"]),
+            line_plot(run, "distinct strings of a step", ["learner.diversity"]),
             band_plot("log R along a string", "prefix position", "nats", rewards["per_prefix"]),
             bar_plot("log R in the buffer", "log R, nats", rewards["histogram"]["bins"]),
         ],
@@ -116,7 +118,7 @@ def _plots(
         [
             line_plot(run, "loss", ["learner.loss"], log=True),
             line_plot(run, "gradient norm", ["learner.grad_norm"], log=True),
-            line_plot(run, "seconds of a step", seconds),
+            line_plot(run, "seconds per step", seconds),
             line_plot(run, "learning rate", ["learner.learning_rate"]),
         ],
     )
@@ -124,8 +126,10 @@ def _plots(
         "Buffer",
         [
             line_plot(run, "trajectories", ["buffer.size"]),
-            line_plot(run, "what comes and goes", ["buffer.arrival_rate", "buffer.sample_rate", "buffer.evict_rate"]),
-            line_plot(run, "draws for each arrival", ["buffer.draws_per_insert"]),
+            line_plot(
+                run, "trajectories in and out", ["buffer.arrival_rate", "buffer.sample_rate", "buffer.evict_rate"]
+            ),
+            line_plot(run, "draws per arrival", ["buffer.draws_per_insert"]),
             bar_plot("draw weights", "weight", buffer["priority_histogram"], log_x=True),
         ],
     )
@@ -141,32 +145,36 @@ def _plots(
 def _figure(plot: Plot) -> str:
     data = base64.b64encode(plot.svg).decode()
     return (
-        f"<figure><figcaption><b>{text(plot.title)}</b></figcaption><img alt='{text(plot.said)}' "
-        f"src='data:image/svg+xml;base64,{data}'><figcaption>{text(plot.said)}</figcaption></figure>"
+        f"<figure><figcaption><b>{text(plot.title)}</b></figcaption><img alt='{text(plot.description)}' "
+        f"src='data:image/svg+xml;base64,{data}'><figcaption>{text(plot.description)}</figcaption></figure>"
     )
 
 
-def _figures(said: Mapping[str, Any]) -> Iterator[str]:
+def _glossary() -> Iterator[str]:
+    yield "".join(f"<p><b>{text(term)}</b>: {text(meaning)}.</p>" for term, meaning in GLOSSARY.items())
+
+
+def _figures(view: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         [text(one["title"]), _number(one["before"]), _number(one["value"]), text(one["unit"])]
-        for one in said["figures"]
+        for one in view["figures"]
     ]
     yield _table(["figure", "first ten steps", "last ten steps", "unit"], rows)
 
 
 def _samples(run: RunReader, rewards: Mapping[str, Any]) -> Iterator[str]:
     top = [
-        [_shown(one["text"]), _number(one["log_reward"]), _number(one["log_q"]), text(str(one["times"]))]
+        [_model_text(one["text"]), _number(one["log_reward"]), _number(one["log_q"]), text(str(one["times"]))]
         for one in rewards["top"]
     ]
     if top:
-        yield "<h2>Best strings noted</h2>"
-        yield _table(["string", "log R, nats", "log q, nats", "times noted"], top)
+        yield "<h2>Best strings recorded</h2>"
+        yield _table(["string", "log R, nats", "log q, nats", "times recorded"], top)
     for prompt in prompts(run, 1)["prompts"]:
         sides = before_after(run, prompt["id"])
-        yield f"<h2>Before and after, prompt {_shown(prompt['id'])}</h2><p>{_shown(prompt['text'])}</p>"
+        yield f"<h2>Before and after, prompt {_model_text(prompt['id'])}</h2><p>{_model_text(prompt['text'])}</p>"
         for side in ("before", "after"):
-            rows = [[_shown(one["text"]), _number(one["log_reward"])] for one in sides[side][:SIDE]]
+            rows = [[_model_text(one["text"]), _number(one["log_reward"])] for one in sides[side][:MAX_COMPARED]]
             if rows:
                 yield _table([side, "log R, nats"], rows)
 
@@ -174,7 +182,7 @@ def _samples(run: RunReader, rewards: Mapping[str, Any]) -> Iterator[str]:
 def _events(run: RunReader) -> Iterator[str]:
     rows = [
         [text(str(one["step"])), text(one["level"]), text(one["who"]), text(one["text"])]
-        for one in events(run, (), None, MOST_EVENTS)["events"]
+        for one in events(run, (), None, MAX_EVENTS)["events"]
     ]
     if rows:
         yield "<h2>Events, newest first</h2>"
@@ -182,30 +190,26 @@ def _events(run: RunReader) -> Iterator[str]:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML already."""
+    """An HTML table; the cells are HTML already."""
     head = "".join(f"<th>{text(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def text(words: str, longest: int = LONGEST) -> str:
-    """As HTML: markup escaped, characters that are not seen or that turn others round spelled out."""
-    shown = words if len(words) <= longest else f"{words[:longest]} ..."
-    return "".join(_spelled(c) if _is_odd(c) else html.escape(c, quote=True) for c in shown)
+def text(words: str, max_length: int = MAX_TEXT_LENGTH) -> str:
+    """Text as HTML: markup escaped; invisible characters and those that reorder text written as code points."""
+    shown = words if len(words) <= max_length else f"{words[:max_length]} ..."
+    return "".join(f"[U+{ord(c):04X}]" if _is_hidden(c) else html.escape(c, quote=True) for c in shown)
 
 
-def _is_odd(character: str) -> bool:
+def _is_hidden(character: str) -> bool:
     return character != "\n" and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
-def _spelled(character: str) -> str:
-    return f"[U+{ord(character):04X}]"
-
-
-def _shown(words: str) -> str:
-    """Of a model: with its spaces and line breaks."""
+def _model_text(words: str) -> str:
+    """Text of a model as HTML, with its spaces and line breaks."""
     return f"<span class='text'>{text(words) or '(empty)'}</span>"
 
 
 def _number(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.4g}"
+    return "unknown" if value is None else f"{value:.4g}"

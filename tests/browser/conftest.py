@@ -1,4 +1,4 @@
-"""Real pages in Debian's Chromium, headless. Without it these tests are skipped, with the reason."""
+"""Pages in headless Chromium. The tests are skipped if it is not installed."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from tests.browser.eye import Eye
 from tests.browser.stages import Stages
 
 SHOTS = "TRIBUTARY_SCREENSHOTS"
-"""Environment variable: a folder for pictures of every page that was looked at."""
+"""Environment variable: a folder for screenshots of every page under test."""
 
 
 @pytest.fixture(scope="session")
@@ -21,22 +21,22 @@ def browser() -> Iterator[Browser]:
     if path is None:
         pytest.skip("no chromium on PATH: apt-get install chromium")
     with sync_playwright() as started:
-        # No sandbox: CI runs as root, and what is opened are our own pages on loopback.
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield opened
-        opened.close()
+        # No sandbox: CI runs as root, and the tests open only our own pages on loopback.
+        launched = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="session")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
-    made = Stages(tmp_path_factory.mktemp("stages"))
-    yield made
-    made.close()
+    dashboards = Stages(tmp_path_factory.mktemp("stages"))
+    yield dashboards
+    dashboards.close()
 
 
 @pytest.fixture(scope="session")
 def shots() -> Path | None:
-    """Where pictures are kept, or None."""
+    """The folder for screenshots, or None."""
     if not os.environ.get(SHOTS):
         return None
     folder = Path(os.environ[SHOTS])

@@ -1,4 +1,4 @@
-"""What a model wrote stays text: nothing of it runs, loads, or hides."""
+"""Text of a model stays text: it cannot run, load or hide anything."""
 
 import re
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def test_alarms_that_quote_hostile_text_are_harmless(stages: Stages, eye: OpenPa
 def test_every_hiding_character_is_made_visible(stages: Stages, eye: OpenPage) -> None:
     looking = eye(stages.at("hostile").url)
     looking.open("events")
-    script = "texts => import('/static/lib/text.js').then(({ plainly }) => texts.map((text) => plainly(text, 1e6)))"
+    script = "texts => import('/static/lib/text.js').then(({ oneLine }) => texts.map((text) => oneLine(text, 1e6)))"
     for text, shown in zip(HOSTILE, looking.page.evaluate(script, HOSTILE), strict=True):
         assert not HIDES.search(shown), ascii(text)
         assert text == "" or shown != "", ascii(text)

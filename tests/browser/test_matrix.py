@@ -1,4 +1,4 @@
-"""Every view in every state, in both themes, on a phone's width and a desk's."""
+"""Every view in every state, in both themes, at the width of a phone and of a desktop."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.eye import THEMES, WIDTHS, Eye
-from tests.browser.stages import SAYS, STATES, Stages
+from tests.browser.stages import EXPECTED_TEXT, STATES, Stages
 
 VIEWS = ("overview", "buffer", "rewards", "posterior", "learner", "actors", "samples", "compare", "events")
 OpenPage = Callable[[str], Eye]
@@ -18,13 +18,13 @@ def test_every_view_is_clean_and_accessible(state: str, stages: Stages, eye: Ope
     looking = eye(stages.at(state).url)
     if state == "token":
         looking.excused = re.compile("status of 401")
-    found: list[str] = []
+    problems: list[str] = []
     for view in VIEWS:
         looking.open(view)
         if state == "token":
             _try_wrong_token(looking)
         elif view == "overview":
-            expect(looking.page.locator("body")).to_contain_text(SAYS[state])
+            expect(looking.page.locator("body")).to_contain_text(EXPECTED_TEXT[state])
         for theme in THEMES:
             for width in WIDTHS:
                 looking.look(theme, width)
@@ -32,12 +32,12 @@ def test_every_view_is_clean_and_accessible(state: str, stages: Stages, eye: Ope
                 looking.unroll()
                 looking.shoot(f"{view}-{state}-{theme}-{width}")
                 where = f"{view}, {theme}, {width} px: "
-                found += [where + one for one in looking.serious()]
+                problems += [where + one for one in looking.serious()]
                 if (pixels := looking.too_wide()) > 0:
-                    found.append(f"{where}{pixels} px too wide")
-        found += [f"{view}: {one}" for one in looking.wrong]
+                    problems.append(f"{where}{pixels} px too wide")
+        problems += [f"{view}: {one}" for one in looking.wrong]
         looking.wrong.clear()
-    assert found == []
+    assert problems == []
 
 
 def _try_wrong_token(looking: Eye) -> None:

@@ -1,4 +1,4 @@
-"""How the page behaves under a reader's hands."""
+"""Interaction with the page: reconnecting, pausing, zooming, downloads, keys, themes, login."""
 
 import re
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Locator, expect
 
 from buffer.server.redis_server import RedisServer
+from deploy.dashboard.views.glossary import GLOSSARY
 from tests.browser.eye import ALL_DRAWN, Eye
 from tests.browser.stages import TOKEN, Stages
 from tests.support.fixture_runs import live_run
@@ -23,7 +24,7 @@ def test_page_reconnects_when_the_server_comes_back(tmp_path: Path, eye: OpenPag
             looking.open("overview")
             expect(_connection(looking)).to_have_text("● live")
         expect(_connection(looking)).to_contain_text("disconnected", timeout=20_000)
-        expect(looking.page.get_by_role("alert")).to_contain_text("tries again every few seconds")
+        expect(looking.page.get_by_role("alert")).to_contain_text("retries every few seconds")
         before = _step(looking)
         with running("--run", str(folder), port=port or 0):
             expect(_connection(looking)).to_have_text("● live", timeout=20_000)
@@ -34,7 +35,7 @@ def test_page_reconnects_when_the_server_comes_back(tmp_path: Path, eye: OpenPag
     assert [one for one in looking.wrong if "ERR_" not in one] == []
 
 
-def test_a_buffer_without_a_run_is_shown_and_its_servers_death_is_said(tmp_path: Path, eye: OpenPage) -> None:
+def test_a_buffer_without_a_run_is_shown_and_the_end_of_its_server_is_reported(tmp_path: Path, eye: OpenPage) -> None:
     with RedisServer.start(tmp_path / "redis") as redis, running("--redis", redis.url, "--name", "lone") as server:
         looking = eye(server.url)
         for view in ("buffer", "overview", "rewards", "posterior", "learner", "actors", "samples", "compare", "events"):
@@ -43,7 +44,7 @@ def test_a_buffer_without_a_run_is_shown_and_its_servers_death_is_said(tmp_path:
         expect(looking.page.locator("main")).to_contain_text("Read from Redis at")
         redis.kill()
         expect(looking.page.locator("main")).to_contain_text("does not answer", timeout=40_000)
-        expect(looking.page.locator("main")).to_contain_text("The last reading, of")
+        expect(looking.page.locator("main")).to_contain_text("The last reading, from")
         expect(_connection(looking)).to_have_text("✕ Redis does not answer")
         assert looking.serious() == []
         looking.shoot("buffer-lone_redis_killed-light-1280")
@@ -83,7 +84,7 @@ def test_the_address_holds_what_is_shown(stages: Stages, eye: OpenPage) -> None:
     assert again.wrong == []
 
 
-def test_a_value_that_is_not_finite_is_said_in_plot_and_table(stages: Stages, eye: OpenPage) -> None:
+def test_a_value_that_is_not_finite_is_marked_in_plot_and_table(stages: Stages, eye: OpenPage) -> None:
     looking = eye(stages.at("finished").url)
     looking.open("learner")
     loss = _card(looking, "Loss")
@@ -112,7 +113,7 @@ def test_downloads_hold_the_numbers_and_the_picture(stages: Stages, eye: OpenPag
     looking.open("learner")
     loss = _card(looking, "Loss")
     csv, png = (_download(looking, loss, kind, tmp_path) for kind in ("CSV", "PNG"))
-    assert len(csv.read_text().splitlines()) == 1 + 160  # a heading, and a line a step
+    assert len(csv.read_text().splitlines()) == 1 + 160  # a header and one line per step
     assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size > 5000
     looking.open("buffer")
     bins = _download(looking, _card(looking, "Priorities"), "CSV", tmp_path)
@@ -164,10 +165,10 @@ def test_the_right_token_lets_in_and_scripts_cannot_read_it(stages: Stages, eye:
     )
 
 
-def test_a_printed_page_has_every_plot_those_out_of_sight_too(stages: Stages, eye: OpenPage) -> None:
+def test_a_printed_page_has_every_plot(stages: Stages, eye: OpenPage) -> None:
     looking = eye(stages.at("finished").url)
     looking.open("buffer")
-    assert not looking.page.evaluate(ALL_DRAWN), "what is out of sight is not drawn, or this test shows nothing"
+    assert not looking.page.evaluate(ALL_DRAWN), "plots outside the window must not be drawn before printing"
     looking.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     assert looking.page.evaluate(ALL_DRAWN)
 
@@ -184,7 +185,7 @@ def test_pages_within_samples_and_compare_are_accessible(stages: Stages, eye: Op
         assert looking.serious() == []
     looking.page.locator(".tokens").focus()
     looking.page.keyboard.press("ArrowRight")
-    expect(looking.page.locator(".detail")).to_contain_text("log q(stop after it)")
+    expect(looking.page.locator(".detail")).to_contain_text("log q(⊤ after it)")
     for view, query in (("samples", "?show=compare"), ("compare", "?runs=finished,another")):
         looking.open(view, query)
         looking.unroll()
@@ -192,6 +193,16 @@ def test_pages_within_samples_and_compare_are_accessible(stages: Stages, eye: Op
         assert looking.serious() == [], view
     expect(_card(looking, "loss")).to_be_visible()
     assert looking.wrong == []
+
+
+def test_terms_are_explained_where_a_reader_first_meets_them(stages: Stages, eye: OpenPage) -> None:
+    looking = eye(stages.at("finished").url)
+    looking.open("posterior")
+    expect(looking.page.locator(".glossary dt")).to_have_text(list(GLOSSARY))
+    expect(looking.page.locator(".glossary dd")).to_have_text(list(GLOSSARY.values()))
+    for view, term in (("overview", "u"), ("samples", "log R"), ("samples", "⊤")):
+        looking.open(view)
+        expect(looking.page.locator(f"main [title*='{GLOSSARY[term]}']").first).to_be_visible()
 
 
 def _card(looking: Eye, title: str) -> Locator:

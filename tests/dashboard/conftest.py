@@ -1,4 +1,4 @@
-"""Dashboards without a browser: the application itself, on run folders of every state."""
+"""Dashboards without a browser: the ASGI application on run folders of every state."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -34,5 +34,5 @@ def client() -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run; nobody may change it."""
+    """A finished run, shared by the tests of a module: do not change it."""
     return make_run(tmp_path_factory.mktemp("runs") / "finished", "finished")

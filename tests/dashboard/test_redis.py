@@ -1,4 +1,4 @@
-"""A buffer watched by its address alone: with the rights of the user `dashboard`, and when the server goes away."""
+"""A buffer polled through Redis: with the rights of the user `dashboard`, and after its server has stopped."""
 
 import threading
 from pathlib import Path
@@ -49,7 +49,7 @@ def page(runs: Runs) -> TestClient:
 
 
 def as_dashboard(url: str) -> str:
-    """The address for the user of the ACL file, which the server has from now on."""
+    """Add the user of the ACL file to the server; returns its address for that user."""
     rules = next(
         line.split()
         for line in (ROOT / "deploy/redis/users.acl").read_text().splitlines()
@@ -69,8 +69,8 @@ def test_the_buffer_is_shown_with_no_more_rights_than_the_dashboards_own(server:
     live.read()
     assert live.error is None
     with page(Runs([], live)) as client:
-        said = client.get("/api/buffer").json()
-        assert said["source"] == "redis" and said["now"]["size"] == 30 and said["now"]["drawn"] == 8
+        view = client.get("/api/buffer").json()
+        assert view["source"] == "redis" and view["now"]["size"] == 30 and view["now"]["drawn"] == 8
         assert client.get("/api/overview").json()["state"] == "running"
         live.read()
         assert client.get("/api/curves?names=buffer.size&x=time").json()["curves"]["buffer.size"]["y"][-1] == 30
@@ -81,7 +81,7 @@ def test_the_buffer_is_shown_with_no_more_rights_than_the_dashboards_own(server:
     assert PASSWORD not in live.address
 
 
-def test_a_server_that_goes_away_is_down_in_words_and_comes_back_by_itself(server: RedisServer, tmp_path: Path):
+def test_a_stopped_server_is_reported_as_down_and_reconnected_automatically(server: RedisServer, tmp_path: Path):
     filled(server.url)
     live = LiveBuffer(server.url, "watched", 0)
     runs = Runs([make_run(tmp_path / "run", "live")], live)
@@ -92,46 +92,46 @@ def test_a_server_that_goes_away_is_down_in_words_and_comes_back_by_itself(serve
         ).json()["components"]
         server.kill()
         live.read()
-        said = client.get("/api/overview").json()
-        down = next(part for part in said["components"] if part["name"] == "redis")
+        view = client.get("/api/overview").json()
+        down = next(part for part in view["components"] if part["name"] == "redis")
         assert down["state"] == "down" and "does not answer" in down["detail"]
         buffer = client.get("/api/buffer").json()
-        assert buffer["error"] and buffer["now"]["size"] == 30, "the last reading stays, and is said to be old"
+        assert buffer["error"] and buffer["now"]["size"] == 30, "the last reading stays and is marked as old"
         with RedisServer.start(tmp_path / "redis", server.port):
             live.read()
             assert client.get("/api/buffer").json()["error"] is None
     runs.close()
 
 
-def test_a_wrong_password_is_told_and_not_shown():
+def test_a_wrong_password_is_reported_and_not_shown():
     live = LiveBuffer("redis://user:secret-word@127.0.0.1:1/0", "watched", 0)
     live.read()
     assert live.error is not None and "secret-word" not in live.error
     with page(Runs([], live)) as client:
-        said = client.get("/api/overview").json()
-        assert said["state"] == "down" and "secret-word" not in str(said)
+        view = client.get("/api/overview").json()
+        assert view["state"] == "down" and "secret-word" not in str(view)
         assert client.get("/api/buffer").json()["now"] is None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [([], "dashboard needs --run"), (["--redis", "redis://127.0.0.1:1"], "needs --name"), (["--redis", "redis://127.0.0.1:1", "--name", "a{b"], "buffer name"), (["--run", "/nowhere"], "is no run")],
 )  # fmt: skip
-def test_the_command_says_what_it_needs(arguments, said):
+def test_the_command_reports_missing_options(arguments, message):
     from typer.testing import CliRunner
 
     from deploy.cli import app
 
     result = CliRunner().invoke(app, ["dashboard", *arguments])
-    assert isinstance(result.exception, ConfigError) and said in str(result.exception)
+    assert isinstance(result.exception, ConfigError) and message in str(result.exception)
 
 
-def test_a_taken_port_is_refused_by_name_and_the_usual_one_gives_way():
+def test_a_taken_port_is_rejected_by_number_and_the_default_port_is_replaced():
     from deploy.dashboard.web.sockets import address, listen
 
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port} .*--port"):
             listen("127.0.0.1", port)
-    with listen("127.0.0.1", None) as usual, listen("127.0.0.1", None) as other:
-        assert address(usual) != address(other)
+    with listen("127.0.0.1", None) as default, listen("127.0.0.1", None) as other:
+        assert address(default) != address(other)

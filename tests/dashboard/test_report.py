@@ -1,4 +1,4 @@
-"""The report: one file that needs nothing else, on which nothing can run."""
+"""The report: one self-contained file without scripts."""
 
 import base64
 import html.parser
@@ -7,28 +7,29 @@ import re
 import pytest
 
 from buffer.errors import ConfigError
+from deploy.dashboard.views.glossary import GLOSSARY
 from deploy.report.html_report import text, write_report
 from tests.support.fixture_runs import make_run
 from tests.support.hostile import HOSTILE
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects tags, addresses and pictures as a browser would."""
+    """Collects tags, addresses and images as a browser would."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tags: set[str] = set()
         self.addresses: list[str] = []
         self.handlers: list[str] = []
-        self.pictures: list[tuple[str, str]] = []
+        self.images: list[tuple[str, str]] = []
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
         if tag == "img":
-            self.pictures.append((found["src"], found["alt"]))
+            self.images.append((attributes["src"], attributes["alt"]))
 
 
 def read(path) -> tuple[Reader, str]:
@@ -38,16 +39,17 @@ def read(path) -> tuple[Reader, str]:
     return reader, page
 
 
-def test_a_report_has_its_plots_in_words_too_and_asks_for_nothing_from_elsewhere(tmp_path):
+def test_a_report_describes_its_plots_and_loads_nothing(tmp_path):
     run = make_run(tmp_path / "run", "finished")
     write_report(run, tmp_path / "report.html")
     reader, page = read(tmp_path / "report.html")
-    assert len(reader.pictures) >= 18 and len(page) < 4_000_000
-    for source, said in reader.pictures:
+    assert len(reader.images) >= 18 and len(page) < 4_000_000
+    for source, description in reader.images:
         svg = base64.b64decode(source.removeprefix("data:image/svg+xml;base64,"))
-        assert b"<svg" in svg and b"<script" not in svg and len(said) > 20
-    assert reader.addresses == [source for source, _ in reader.pictures]
+        assert b"<svg" in svg and b"<script" not in svg and len(description) > 20
+    assert reader.addresses == [source for source, _ in reader.images]
     assert "script" not in reader.tags and "link" not in reader.tags and "default-src 'none'" in page
+    assert all(meaning in page for meaning in GLOSSARY.values())
     assert "Var(u)" in page and "learning_rate = 0.001" in page and "Finished" in page
 
 
@@ -64,8 +66,8 @@ def test_hostile_text_in_a_report_is_text(tmp_path):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_text_holds_no_markup_and_shows_what_is_not_seen(hostile):
-    shown = text(hostile, longest=10**6)
+def test_text_has_no_markup_and_shows_hidden_characters(hostile):
+    shown = text(hostile, max_length=10**6)
     assert not re.search(r"[<>\"']", shown) and "\x00" not in shown
     for character in hostile:
         if ord(character) < 0x20 and character != "\n":
@@ -81,4 +83,4 @@ def test_a_run_without_a_step_has_nothing_to_report(tmp_path):
 def test_a_run_without_a_history_is_reported_as_far_as_it_goes(tmp_path):
     write_report(make_run(tmp_path / "run", "no_history"), tmp_path / "report.html")
     reader, _ = read(tmp_path / "report.html")
-    assert 5 <= len(reader.pictures) < 18
+    assert 5 <= len(reader.images) < 18

@@ -1,4 +1,4 @@
-"""Who may look at a run: token, Host, Origin; and what the page's headers forbid."""
+"""Access control: token, Host, Origin; and the security headers of every response."""
 
 import re
 from http.cookies import SimpleCookie
@@ -211,7 +211,7 @@ def test_a_short_token_is_refused_with_its_length():
         ("a.example", False),
     ],
 )
-def test_loopback_is_known_by_its_address(host, loopback):
+def test_loopback_is_recognised_by_its_address(host, loopback):
     assert is_loopback(host) is loopback
 
 

@@ -1,4 +1,4 @@
-"""News of a run: what a page hears, and what it hears when it comes back."""
+"""The event stream of a run: first connection, updates, reconnection."""
 
 import json
 import threading
@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from deploy.dashboard.data.run_reader import RunReader
-from deploy.dashboard.web import event_stream as streams
-from deploy.dashboard.web.event_stream import News
+from deploy.dashboard.web import event_stream
+from deploy.dashboard.web.event_stream import EventSource
 from deploy.telemetry.event_detector import Event
 from deploy.telemetry.history_store import HistoryStore
 from deploy.telemetry.recorder import FILE
@@ -21,9 +21,9 @@ from tests.support.running import running
 
 @pytest.fixture
 def reader(tmp_path: Path):
-    found = RunReader(make_run(tmp_path / "run", "live"), "run", primary=True)
-    yield found
-    found.close()
+    run = RunReader(make_run(tmp_path / "run", "live"), "run", primary=True)
+    yield run
+    run.close()
 
 
 def add_event(folder: Path, text: str) -> None:
@@ -33,36 +33,36 @@ def add_event(folder: Path, text: str) -> None:
     store.close()
 
 
-def ticks(news: News) -> list[dict]:
-    return [data for event, _, data in news.look() if event == "tick"]
+def ticks(source: EventSource) -> list[dict]:
+    return [data for event, _, data in source.poll() if event == "tick"]
 
 
-def test_a_new_page_hears_how_the_run_stands_and_then_nothing_until_there_is_news(reader):
-    news = News(reader, None)
-    (first,) = ticks(news)
+def test_a_new_page_gets_the_state_of_the_run_and_then_only_changes(reader):
+    source = EventSource(reader, None)
+    (first,) = ticks(source)
     assert first["overview"]["step"] == 80 and first["events"][-1]["kind"] == "start"
-    assert news.look() == []
+    assert source.poll() == []
     add_event(reader.folder, "Version 81 was published.")
-    (second,) = ticks(news)
+    (second,) = ticks(source)
     assert [event["text"] for event in second["events"]] == ["Version 81 was published."]
     assert second["fresh"] == {"learner": 0, "moments": 0, "samples": 0, "events": 1}
 
 
-def test_a_page_that_comes_back_hears_what_it_missed_and_no_more(reader):
-    news = News(reader, None)
-    cursor = ticks(news)[0]["cursor"]
+def test_a_reconnecting_page_gets_exactly_what_it_missed(reader):
+    source = EventSource(reader, None)
+    cursor = ticks(source)[0]["cursor"]
     add_event(reader.folder, "Version 81 was published.")
-    (missed,) = ticks(News(reader, cursor))
+    (missed,) = ticks(EventSource(reader, cursor))
     assert [event["text"] for event in missed["events"]] == ["Version 81 was published."]
 
 
-def test_a_page_that_knew_an_earlier_life_of_the_run_is_told_to_begin_anew(reader):
-    cursor = ticks(News(reader, None))[0]["cursor"]
+def test_a_page_of_an_earlier_generation_of_the_run_is_reset(reader):
+    cursor = ticks(EventSource(reader, None))[0]["cursor"]
     store = HistoryStore(reader.folder / FILE)
     store.begin(40)
     store.commit()
     store.close()
-    events = News(reader, cursor).look()
+    events = EventSource(reader, cursor).poll()
     assert [event for event, _, _ in events] == ["reset", "tick"]
     assert events[1][2]["overview"]["step"] == 40
 
@@ -70,29 +70,29 @@ def test_a_page_that_knew_an_earlier_life_of_the_run_is_told_to_begin_anew(reade
 @pytest.mark.parametrize(
     "cursor", ["", "nonsense", "1", "1.x", "-1.-1", "9" * 40, "1." + "9" * 40, "\u0661.\u0662", "\u00b2.\u00b3"]
 )
-def test_a_cursor_that_is_none_of_ours_is_a_page_that_knows_nothing(reader, cursor):
-    (first,) = ticks(News(reader, cursor))
+def test_an_invalid_cursor_is_treated_as_a_new_page(reader, cursor):
+    (first,) = ticks(EventSource(reader, cursor))
     assert first["events"][-1]["kind"] == "start"
 
 
-def test_a_silent_stream_sends_heartbeats_and_ends_when_it_is_told_to(reader, monkeypatch):
+def test_a_silent_stream_sends_heartbeats_and_ends_with_the_server(reader, monkeypatch):
     import anyio
 
-    monkeypatch.setattr(streams, "HEARTBEAT_S", 0.0)
-    monkeypatch.setattr(streams, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(event_stream, "POLL_INTERVAL_S", 0.01)
     stopping = threading.Event()
 
     async def listen() -> list[str]:
-        heard = []
-        async for text in streams.stream(reader, None, stopping):
-            heard.append(text)
-            if len(heard) == 5:
+        messages = []
+        async for text in event_stream.stream(reader, None, stopping):
+            messages.append(text)
+            if len(messages) == 5:
                 stopping.set()
-        return heard
+        return messages
 
-    heard = anyio.run(listen)
-    assert heard[0] == "retry: 2000\n\n" and heard[1].startswith("event: tick\nid: 1.")
-    assert all(text.startswith("event: heartbeat\ndata: ") for text in heard[2:])
+    messages = anyio.run(listen)
+    assert messages[0] == "retry: 2000\n\n" and messages[1].startswith("event: tick\nid: 1.")
+    assert all(text.startswith("event: heartbeat\ndata: ") for text in messages[2:])
 
 
 def events(lines):
@@ -112,10 +112,10 @@ def test_a_page_follows_a_live_run_over_a_restart_of_the_server(tmp_path):
         with running("--run", str(run)) as server:
             with httpx.stream("GET", f"{server.url}api/stream", timeout=20) as answer:
                 assert answer.headers["content-type"].startswith("text/event-stream")
-                found = events(answer.iter_lines())
+                received = events(answer.iter_lines())
                 steps, cursor = [], None
                 while len(steps) < 3:
-                    event, cursor, data = next(found)
+                    event, cursor, data = next(received)
                     if event == "tick":
                         steps.append(data["overview"]["step"])
             port = int(server.url.rsplit(":", 1)[1].strip("/"))
@@ -125,7 +125,7 @@ def test_a_page_follows_a_live_run_over_a_restart_of_the_server(tmp_path):
             with httpx.stream("GET", f"{server.url}api/stream", timeout=20, headers=headers) as answer:
                 event, _, data = next(events(answer.iter_lines()))
         assert event == "tick" and data["overview"]["step"] > steps[-1]
-        assert not any(event["kind"] == "start" for event in data["events"]), "it had heard of the start"
+        assert not any(event["kind"] == "start" for event in data["events"]), "the page has received the start before"
 
 
 def test_an_open_stream_does_not_hold_up_the_end_of_the_server(tmp_path):
@@ -149,8 +149,8 @@ def test_a_dashboard_of_a_run_ends_with_the_run_however_that_dies(tmp_path):
     from tests.support.running import ROOT
 
     run = make_run(tmp_path / "run", "live")
-    with listen("127.0.0.1", 0) as listening:
-        number, url = listening.fileno(), address(listening)
+    with listen("127.0.0.1", 0) as listener:
+        number, url = listener.fileno(), address(listener)
         command = [sys.executable, "-m", "deploy.cli", "dashboard", "--run", str(run), "--socket", str(number)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(number,), cwd=ROOT)
     try:

@@ -1,4 +1,4 @@
-"""The other answers: what each page shows, and that it fits what was written."""
+"""The views of the API: the content of each page agrees with the recorded run."""
 
 import json
 import math
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.dashboard.views.glossary import GLOSSARY
 from tests.support.fixture_runs import CONFIG, LOG_Z, PROMPTS, STEPS, make_run
 from tests.support.hostile import HOSTILE
+from tests.support.running import ROOT
 
 STATES = {
     "empty": "empty", "live": "running", "stale": "stale", "dead": "dead", "finished": "finished", "stopped": "stopped",
@@ -16,13 +18,13 @@ STATES = {
 
 
 @pytest.mark.parametrize(("made", "state"), STATES.items())
-def test_the_state_of_a_run_is_told_in_a_word_and_a_sentence(client, tmp_path, made, state):
+def test_the_state_of_a_run_is_a_word_and_a_sentence(client, tmp_path, made, state):
     with client(make_run(tmp_path / made, made)) as page:
-        said = page.get("/api/overview").json()
-        assert said["state"] == state and said["sentence"].endswith(".")
+        view = page.get("/api/overview").json()
+        assert view["state"] == state and view["sentence"].endswith(".")
         live = state in ("running", "judging")
-        assert (said["left_s"] is not None) == live
-        assert all(part["state"] not in ("running", "waiting") for part in said["components"]) or live
+        assert (view["left_s"] is not None) == live
+        assert all(part["state"] not in ("running", "waiting") for part in view["components"]) or live
         assert page.get("/api/runs").json()["runs"][0]["state"] == state
 
 
@@ -37,11 +39,11 @@ def test_the_overview_has_the_three_figures_that_matter_with_where_they_began(cl
 
 def test_a_live_overview_names_the_bottleneck_and_each_parts_state(client, tmp_path):
     with client(make_run(tmp_path / "live", "live")) as page:
-        said = page.get("/api/overview").json()
-        assert said["verdict"]["sentence"] and said["verdict"]["change"]
-        assert {part["name"] for part in said["components"]} == {"learner", "actor-0", "actor-1", "reward-0", "buffer"}
-        assert said["step"] == STEPS // 2 and said["steps"] == STEPS
-        assert said["rates"]["tokens_per_s"] == pytest.approx(96, rel=0.1)
+        view = page.get("/api/overview").json()
+        assert view["bottleneck"]["sentence"] and view["bottleneck"]["change"]
+        assert {part["name"] for part in view["components"]} == {"learner", "actor-0", "actor-1", "reward-0", "buffer"}
+        assert view["step"] == STEPS // 2 and view["steps"] == STEPS
+        assert view["rates"]["tokens_per_s"] == pytest.approx(96, rel=0.1)
 
 
 def test_alarms_have_cause_and_remedy(client, tmp_path):
@@ -53,43 +55,43 @@ def test_alarms_have_cause_and_remedy(client, tmp_path):
         assert kinds and set(kinds) == {"alarm"}
 
 
-def test_histograms_of_the_buffer_hold_every_trajectory_they_were_told_of(client, finished):
+def test_histograms_of_the_buffer_count_every_trajectory(client, finished):
     with client(finished) as page:
-        said = page.get("/api/buffer").json()
-        rewards, weights = said["reward_histogram"], said["priority_histogram"]
+        view = page.get("/api/buffer").json()
+        rewards, weights = view["reward_histogram"], view["priority_histogram"]
         assert len(weights) <= 64 and all(bin["low"] < bin["high"] for bin in rewards + weights)
         assert sum(bin["n"] for bin in rewards) == sum(int(1 + 20 * math.exp(-((k - 30) ** 2) / 60)) for k in range(37))
         assert sum(bin["n"] for bin in weights) == sum(
             int(1 + 50 * math.exp(-((k + 8) ** 2) / 90)) for k in range(-40, 25)
         )
-        assert said["staleness_histogram"][2] == {"low": 2, "high": 4, "n": 400}
-        assert said["now"]["ess_share"] == pytest.approx(0.34)
-        assert said["pace"]["samples_per_insert"] == 2.0 and said["pace"]["limited"] in (None, "draws", "inserts")
+        assert view["staleness_histogram"][2] == {"low": 2, "high": 4, "n": 400}
+        assert view["now"]["ess_share"] == pytest.approx(0.34)
+        assert view["pace"]["samples_per_insert"] == 2.0 and view["pace"]["limited"] in (None, "draws", "inserts")
 
 
-def test_rewards_say_where_along_a_string_the_reward_is_won(client, finished):
+def test_rewards_have_log_r_along_the_string(client, finished):
     with client(finished) as page:
-        said = page.get("/api/rewards").json()
-        curve = said["per_prefix"]
+        view = page.get("/api/rewards").json()
+        curve = view["per_prefix"]
         assert curve["position"] == list(range(len(curve["mean"]))) and curve["n"][0] >= curve["n"][-1] > 0
-        assert curve["mean"][0] < -8 and curve["mean"][-1] > -1, "the made-up reward is won with the last token"
-        assert [term["name"] for term in said["terms"]] == ["base", "_chars"]
-        base, chars = said["terms"]
+        assert curve["mean"][0] < -8 and curve["mean"][-1] > -1, "the reward of the fixture comes with the last token"
+        assert [term["name"] for term in view["terms"]] == ["base", "_chars"]
+        base, chars = view["terms"]
         assert base["share"] == pytest.approx(1.0) and chars["note"] and chars["share"] is None
-        rewards = [one["log_reward"] for one in said["top"]]
+        rewards = [one["log_reward"] for one in view["top"]]
         assert rewards == sorted(rewards, reverse=True) and len(
-            {(o["prompt_id"], o["text"]) for o in said["top"]}
+            {(o["prompt_id"], o["text"]) for o in view["top"]}
         ) == len(rewards)
 
 
 def test_the_posterior_page_compares_log_q_with_tempered_log_r_and_gives_u_by_position(client, finished):
     with client(finished) as page:
-        said = page.get("/api/posterior?steps=5").json()
-        assert (said["from_step"], said["to_step"]) == (STEPS - 5, STEPS - 1)
-        assert len(said["scatter"]["log_q"]) == len(said["scatter"]["id"]) == 5 * 16
-        assert said["log_z_bounds"]["exact"] == pytest.approx(LOG_Z)
-        assert said["u"]["n"][0] == 0 and said["u"]["mean"][0] is None, "the first prefix may not stop"
-        assert said["u"]["mean"][1] == pytest.approx(LOG_Z, abs=0.1)
+        view = page.get("/api/posterior?steps=5").json()
+        assert (view["from_step"], view["to_step"]) == (STEPS - 5, STEPS - 1)
+        assert len(view["scatter"]["log_q"]) == len(view["scatter"]["id"]) == 5 * 16
+        assert view["log_z_bounds"]["exact"] == pytest.approx(LOG_Z)
+        assert view["u"]["n"][0] == 0 and view["u"]["mean"][0] is None, "the first prefix may not stop"
+        assert view["u"]["mean"][1] == pytest.approx(LOG_Z, abs=0.1)
         one = page.get("/api/posterior?prompt=letters&steps=5").json()
         assert [prompt["id"] for prompt in one["prompts"]] == ["letters"]
 
@@ -108,12 +110,12 @@ def test_the_posterior_page_compares_log_q_with_tempered_log_r_and_gives_u_by_po
         ("phase=before", lambda s: s["phase"] == "before"),
     ],
 )
-def test_samples_are_those_that_were_asked_for(client, finished, query, holds):
+def test_samples_match_the_filter(client, finished, query, holds):
     with client(finished) as page:
-        found = page.get(f"/api/samples?{query}&limit=200").json()
-        assert found["samples"] and all(holds(sample) for sample in found["samples"])
+        response = page.get(f"/api/samples?{query}&limit=200").json()
+        assert response["samples"] and all(holds(sample) for sample in response["samples"])
         everything = page.get("/api/samples?limit=1").json()["total"]
-        assert 0 < found["total"] < everything or "phase" in query
+        assert 0 < response["total"] < everything or "phase" in query
 
 
 def test_pages_of_samples_have_each_of_them_once(client, finished):
@@ -139,17 +141,17 @@ def test_one_sample_has_a_value_for_every_prefix_its_prompt_and_its_repetitions(
         assert page.get("/api/samples/999999999").status_code == 404
 
 
-def test_before_and_after_are_the_judged_samples_or_else_the_first_and_last_noted(client, finished, tmp_path):
+def test_before_and_after_are_evaluation_samples_or_the_first_and_last_recorded(client, finished, tmp_path):
     with client(finished) as page:
-        said = page.get("/api/before-after?prompt=integer").json()
-        assert said["source"] == "judging" and len(said["before"]) == len(said["after"]) == 32
+        view = page.get("/api/before-after?prompt=integer").json()
+        assert view["source"] == "judging" and len(view["before"]) == len(view["after"]) == 32
     with client(make_run(tmp_path / "live", "live")) as page:
-        said = page.get("/api/before-after?prompt=integer").json()
-        assert said["source"] == "judging" and said["after"] == []
+        view = page.get("/api/before-after?prompt=integer").json()
+        assert view["source"] == "judging" and view["after"] == []
     assert page.get("/api/before-after").status_code == 400
 
 
-def test_runs_beside_the_named_one_can_be_compared_with_it(client, tmp_path):
+def test_runs_next_to_the_named_one_can_be_compared_with_it(client, tmp_path):
     changed = json.loads(json.dumps(CONFIG))
     changed["learner"]["learning_rate"] = 3e-4
     first = make_run(tmp_path / "one", "finished")
@@ -158,9 +160,9 @@ def test_runs_beside_the_named_one_can_be_compared_with_it(client, tmp_path):
     with client(first) as page:
         listed = page.get("/api/runs").json()["runs"]
         assert [(run["id"], run["primary"]) for run in listed] == [("one", True), ("two", False)]
-        said = page.get("/api/compare?runs=one,two").json()
-        assert said["config"] == [{"field": "learner.learning_rate", "values": [0.001, 0.0003]}]
-        assert said["summary"][0]["values"] == [2.08, 2.08] and "learner.loss" in said["curves"]
+        view = page.get("/api/compare?runs=one,two").json()
+        assert view["config"] == [{"field": "learner.learning_rate", "values": [0.001, 0.0003]}]
+        assert view["summary"][0]["values"] == [2.08, 2.08] and "learner.loss" in view["curves"]
         assert page.get("/api/compare?runs=one").status_code == 400
         assert page.get("/api/compare?runs=one,three").status_code == 404
 
@@ -172,10 +174,10 @@ def test_hostile_text_goes_out_as_data_and_nothing_else(client, tmp_path):
             answer = page.get(f"/api/samples?limit=200&page={number}")
             assert answer.headers["content-type"] == "application/json" and answer.content.isascii()
             texts |= {sample["pieces"][0] for sample in answer.json()["samples"]}
-        assert set(HOSTILE) <= texts, "what was kept is what was written, lone surrogates too"
+        assert set(HOSTILE) <= texts, "every string is kept as written, lone surrogates too"
 
 
-def test_a_damaged_history_is_an_answer_in_words_and_a_whole_one_is_found_again(client, tmp_path):
+def test_a_damaged_history_is_an_error_in_words_and_a_repaired_one_is_read_again(client, tmp_path):
     run = make_run(tmp_path / "run", "finished")
     whole = (run / "history.sqlite").read_bytes()
     with client(run) as page:
@@ -187,7 +189,7 @@ def test_a_damaged_history_is_an_answer_in_words_and_a_whole_one_is_found_again(
         assert page.get("/api/overview").json()["state"] == "finished"
 
 
-def test_a_run_that_is_begun_anew_in_its_folder_is_read_anew(client, tmp_path):
+def test_a_run_that_is_replaced_in_its_folder_is_read_again(client, tmp_path):
     run = make_run(tmp_path / "run", "finished")
     with client(run) as page:
         assert page.get("/api/curves?names=learner.loss").json()["curves"]["learner.loss"]["points"] == STEPS
@@ -204,3 +206,9 @@ def test_the_page_itself_is_there(client, finished: Path):
             and "style=" not in answer.text
             and "http" not in answer.text.replace("http-equiv", "")
         )
+
+
+def test_the_page_and_the_report_explain_terms_in_the_same_words():
+    script = (ROOT / "deploy/dashboard/static/lib/glossary.js").read_text()
+    for term, meaning in GLOSSARY.items():
+        assert meaning in script, term

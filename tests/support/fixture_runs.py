@@ -1,10 +1,10 @@
-"""Run folders in every state that the dashboard knows, made in a moment: for tests of the server and of the page.
+"""Run folders in every state that the dashboard can show, for tests of the server and of the page.
 
     make_run(folder, "finished")     empty, live, stale, dead, finished, stopped, failed, judging, long, hostile,
                                      alarms, no_history
-    with live_run(folder): ...       a run that goes on being written, as the driver would
+    with live_run(folder): ...       a run that is written continuously, as the driver does
 
-The numbers are made up; the shapes and the writer (deploy.telemetry.recorder) are the real ones.
+The numbers are invented; the shapes and the writer (deploy.telemetry.recorder) are real.
 """
 
 import json
@@ -59,7 +59,7 @@ CONFIG = {
 
 
 def make_run(folder: Path, state: str, config: Mapping[str, Any] = CONFIG) -> Path:
-    """A run folder in one of STATES; returns it."""
+    """Create a run folder in one of STATES; returns its path."""
     run = RunFolder.create(folder, replace=True)
     run.write_config(config)
     rng = np.random.default_rng(1)
@@ -74,7 +74,7 @@ def make_run(folder: Path, state: str, config: Mapping[str, Any] = CONFIG) -> Pa
 
 
 def _write(path: Path, steps: int, began: float, state: str, rng: np.random.Generator) -> None:
-    """Straight into the tables, so that times can lie in the past."""
+    """Write the tables directly, so that times can be in the past."""
     total = LONG if state == "long" else STEPS
     about = ABOUT | {"began_at": began, "steps": total}
     recorder = Recorder(path / FILE, about, _prompts(state), _pieces, 0)
@@ -82,20 +82,20 @@ def _write(path: Path, steps: int, began: float, state: str, rng: np.random.Gene
     store = recorder._store
     assert store is not None
     every = max(steps // 600, 1)
-    lasted = (time.time() if state not in ("stale", "dead", "finished", "long") else began + 3000.0) - began
+    duration_s = (time.time() if state not in ("stale", "dead", "finished", "long") else began + 3000.0) - began
     for step in range(1, steps):
-        at = began + lasted * step / max(steps, 1)
-        noted = step % every == 0
+        at = began + duration_s * step / max(steps, 1)
+        recorded = step % every == 0
         row = learner_row(step, total, rng, broken=state == "alarms" and step > steps - 40)
-        store.learner(at, step, {**row, **(summary(step, total, rng) if noted else {})})
-        if noted:
+        store.learner(at, step, {**row, **(summary(step, total, rng) if recorded else {})})
+        if recorded:
             store.moment(at, step, moment(step, at - began, rng, silent=state == "alarms" and step > steps - 20))
             for note in notes(step, total, rng, hostile=state == "hostile")[:: 1 if every == 1 else 4]:
                 store.sample(at, step, note)
     if steps:
         recorder.step(learner_row(steps, total, rng), {"rows": [], **summary(steps, total, rng)})
         phase = f"base model: {256:,} samples a prompt" if state == "judging" else "training"
-        recorder.snapshot(view(steps, total, lasted, rng, phase, alarming=state == "alarms"))
+        recorder.snapshot(view(steps, total, duration_s, rng, phase, alarming=state == "alarms"))
         recorder.judged("before", judged(rng, trained=False))
     if state in ("finished", "long", "hostile"):
         recorder.judged("after", judged(rng, trained=True))
@@ -112,7 +112,7 @@ def _write(path: Path, steps: int, began: float, state: str, rng: np.random.Gene
 
 
 def _leave(store: HistoryStore, state: str) -> None:
-    """As a run that goes on, or was killed, leaves it: no end."""
+    """Leave the history without an end, as a running or killed run does."""
     if state in ("stale", "dead"):
         rows = store._db.execute("SELECT value FROM meta WHERE key = 'now'").fetchall()
         now = json.loads(rows[0][0])
@@ -126,7 +126,7 @@ def _leave(store: HistoryStore, state: str) -> None:
 
 @contextmanager
 def live_run(folder: Path, steps_per_s: float = 4.0, steps: int = STEPS) -> Iterator[Path]:
-    """A run that goes on: a step and its notes, and moments, from a thread, until the block ends."""
+    """A run whose steps, samples and snapshots a thread writes until the block ends."""
     run = RunFolder.create(folder, replace=True)
     run.write_config(CONFIG)
     stopping, rng = threading.Event(), np.random.default_rng(2)
@@ -153,7 +153,7 @@ def live_run(folder: Path, steps_per_s: float = 4.0, steps: int = STEPS) -> Iter
 
 
 def learner_row(step: int, total: int, rng: np.random.Generator, broken: bool = False) -> dict[str, Any]:
-    """As `Learner.run` reports it; some figures are NaN now and then, as in life."""
+    """A row as `Learner.run` reports it; some figures are NaN at some steps, as in real runs."""
     left = math.exp(-4.0 * step / total)
     nan = float("nan")
     return {
@@ -190,7 +190,7 @@ def learner_row(step: int, total: int, rng: np.random.Generator, broken: bool = 
 
 
 def summary(step: int, total: int, rng: np.random.Generator) -> dict[str, Any]:
-    """What the fresh rows of a noted step say together."""
+    """Statistics of the fresh rows of a recorded step."""
     left = math.exp(-4.0 * step / total)
     base = -8 * left - 4.6
     return {
@@ -203,7 +203,7 @@ def summary(step: int, total: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def notes(step: int, total: int, rng: np.random.Generator, hostile: bool = False) -> list[dict[str, Any]]:
-    """16 noted rows with their pieces, as the recorder hands them to its store."""
+    """16 sample rows with their token texts, as the recorder passes them to its store."""
     left = math.exp(-4.0 * step / total)
     rows = []
     for k in range(16):
@@ -241,7 +241,7 @@ def notes(step: int, total: int, rng: np.random.Generator, hostile: bool = False
 
 
 def judged(rng: np.random.Generator, trained: bool) -> dict[str, list[Sample]]:
-    """Samples of one side."""
+    """Evaluation samples of the base or the trained model."""
     low, high = (0, 101) if trained else (0, 1000)
     return {
         name: [
@@ -260,7 +260,7 @@ def judged(rng: np.random.Generator, trained: bool) -> dict[str, list[Sample]]:
 def view(
     step: int, total: int, elapsed_s: float, rng: np.random.Generator, phase: str = "training", alarming: bool = False
 ) -> Snapshot:
-    """One moment of the driver."""
+    """A snapshot, as the driver makes it."""
     found = moment(step, elapsed_s, rng, alarming)
     return Snapshot(
         {"step": step}, stats(step, elapsed_s, rng), found["actors"], phase, elapsed_s, found["waits"], found["rewards"]
@@ -268,7 +268,7 @@ def view(
 
 
 def moment(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool = False) -> dict[str, Any]:
-    """As deploy/telemetry/snapshot.py makes it of a Snapshot."""
+    """The row of a snapshot, as deploy/telemetry/snapshot.py makes it."""
 
     actors = [
         {
@@ -289,7 +289,7 @@ def moment(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool =
 
 
 def stats(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool = False) -> BufferStats:
-    """A buffer that fills."""
+    """Statistics of a buffer that fills up."""
     arrivals, drawn = int(elapsed_s * 40) + 1, step * 64
     size = max(int(arrivals * 0.75), 1)
     bins = {-9.0 + 0.25 * k: int(1 + 20 * math.exp(-((k - 30) ** 2) / 60)) for k in range(37)}
@@ -302,7 +302,7 @@ def stats(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool = 
 
 
 def _pieces(token_ids: Any) -> list[str]:
-    """Judged samples here have bytes for tokens."""
+    """Token texts; the tokens of evaluation samples are bytes here."""
     return [chr(token_id) for token_id in token_ids]
 
 

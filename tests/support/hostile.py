@@ -1,4 +1,4 @@
-"""Text that tries to be more than text: what a model, a task or a prompt might write into a page."""
+"""Hostile text that a model, a task or a prompt might write into a page."""
 
 MARKUP = [
     "<script>window.__hit = 1</script>", "<img src=x onerror='window.__hit = 1'>", "<svg onload=window.__hit=1>", "<svg><script>window.__hit=1</script></svg>",

@@ -1,4 +1,4 @@
-"""`tributary dashboard` as a process of its own, as people start it."""
+"""`tributary dashboard` in a separate process, as users start it."""
 
 import os
 import re
@@ -12,29 +12,29 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-_SAID = re.compile(r"Dashboard: (http://\S+/)")
+_ADDRESS = re.compile(r"Dashboard: (http://\S+/)")
 _TOKEN = re.compile(r"Token: (\S+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """One that listens."""
+    """A dashboard that accepts connections."""
 
     url: str
-    """With a slash at its end."""
+    """Ends with a slash."""
     token: str | None
     process: subprocess.Popen[str]
 
     @property
     def cpu_s(self) -> float:
-        """Seconds of CPU it has used."""
+        """CPU time of the process, s."""
         times = psutil.Process(self.process.pid).cpu_times()
         return float(times.user + times.system)
 
 
 @contextmanager
 def running(*arguments: str, port: int = 0, environment: dict[str, str] | None = None) -> Iterator[Running]:
-    """A dashboard with these arguments, ended with the block."""
+    """Start a dashboard with these arguments; stop it at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy.cli", "dashboard", "--port", str(port), *arguments],
         cwd=ROOT,
@@ -44,12 +44,12 @@ def running(*arguments: str, port: int = 0, environment: dict[str, str] | None =
     )
     assert process.stdout is not None
     try:
-        first = process.stdout.readline()
-        found = _SAID.search(first)
-        assert found, f"it said {first!r} and no address"
+        first_line = process.stdout.readline()
+        address = _ADDRESS.search(first_line)
+        assert address, f"printed {first_line!r}, which has no address"
         needs_token = "--host" in arguments and not (environment or {}).get("TRIBUTARY_DASHBOARD_TOKEN")
         token = _TOKEN.search(process.stdout.readline()) if needs_token else None
-        yield Running(found[1], token[1] if token else None, process)
+        yield Running(address[1], token[1] if token else None, process)
     finally:
         process.terminate()
         process.wait(20)

@@ -1,4 +1,4 @@
-"""Plots: they come out as pictures for every run that can happen, and their captions are right."""
+"""Plots: every possible run can be plotted, and the captions are right."""
 
 import math
 from collections.abc import Mapping
@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from deploy.dashboard.views.glossary import GLOSSARY
 from deploy.report.run_plots import (
-    MOST_POINTS,
+    MAX_POINTS,
     Side,
-    _tells,
-    _verdict,
+    _caption,
+    _is_informative,
     plot_figures,
     plot_histogram,
     plot_posterior,
@@ -44,17 +45,17 @@ def test_a_sampler_that_drew_nothing_valid_can_be_plotted(tmp_path: Path) -> Non
 
 
 def test_the_caption_of_a_uniform_sample_reads_zero_divergence() -> None:
-    assert _verdict(np.full(10, 5), 100, 50) == (
+    assert _caption(np.full(10, 5), 100, 50) == (
         "100 samples · 50.0 % valid · KL to uniform 0.000 nats (noise floor 0.090)"
     )
 
 
 def test_the_caption_of_a_point_mass_reads_log_k() -> None:
-    assert f"KL to uniform {math.log(4):.3f} nats" in _verdict(np.array([0, 8, 0, 0]), 8, 8)
+    assert f"KL to uniform {math.log(4):.3f} nats" in _caption(np.array([0, 8, 0, 0]), 8, 8)
 
 
 def test_the_caption_of_nothing_valid_claims_no_divergence() -> None:
-    assert _verdict(np.zeros(4, int), 2000, 0) == "2,000 samples, none valid"
+    assert _caption(np.zeros(4, int), 2000, 0) == "2,000 samples, none valid"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_the_caption_of_nothing_valid_claims_no_divergence() -> None:
 )
 @pytest.mark.parametrize("log_z", [4.6, None])
 @pytest.mark.filterwarnings("error")
-def test_every_course_of_a_run_can_be_plotted(tmp_path: Path, rows: list[dict[str, Any]], log_z: float | None) -> None:
+def test_every_training_history_can_be_plotted(tmp_path: Path, rows: list[dict[str, Any]], log_z: float | None) -> None:
     plot_training(tmp_path / "t.png", rows, log_z)
     assert (tmp_path / "t.png").read_bytes().startswith(PNG)
 
@@ -83,7 +84,7 @@ def a_side(n: int, noise: float = 1.0) -> Side:
 
 
 def texts_of(path: Path) -> str:
-    """Of an SVG: matplotlib keeps each text as a comment beside its shapes."""
+    """The texts of an SVG: matplotlib writes each as a comment next to its shapes."""
     parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
     return " ".join(str(e.text) for e in ElementTree.parse(path, parser).iter() if e.tag is ElementTree.Comment)
 
@@ -99,17 +100,16 @@ def texts_of(path: Path) -> str:
     ids=["usual", "nothing drawn", "log Z unknown", "above the line of certainty"],
 )
 @pytest.mark.filterwarnings("error")
-def test_strings_against_the_target_can_be_plotted_whatever_was_drawn(
-    tmp_path: Path, before: Side, after: Side
-) -> None:
+def test_any_set_of_strings_can_be_plotted_against_the_target(tmp_path: Path, before: Side, after: Side) -> None:
     plot_posterior(tmp_path / "p.png", before, after)
     assert (tmp_path / "p.png").read_bytes().startswith(PNG)
-    assert "base model" in texts_of(tmp_path / "p.svg")
+    texts = texts_of(tmp_path / "p.svg")
+    assert "base model" in texts and GLOSSARY["log Z"] in texts
 
 
-def test_a_picture_of_many_strings_is_no_larger_than_that_of_the_most_shown(tmp_path: Path) -> None:
-    plot_posterior(tmp_path / "few.png", a_side(MOST_POINTS), a_side(MOST_POINTS))
-    plot_posterior(tmp_path / "many.png", a_side(30 * MOST_POINTS), a_side(30 * MOST_POINTS))
+def test_a_plot_shows_at_most_max_points_strings(tmp_path: Path) -> None:
+    plot_posterior(tmp_path / "few.png", a_side(MAX_POINTS), a_side(MAX_POINTS))
+    plot_posterior(tmp_path / "many.png", a_side(30 * MAX_POINTS), a_side(30 * MAX_POINTS))
     few, many = ((tmp_path / f"{name}.svg").stat().st_size for name in ("few", "many"))
     assert many < 2 * few
 
@@ -132,15 +132,15 @@ def test_all_figures_that_a_task_may_have_can_be_plotted(tmp_path: Path, figures
     assert (tmp_path / "f.png").read_bytes().startswith(PNG) and (tmp_path / "f.svg").is_file()
 
 
-def test_a_figure_that_training_cannot_change_has_no_panel(tmp_path: Path) -> None:
+def test_an_uninformative_figure_has_no_panel(tmp_path: Path) -> None:
     moved = Interval(0.1, 0.0, 0.2), Interval(0.9, 0.8, 1.0)
-    assert _tells(*moved) and _tells(math.nan, 0.5) and _tells(moved[0], moved[0])
-    assert not _tells(2000.0, 2000.0) and not _tells(math.nan, math.nan)
+    assert _is_informative(*moved) and _is_informative(math.nan, 0.5) and _is_informative(moved[0], moved[0])
+    assert not _is_informative(2000.0, 2000.0) and not _is_informative(math.nan, math.nan)
     plot_figures(tmp_path / "f.png", {"valid": moved[0], "samples": 9.0}, {"valid": moved[1], "samples": 9.0})
     assert "valid" in texts_of(tmp_path / "f.svg") and "samples" not in texts_of(tmp_path / "f.svg")
 
 
 def test_a_prompt_with_control_characters_makes_a_well_formed_svg(tmp_path: Path) -> None:
     plot_histogram(tmp_path / "h.png", np.ones(3, int), np.ones(3, int), 3, 3, "a\x00\x1b[31m <b> & \n" + "long " * 60)
-    said = texts_of(tmp_path / "h.svg")
-    assert "x1b[31m" in said and "\x1b" not in said
+    texts = texts_of(tmp_path / "h.svg")
+    assert "x1b[31m" in texts and "\x1b" not in texts

@@ -1,13 +1,13 @@
-// The page: opens the view that the address names, and keeps it fed from one live connection.
+// The page: opens the view named in the address and passes it the updates of one live connection.
 
 import { get } from "./lib/api.js";
-import { h, put, say } from "./lib/dom.js";
+import { h, put, setText } from "./lib/dom.js";
 import { Keys } from "./lib/keys.js";
 import { Live } from "./lib/live.js";
-import { askForToken } from "./lib/login.js";
+import { showLoginForm } from "./lib/login.js";
 import { link, read } from "./lib/state.js";
-import { failure, status } from "./lib/status.js";
-import { plainly } from "./lib/text.js";
+import { errorStatus, status } from "./lib/status.js";
+import { oneLine } from "./lib/text.js";
 import { apply, toggle } from "./lib/theme.js";
 import { Top } from "./lib/top.js";
 import * as actors from "./views/actors.js";
@@ -33,9 +33,9 @@ const TITLES = {
   compare: "Compare runs",
   events: "Events",
 };
-const KEPT = ["run", "x", "from", "to"]; // parameters that go along from view to view
+const SHARED_PARAMS = ["run", "x", "from", "to"]; // kept when the view changes
 
-const RUNS_EVERY_MS = 20000;
+const RUNS_INTERVAL_MS = 20000;
 
 const main = document.getElementById("main");
 const nav = document.getElementById("views");
@@ -44,7 +44,7 @@ let runs = [];
 let open = null; // {name, run, handle}
 
 apply();
-const top_ = new Top(document.getElementById("top"), live);
+const topBar = new Top(document.getElementById("top"), live);
 const keys = new Keys(
   VIEWS.map(([name]) => ({ name, title: TITLES[name] })),
   { p: ["pause or resume", () => live.pause(!live.paused)], t: ["light or dark", toggle] },
@@ -57,103 +57,103 @@ const links = VIEWS.map(([name], n) =>
 );
 put(nav, links, h("button", { type: "button", class: "quiet", onclick: () => keys.dialog.showModal() }, "Keys"));
 
-live.addEventListener("tick", ({ detail }) => feed("tick", detail));
-live.addEventListener("reset", () => feed("reset"));
+live.addEventListener("tick", ({ detail }) => forward("tick", detail));
+live.addEventListener("reset", () => forward("reset"));
 live.addEventListener("connection", () => {
-  if (live.connection === "unauthorised") needToken();
+  if (live.connection === "unauthorised") showLogin();
 });
 window.addEventListener("hashchange", () => show());
 window.addEventListener("reopen", () => {
-  leave();
+  closeView();
   show();
 });
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && !live.paused) feed("reset");
+  if (!document.hidden && !live.paused) forward("reset");
 });
-setInterval(() => renewRuns(), RUNS_EVERY_MS);
+setInterval(() => refreshRuns(), RUNS_INTERVAL_MS);
 start();
 
 async function start() {
   try {
     runs = (await get("runs")).runs;
   } catch (error) {
-    if (error.kind === "unauthorised") return needToken();
-    put(main, failure(error));
+    if (error.kind === "unauthorised") return showLogin();
+    put(main, errorStatus(error));
     setTimeout(start, 3000);
     return undefined;
   }
   return show();
 }
 
-/** Runs begin and end while the page is open. */
-async function renewRuns() {
+/** Runs start and end while the page is open. */
+async function refreshRuns() {
   if (document.hidden || (runs.length && live.connection !== "live")) return;
-  const found = await get("runs").catch(() => null);
-  if (!found || JSON.stringify(found.runs) === JSON.stringify(runs)) return;
+  const response = await get("runs").catch(() => null);
+  if (!response || JSON.stringify(response.runs) === JSON.stringify(runs)) return;
   const first = !runs.length;
-  runs = found.runs;
+  runs = response.runs;
   if (first) show();
-  else top_.setRuns(runs, live.run);
+  else topBar.setRuns(runs, live.run);
 }
 
-function needToken() {
+function showLogin() {
   if (main.querySelector("form.login")) return;
-  leave();
-  askForToken(main, () => {
+  closeView();
+  showLoginForm(main, () => {
     put(main, status("loading", "Loading the page …"));
     start();
   });
-  live.refuse();
+  live.disconnect();
 }
 
-/** Open what the address names. */
+/** Open the view that the address names. */
 function show() {
   const { view, params } = read();
-  const found = VIEWS.find(([name]) => name === view);
+  const entry = VIEWS.find(([name]) => name === view);
   if (!runs.length)
     return put(
       main,
       status(
         "empty",
-        "No run is known here yet.",
-        "Start one with tributary train, or name its folder: tributary dashboard --run DIR.",
+        "There is no run yet.",
+        "Start one with tributary train, or open its folder: tributary dashboard --run DIR.",
       ),
     );
-  if (!found)
-    return put(main, status("error", `There is no view named ${plainly(view, 40)}.`, "Choose one from the list."));
+  if (!entry)
+    return put(main, status("error", `The view ${oneLine(view, 40)} does not exist.`, "Choose one from the list."));
   const run = params.run || runs.find((one) => one.primary)?.id || runs[0].id;
   if (run !== live.run || !live.source) {
     live.follow(run);
-    top_.setRuns(runs, run);
+    topBar.setRuns(runs, run);
   }
   if (open && open.name === view && open.run === run && open.handle.change) {
     open.handle.change(params);
   } else {
-    leave();
+    closeView();
     put(main);
     const root = h("div", { class: `view ${view}` }, h("h1", {}, TITLES[view]));
     main.append(root);
-    open = { name: view, run, handle: found[1].render(root, live, params) };
+    open = { name: view, run, handle: entry[1].render(root, live, params) };
     window.scrollTo(0, 0);
   }
-  top_.menu(false);
-  title(view, run);
+  topBar.menu(false);
+  showTitle(view, run);
   return undefined;
 }
 
-function leave() {
+function closeView() {
   open?.handle.close?.();
   open = null;
 }
 
-/** Hand news to the open view, unless nobody looks. */
-function feed(what, detail) {
-  if (what === "tick" && document.hidden) return;
-  open?.handle[what]?.(detail);
+/** Pass an event to the open view; ticks are skipped while the page is hidden. */
+function forward(event, detail) {
+  if (event === "tick" && document.hidden) return;
+  open?.handle[event]?.(detail);
 }
 
-function title(view, run) {
-  say(document.querySelector("title"), `${TITLES[view]} – ${plainly(run, 40)} – Tributary`);
+function showTitle(view, run) {
+  setText(document.querySelector("title"), `${TITLES[view]} – ${oneLine(run, 40)} – Tributary`);
   for (const a of links) {
     a.href = address(a.dataset.view);
     if (a.dataset.view === view) a.setAttribute("aria-current", "page");
@@ -163,5 +163,5 @@ function title(view, run) {
 
 function address(name) {
   const { params } = read();
-  return link(name, Object.fromEntries(KEPT.map((key) => [key, params[key]])));
+  return link(name, Object.fromEntries(SHARED_PARAMS.map((key) => [key, params[key]])));
 }

@@ -1,7 +1,7 @@
-// Curves have points at steps of their own; uPlot wants one list of x for all. null is "not finite", undefined "this curve has no point here".
+// Merges curves with different x into one table for uPlot. null: not finite; undefined: the curve has no point at this x.
 
 /**
- * Merge curves [{x, y}] with sorted x into {x, ys}. An x that a curve has k times is there k times.
+ * Merge curves [{x, y}] with sorted x into {x, ys}. An x that occurs k times in a curve occurs k times in the result.
  * Cost O(total points · curves).
  */
 export function align(curves) {

@@ -1,4 +1,4 @@
-// Asks the server. A failure is an ApiError with a kind and a sentence for a person.
+// Requests to the server. A failed request throws an ApiError with a kind and a sentence for the user.
 
 export class ApiError extends Error {
   /** kind: unauthorised, missing, refused, busy, disconnected, broken. */
@@ -9,15 +9,15 @@ export class ApiError extends Error {
 }
 
 const KINDS = { 401: "unauthorised", 404: "missing", 503: "busy" };
-const LIMIT_MS = 20000;
+const TIMEOUT_MS = 20000;
 
-/** GET /api/PATH with parameters; empty ones are left out. `signal` ends it early (then the browser's AbortError is thrown). */
+/** GET /api/PATH; empty parameters are omitted. `signal` aborts the request (then the browser's AbortError is thrown). */
 export async function get(path, params = {}, signal = undefined) {
-  const response = await asked(address(path, params), {}, signal);
+  const response = await request(address(path, params), {}, signal);
   return response.json().catch(() => {
     throw new ApiError(
       "broken",
-      `The server's answer to ${path} was cut or is no JSON. Reload the page; if it stays so, restart tributary dashboard.`,
+      `The response to ${path} is incomplete or not JSON. Reload the page; if that does not help, restart tributary dashboard.`,
     );
   });
 }
@@ -28,27 +28,27 @@ export function address(path, params = {}) {
   return kept.length ? `/api/${path}?${new URLSearchParams(kept)}` : `/api/${path}`;
 }
 
-/** Hand the token over; the server answers with a cookie that scripts can't read. */
+/** Send the token; the server responds with a cookie that scripts can't read. */
 export async function login(token) {
   const headers = { "Content-Type": "application/json" };
-  await asked("/api/login", { method: "POST", headers, body: JSON.stringify({ token }) });
+  await request("/api/login", { method: "POST", headers, body: JSON.stringify({ token }) });
 }
 
-async function asked(url, options, signal) {
-  const limit = AbortSignal.timeout(LIMIT_MS);
-  const both = signal ? AbortSignal.any([signal, limit]) : limit;
+async function request(url, options, signal) {
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const combined = signal ? AbortSignal.any([signal, timeout]) : timeout;
   let response;
   try {
-    response = await fetch(url, { ...options, signal: both, credentials: "same-origin" });
+    response = await fetch(url, { ...options, signal: combined, credentials: "same-origin" });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new ApiError("disconnected", "The dashboard's server does not answer.");
+    throw new ApiError("disconnected", "The dashboard server does not respond.");
   }
   if (response.ok) return response;
   throw new ApiError(KINDS[response.status] ?? "refused", await reason(response));
 }
 
 async function reason(response) {
-  const said = await response.json().catch(() => ({}));
-  return typeof said.error === "string" ? said.error : `The server answered ${response.status} ${response.statusText}.`;
+  const body = await response.json().catch(() => ({}));
+  return typeof body.error === "string" ? body.error : `The server responded ${response.status} ${response.statusText}.`;
 }

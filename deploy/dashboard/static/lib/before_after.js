@@ -1,25 +1,25 @@
-// One prompt, samples of the base model beside samples of the trained one.
+// Samples of the base model next to samples of the trained model, for one prompt.
 
 import { h, put } from "./dom.js";
 import { number, plain } from "./format.js";
 import { promptCard } from "./prompt_card.js";
 import { status } from "./status.js";
-import { shown } from "./text.js";
+import { safeText } from "./text.js";
 
-/** Fill `host` with what /api/before-after gave. */
+/** Fill `host` with the response of /api/before-after. */
 export function showBeforeAfter(host, { prompt, source, before, after }) {
-  const judged = source === "judging";
+  const evaluated = source === "judging";
   const note = judged
-    ? "Drawn to judge the model before and after training."
-    : "No samples were drawn to judge it: these are the oldest and the newest on-policy ones noted while it trained.";
+    ? "Drawn for evaluation, before and after training."
+    : "No samples were drawn for evaluation: these are the oldest and the newest on-policy samples recorded during training.";
   put(
     host,
     promptCard(prompt?.text ?? "", h("p", { class: "note" }, note)),
     h(
       "div",
       { class: "columns" },
-      side(judged ? "Before training" : "Oldest noted", before, "There are no samples from before training."),
-      side(judged ? "After training" : "Newest noted", after, "There are no samples from after training yet."),
+      side(evaluated ? "Before training" : "Oldest recorded", before, "There are no samples from before training."),
+      side(evaluated ? "After training" : "Newest recorded", after, "There are no samples from after training yet."),
     ),
   );
 }
@@ -34,7 +34,7 @@ function side(title, samples, none) {
     h(
       "li",
       { class: "sample" },
-      shown(sample.text || "(empty string)", 600),
+      safeText(sample.text || "(empty string)", 600),
       h(
         "p",
         { class: "facts-line" },
@@ -47,7 +47,7 @@ function side(title, samples, none) {
         h(
           "p",
           { class: "note" },
-          `${plain(samples.length)} samples, ${plain(distinct)} different; mean log R ${mean("log_reward")}, mean log q ${mean("log_q")}.`,
+          `${plain(samples.length)} samples, ${plain(distinct)} distinct; mean log R ${mean("log_reward")}, mean log q ${mean("log_q")}.`,
         ),
         h("ol", {}, samples.map(line)),
       ]

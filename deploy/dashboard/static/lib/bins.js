@@ -1,8 +1,8 @@
-// Histograms: from the API's bins to what a plot shows.
+// Histograms: converts bins of the API to a plot model.
 
 import { plain } from "./format.js";
 
-/** A model of bars from [{low, high, n}], or null where there is nothing. */
+/** A plot model of bars from [{low, high, n}], or null if all bins are empty. */
 export function histogram(bins, { xTitle, label = "trajectories", n = 0, logX = false, whole = false }) {
   const kept = bins.filter((bin) => bin.n > 0 && (!logX || bin.low > 0));
   if (!kept.length) return null;
@@ -17,6 +17,6 @@ export function histogram(bins, { xTitle, label = "trajectories", n = 0, logX = 
     logX,
     xTitle,
     xText: whole ? (value) => (Number.isInteger(value) ? plain(value) : "") : plain,
-    now: `${plain(total)} in all`,
+    now: `${plain(total)} in total`,
   };
 }

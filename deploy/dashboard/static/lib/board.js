@@ -1,4 +1,4 @@
-// Plots of curves over step or time that belong together: loaded, kept up to date, zoomed and read with one cursor.
+// A group of curve plots over step or time that are loaded, updated and zoomed together and share one cursor.
 // A spec: {id, title, unit, note, log, logFirst, wide, sparse, curves: [{name, label, n}] or match: /of names/ with
 // label(entry), levels(overview), band: {upper, lower}}
 
@@ -8,13 +8,13 @@ import { Curves } from "./curves.js";
 import { h, put } from "./dom.js";
 import { duration, number, plain } from "./format.js";
 import { Plot } from "./plot.js";
-import { texts } from "./plot_words.js";
+import { valueText } from "./plot_text.js";
 import { change, flags, remember } from "./state.js";
-import { failure, nothingYet } from "./status.js";
-import { plainly } from "./text.js";
+import { errorStatus, emptyStatus } from "./status.js";
+import { oneLine } from "./text.js";
 
-const EVERY_MS = 2000;
-const CATALOG_EVERY_MS = 10000;
+const UPDATE_INTERVAL_MS = 2000;
+const CATALOG_INTERVAL_MS = 10000;
 const MARKED = "restart,skipped,quarantine,alarm";
 
 export class Board {
@@ -25,10 +25,10 @@ export class Board {
     this.events = [];
     this.loadedAt = this.catalogAt = -Infinity;
     this.bar = h("div", { class: "toolbar" });
-    this.take(params);
+    this.setParams(params);
   }
 
-  take(params) {
+  setParams(params) {
     this.range = { x: params.x === "time" ? "time" : "step", from: finite(params.from), to: finite(params.to) };
     this.flags = { log: flags(params.log), table: flags(params.table) };
     this.curves?.close();
@@ -50,14 +50,14 @@ export class Board {
         text,
       );
     const text = (value) => (x === "time" ? duration(value) : plain(value));
-    const whole = h(
+    const showAll = h(
       "button",
       { type: "button", class: "quiet", onclick: () => change({ from: "", to: "" }) },
       "show all",
     );
     const zoom =
       from !== undefined || to !== undefined
-        ? [h("span", {}, `${x} ${text(from ?? 0)} to ${to === undefined ? "now" : text(to)}`), whole]
+        ? [h("span", {}, `${x} ${text(from ?? 0)} to ${to === undefined ? "now" : text(to)}`), showAll]
         : h("span", { class: "hint" }, "Drag across a plot to zoom in.");
     put(
       this.bar,
@@ -71,7 +71,7 @@ export class Board {
     );
   }
 
-  /** A card in `host`. */
+  /** Add a card to `host`. */
   add(host, spec) {
     const { log, table } = this.flags;
     const on = {
@@ -111,14 +111,14 @@ export class Board {
     }, curves);
   }
 
-  /** Something new was recorded. At most one request at a time, and not oftener than every 2 s. */
+  /** New rows were recorded: update, with at most one request at a time and one every 2 s. */
   async tick() {
     const now = performance.now();
-    if (this.busy || now - this.loadedAt < EVERY_MS) return;
+    if (this.busy || now - this.loadedAt < UPDATE_INTERVAL_MS) return;
     this.busy = true;
     const curves = this.curves;
     await this.guarded(async () => {
-      if (now - this.catalogAt > CATALOG_EVERY_MS) {
+      if (now - this.catalogAt > CATALOG_INTERVAL_MS) {
         await this.loadCatalog();
         await this.loadEvents();
       }
@@ -129,7 +129,7 @@ export class Board {
     this.busy = false;
   }
 
-  /** The address changed: another axis or stretch asks anew; log axes and tables changed by themselves. */
+  /** The address changed: reload if the axis or the range did; log axes and tables are already up to date. */
   async change(params) {
     const before = JSON.stringify(this.range);
     const next = JSON.stringify({
@@ -138,7 +138,7 @@ export class Board {
       to: finite(params.to),
     });
     if (before === next) return;
-    this.take(params);
+    this.setParams(params);
     await this.load();
   }
 
@@ -147,17 +147,17 @@ export class Board {
       await work();
     } catch (error) {
       if (curves !== this.curves || error.name === "AbortError") return;
-      for (const { plot } of this.cards) if (!plot.model) plot.show(failure(error));
+      for (const { plot } of this.cards) if (!plot.model) plot.show(errorStatus(error));
     }
   }
 
   async loadCatalog() {
-    this.catalog = (await get("catalog", { run: this.live.run }, this.curves.ending.signal)).curves;
+    this.catalog = (await get("catalog", { run: this.live.run }, this.curves.abort.signal)).curves;
     this.catalogAt = performance.now();
   }
 
   async loadEvents() {
-    const { events } = await get("events", { run: this.live.run, kind: MARKED, limit: 200 }, this.curves.ending.signal);
+    const { events } = await get("events", { run: this.live.run, kind: MARKED, limit: 200 }, this.curves.abort.signal);
     this.events = events.filter((event) => event.level !== "info");
   }
 
@@ -165,25 +165,25 @@ export class Board {
     for (const { spec, plot } of this.cards) {
       const model = this.model(spec);
       if (model) plot.set(model);
-      else plot.show(nothingYet(this.live.overview, spec.none ?? `no readings of ${spec.title}`));
+      else plot.show(emptyStatus(this.live.overview, spec.none ?? `no readings of ${spec.title}`));
     }
   }
 
-  /** What a card shows, or null where no curve has a point. */
+  /** The plot model of a card, or null if no curve has a point. */
   model(spec) {
     const entries = new Map(this.catalog.map((entry) => [entry.name, entry]));
-    const wanted = spec.match
+    const specs = spec.match
       ? this.names(spec).map((name) => ({ name, label: spec.label(entries.get(name)) }))
       : spec.curves;
-    const there = wanted
-      .map((curve, n) => ({ n, ...curve, ...this.curves.known.get(curve.name), label: plainly(curve.label, 60) }))
+    const curves = specs
+      .map((curve, n) => ({ n, ...curve, ...this.curves.byName.get(curve.name), label: oneLine(curve.label, 60) }))
       .filter((curve) => curve.x?.length)
-      .map((curve) => settle(spec, curve))
+      .map((curve) => drawable(spec, curve))
       .filter((curve) => curve.x.length);
-    if (!there.length) return null;
-    const { x, ys } = align(there);
-    const text = texts(spec.unit);
-    const at = (name) => there.findIndex((curve) => curve.name === name);
+    if (!curves.length) return null;
+    const { x, ys } = align(curves);
+    const text = valueText(spec.unit);
+    const at = (name) => curves.findIndex((curve) => curve.name === name);
     const band =
       spec.band && at(spec.band.upper) >= 0 && at(spec.band.lower) >= 0
         ? [{ upper: at(spec.band.upper), lower: at(spec.band.lower), n: spec.band.n ?? 0, opacity: 0.16 }]
@@ -191,26 +191,26 @@ export class Board {
     return {
       x,
       ys,
-      series: there.map(({ label, n, dash, width, opacity }) => ({
+      series: curves.map(({ label, n, dash, width, opacity }) => ({
         label,
         kind: "line",
         n,
-        dash: there.length === 1 ? [] : dash,
+        dash: curves.length === 1 ? [] : dash,
         width,
         opacity,
       })),
       bands: band,
       levels: this.live.overview ? (spec.levels?.(this.live.overview) ?? []) : [],
-      marks: [...new Set(there.flatMap((curve) => curve.gone))],
-      moments: this.events
+      marks: [...new Set(curves.flatMap((curve) => curve.gaps))],
+      events: this.events
         .map((event) => ({ x: this.range.x === "time" ? event.at - this.curves.began : event.step }))
-        .filter((moment) => Number.isFinite(moment.x)),
+        .filter((event) => Number.isFinite(event.x)),
       xTitle: this.range.x,
       xText: this.range.x === "time" ? duration : plain,
       yText: text,
-      values: there.map((curve) => text(curve.last ?? last(curve.y))),
-      now: there.length === 1 || spec.lead ? number(there[0].last ?? last(there[0].y), spec.unit) : "",
-      remark: there.some((curve) => curve.decimated) ? "Thinned out: the least and the largest of each stretch." : "",
+      values: curves.map((curve) => text(curve.last ?? last(curve.y))),
+      now: curves.length === 1 || spec.lead ? number(curves[0].last ?? last(curves[0].y), spec.unit) : "",
+      remark: curves.some((curve) => curve.decimated) ? "Decimated: each interval shows its extreme values." : "",
     };
   }
 
@@ -221,15 +221,16 @@ export class Board {
 }
 
 /**
- * The points that a line is drawn through, and `gone`: the x of those that are not finite. A figure that is only worked out
- * now and then (`sparse`) has none. In a thinned out curve a single null is narrower than a pixel: a mark, and no gap.
+ * The curve with the points that a line is drawn through, and `gaps`: the x of values that are not finite. A curve
+ * that is computed at some steps only (`sparse`) has no gaps. In a decimated curve a single null is narrower than a
+ * pixel: it is marked, but the line is not broken.
  */
-function settle(spec, curve) {
+function drawable(spec, curve) {
   const { x, y, decimated } = curve;
-  const alone = (i) => y[i - 1] !== null && y[i + 1] !== null;
-  const kept = x.map((_, i) => i).filter((i) => y[i] !== null || !(spec.sparse || (decimated && alone(i))));
-  const gone = spec.sparse ? [] : x.filter((_, i) => y[i] === null);
-  return { ...curve, gone, x: kept.map((i) => x[i]), y: kept.map((i) => y[i]) };
+  const isolated = (i) => y[i - 1] !== null && y[i + 1] !== null;
+  const kept = x.map((_, i) => i).filter((i) => y[i] !== null || !(spec.sparse || (decimated && isolated(i))));
+  const gaps = spec.sparse ? [] : x.filter((_, i) => y[i] === null);
+  return { ...curve, gaps, x: kept.map((i) => x[i]), y: kept.map((i) => y[i]) };
 }
 
 function finite(text) {

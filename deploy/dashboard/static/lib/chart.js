@@ -1,10 +1,10 @@
-// Draws one plot with uPlot: lines, dots, bars, bands, level lines, and a mark wherever a value is not finite.
+// Draws one plot with uPlot: lines, dots, bars, bands, level lines, and a mark at each value that is not finite.
 //
-// A model: {x, ys, series, xTitle, xText, yText, logX, logY, bins, bands, levels, marks, moments}
-//   series   [{label, kind: line|dots|rings|bars, n or token, dash, opacity, width, hidden}], one for each of ys (palette.js has the ink)
+// A model: {x, ys, series, xTitle, xText, yText, logX, logY, bins, bands, levels, marks, events}
+//   series   [{label, kind: line|dots|rings|bars, n or token, dash, opacity, width, hidden}], one for each of ys (palette.js has colours and dashes)
 //   bins     {low, high}: edges of bars            bands    [{upper, lower, n, opacity}] by series number
-//   levels   [{value, label, include}], across     marks    [x] of points that are not finite
-//   moments  [{x, label}]: events, as ticks at the top
+//   levels   [{value, label, include}]: horizontal lines     marks    [x] of points that are not finite
+//   events   [{x}]: ticks at the top
 
 import uPlot from "../vendor/uPlot.esm.js";
 import { plain } from "./format.js";
@@ -12,9 +12,9 @@ import { ink, token } from "./palette.js";
 
 const FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 
-const FLAT = 0.004; // of a value's size: a curve that moves less is drawn as flat, not as noise over the whole height
+const FLAT = 0.004; // relative range below which a curve is drawn flat, not as noise over the whole height
 
-/** A uPlot for a model in an element. `on`: {zoom(from, to), reset(), hover(index or null)}. */
+/** Draw a model into an element. `on`: {zoom(from, to), reset(), hover(index or null)}. */
 export function draw(host, model, size, sync, on) {
   const options = {
     ...size,
@@ -27,15 +27,15 @@ export function draw(host, model, size, sync, on) {
     bands: (model.bands ?? []).map((band) => ({ series: [band.upper + 1, band.lower + 1], fill: ink(band).colour })),
     cursor: cursor(sync, on),
     hooks: {
-      draw: [(plot) => furnish(plot, model)],
-      setSelect: [(plot) => selected(plot, on)],
+      draw: [(plot) => drawMarks(plot, model)],
+      setSelect: [(plot) => zoomToSelection(plot, on)],
       setCursor: [(plot) => on.hover(plot.cursor.left < 0 ? null : plot.cursor.idxs.slice(1), plot.cursor.idx)],
     },
   };
   return new uPlot(options, data(model), host);
 }
 
-/** What uPlot wants of a model: on a log axis only what is above 0. */
+/** The data of a model for uPlot; a log axis keeps positive values only. */
 export function data(model) {
   return [
     model.x,
@@ -45,7 +45,7 @@ export function data(model) {
   ];
 }
 
-/** Whether a drawing of `a` can take the numbers of `b` as it is. */
+/** True if a drawing of `a` can show the data of `b` without being rebuilt. */
 export function sameShape(a, b) {
   const shape = (model) =>
     JSON.stringify([
@@ -129,31 +129,31 @@ function series(one, model) {
       show: true,
       size: 4,
       fill: colour,
-      filter: (plot, n, show, gaps) => lonely(plot.data[n], plot.series[n].idxs),
+      filter: (plot, n, show, gaps) => isolatedPoints(plot.data[n], plot.series[n].idxs),
     },
   };
 }
 
-const FEW = 12;
+const MAX_DOTTED = 12;
 
-/** Points that need a dot: all of a few, and those without a neighbour, which no line would show. */
-function lonely(values, [from, to]) {
-  if (to - from <= FEW) return null;
-  const alone = [];
+/** Indices of points that need a dot: all of a short curve, else points without a neighbour, which no line shows. */
+function isolatedPoints(values, [from, to]) {
+  if (to - from <= MAX_DOTTED) return null;
+  const isolated = [];
   let before = null; // newest index with a value or a gap, skipping other curves' points
   for (let i = from; i <= to; i += 1) {
     if (values[i] === undefined) continue;
     if (values[i] !== null && (before === null || values[before] === null)) {
       let after = i + 1;
       while (after <= to && values[after] === undefined) after += 1;
-      if (after > to || values[after] === null) alone.push(i);
+      if (after > to || values[after] === null) isolated.push(i);
     }
     before = i;
   }
-  return alone;
+  return isolated;
 }
 
-/** Bars from edge to edge, whatever their widths. */
+/** Bars from edge to edge, of any width. */
 function bars(bins) {
   return (plot, n, from, to) => {
     const stroke = new Path2D();
@@ -182,7 +182,7 @@ function cursor(sync, on) {
   };
 }
 
-function selected(plot, on) {
+function zoomToSelection(plot, on) {
   const { left, width } = plot.select;
   if (width < 4 || !on.zoom) return;
   const [from, to] = [plot.posToVal(left, "x"), plot.posToVal(left + width, "x")];
@@ -190,8 +190,8 @@ function selected(plot, on) {
   on.zoom(from, to);
 }
 
-/** Level lines, marks of values that are not finite, and ticks of events: above what uPlot drew. */
-function furnish(plot, model) {
+/** Level lines, marks of values that are not finite, and event ticks, on top of uPlot's drawing. */
+function drawMarks(plot, model) {
   const pen = plot.ctx,
     ratio = uPlot.pxRatio;
   const { left, top, width, height } = plot.bbox;
@@ -199,15 +199,15 @@ function furnish(plot, model) {
   pen.font = `${11 * ratio}px system-ui, sans-serif`;
   pen.textAlign = "right";
   pen.textBaseline = "alphabetic";
-  for (const level of model.levels ?? []) acrossAt(plot, pen, level, ratio);
+  for (const level of model.levels ?? []) drawLevel(plot, pen, level, ratio);
   const inside = (x) => x >= plot.scales.x.min && x <= plot.scales.x.max;
   pen.lineWidth = 1.6 * ratio;
   const marks = (model.marks ?? []).filter(inside).map((mark) => plot.valToPos(mark, "x", true));
   const arm = 3.2 * ratio;
-  let busy = -Infinity; // where the last mark ends: of marks that would cover each other one is drawn
+  let occupied = -Infinity; // right end of the last mark: overlapping marks are drawn once
   for (const x of marks.sort((a, b) => a - b)) {
-    if (x - arm < busy) continue;
-    busy = x + 2 * arm;
+    if (x - arm < occupied) continue;
+    occupied = x + 2 * arm;
     const y = top + height - 6 * ratio;
     pen.strokeStyle = token("--bad");
     pen.beginPath();
@@ -218,9 +218,9 @@ function furnish(plot, model) {
     pen.stroke();
   }
   pen.fillStyle = token("--warn");
-  for (const moment of model.moments ?? []) {
-    if (!inside(moment.x)) continue;
-    const x = plot.valToPos(moment.x, "x", true);
+  for (const event of model.events ?? []) {
+    if (!inside(event.x)) continue;
+    const x = plot.valToPos(event.x, "x", true);
     pen.beginPath();
     pen.moveTo(x - arm, top - arm * 1.6);
     pen.lineTo(x + arm, top - arm * 1.6);
@@ -230,7 +230,7 @@ function furnish(plot, model) {
   pen.restore();
 }
 
-function acrossAt(plot, pen, level, ratio) {
+function drawLevel(plot, pen, level, ratio) {
   const { min, max } = plot.scales.y;
   if (!(level.value >= min && level.value <= max)) return;
   const { left, width } = plot.bbox;

@@ -1,63 +1,65 @@
-// Curves of one run, kept up to date: everything once, then only the newest stretch with each tick.
+// The curves of one run: loaded once, then extended by the newest points with each tick.
 
 import { get } from "./api.js";
 
-const NAMES_A_REQUEST = 24;
-const ENOUGH = 4000; // points of one curve in the page: beyond, ask for all again and let the server thin them out
-const STRETCH = { step: 20, time: 60 }; // how far back a tick's request goes (steps, s): readings may come a little late
+const NAMES_PER_REQUEST = 24;
+const MAX_POINTS = 4000; // of one curve in the page; beyond, reload all and let the server decimate them
+const OVERLAP = { step: 20, time: 60 }; // steps or seconds requested again with each tick, since rows may arrive late
 
 export class Curves {
-  /** `range`: {x: step|time, from, to}, the stretch that is shown. */
+  /** `range`: {x: step|time, from, to}, the range shown. */
   constructor(run, range) {
-    Object.assign(this, { run, range, known: new Map(), began: 0 });
-    this.ending = new AbortController();
+    Object.assign(this, { run, range, byName: new Map(), began: 0 });
+    this.abort = new AbortController();
   }
 
   close() {
-    this.ending.abort();
+    this.abort.abort();
   }
 
-  /** All points of these names. */
+  /** Load all points of these curves. */
   async load(names) {
-    this.known = new Map();
-    await this.ask(names, { from: this.range.from, to: this.range.to }, (name, curve) => this.known.set(name, curve));
+    this.byName = new Map();
+    const { from, to } = this.range;
+    await this.request(names, { from, to }, (name, curve) => this.byName.set(name, curve));
   }
 
-  /** The newest points. A zoomed plot whose stretch lies in the past has no news. */
+  /** Load the newest points. A range that ends in the past has none. */
   async follow(names) {
-    const newest = Math.max(...[...this.known.values()].map((curve) => curve.x.at(-1) ?? -Infinity));
-    const most = Math.max(...[...this.known.values()].map((curve) => curve.x.length));
-    if (!Number.isFinite(newest) || most > ENOUGH) return this.load(names);
+    const newest = Math.max(...[...this.byName.values()].map((curve) => curve.x.at(-1) ?? -Infinity));
+    const longest = Math.max(...[...this.byName.values()].map((curve) => curve.x.length));
+    if (!Number.isFinite(newest) || longest > MAX_POINTS) return this.load(names);
     if (this.range.to) return undefined;
-    const after = newest - STRETCH[this.range.x];
-    return this.ask(names, { after: Math.max(after, this.range.from ?? after) }, (name, curve) =>
+    const after = newest - OVERLAP[this.range.x];
+    return this.request(names, { after: Math.max(after, this.range.from ?? after) }, (name, curve) =>
       this.extend(name, curve, after),
     );
   }
 
   extend(name, curve, after) {
-    const old = this.known.get(name);
+    const old = this.byName.get(name);
     if (!old) {
-      this.known.set(name, curve);
+      this.byName.set(name, curve);
       return;
     }
     let kept = old.x.length;
     while (kept && old.x[kept - 1] > after) kept -= 1;
-    const whole = (was, now) => was.slice(0, kept).concat(now);
-    this.known.set(name, {
+    const joined = (before, added) => before.slice(0, kept).concat(added);
+    this.byName.set(name, {
       ...curve,
-      x: whole(old.x, curve.x),
-      y: whole(old.y, curve.y),
+      x: joined(old.x, curve.x),
+      y: joined(old.y, curve.y),
       last: curve.last ?? old.last,
     });
   }
 
-  async ask(names, more, take) {
-    for (let at = 0; at < names.length; at += NAMES_A_REQUEST) {
-      const some = names.slice(at, at + NAMES_A_REQUEST).join(",");
-      const answer = await get("curves", { run: this.run, names: some, x: this.range.x, ...more }, this.ending.signal);
-      this.began = answer.began_at;
-      for (const [name, curve] of Object.entries(answer.curves)) take(name, curve);
+  async request(names, range, store) {
+    for (let at = 0; at < names.length; at += NAMES_PER_REQUEST) {
+      const batch = names.slice(at, at + NAMES_PER_REQUEST).join(",");
+      const params = { run: this.run, names: batch, x: this.range.x, ...range };
+      const response = await get("curves", params, this.abort.signal);
+      this.began = response.began_at;
+      for (const [name, curve] of Object.entries(response.curves)) store(name, curve);
     }
   }
 }

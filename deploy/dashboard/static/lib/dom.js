@@ -1,13 +1,13 @@
-// Builds elements. Strings become text nodes, so nothing that a model wrote is ever parsed as HTML.
+// Builds elements. Strings become text nodes, so text of a model is never parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element with attributes and children. `on...` functions listen; null, undefined and false attributes are left out. */
+/** An element with attributes and children. `on...` functions become listeners; null, undefined and false are omitted. */
 export function h(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** The same in SVG. */
+/** An SVG element, built like `h`. */
 export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -22,7 +22,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Replace what is in an element. */
+/** Replace the children of an element. */
 export function put(element, ...children) {
   element.replaceChildren(
     ...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false),
@@ -30,19 +30,19 @@ export function put(element, ...children) {
   return element;
 }
 
-/** Change an element's text only where it differs: less work for the browser and for screen readers. */
-export function say(element, text) {
+/** Set the text of an element if it differs, so that screen readers announce changes only. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Like put, for what comes anew with every tick: stays as it is while the reader has its focus or a selection in it. */
+/** Like put, for content that changes with every tick: no change while it contains the focus or a selection. */
 export function renew(element, ...children) {
   const { anchorNode, isCollapsed } = getSelection() ?? {};
-  const used = element.contains(document.activeElement) || (anchorNode && !isCollapsed && element.contains(anchorNode));
-  return used && element.childElementCount ? element : put(element, ...children);
+  const inUse = element.contains(document.activeElement) || (anchorNode && !isCollapsed && element.contains(anchorNode));
+  return inUse && element.childElementCount ? element : put(element, ...children);
 }
 
-/** Something wide in a box that scrolls, also by keyboard. */
+/** A box that scrolls wide content, also by keyboard. */
 export function scroller(label, ...children) {
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, ...children);
 }

@@ -1,4 +1,4 @@
-// Numbers and times in words. What is not finite comes as null from the API and reads "not finite" or a dash.
+// Formats numbers and times. The API sends null for values that are not finite; they are shown as a dash.
 
 const DASH = "–";
 const UNITLESS = new Set(["1", ""]);
@@ -12,7 +12,7 @@ export function number(value, unit = "1") {
   return unit === "1/s" ? `${digits} /s` : `${digits} ${unit}`;
 }
 
-/** Digits only. Large and small ones in powers of ten. */
+/** A number without unit; very large and very small ones in powers of ten. */
 export function plain(value, significant = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return DASH;
   const size = Math.abs(value);
@@ -40,20 +40,20 @@ export function duration(seconds) {
   return seconds < 1 && seconds > 0 ? `${plain(seconds, 2)} s` : `${whole} s`;
 }
 
-/** A moment in local time, with seconds; the date too where it is not today. */
+/** Local time with seconds, and the date if it is not today. */
 export function clock(unix) {
   if (!unix) return DASH;
-  const moment = new Date(1000 * unix);
-  const time = moment.toLocaleTimeString("en-GB");
-  return moment.toDateString() === new Date().toDateString() ? time : `${day(moment)} ${time}`;
+  const date = new Date(1000 * unix);
+  const time = date.toLocaleTimeString("en-GB");
+  return date.toDateString() === new Date().toDateString() ? time : `${day(date)} ${time}`;
 }
 
-function day(moment) {
+function day(date) {
   const two = (part) => String(part).padStart(2, "0");
-  return `${moment.getFullYear()}-${two(moment.getMonth() + 1)}-${two(moment.getDate())}`;
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
 }
 
-/** The same moment as universal time, for a title. */
+/** The time in UTC, for tooltips. */
 export function utc(unix) {
   return unix
     ? new Date(1000 * unix)

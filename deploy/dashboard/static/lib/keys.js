@@ -1,11 +1,11 @@
-// Single-key shortcuts, and the dialog that tells of them. They can be switched off: some people's tools type letters by themselves.
+// Single-key shortcuts and the dialog that lists them. They can be switched off, since some input tools type single letters.
 
 import { h } from "./dom.js";
 
 const KEY = "tributary.shortcuts";
 
 export class Keys {
-  /** views: [{name, title}] in the order of the keys 1, 2, ...; actions: {key: [what it does, function]}. */
+  /** views: [{name, title}] in the order of the keys 1, 2, ...; actions: {key: [description, function]}. */
   constructor(views, actions, open) {
     Object.assign(this, { views, actions, open });
     this.dialog = this.build();
@@ -18,11 +18,11 @@ export class Keys {
   }
 
   build() {
-    const row = (key, what) => h("tr", {}, h("th", { scope: "row" }, h("kbd", {}, key)), h("td", {}, what));
+    const row = (key, description) => h("tr", {}, h("th", { scope: "row" }, h("kbd", {}, key)), h("td", {}, description));
     const views = this.views.map((view, n) => row(String(n + 1), view.title));
-    const actions = Object.entries(this.actions).map(([key, [what]]) => row(key, what));
+    const actions = Object.entries(this.actions).map(([key, [description]]) => row(key, description));
     const inPlot = [
-      row("← →", "in a plot: from point to point"),
+      row("← →", "in a plot: previous or next point"),
       row("Home End", "in a plot: first and newest point"),
       row("Tab", "to the next control"),
     ];
@@ -38,7 +38,7 @@ export class Keys {
       { class: "card", "aria-labelledby": "keys-title" },
       h("h2", { id: "keys-title" }, "Keys"),
       h("table", {}, h("tbody", {}, views, actions, row("?", "this list"), inPlot)),
-      h("p", {}, box, h("label", { for: "shortcuts" }, " single keys are shortcuts")),
+      h("p", {}, box, h("label", { for: "shortcuts" }, " use single-key shortcuts")),
       close,
     );
   }

@@ -1,10 +1,10 @@
-// The legend of a plot: a button a curve, with its line as drawn and its value; a click hides the curve.
+// The legend of a plot: one button per curve with its line style and value; a click hides the curve.
 
-import { h, put, say, svg } from "./dom.js";
+import { h, put, setText, svg } from "./dom.js";
 import { ink } from "./palette.js";
 
 export class Legend {
-  /** `toggled(n)` is told when curve n is hidden or shown. */
+  /** `toggled(n)` is called when curve n is hidden or shown. */
   constructor(toggled) {
     this.toggled = toggled;
     this.hidden = new Set();
@@ -12,18 +12,18 @@ export class Legend {
     this.element = h("ul", { class: "legend" });
   }
 
-  /** `same`: only values changed. A single curve needs no legend; `quiet` ones have no entry. */
+  /** `same`: only values changed. A plot of a single curve has no legend; `quiet` curves have no entry. */
   draw(model, same) {
     if (!same) {
       this.values = model.series.map(() => h("span", { class: "value" }));
       const entries = model.series.map((one, n) => (one.quiet ? null : this.entry(one, n)));
       put(this.element, model.series.length > 1 ? entries : []);
     }
-    this.say(model.values ?? []);
+    this.setValues(model.values ?? []);
   }
 
-  say(texts) {
-    this.values.forEach((value, n) => say(value, texts?.[n] ?? ""));
+  setValues(texts) {
+    this.values.forEach((value, n) => setText(value, texts?.[n] ?? ""));
   }
 
   entry(one, n) {

@@ -1,13 +1,13 @@
-// The one live connection of the page: server-sent events of one run, kept alive, and what they said last.
+// The live connection of the page: the server-sent events of one run and its newest overview.
 //
-// connection: connecting, live, reconnecting, disconnected, unauthorised, refused. Listeners hear "tick" (news of the run), "reset"
-// (ask for everything again), "connection" (of any change here) and "paused".
+// connection: connecting, live, reconnecting, disconnected, unauthorised, refused. Events: "tick" (new rows), "reset"
+// (reload everything), "connection" (its state changed), "overview", "clock" and "paused".
 
 import { ApiError, get } from "./api.js";
 
-const SILENT_MS = 40000; // the server says something every 15 s; after this long the line is dead though nobody closed it
-const OVER = new Set(["finished", "stopped", "dead"]); // nothing more will come of such a run
-const NOTHING_NEW = { fresh: { learner: 0, moments: 0, samples: 0, events: 0 }, events: [] };
+const SILENT_MS = 40000; // the server sends a message every 15 s; after this silence the connection is considered lost
+const ENDED_STATES = new Set(["finished", "stopped", "dead"]); // such a run sends no more rows
+const EMPTY_TICK = { fresh: { learner: 0, moments: 0, samples: 0, events: 0 }, events: [] };
 const RETRY_MS = [1000, 2000, 4000, 8000];
 
 export class Live extends EventTarget {
@@ -16,17 +16,17 @@ export class Live extends EventTarget {
     this.run = "";
     this.overview = null;
     this.connection = "connecting";
-    this.sentence = ""; // why it is not live
+    this.sentence = ""; // the reason if it is not live
     this.paused = false;
     this.missed = 0; // ticks while paused
-    this.heardAt = performance.now();
+    this.lastMessageAt = performance.now();
     this.overviewAt = performance.now();
     this.tries = 0;
     this.broken = false;
     this.watch = setInterval(() => this.check(), 1000);
   }
 
-  /** Follow a run; what is known of another one is forgotten. */
+  /** Follow a run; drops the data of the previous one. */
   follow(run) {
     this.run = run;
     this.overview = null;
@@ -35,7 +35,7 @@ export class Live extends EventTarget {
     this.open();
   }
 
-  /** Age of the newest reading of the run, s, by the server's clock and what has passed here since; null before there is one. */
+  /** Age in s of the newest snapshot: its age at the server plus the time since; null before the first. */
   age() {
     const age = this.overview?.age_s;
     return age === null || age === undefined ? null : age + (performance.now() - this.overviewAt) / 1000;
@@ -43,8 +43,8 @@ export class Live extends EventTarget {
 
   pause(on) {
     this.paused = on;
-    this.tell("paused");
-    if (!on && this.missed) this.tell("reset");
+    this.emit("paused");
+    if (!on && this.missed) this.emit("reset");
     this.missed = 0;
   }
 
@@ -55,16 +55,16 @@ export class Live extends EventTarget {
 
   open() {
     this.close();
-    this.became(this.broken ? "reconnecting" : "connecting", "");
-    this.heardAt = performance.now();
+    this.setConnection(this.broken ? "reconnecting" : "connecting", "");
+    this.lastMessageAt = performance.now();
     const query = this.run ? `?${new URLSearchParams({ run: this.run })}` : "";
     const source = new EventSource(`/api/stream${query}`);
     source.addEventListener("open", () => this.opened());
-    source.addEventListener("tick", (event) => this.heard(JSON.parse(event.data)));
+    source.addEventListener("tick", (event) => this.received(JSON.parse(event.data)));
     source.addEventListener("heartbeat", () => this.refresh());
     source.addEventListener("reset", () => {
-      this.heardAt = performance.now();
-      this.tell("reset");
+      this.lastMessageAt = performance.now();
+      this.emit("reset");
     });
     source.addEventListener("error", () => this.failed());
     this.source = source;
@@ -76,60 +76,60 @@ export class Live extends EventTarget {
     this.source = null;
   }
 
-  /** Without a token there is nothing to listen to. */
-  refuse() {
+  /** Close the connection until a token is given. */
+  disconnect() {
     this.close();
-    this.became("unauthorised", "");
+    this.setConnection("unauthorised", "");
   }
 
   opened() {
-    this.heardAt = performance.now();
+    this.lastMessageAt = performance.now();
     this.tries = 0;
-    this.became("live", "");
-    if (this.broken) this.tell("reset");
+    this.setConnection("live", "");
+    if (this.broken) this.emit("reset");
     this.broken = false;
   }
 
-  heard(tick) {
-    this.heardAt = performance.now();
-    this.learn(tick.overview);
+  received(tick) {
+    this.lastMessageAt = performance.now();
+    this.setOverview(tick.overview);
     if (this.paused) {
       this.missed += 1;
-      this.tell("connection");
-    } else this.tell("tick", tick);
+      this.emit("connection");
+    } else this.emit("tick", tick);
   }
 
-  /** The server is there, the run said nothing: how does the run stand? */
+  /** A heartbeat: the server responds, but the run wrote nothing. Load its state. */
   async refresh() {
-    this.heardAt = performance.now();
+    this.lastMessageAt = performance.now();
     const before = this.overview?.state;
     const overview = await get("overview", { run: this.run }).catch(() => null);
     if (!overview) return;
-    this.learn(overview);
-    if (!this.paused && !(OVER.has(overview.state) && overview.state === before))
-      this.tell("tick", { overview, ...NOTHING_NEW });
+    this.setOverview(overview);
+    if (!this.paused && !(ENDED_STATES.has(overview.state) && overview.state === before))
+      this.emit("tick", { overview, ...EMPTY_TICK });
   }
 
-  learn(overview) {
+  setOverview(overview) {
     this.overview = overview;
     this.overviewAt = performance.now();
-    this.tell("overview");
+    this.emit("overview");
   }
 
-  /** The line broke. The reason is not told to scripts, so ask by another way. */
+  /** The connection failed. EventSource hides the reason, so find it with a plain request. */
   async failed() {
     this.close();
     this.broken = true;
-    this.became("reconnecting", this.sentence);
+    this.setConnection("reconnecting", this.sentence);
     const problem = await get("runs").then(
       () => null,
       (error) => error,
     );
     if (problem instanceof ApiError && problem.kind === "unauthorised") {
-      this.became("unauthorised", problem.message);
+      this.setConnection("unauthorised", problem.message);
       return;
     }
-    if (problem) this.became("disconnected", problem.message);
+    if (problem) this.setConnection("disconnected", problem.message);
     const wait = RETRY_MS[Math.min(this.tries, RETRY_MS.length - 1)];
     this.tries += 1;
     this.close();
@@ -137,19 +137,19 @@ export class Live extends EventTarget {
   }
 
   check() {
-    if (this.source && performance.now() - this.heardAt > SILENT_MS) this.failed();
-    this.tell("clock");
+    if (this.source && performance.now() - this.lastMessageAt > SILENT_MS) this.failed();
+    this.emit("clock");
   }
 
-  became(connection, sentence) {
+  setConnection(connection, sentence) {
     if (connection === this.connection && sentence === this.sentence) return;
-    if (connection === "reconnecting" && this.connection === "disconnected") return; // one more try is no news
+    if (connection === "reconnecting" && this.connection === "disconnected") return; // a retry is not a change
     this.connection = connection;
     this.sentence = sentence;
-    this.tell("connection");
+    this.emit("connection");
   }
 
-  tell(name, detail = null) {
+  emit(name, detail = null) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 }

@@ -1,12 +1,12 @@
-// Asks for the token where the server wants one.
+// The login form, shown if the server requires a token.
 
 import { login } from "./api.js";
 import { h, put } from "./dom.js";
 import { status } from "./status.js";
 
-/** A form in `root`; `entered` is called once the server took the token. The token is sent once and kept nowhere. */
-export function askForToken(root, entered) {
-  const said = h("div", {});
+/** Show the form in `root`; `onSuccess` is called when the server accepts the token. The token is not stored. */
+export function showLoginForm(root, onSuccess) {
+  const message = h("div", {});
   const field = h("input", {
     id: "token",
     type: "password",
@@ -23,21 +23,21 @@ export function askForToken(root, entered) {
     h(
       "p",
       { class: "note", id: "token-note" },
-      "tributary dashboard printed it when it started, unless TRIBUTARY_DASHBOARD_TOKEN was set: then it is that.",
+      "tributary dashboard printed the token when it started, unless TRIBUTARY_DASHBOARD_TOKEN was set: then use its value.",
     ),
-    said,
+    message,
     h("button", { type: "submit" }, "Open"),
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    put(said, status("loading", "Asking the server …"));
+    put(message, status("loading", "Checking the token …"));
     try {
       await login(field.value);
       field.value = "";
-      entered();
+      onSuccess();
     } catch (error) {
       const wrong = error.kind === "unauthorised";
-      put(said, status("error", error.message, wrong ? "Look for the token where the dashboard was started." : ""));
+      put(message, status("error", error.message, wrong ? "The token was printed in the terminal that started the dashboard." : ""));
       field.select();
     }
   });

@@ -1,10 +1,10 @@
-// Colours and dashes of curves. Neighbours differ in hue for every kind of colour vision, and in dash for none at all.
+// Colours and dashes of curves. Neighbours differ in hue for every kind of colour vision, and in dash without colour.
 
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3], [12, 4], [4, 2, 1, 2], [1, 4], [14, 3, 3, 3]];
 const SERIES = 8;
 
-/** {colour, dash} of the n-th curve in the theme now shown. */
-function look(n) {
+/** {colour, dash} of the n-th curve in the current theme. */
+function defaultInk(n) {
   return { colour: token(`--series-${n % SERIES}`), dash: DASHES[(n + Math.floor(n / SERIES)) % DASHES.length] };
 }
 
@@ -13,11 +13,11 @@ export function token(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-/** {colour, dash} of a series: its number n in the palette, or a token of the theme; `dash` and `opacity` may be its own. */
+/** {colour, dash} of a series: its number n in the palette, or a token of the theme. `dash` and `opacity` override. */
 export function ink(series) {
-  const own = series.token ? { colour: token(series.token), dash: [] } : look(series.n ?? 0);
-  const colour = series.opacity ? faint(own.colour, series.opacity) : own.colour;
-  return { colour, dash: series.dash ?? own.dash };
+  const base = series.token ? { colour: token(series.token), dash: [] } : defaultInk(series.n ?? 0);
+  const colour = series.opacity ? faint(base.colour, series.opacity) : base.colour;
+  return { colour, dash: series.dash ?? base.dash };
 }
 
 /** The same colour with an opacity, 0..1. */

@@ -1,36 +1,36 @@
-// One part of a view that asks the server and shows the answer: keeps loading, errors and old answers apart.
+// One part of a view that loads a response and draws it; handles loading, errors and outdated responses.
 
 import { get } from "./api.js";
 import { put } from "./dom.js";
-import { failure, status } from "./status.js";
+import { errorStatus, status } from "./status.js";
 
 export class Panel {
-  /** `ask()` gives [path, params]; `show(answer)` draws it. `host` shows the state in words until there is an answer. */
-  constructor(host, ask, show, everyMs = 2000) {
-    Object.assign(this, { host, ask, draw: show, everyMs, loadedAt: -Infinity, busy: false, answered: false });
-    this.ending = new AbortController();
+  /** `request()` returns [path, params]; `draw(response)` shows it. `host` shows the state until the first response. */
+  constructor(host, request, draw, intervalMs = 2000) {
+    Object.assign(this, { host, request, draw, intervalMs, loadedAt: -Infinity, busy: false, loaded: false });
+    this.abort = new AbortController();
     put(host, status("loading", "Loading …"));
   }
 
-  /** Ask now. An answer to an older question is dropped. */
+  /** Load now. The response to an earlier request is dropped. */
   async load() {
-    this.ending.abort();
-    this.ending = new AbortController();
-    const { signal } = this.ending;
+    this.abort.abort();
+    this.abort = new AbortController();
+    const { signal } = this.abort;
     this.busy = true;
     try {
-      const [path, params] = this.ask();
-      const answer = await get(path, params, signal);
+      const [path, params] = this.request();
+      const response = await get(path, params, signal);
       if (signal.aborted) return;
-      if (!this.answered) put(this.host);
-      this.answered = true;
-      this.draw(answer);
+      if (!this.loaded) put(this.host);
+      this.loaded = true;
+      this.draw(response);
     } catch (error) {
       if (signal.aborted) return;
       if (error.name === "TypeError") throw error;
-      if (!this.answered || error.kind === "missing" || error.kind === "refused") {
-        put(this.host, failure(error));
-        this.answered = false;
+      if (!this.loaded || error.kind === "missing" || error.kind === "refused") {
+        put(this.host, errorStatus(error));
+        this.loaded = false;
       }
     } finally {
       if (!signal.aborted) {
@@ -40,12 +40,12 @@ export class Panel {
     }
   }
 
-  /** Something new was recorded: ask again if the last answer is old enough. */
+  /** New rows were recorded: load again if the last response is old enough. */
   tick() {
-    if (!this.busy && performance.now() - this.loadedAt >= this.everyMs) this.load();
+    if (!this.busy && performance.now() - this.loadedAt >= this.intervalMs) this.load();
   }
 
   close() {
-    this.ending.abort();
+    this.abort.abort();
   }
 }

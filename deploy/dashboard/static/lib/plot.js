@@ -1,10 +1,10 @@
-// One plot as a card: title, unit, current value, drawing, legend, the same numbers as a table, CSV and PNG.
+// One plot as a card: title, unit, current value, drawing, legend, table of the numbers, downloads as CSV and PNG.
 
 import { data, draw, sameShape } from "./chart.js";
-import { h, put, say } from "./dom.js";
+import { h, put, setText } from "./dom.js";
 import { Legend } from "./legend.js";
 import { ink } from "./palette.js";
-import { readAt, remarks, spokenTitle, unitText } from "./plot_words.js";
+import { readAt, remarks, ariaLabel, unitText } from "./plot_text.js";
 import { fileName, saveNumbers, savePicture } from "./save.js";
 import { status } from "./status.js";
 import { numbers } from "./table.js";
@@ -17,10 +17,10 @@ let ids = 0;
 export class Plot {
   /**
    * spec: {id, title, unit, note, log: offer a log axis, wide, height}
-   * on: {zoom, reset, toggle(name, on)}, csvHref(): address of all points, if the server has more than the page
+   * on: {zoom, reset, toggle(name, on)}, csvHref(): URL of all points, if the server has more than the page
    */
   constructor(spec, { sync = null, on = {}, csvHref = null, logY = false, table = false } = {}) {
-    Object.assign(this, { spec, sync, on, csvHref, logY, drawn: null, model: null, inSight: false });
+    Object.assign(this, { spec, sync, on, csvHref, logY, drawn: null, model: null, visible: false });
     this.key = `plot-${(ids += 1)}`;
     this.now = h("output", { class: "now" });
     this.canvas = h("div", {
@@ -28,7 +28,7 @@ export class Plot {
       tabindex: 0,
       role: "img",
       "aria-label": spec.title,
-      onkeydown: (event) => this.pressed(event),
+      onkeydown: (event) => this.onKey(event),
       onblur: () => this.leave(),
     });
     this.legend = new Legend((n) => this.drawn?.setSeries(n + 1, { show: !this.legend.hidden.has(n) }));
@@ -41,7 +41,7 @@ export class Plot {
       "aria-label": `${spec.title}: numbers`,
       hidden: true,
     });
-    this.spoken = h("span", { class: "aside", "aria-live": "polite" });
+    this.announcement = h("span", { class: "aside", "aria-live": "polite" });
     this.tools = h("div", { class: "tools" }, this.buttons());
     const note = spec.note && h("p", { class: "note" }, spec.note);
     const head = h(
@@ -61,17 +61,17 @@ export class Plot {
       this.table,
       this.legend.element,
       this.remark,
-      this.spoken,
+      this.announcement,
       this.tools,
     );
     this.show(status("loading", "Loading …"));
     if (table) this.showTable(true);
-    this.resized = new ResizeObserver(() => this.fit());
-    this.resized.observe(this.canvas);
-    this.sight = new IntersectionObserver(([entry]) => this.seen(entry.isIntersecting), { rootMargin: "200px" });
-    this.sight.observe(this.element);
-    this.catchUp = () => this.stale && this.model && this.paint();
-    addEventListener("beforeprint", this.catchUp); // on paper no plot is out of sight
+    this.resizeObserver = new ResizeObserver(() => this.fit());
+    this.resizeObserver.observe(this.canvas);
+    this.visibility = new IntersectionObserver(([entry]) => this.setVisible(entry.isIntersecting), { rootMargin: "200px" });
+    this.visibility.observe(this.element);
+    this.catchUp = () => this.outdated && this.model && this.paint();
+    addEventListener("beforeprint", this.catchUp); // a printed page shows every plot
     this.endTheme = onTheme(() => this.redraw());
   }
 
@@ -98,37 +98,37 @@ export class Plot {
     ];
   }
 
-  /** A paragraph instead of the drawing; null shows the drawing. */
+  /** Show a paragraph instead of the drawing; null shows the drawing. */
   show(paragraph) {
     put(this.state, paragraph);
     for (const part of [this.canvas, this.legend.element, this.tools]) part.hidden = Boolean(paragraph);
-    if (paragraph) say(this.now, "");
+    if (paragraph) setText(this.now, "");
   }
 
-  /** New numbers: a model as in chart.js, with `values`: [text of the newest value of each series], and `now`. */
+  /** Show a model as in chart.js, with `values` (text of the newest value of each series) and `now`. */
   set(model) {
     const same = this.model && sameShape(this.model, model);
     this.model = model;
     this.show(null);
     for (const [n, one] of model.series.entries()) one.hidden = this.legend.hidden.has(n);
     this.setNow(model.now ?? "");
-    this.stale = true;
-    if (!same) this.forget();
+    this.outdated = true;
+    if (!same) this.discard();
     this.legend.draw(model, same);
     this.describe();
-    if (this.inSight) this.paint();
+    if (this.visible) this.paint();
     if (!this.table.hidden) this.fillTable();
   }
 
-  seen(inSight) {
-    this.inSight = inSight;
-    if (inSight) this.catchUp();
+  setVisible(visible) {
+    this.visible = visible;
+    if (visible) this.catchUp();
   }
 
   paint() {
     const width = this.canvas.clientWidth;
     if (!width || this.canvas.hidden) return;
-    this.stale = false;
+    this.outdated = false;
     const model = { ...this.model, logY: this.logY };
     if (this.drawn) {
       Object.assign(this.live, model);
@@ -143,26 +143,26 @@ export class Plot {
   fit() {
     const width = this.canvas.clientWidth;
     if (!width) return;
-    if (!this.drawn) this.inSight && this.model && this.paint();
+    if (!this.drawn) this.visible && this.model && this.paint();
     else if (width !== this.drawn.width) this.drawn.setSize({ width, height: this.drawn.height });
   }
 
-  /** Draw anew: theme, log axis or the set of series changed. */
+  /** Rebuild the drawing: theme, log axis or the set of series changed. */
   redraw() {
     if (!this.model) return;
-    this.forget();
+    this.discard();
     this.legend.draw(this.model, false);
-    this.stale = true;
-    if (this.inSight) this.paint();
+    this.outdated = true;
+    if (this.visible) this.paint();
   }
 
-  forget() {
+  discard() {
     this.drawn?.destroy();
     this.drawn = null;
   }
 
   setNow(text) {
-    say(this.now, text);
+    setText(this.now, text);
   }
 
   setLog(on) {
@@ -188,23 +188,22 @@ export class Plot {
     return [this.model.xTitle || "x", ...this.model.series.map((one) => one.label)];
   }
 
-  /** The cursor stands on a point, of this plot or of one that is in step with it. */
+  /** The cursor is on a point of this plot, or of one that shares its cursor. */
   hover(idxs, idx) {
     const { x, now = "" } = this.model;
     if (!idxs || idx === null || idx === undefined || x[idx] === undefined) {
-      this.legend.say(this.model.values);
+      this.legend.setValues(this.model.values);
       this.setNow(now);
-      this.spot = null;
       return;
     }
-    const { said, spot, heard } = readAt(this.model, idxs, idx);
-    this.legend.say(said);
-    Object.assign(this, { spot, heard });
-    this.setNow(this.spot);
+    const { texts, position, spoken } = readAt(this.model, idxs, idx);
+    this.legend.setValues(texts);
+    this.cursorText = spoken;
+    this.setNow(position);
   }
 
   /** Arrow keys move the cursor from point to point; Home and End jump. */
-  pressed(event) {
+  onKey(event) {
     if (event.key === "Escape") return this.leave();
     const by = STEPS[event.key];
     if (by === undefined || !this.drawn || event.altKey || event.ctrlKey || event.metaKey) return undefined;
@@ -212,21 +211,21 @@ export class Plot {
     const points = this.model.x.length;
     this.at = Math.min(points - 1, Math.max(0, (this.at ?? (by < 0 ? points : -1)) + by));
     this.drawn.setCursor({ left: this.drawn.valToPos(this.model.x[this.at], "x"), top: 10 });
-    say(this.spoken, this.heard ?? "");
+    setText(this.announcement, this.cursorText ?? "");
     return undefined;
   }
 
   leave() {
     this.at = null;
-    say(this.spoken, "");
+    setText(this.announcement, "");
     this.drawn?.setCursor({ left: -10, top: -10 });
   }
 
   describe() {
-    const said = remarks(this.model, this.logY);
-    this.remark.hidden = !said;
-    say(this.remark, said);
-    this.canvas.setAttribute("aria-label", spokenTitle(this.spec, this.model));
+    const remark = remarks(this.model, this.logY);
+    this.remark.hidden = !remark;
+    setText(this.remark, remark);
+    this.canvas.setAttribute("aria-label", ariaLabel(this.spec, this.model));
   }
 
   saveCsv() {
@@ -243,9 +242,9 @@ export class Plot {
   }
 
   close() {
-    this.forget();
-    this.resized.disconnect();
-    this.sight.disconnect();
+    this.discard();
+    this.resizeObserver.disconnect();
+    this.visibility.disconnect();
     removeEventListener("beforeprint", this.catchUp);
     this.endTheme();
   }

@@ -1,10 +1,10 @@
-// The prompt of what is shown below it.
+// The prompt of the samples shown below it.
 
 import { h } from "./dom.js";
-import { shown } from "./text.js";
+import { safeText } from "./text.js";
 
-/** A card with the prompt's text, and more below it. */
+/** A card with the text of the prompt and further content. */
 export function promptCard(text, ...more) {
   const attributes = { class: "prompt-text", tabindex: 0, role: "region", "aria-label": "Text of the prompt" };
-  return h("section", { class: "card" }, h("h2", {}, "Prompt"), h("div", attributes, shown(text)), ...more);
+  return h("section", { class: "card" }, h("h2", {}, "Prompt"), h("div", attributes, safeText(text)), ...more);
 }

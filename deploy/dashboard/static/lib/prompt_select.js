@@ -1,12 +1,12 @@
-// Chooses a prompt; the choice is in the address.
+// Selects a prompt; the choice is kept in the address.
 
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { plain } from "./format.js";
 import { change } from "./state.js";
-import { plainly } from "./text.js";
+import { oneLine } from "./text.js";
 
-/** A labelled select of the run's prompts. `all`: the text for "no choice", or null where one must be chosen. */
+/** A labelled select of the run's prompts. `all`: the text of the empty choice, or null if a prompt is required. */
 export function promptSelect(run, chosen, all = "all prompts") {
   const select = h(
     "select",
@@ -17,7 +17,7 @@ export function promptSelect(run, chosen, all = "all prompts") {
     h(
       "option",
       { value: prompt.id, selected: prompt.id === chosen },
-      `${plainly(prompt.id, 24)} – ${plainly(prompt.text, 48)} (${plain(prompt.samples)})`,
+      `${oneLine(prompt.id, 24)} – ${oneLine(prompt.text, 48)} (${plain(prompt.samples)})`,
     );
   const ready = get("prompts", { run }).then(
     ({ prompts }) => {

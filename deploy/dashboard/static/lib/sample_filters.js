@@ -2,24 +2,24 @@
 
 import { h, put } from "./dom.js";
 import { change } from "./state.js";
-import { plainly } from "./text.js";
+import { oneLine } from "./text.js";
 
 const SORTS = {
   newest: "newest first",
   oldest: "oldest first",
   reward: "highest log R first",
   "-reward": "lowest log R first",
-  log_q: "likeliest first",
-  "-log_q": "unlikeliest first",
+  log_q: "highest log q first",
+  "-log_q": "lowest log q first",
 };
-const PHASES = { train: "while training", before: "before (judging)", after: "after (judging)" };
+const PHASES = { train: "during training", before: "before (evaluation)", after: "after (evaluation)" };
 const RANGES = [
   ["log R", "reward", "any"],
   ["step", "step", "1"],
   ["version", "version", "1"],
 ];
 
-/** Fill `host`; `first` and `last` are controls of the view's own. */
+/** Fill `host`; `first` and `last` are further controls of the view. */
 export function showFilters(host, first, last, params) {
   const behaviours = h(
     "select",
@@ -59,14 +59,14 @@ export function showFilters(host, first, last, params) {
   );
 }
 
-/** The behaviours of the run, once they are known. */
+/** Add the behaviours of the run, once they are loaded. */
 export function addBehaviours(host, names, chosen) {
   const select = host.querySelector("#behaviour");
   if (select.childElementCount === names.length + 1) return;
   put(
     select,
     h("option", { value: "" }, "all behaviours"),
-    names.map((name) => h("option", { value: name }, plainly(name, 40))),
+    names.map((name) => h("option", { value: name }, oneLine(name, 40))),
   );
   select.value = chosen ?? "";
 }

@@ -1,26 +1,27 @@
-// One sample by itself: its prompt, its tokens, a plot and a table of its prefixes, and where else the same string was noted.
+// One sample: its prompt, its tokens, plots and a table of its prefixes, and other samples of the same string.
 
 import { h, put, scroller } from "./dom.js";
 import { clock, number, plain } from "./format.js";
+import { explained, GLOSSARY } from "./glossary.js";
 import { Plot } from "./plot.js";
 import { promptCard } from "./prompt_card.js";
 import { facts } from "./sample_row.js";
 import { link } from "./state.js";
 import { table } from "./table.js";
-import { plainly, shown } from "./text.js";
-import { scale, tokens } from "./tokens.js";
+import { oneLine, safeText } from "./text.js";
+import { colourKey, tokens } from "./tokens.js";
 
-/** Fill `host`; gives a function that ends what was begun. */
-export function showOne(host, sample, mode, run, told) {
-  const known = sample.u.length > 0;
-  const along = known
+/** Fill `host`; returns a function that closes the plots. */
+export function showOne(host, sample, mode, run, onToken) {
+  const hasPrefixes = sample.u.length > 0;
+  const plots = hasPrefixes
     ? [
         plotOf(
           "u by prefix",
           "nats",
           sample.u,
           "u_i",
-          "Each is an estimate of log Z; at the posterior the line is flat.",
+          `u: ${GLOSSARY.u}, so the line is flat there.`,
         ),
         rewardPlot(sample),
       ]
@@ -32,21 +33,21 @@ export function showOne(host, sample, mode, run, told) {
       "section",
       { class: "card" },
       h("h2", {}, "Response"),
-      known && scale(mode),
-      tokens(sample, mode, told),
+      hasPrefixes && colourKey(mode),
+      tokens(sample, mode, onToken),
       h(
         "p",
         { class: "facts-line" },
-        facts(sample).map(([name, value]) => h("span", {}, `${name} `, h("b", {}, value))),
-        h("span", {}, "noted ", h("b", {}, clock(sample.at))),
+        facts(sample).map(([name, value]) => h("span", {}, explained(name), " ", h("b", {}, value))),
+        h("span", {}, "recorded ", h("b", {}, clock(sample.at))),
       ),
     ),
     h(
       "div",
       { class: "cards" },
-      along.map((plot) => plot.element),
+      plots.map((plot) => plot.element),
     ),
-    known &&
+    hasPrefixes &&
       h(
         "section",
         { class: "card" },
@@ -56,11 +57,11 @@ export function showOne(host, sample, mode, run, told) {
     h(
       "section",
       { class: "card" },
-      h("h2", {}, "The same string elsewhere"),
-      scroller("The same string elsewhere", elsewhere(sample.same_string ?? [], run)),
+      h("h2", {}, "Other samples of this string"),
+      scroller("Other samples of this string", elsewhere(sample.same_string ?? [], run)),
     ),
   );
-  return () => along.forEach((plot) => plot.close());
+  return () => plots.forEach((plot) => plot.close());
 }
 
 function plotOf(title, unit, values, label, note) {
@@ -84,7 +85,7 @@ function rewardPlot(sample) {
     ys: [sample.log_reward_prefix, ...more.map(([, values]) => values)],
     series: [
       { label: "log R", kind: "line", n: 0, dash: [], width: 2.2 },
-      ...more.map(([name], n) => ({ label: plainly(name, 40), kind: "line", n: n + 1 })),
+      ...more.map(([name], n) => ({ label: oneLine(name, 40), kind: "line", n: n + 1 })),
     ],
     values: [text(sample.log_reward_prefix), ...more.map(([, values]) => text(values))],
     now: number(sample.log_reward, "nats"),
@@ -95,7 +96,7 @@ function rewardPlot(sample) {
 function positions(values) {
   return {
     x: values.map((_, i) => i),
-    xTitle: "tokens",
+    xTitle: "prefix length, tokens",
     xText: (value) => (Number.isInteger(value) ? plain(value) : ""),
   };
 }
@@ -104,20 +105,20 @@ function prefixTable(sample) {
   const terms = Object.keys(sample.terms);
   const rows = sample.log_reward_prefix.map((reward, i) => [
     plain(i),
-    i === 0 ? h("span", { class: "note" }, "(nothing yet)") : shown(sample.pieces[i - 1], 60),
+    i === 0 ? h("span", { class: "note" }, "(empty prefix)") : safeText(sample.pieces[i - 1], 60),
     i === 0 ? "–" : sample.is_action[i - 1] === false ? "tool" : plain(sample.log_pf[i - 1]),
     plain(sample.log_pterm[i]),
     plain(reward),
     ...terms.map((name) => plain(sample.terms[name][i])),
-    sample.u[i] === null ? "not defined" : plain(sample.u[i]),
+    sample.u[i] === null ? "undefined" : plain(sample.u[i]),
   ]);
   const columns = [
     "tokens",
     "last token",
-    "log q of it",
-    "log q(stop)",
+    "log q(token)",
+    "log q(⊤)",
     "log R",
-    ...terms.map((name) => plainly(name, 30)),
+    ...terms.map((name) => oneLine(name, 30)),
     "u",
   ];
   return table(
@@ -129,13 +130,13 @@ function prefixTable(sample) {
 }
 
 function elsewhere(list, run) {
-  if (!list.length) return h("p", { class: "note" }, "It was noted this once.");
+  if (!list.length) return h("p", { class: "note" }, "It was recorded once only.");
   const rows = list.map((one) => [
     h("a", { href: link("samples", { run, id: one.id }) }, `step ${plain(one.step)}`),
     plain(one.policy_version),
-    plainly(one.behaviour ?? "", 40),
+    oneLine(one.behaviour ?? "", 40),
     plain(one.log_q),
     plain(one.log_reward),
   ]);
-  return table(["noted at", "version", "behaviour", "log q", "log R"], rows, "", [false, true, false, true, true]);
+  return table(["recorded at", "version", "behaviour", "log q", "log R"], rows, "", [false, true, false, true, true]);
 }

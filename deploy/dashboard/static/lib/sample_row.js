@@ -1,29 +1,30 @@
-// One sample in a list: its tokens and what is known of it.
+// One sample in a list: its tokens and facts.
 
 import { h } from "./dom.js";
 import { number, plain } from "./format.js";
+import { explained } from "./glossary.js";
 import { link } from "./state.js";
-import { plainly } from "./text.js";
+import { oneLine } from "./text.js";
 import { tokens } from "./tokens.js";
 
 /** An element for one sample. */
-export function sampleRow(sample, mode, run, told) {
+export function sampleRow(sample, mode, run, onToken) {
   return h(
     "article",
     { class: "sample" },
-    tokens(sample, mode, told),
+    tokens(sample, mode, onToken),
     h(
       "p",
       { class: "facts-line" },
-      facts(sample).map(([name, value]) => h("span", {}, `${name} `, h("b", {}, value))),
+      facts(sample).map(([name, value]) => h("span", {}, explained(name), " ", h("b", {}, value))),
       h("a", { href: link("samples", { run, id: sample.id }), "aria-label": `Open sample ${sample.id}` }, "open"),
     ),
   );
 }
 
-/** What is known of a sample as a whole, [name, text]. */
+/** The facts of a sample as [name, text] pairs. */
 export function facts(sample) {
-  const labels = Object.entries(sample.labels ?? {}).map(([name, value]) => [plainly(name, 30), plain(value)]);
+  const labels = Object.entries(sample.labels ?? {}).map(([name, value]) => [oneLine(name, 30), plain(value)]);
   const drawn =
     sample.phase === "train"
       ? [
@@ -39,8 +40,8 @@ export function facts(sample) {
     ["log R", number(sample.log_reward)],
     ["log q", number(sample.log_q)],
     ...(sample.u_last === null || sample.u_last === undefined ? [] : [["u", number(sample.u_last)]]),
-    ["prompt", plainly(sample.prompt_id, 40)],
-    ["behaviour", plainly(sample.behaviour ?? "–", 40)],
+    ["prompt", oneLine(sample.prompt_id, 40)],
+    ["behaviour", oneLine(sample.behaviour ?? "–", 40)],
     ...drawn,
     ...labels,
   ];

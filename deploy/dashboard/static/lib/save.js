@@ -1,9 +1,9 @@
-// Hands files to the reader: CSV of what a plot shows, PNG of how it looks.
+// Downloads of a plot: its numbers as CSV, its picture as PNG.
 
 import { h } from "./dom.js";
 import { token } from "./palette.js";
 
-/** Rows of values as CSV. A text that a spreadsheet would run as a formula gets a quote mark before it. */
+/** Rows as CSV. A text that a spreadsheet would run as a formula is prefixed with a quote mark. */
 function csv(columns, rows) {
   return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
@@ -15,7 +15,7 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** The points of a plot's model as a CSV file. */
+/** Download the points of a plot model as CSV. */
 export function saveNumbers(title, columns, { x, ys }) {
   const rows = x.map((value, i) => [value, ...ys.map((y) => y[i])]);
   saveBlob(fileName(title, "csv"), new Blob([csv(columns, rows)], { type: "text/csv;charset=utf-8" }));
@@ -27,7 +27,7 @@ function saveBlob(name, blob) {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-/** A picture of a plot with its title and legend [{label, colour, dash}], in the theme now shown. */
+/** Download a picture of a plot with its title and legend [{label, colour, dash}], in the current theme. */
 export function savePicture(name, plot, title, legend) {
   const ratio = plot.width / plot.clientWidth || 1;
   const row = 20,

@@ -1,4 +1,4 @@
-// What the page shows is held by the address: #/view?run=...&x=time. So a link, a reload and "back" show the same again.
+// The state of the page is kept in the address, #/view?run=...&x=time, so links, reload and "back" restore it.
 
 const FIRST_VIEW = "overview";
 
@@ -8,14 +8,14 @@ export function read(hash = location.hash) {
   return { view: path || FIRST_VIEW, params: Object.fromEntries(new URLSearchParams(query)) };
 }
 
-/** An address for a view; empty parameters are left out. */
+/** The address of a view; empty parameters are omitted. */
 export function link(view, params = {}) {
   const kept = Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const query = new URLSearchParams(kept).toString();
   return `#/${view}${query ? `?${query}` : ""}`;
 }
 
-/** Change parameters of the view that is open. `quietly` leaves no entry in the browser's history. */
+/** Change parameters of the open view. `quietly` adds no entry to the browser's history. */
 export function change(patch, quietly = false) {
   const { view, params } = read();
   const target = link(view, { ...params, ...patch });
@@ -28,15 +28,15 @@ export function change(patch, quietly = false) {
   window.dispatchEvent(new HashChangeEvent("hashchange"));
 }
 
-/** The names that a parameter holds, as which plots have their table open. */
+/** The names that a parameter lists, such as the plots whose table is open. */
 export function flags(text = "") {
   return new Set(text.split(".").filter(Boolean));
 }
 
-/** Keep a name in such a parameter, or take it out. */
+/** Add a name to such a parameter, or remove it. */
 export function remember(parameter, name, kept) {
-  const now = flags(read().params[parameter]);
-  if (kept) now.add(name);
-  else now.delete(name);
-  change({ [parameter]: [...now].join(".") }, true);
+  const names = flags(read().params[parameter]);
+  if (kept) names.add(name);
+  else names.delete(name);
+  change({ [parameter]: [...names].join(".") }, true);
 }

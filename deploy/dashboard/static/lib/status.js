@@ -1,10 +1,10 @@
-// What a view or a plot shows instead of numbers: loading, empty, error. Always a sentence, never only a colour.
+// Status paragraphs shown instead of numbers: loading, empty, error. Always a sentence, never only a colour.
 
 import { h } from "./dom.js";
 
 const MARKS = { loading: "…", empty: "○", error: "✕", stale: "▲", note: "ℹ" };
 
-/** A paragraph for one state. `remedy` is what the reader can do. */
+/** A paragraph for one state. `remedy` says how to fix it. */
 export function status(kind, sentence, remedy = "") {
   const role = kind === "error" ? "alert" : "status";
   return h(
@@ -15,21 +15,21 @@ export function status(kind, sentence, remedy = "") {
   );
 }
 
-/** What went wrong with a request, in words. */
-export function failure(error) {
+/** The error of a request in words. */
+export function errorStatus(error) {
   if (error.kind === "disconnected")
-    return status("error", error.message, "The page tries again by itself; what you see is what was known last.");
+    return status("error", error.message, "The page retries automatically; it shows the last data received.");
   if (error.kind === "unauthorised") return status("error", error.message, "Enter the token above.");
-  if (error.kind === "busy") return status("error", error.message, "The page tries again by itself.");
+  if (error.kind === "busy") return status("error", error.message, "The page retries automatically.");
   return status("error", error.message ?? String(error));
 }
 
-/** Why there are no readings yet, from the state of the run. */
-export function nothingYet(overview, what) {
+/** The reason why there is no data yet, from the state of the run; `what` begins with "no". */
+export function emptyStatus(overview, what) {
   const state = overview?.state;
   if (state === "finished" || state === "stopped" || state === "dead")
-    return status("empty", `This run recorded ${what.replace(/^no /, "no ")}.`);
+    return status("empty", `This run recorded ${what}.`);
   if (state === "starting")
-    return status("empty", `There are ${what} yet: actors are starting. That takes a minute or two.`);
-  return status("empty", `There are ${what} yet.`, "They appear here by themselves.");
+    return status("empty", `There are ${what} yet: actors are starting, which takes a minute or two.`);
+  return status("empty", `There are ${what} yet.`, "They will appear automatically.");
 }

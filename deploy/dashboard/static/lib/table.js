@@ -1,13 +1,13 @@
-// The numbers behind a plot, and other tables.
+// Tables, and the numbers of a plot as a table.
 
 import { h } from "./dom.js";
 import { plain } from "./format.js";
 
-const MOST_ROWS = 200;
+const MAX_ROWS = 200;
 
-/** A table of a model's points: the newest 200, newest first. */
+/** The points of a plot model as a table: the newest MAX_ROWS, newest first. */
 export function numbers(columns, model, title) {
-  const from = Math.max(0, model.x.length - MOST_ROWS);
+  const from = Math.max(0, model.x.length - MAX_ROWS);
   const rows = [];
   for (let i = model.x.length - 1; i >= from; i -= 1) {
     rows.push([
@@ -15,11 +15,11 @@ export function numbers(columns, model, title) {
       ...model.ys.map((y) => (y[i] === undefined ? "" : y[i] === null ? "not finite" : plain(y[i], 6))),
     ]);
   }
-  const caption = from ? `${title}: the newest ${MOST_ROWS} of ${plain(model.x.length)} points; CSV has all.` : title;
+  const caption = from ? `${title}: the newest ${MAX_ROWS} of ${plain(model.x.length)} points; the CSV has all.` : title;
   return table(columns, rows, caption);
 }
 
-/** A table of texts or elements. `numeric`: columns set right; by default all but the first. */
+/** A table of texts or elements. `numeric`: right-aligned columns; by default all but the first. */
 export function table(columns, rows, caption, numeric = columns.map((_, n) => n > 0)) {
   const kind = (n) => ({ class: numeric[n] ? "number" : null });
   const head = h(

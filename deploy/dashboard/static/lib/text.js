@@ -1,6 +1,6 @@
-// Text that a model, a task or a user wrote: shown as text only, with every character that hides or reorders made visible.
+// Untrusted text of a model, task or user: shown as text only, with hidden and reordering characters made visible.
 
-const MARKS_KEPT = 4; // combining marks on one letter: more would paint over the lines above
+const MAX_MARKS = 4; // combining marks on one letter; more would cover the lines above
 
 const NAMES =
   "NUL SOH STX ETX EOT ENQ ACK BEL BS TAB LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US".split(
@@ -13,7 +13,7 @@ const HIDDEN =
 const SPACES = /[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]/u;
 const MARK = /\p{M}/u;
 
-/** How one character is shown: null where it shows itself, else {shown, kind, name}. */
+/** The display of one character: null if it is shown as it is, else {shown, kind, name}. */
 function special(character) {
   const code = character.codePointAt(0);
   if (character === "\n") return { shown: "↵", kind: "newline", name: "line feed" };
@@ -24,10 +24,10 @@ function special(character) {
   if (BIDI.test(character)) return coded(code, "bidi", "changes the direction of text");
   if (HIDDEN.test(character)) return coded(code, "hidden", "invisible character");
   if (SPACES.test(character)) return coded(code, "hidden", "unusual space");
-  if (code >= 0xd800 && code <= 0xdfff) return coded(code, "control", "half a character");
+  if (code >= 0xd800 && code <= 0xdfff) return coded(code, "control", "unpaired surrogate");
   if (code >= 0xe000 && code <= 0xf8ff) return coded(code, "hidden", "private use");
   if (code >= 0xf0000 || (code & 0xfffe) === 0xfffe || (code >= 0xfdd0 && code <= 0xfdef))
-    return coded(code, "hidden", "not a character of Unicode");
+    return coded(code, "hidden", "not a Unicode character");
   return null;
 }
 
@@ -43,62 +43,62 @@ function hex(code) {
   return `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
 }
 
-/** Text as parts {text, kind, name}: plain stretches have kind "plain". */
+/** Split text into parts {text, kind, name}; ordinary text has kind "plain". */
 function parts(text) {
-  const found = [];
+  const result = [];
   let plain = "",
     marks = 0,
     dropped = 0;
   const flush = () => {
-    if (plain) found.push({ text: plain, kind: "plain", name: "" });
-    if (dropped) found.push({ text: `‹+${dropped} marks›`, kind: "hidden", name: `${dropped} more combining marks` });
+    if (plain) result.push({ text: plain, kind: "plain", name: "" });
+    if (dropped) result.push({ text: `‹+${dropped} marks›`, kind: "hidden", name: `${dropped} more combining marks` });
     plain = "";
     dropped = 0;
   };
   for (const character of text) {
-    const how = special(character);
-    if (how) {
+    const display = special(character);
+    if (display) {
       flush();
       marks = 0;
-      found.push({ text: how.shown, kind: how.kind, name: how.name });
+      result.push({ text: display.shown, kind: display.kind, name: display.name });
       continue;
     }
     marks = MARK.test(character) ? marks + 1 : 0;
-    if (marks > MARKS_KEPT) dropped += 1;
+    if (marks > MAX_MARKS) dropped += 1;
     else {
       if (dropped) flush();
       plain += character;
     }
   }
   flush();
-  return found;
+  return result;
 }
 
-/** The text on one line, for places that hold text only (labels, titles, options). */
-export function plainly(text, most = 200) {
+/** The text on one line, for labels, titles and options. */
+export function oneLine(text, maxLength = 200) {
   const whole = parts(String(text))
     .map((part) => part.text)
     .join("");
-  return whole.length > most ? `${whole.slice(0, most)}…` : whole;
+  return whole.length > maxLength ? `${whole.slice(0, maxLength)}…` : whole;
 }
 
-/** A span that shows text safely; at most `most` characters, and it says how many more there are. */
-export function shown(text, most = 4000, tag = "span") {
+/** A span with the text, shortened to `maxLength` characters with a count of the rest. */
+export function safeText(text, maxLength = 4000, tag = "span") {
   const span = document.createElement(tag);
-  span.className = "said";
+  span.className = "model-text";
   const characters = Array.from(String(text));
-  fillWith(span, characters.slice(0, most).join(""));
-  if (characters.length > most) {
+  appendText(span, characters.slice(0, maxLength).join(""));
+  if (characters.length > maxLength) {
     const more = document.createElement("span");
     more.className = "more";
-    more.textContent = ` … ${(characters.length - most).toLocaleString("en")} more characters`;
+    more.textContent = ` … ${(characters.length - maxLength).toLocaleString("en")} more characters`;
     span.append(more);
   }
   return span;
 }
 
-/** Put text into an element as parts. */
-export function fillWith(element, text) {
+/** Append text to an element, with special characters marked. */
+export function appendText(element, text) {
   for (const part of parts(text)) {
     if (part.kind === "plain") {
       element.append(document.createTextNode(part.text));

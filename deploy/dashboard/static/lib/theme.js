@@ -1,15 +1,15 @@
-// Light or dark: the system's choice, unless the reader chose. The only thing kept in the browser, with the key for shortcuts.
+// Light or dark theme: the system's choice unless the user chose one. The choice is kept in localStorage.
 
 const KEY = "tributary.theme";
 const query = matchMedia("(prefers-color-scheme: dark)");
 const listeners = new Set();
 
-/** "light" or "dark", as shown now. */
+/** The current theme, "light" or "dark". */
 export function theme() {
   return localStorage.getItem(KEY) ?? (query.matches ? "dark" : "light");
 }
 
-/** Show it, and tell whoever draws on a canvas. */
+/** Apply the theme and notify the listeners, which draw on canvases. */
 export function apply() {
   document.documentElement.dataset.theme = theme();
   for (const listener of listeners) listener();
@@ -20,7 +20,7 @@ export function toggle() {
   apply();
 }
 
-/** Be told of changes; gives a function that ends it. */
+/** Listen to theme changes; returns a function that stops listening. */
 export function onTheme(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);

@@ -1,11 +1,11 @@
-// The bar at the top: which run, how it stands, whether the page is live, pause and theme.
+// The top bar: choice of run, state of its components, connection, pause and theme.
 
-import { h, put, say } from "./dom.js";
+import { h, put, setText } from "./dom.js";
 import { clock, duration, plain } from "./format.js";
 import { link, read } from "./state.js";
-import { plainly } from "./text.js";
+import { oneLine } from "./text.js";
 import { onTheme, theme, toggle } from "./theme.js";
-import { state } from "./words.js";
+import { stateLabel } from "./labels.js";
 
 const LIVE_STATES = new Set(["starting", "running", "judging", "empty"]);
 const STALE_S = 15;
@@ -46,8 +46,8 @@ export class Top {
     );
     for (const event of ["connection", "paused", "overview", "clock"]) live.addEventListener(event, () => this.show());
     this.show();
-    onTheme(() => this.sayTheme());
-    this.sayTheme();
+    onTheme(() => this.showTheme());
+    this.showTheme();
   }
 
   choose(id) {
@@ -62,14 +62,14 @@ export class Top {
   }
 
   setRuns(runs, chosen) {
-    if (document.activeElement === this.runs) return; // being chosen from
+    if (document.activeElement === this.runs) return; // the list is open
     put(
       this.runs,
       runs.map((run) =>
         h(
           "option",
           { value: run.id, selected: run.id === chosen },
-          `${plainly(run.name, 40)} – ${state(run.state)[1]}`,
+          `${oneLine(run.name, 40)} – ${stateLabel(run.state)[1]}`,
         ),
       ),
     );
@@ -77,7 +77,7 @@ export class Top {
     this.picker.hidden = false;
   }
 
-  sayTheme() {
+  showTheme() {
     const other = theme() === "dark" ? "light" : "dark";
     put(this.themeButton, h("span", { "aria-hidden": "true" }, other === "dark" ? "☾ " : "☀ "), other);
     this.themeButton.setAttribute("aria-label", `Show the page in ${other} colours`);
@@ -85,17 +85,17 @@ export class Top {
 
   show() {
     const { live } = this;
-    say(this.pauseButton, live.paused ? "▶ resume" : "❚❚ pause");
+    setText(this.pauseButton, live.paused ? "▶ resume" : "❚❚ pause");
     this.pauseButton.setAttribute("aria-pressed", String(live.paused));
-    const [kind, words] = this.standing();
+    const [kind, words] = this.connectionText();
     this.link.className = `connection ${kind}`;
-    say(this.link, words);
+    setText(this.link, words);
     this.showBanner();
     this.showChips();
   }
 
-  /** Class and words for the connection and the age of what is shown. */
-  standing() {
+  /** CSS class and text for the connection and the age of the data. */
+  connectionText() {
     const { live } = this;
     if (live.connection === "unauthorised") return ["bad", "✕ token needed"];
     if (live.connection === "disconnected") return ["bad", "✕ disconnected"];
@@ -108,29 +108,29 @@ export class Top {
     if (run && !LIVE_STATES.has(run))
       return [
         run === "stale" ? "warn" : "",
-        run === "stale" ? `▲ stale: no news for ${duration(age)}` : `■ ${state(run)[1]}`,
+        run === "stale" ? `▲ stale: no update for ${duration(age)}` : `■ ${stateLabel(run)[1]}`,
       ];
-    if (age !== null && age > STALE_S) return ["warn", `▲ stale: no news for ${duration(age)}`];
+    if (age !== null && age > STALE_S) return ["warn", `▲ stale: no update for ${duration(age)}`];
     return ["good", "● live"];
   }
 
   showBanner() {
     const { live } = this;
     const sentences = {
-      disconnected: `${live.sentence} Is tributary dashboard still running? The page tries again every few seconds; what you see is from ${clock(live.overview?.now)}.`,
+      disconnected: `${live.sentence} Is tributary dashboard still running? The page retries every few seconds; it shows data from ${clock(live.overview?.now)}.`,
       reconnecting: "",
     };
     let sentence = sentences[live.connection] ?? "";
     const run = live.overview;
     if (!sentence && run?.state === "dead")
-      sentence = "The run's process is gone and it wrote no end. tributary train --resume goes on with it.";
+      sentence = "The run's process ended without finishing the run. Continue it with tributary train --resume.";
     if (!sentence && run?.state === "down")
-      sentence = "Redis does not answer: the numbers below are the last ones known. The page tries again by itself.";
+      sentence = "Redis does not answer: the numbers below are the last reading. The page retries automatically.";
     const mild = !sentence && run?.recording && !run.recording.ok;
-    if (mild) sentence = run.recording.sentence ?? "The run can't write its history, and gave no reason.";
+    if (mild) sentence = run.recording.sentence ?? "The run can't write its history.";
     this.banner.classList.toggle("mild", Boolean(mild));
     this.banner.hidden = !sentence;
-    say(this.banner, plainly(sentence, 600));
+    setText(this.banner, oneLine(sentence, 600));
   }
 
   showChips() {
@@ -140,12 +140,12 @@ export class Top {
     this.chipsKey = key;
     const shown = components.slice(0, 12);
     const chip = (part) => {
-      const [mark, words, kind] = state(part.state);
+      const [mark, words, kind] = stateLabel(part.state);
       return h(
         "li",
         { class: `chip ${kind}` },
         h("span", { "aria-hidden": "true" }, mark),
-        h("b", {}, plainly(part.name, 24)),
+        h("b", {}, oneLine(part.name, 24)),
         words,
       );
     };

@@ -1,14 +1,14 @@
-// The actors: how fast each samples, which adapter version it serves, and what it waits for.
+// The actors view: sampling speed, adapter version, behaviours and waits of each actor.
 
 import { Board } from "../lib/board.js";
 import { h, put, renew, scroller } from "../lib/dom.js";
 import { clock, duration, number, plain } from "../lib/format.js";
 import { Panel } from "../lib/panel.js";
-import { nothingYet } from "../lib/status.js";
+import { emptyStatus } from "../lib/status.js";
 import { table } from "../lib/table.js";
-import { plainly, shown } from "../lib/text.js";
-import { together } from "../lib/together.js";
-import { state as words } from "../lib/words.js";
+import { oneLine, safeText } from "../lib/text.js";
+import { composite } from "../lib/composite.js";
+import { stateLabel } from "../lib/labels.js";
 
 const each = (id, title, unit, end, more = {}) => ({
   id,
@@ -26,7 +26,7 @@ const SPECS = [
     id: "versions",
     title: "Adapter versions",
     unit: "versions",
-    note: "What the learner published, and what each actor serves.",
+    note: "The version that the learner published, and the one that each actor uses.",
     match: /^(learner\.version|actor\..*\.version)$/,
     label: (entry) => (entry.name === "learner.version" ? "published" : actorOf(entry)),
   },
@@ -38,7 +38,7 @@ const SPECS = [
   each("waits", "Waiting", "1", "waits", { note: "1 while the actor waits for reward workers." }),
   each("canary", "Canary: engine against learner", "nats", "canary_difference", {
     log: true,
-    note: "Largest difference of log-probabilities of a fixed string, when a version was taken.",
+    note: "Largest difference in log-probability on a fixed string, measured when the actor took a version.",
     levels: ({ limits }) =>
       limits.canary_tolerance ? [{ value: limits.canary_tolerance, label: "stops the run above" }] : [],
   }),
@@ -58,30 +58,30 @@ function actorOf(entry) {
 export function render(root, live, params) {
   const board = new Board(live, params);
   const state = h("div", {}),
-    now = h("div", {}),
+    current = h("div", {}),
     cards = h("div", { class: "cards" });
-  root.append(state, now, h("h2", {}, "Over time"), board.bar, cards);
+  root.append(state, current, h("h2", {}, "Over time"), board.bar, cards);
   for (const spec of SPECS) board.add(cards, spec);
   const panel = new Panel(
     state,
     () => ["actors", { run: live.run }],
-    (answer) => {
-      put(state, !answer.actors.length && nothingYet(live.overview, "no reports of actors"));
+    (response) => {
+      put(state, !response.actors.length && emptyStatus(live.overview, "no actor reports"));
       renew(
-        now,
-        answer.actors.length ? actorTable(answer) : null,
-        h("div", { class: "cards pair" }, behaviours(answer.behaviours ?? []), versions(answer.versions ?? [])),
+        current,
+        response.actors.length ? actorTable(response) : null,
+        h("div", { class: "cards pair" }, behaviours(response.behaviours ?? []), versions(response.versions ?? [])),
       );
     },
   );
-  return together([panel, board]);
+  return composite([panel, board]);
 }
 
-function actorTable({ actors, newest_version: newest, max_staleness: most }) {
+function actorTable({ actors, newest_version: newest, max_staleness: limit }) {
   const row = (one) => {
-    const [mark, text, kind] = words(one.state);
+    const [mark, text, kind] = stateLabel(one.state);
     return [
-      plainly(one.name, 40),
+      oneLine(one.name, 40),
       h("span", { class: kind }, h("span", { "aria-hidden": "true" }, `${mark} `), text),
       number(one.tokens_per_s),
       number(one.trajectories_per_s),
@@ -90,7 +90,7 @@ function actorTable({ actors, newest_version: newest, max_staleness: most }) {
       plain(one.restarts),
       number(one.canary_difference_max),
       duration(one.seconds),
-      one.waiting_for ? shown(one.waiting_for, 200) : "–",
+      one.waiting_for ? safeText(one.waiting_for, 200) : "–",
     ];
   };
   const columns = [
@@ -106,17 +106,17 @@ function actorTable({ actors, newest_version: newest, max_staleness: most }) {
     "waits for",
   ];
   const kinds = columns.map((name, n) => n > 1 && n < 9);
-  const caption = `The newest version is ${plain(newest)}. An actor more than ${plain(most)} behind stops the run.`;
+  const caption = `The newest version is ${plain(newest)}. An actor more than ${plain(limit)} versions behind stops the run.`;
   return h("section", { class: "card" }, scroller("Actors", table(columns, actors.map(row), caption, kinds)));
 }
 
 function behaviours(list) {
-  const rows = list.map((one) => [shown(one.name, 60), number(one.configured, "share"), number(one.seen, "share")]);
+  const rows = list.map((one) => [safeText(one.name, 60), number(one.configured, "share"), number(one.seen, "share")]);
   return h(
     "section",
     { class: "card" },
     h("h3", {}, "Behaviour mix"),
-    rows.length ? table(["behaviour", "asked for", "seen"], rows) : h("p", { class: "note" }, "Not known yet."),
+    rows.length ? table(["behaviour", "configured", "observed"], rows) : h("p", { class: "note" }, "Unknown before the first snapshot."),
   );
 }
 
@@ -126,6 +126,6 @@ function versions(list) {
     "section",
     { class: "card" },
     h("h3", {}, "Newest adapter versions"),
-    rows.length ? table(["version", "step", "published"], rows) : h("p", { class: "note" }, "None was published yet."),
+    rows.length ? table(["version", "step", "published"], rows) : h("p", { class: "note" }, "No version has been published yet."),
   );
 }

@@ -1,4 +1,4 @@
-// The replay buffer: how full, what goes in and out, what it is made of, what was refused.
+// The buffer view: fill, rates in and out, histograms of the content, rejected and quarantined trajectories.
 
 import { histogram } from "../lib/bins.js";
 import { Board } from "../lib/board.js";
@@ -6,10 +6,10 @@ import { h, put, renew, scroller } from "../lib/dom.js";
 import { clock, duration, number, plain } from "../lib/format.js";
 import { Panel } from "../lib/panel.js";
 import { Plot } from "../lib/plot.js";
-import { nothingYet, status } from "../lib/status.js";
+import { emptyStatus, status } from "../lib/status.js";
 import { table } from "../lib/table.js";
-import { plainly, shown } from "../lib/text.js";
-import { together } from "../lib/together.js";
+import { oneLine, safeText } from "../lib/text.js";
+import { composite } from "../lib/composite.js";
 
 const rate = (name) => `buffer.${name}_rate`;
 
@@ -20,13 +20,13 @@ const SPECS = [
     title: "In and out",
     unit: "1/s",
     log: true,
-    note: "Trajectories a second that arrive, go in, are duplicates, are drawn, pushed out, or too old.",
+    note: "Trajectories per second that arrive, are inserted, are duplicates, are drawn, are evicted, or expire.",
     curves: [
       { name: rate("insert"), label: "inserted" },
       { name: rate("sample"), label: "drawn" },
       { name: rate("duplicate"), label: "duplicates" },
-      { name: rate("evict"), label: "pushed out" },
-      { name: rate("expired"), label: "too old" },
+      { name: rate("evict"), label: "evicted" },
+      { name: rate("expired"), label: "expired" },
       { name: rate("arrival"), label: "arrived" },
     ],
   },
@@ -34,40 +34,40 @@ const SPECS = [
     id: "per_insert",
     title: "Samples per insert",
     unit: "1",
-    note: "How often each arrival was drawn since the run began, against what the recipe asks for.",
+    note: "Mean number of draws per arrival since the run started, and the target of the recipe.",
     curves: [{ name: "buffer.draws_per_insert", label: "draws per arrival" }],
     levels: ({ limits }) =>
-      limits.samples_per_insert ? [{ value: limits.samples_per_insert, label: "asked for", include: true }] : [],
+      limits.samples_per_insert ? [{ value: limits.samples_per_insert, label: "target", include: true }] : [],
   },
   {
     id: "ess",
-    title: "Effective number of priorities",
+    title: "Effective sample size of priorities",
     unit: "trajectories",
     log: true,
-    note: "As if so many trajectories were drawn evenly.",
+    note: "Replay is as diverse as uniform draws from this many trajectories.",
     curves: [{ name: "buffer.priority_ess", label: "ESS" }],
   },
   { id: "age", title: "Mean age", unit: "s", curves: [{ name: "buffer.mean_age_s", label: "mean age" }] },
   {
     id: "fresh",
-    title: "Fresh ones waiting",
+    title: "Fresh trajectories waiting",
     unit: "trajectories",
-    curves: [{ name: "buffer.fresh_waiting", label: "waiting to be drawn once" }],
+    curves: [{ name: "buffer.fresh_waiting", label: "waiting for their first draw" }],
   },
   {
     id: "unique",
-    title: "Different strings among arrivals",
+    title: "Distinct strings among arrivals",
     unit: "share",
     curves: [{ name: "buffer.unique_ratio", label: "unique" }],
   },
   {
     id: "refused",
-    title: "Refused",
+    title: "Rejected",
     unit: "trajectories",
     match: /^buffer\.(refused\.|quarantined$)/,
     label: (entry) => entry.title,
-    note: "In all, by reason.",
-    none: "no refusals",
+    note: "Totals by reason.",
+    none: "no rejections",
   },
 ];
 
@@ -78,7 +78,7 @@ const HISTOGRAMS = [
       title: "Priorities",
       unit: "trajectories",
       log: true,
-      note: "What replay draws in proportion to.",
+      note: "Replay draws each trajectory in proportion to its priority.",
       xTitle: "priority",
     },
   ],
@@ -86,10 +86,10 @@ const HISTOGRAMS = [
   [
     "staleness_histogram",
     {
-      title: "Staleness of what is drawn",
+      title: "Staleness of draws",
       unit: "trajectories",
       log: true,
-      note: "Versions between the policy that wrote a string and the newest, when it was drawn.",
+      note: "Versions between the policy that generated a string and the newest policy, at the time of the draw.",
       xTitle: "versions behind",
       whole: true,
     },
@@ -108,12 +108,12 @@ export function render(root, live, params) {
   root.append(
     state,
     facts,
-    h("h2", {}, "What is in it now"),
+    h("h2", {}, "Content now"),
     shapes,
     h("h2", {}, "Over time"),
     board.bar,
     cards,
-    h("h2", {}, "Refused and set aside"),
+    h("h2", {}, "Rejected and quarantined"),
     lists,
   );
   for (const spec of SPECS) board.add(cards, spec);
@@ -122,23 +122,23 @@ export function render(root, live, params) {
   const panel = new Panel(
     state,
     () => ["buffer", { run: live.run }],
-    (answer) => {
+    (response) => {
       put(
         state,
-        answer.error && status("stale", answer.error, "Shown is the last reading."),
-        !answer.now && nothingYet(live.overview, "no readings of the buffer"),
+        response.error && status("stale", response.error, "The page shows the last reading."),
+        !response.now && emptyStatus(live.overview, "no buffer readings"),
       );
-      facts.hidden = !answer.now;
-      if (answer.now) showFacts(facts, answer);
+      facts.hidden = !response.now;
+      if (response.now) showFacts(facts, response);
       for (const [name, spec, plot] of plots) {
-        const model = histogram(answer[name] ?? [], spec);
+        const model = histogram(response[name] ?? [], spec);
         if (model) plot.set(model);
-        else plot.show(nothingYet(live.overview, "no trajectories to count"));
+        else plot.show(emptyStatus(live.overview, "no trajectories"));
       }
-      showLists(lists, answer);
+      showLists(lists, response);
     },
   );
-  return together([panel, board], {
+  return composite([panel, board], {
     close: () => {
       for (const [, , plot] of plots) plot.close();
     },
@@ -152,21 +152,21 @@ function showFacts(host, { now, rates, pace, source, at, age, error }) {
     ["prompts", plain(now.prompts)],
     ["arrived", plain(now.arrivals)],
     ["duplicates", plain(now.duplicates)],
-    ["pushed out", plain(now.evicted)],
+    ["evicted", plain(now.evicted)],
     ["drawn", plain(now.drawn)],
     ["samples per insert", number(now.draws_per_insert)],
-    ["inserted", number(rates?.insert_rate, "1/s")],
-    ["drawn", number(rates?.sample_rate, "1/s")],
+    ["insert rate", number(rates?.insert_rate, "1/s")],
+    ["draw rate", number(rates?.sample_rate, "1/s")],
     ["ESS of priorities", `${number(now.priority_ess)} (${number(now.ess_share, "share")})`],
     ["mean age", duration(age?.mean_s)],
     ["oldest", duration(age?.oldest_s)],
-    ["set aside", plain(now.quarantined)],
+    ["quarantined", plain(now.quarantined)],
   ];
   const read = error
-    ? `The last reading, of ${clock(at)}.`
+    ? `The last reading, from ${clock(at)}.`
     : source === "redis"
       ? `Read from Redis at ${clock(at)}.`
-      : `As the run wrote it at ${clock(at)}.`;
+      : `Recorded by the run at ${clock(at)}.`;
   const fill = h("meter", { min: 0, max: 1, value: Math.min(1, now.fill), "aria-label": "Fill of the buffer" });
   renew(
     host,
@@ -176,30 +176,30 @@ function showFacts(host, { now, rates, pace, source, at, age, error }) {
       { class: "facts" },
       facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
     ),
-    pace && h("p", {}, shown(pace.sentence, 400)),
+    pace && h("p", {}, safeText(pace.sentence, 400)),
     h("p", { class: "note" }, read),
   );
 }
 
 function showLists(host, { refused, quarantine }) {
   const reasons = Object.entries(refused ?? {}).filter(([, n]) => n > 0);
-  const some = reasons.length
+  const rejected = reasons.length
     ? table(
         ["reason", "trajectories"],
-        reasons.map(([reason, n]) => [shown(reason, 120), plain(n)]),
+        reasons.map(([reason, n]) => [safeText(reason, 120), plain(n)]),
       )
-    : status("empty", "Nothing was refused.");
-  const aside = quarantine?.length
+    : status("empty", "No trajectory was rejected.");
+  const quarantined = quarantine?.length
     ? table(
         ["when", "reason", "id"],
-        quarantine.map((one) => [clock(one.at), shown(one.reason, 300), plainly(one.id, 12)]),
+        quarantine.map((one) => [clock(one.at), safeText(one.reason, 300), oneLine(one.id, 12)]),
         "",
         [false, false, false],
       )
-    : status("empty", "Nothing is in quarantine.");
+    : status("empty", "The quarantine is empty.");
   renew(
     host,
-    h("section", { class: "card" }, h("h3", {}, "Refused by reason"), some),
-    h("section", { class: "card" }, h("h3", {}, "Quarantine, newest first"), scroller("Quarantine", aside)),
+    h("section", { class: "card" }, h("h3", {}, "Rejected, by reason"), rejected),
+    h("section", { class: "card" }, h("h3", {}, "Quarantine, newest first"), scroller("Quarantine", quarantined)),
   );
 }

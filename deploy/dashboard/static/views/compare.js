@@ -1,19 +1,19 @@
-// Several runs side by side: their curves in one plot, what differs in their configuration and in their results.
+// The compare view: curves of several runs in one plot, and the differences of their configurations and results.
 
 import { align, last } from "../lib/align.js";
 import { get } from "../lib/api.js";
 import { h, put, scroller } from "../lib/dom.js";
 import { duration, number, plain } from "../lib/format.js";
 import { Plot } from "../lib/plot.js";
-import { texts } from "../lib/plot_words.js";
+import { valueText } from "../lib/plot_text.js";
 import { change } from "../lib/state.js";
-import { failure, status } from "../lib/status.js";
+import { errorStatus, status } from "../lib/status.js";
 import { table } from "../lib/table.js";
-import { plainly, shown } from "../lib/text.js";
-import { state as words } from "../lib/words.js";
+import { oneLine, safeText } from "../lib/text.js";
+import { stateLabel } from "../lib/labels.js";
 
-const MOST_RUNS = 8;
-const FIRST = [
+const MAX_RUNS = 8;
+const DEFAULT_CURVES = [
   "learner.loss",
   "learner.var_u",
   "learner.log_reward",
@@ -21,11 +21,11 @@ const FIRST = [
   "learner.kl_estimate",
   "system.trajectories_per_s",
 ];
-const MOST_CURVES = 12;
+const MAX_CURVES = 12;
 
 export function render(root, live, params) {
-  let now = params,
-    asked = 0,
+  let current = params,
+    turn = 0,
     plots = [];
   const choice = h("fieldset", { class: "card" }),
     bar = h("div", { class: "toolbar" }),
@@ -35,78 +35,78 @@ export function render(root, live, params) {
   root.append(choice, state, bar, cards, tables);
 
   async function load() {
-    const turn = (asked += 1);
+    const thisTurn = (turn += 1);
     put(state, status("loading", "Loading …"));
     try {
       const { runs } = await get("runs");
-      const chosen = choose(runs, now.runs, live.run);
+      const chosen = choose(runs, current.runs, live.run);
       showChoice(choice, runs, chosen);
       if (chosen.length < 2)
         return show(
-          turn,
+          thisTurn,
           null,
           status(
             "empty",
-            runs.length < 2 ? "Only one run is known here." : "Choose two runs or more.",
-            "tributary dashboard --run DIR --run DIR names several; those that lie beside the first are found by themselves.",
+            runs.length < 2 ? "There is only one run." : "Choose at least two runs.",
+            "Open several with tributary dashboard --run DIR --run DIR; runs next to the first one are found automatically.",
           ),
         );
-      const answer = await get("compare", { runs: chosen.join(",") });
-      const names = namesOf(answer.curves, now.curves);
-      const x = now.x === "time" ? "time" : "step";
+      const response = await get("compare", { runs: chosen.join(",") });
+      const names = namesOf(response.curves, current.curves);
+      const x = current.x === "time" ? "time" : "step";
       const curves = names.length
         ? await Promise.all(chosen.map((run) => get("curves", { run, names: names.join(","), x })))
         : [];
-      return show(turn, { answer, names, curves, x });
+      return show(thisTurn, { response, names, curves, x });
     } catch (error) {
-      return show(turn, null, failure(error));
+      return show(thisTurn, null, errorStatus(error));
     }
   }
 
-  function show(turn, found, said = null) {
-    if (turn !== asked) return;
-    put(state, said);
+  function show(ofTurn, comparison, message = null) {
+    if (ofTurn !== turn) return;
+    put(state, message);
     for (const plot of plots) plot.close();
     plots = [];
     put(cards);
     put(bar);
     put(tables);
-    if (!found) return;
-    put(bar, axisButtons(found.x), curvePicker(found.answer.curves, found.names));
-    for (const name of found.names) plots.push(overlay(cards, name, found));
-    if (!found.names.length) put(state, status("empty", "No curve is in two of these runs."));
-    put(tables, differences(found.answer));
+    if (!comparison) return;
+    put(bar, axisButtons(comparison.x), curvePicker(comparison.response.curves, comparison.names));
+    for (const name of comparison.names) plots.push(overlay(cards, name, comparison));
+    if (!comparison.names.length) put(state, status("empty", "No two of these runs have a curve in common."));
+    put(tables, differences(comparison.response));
   }
 
   load();
   return {
     reset: load,
     change: (next) => {
-      const before = JSON.stringify([now.runs, now.curves, now.x]);
-      now = next;
-      if (JSON.stringify([now.runs, now.curves, now.x]) !== before) load();
+      const before = JSON.stringify([current.runs, current.curves, current.x]);
+      current = next;
+      if (JSON.stringify([current.runs, current.curves, current.x]) !== before) load();
     },
     close: () => {
-      asked += 1;
+      turn += 1;
       for (const plot of plots) plot.close();
     },
   };
 }
 
-/** The runs that the address names, or the open one and its neighbours. */
+/** The runs that the address names, or the open run and the next two. */
 function choose(runs, text, open) {
-  const known = new Set(runs.map((run) => run.id));
+  const ids = new Set(runs.map((run) => run.id));
   if (text !== undefined)
     return text
       .split(",")
-      .filter((id) => known.has(id))
-      .slice(0, MOST_RUNS);
-  return [open, ...runs.map((run) => run.id).filter((id) => id !== open)].filter((id) => known.has(id)).slice(0, 3);
+      .filter((id) => ids.has(id))
+      .slice(0, MAX_RUNS);
+  return [open, ...runs.map((run) => run.id).filter((id) => id !== open)].filter((id) => ids.has(id)).slice(0, 3);
 }
 
 function namesOf(all, text) {
-  const wanted = text ? text.split(",") : FIRST;
-  return wanted.filter((name) => all.includes(name)).slice(0, MOST_CURVES);
+  const names = text ? text.split(",") : DEFAULT_CURVES;
+  return names.filter((name) => all.includes(name)).slice(0, MAX_CURVES);
 }
 
 function showChoice(host, runs, chosen) {
@@ -119,7 +119,7 @@ function showChoice(host, runs, chosen) {
         runs
           .map((run) => run.id)
           .filter((one) => picked.has(one))
-          .slice(0, MOST_RUNS)
+          .slice(0, MAX_RUNS)
           .join(",") || "none",
     });
   };
@@ -135,15 +135,15 @@ function showChoice(host, runs, chosen) {
           checked: picked.has(run.id),
           onchange: (event) => toggle(run.id, event.target.checked),
         }),
-        ` ${plainly(run.name, 40)} `,
+        ` ${oneLine(run.name, 40)} `,
         h(
           "span",
           { class: "note" },
-          `${words(run.state)[1]}, step ${plain(run.step)} of ${plain(run.steps)}, ${plainly(run.task ?? "", 30)}`,
+          `${stateLabel(run.state)[1]}, step ${plain(run.step)} of ${plain(run.steps)}, ${oneLine(run.task ?? "", 30)}`,
         ),
       ),
     );
-  put(host, h("legend", {}, `Runs (2 to ${MOST_RUNS})`), h("ul", {}, runs.map(box)));
+  put(host, h("legend", {}, `Runs (2 to ${MAX_RUNS})`), h("ul", {}, runs.map(box)));
 }
 
 function axisButtons(x) {
@@ -162,55 +162,55 @@ function axisButtons(x) {
 }
 
 function curvePicker(all, names) {
-  const rest = all.filter((name) => !names.includes(name));
+  const unused = all.filter((name) => !names.includes(name));
   const select = h(
     "select",
     { onchange: () => change({ curves: [...names, select.value].join(",") }) },
     h("option", { value: "" }, "add a curve …"),
-    rest.map((name) => h("option", { value: name }, plainly(name, 60))),
+    unused.map((name) => h("option", { value: name }, oneLine(name, 60))),
   );
-  const whole = h("button", { type: "button", class: "quiet", onclick: () => change({ curves: "" }) }, "first choice");
-  return [h("label", {}, h("span", { class: "aside" }, "Add a curve"), select), whole];
+  const reset = h("button", { type: "button", class: "quiet", onclick: () => change({ curves: "" }) }, "default curves");
+  return [h("label", {}, h("span", { class: "aside" }, "Add a curve"), select), reset];
 }
 
-function overlay(host, name, { answer, curves, x }) {
-  const there = answer.runs
+function overlay(host, name, { response, curves, x }) {
+  const present = response.runs
     .map((run, n) => ({ run, n, curve: curves[n].curves[name] }))
     .filter(({ curve }) => curve?.x.length);
-  const { title = name, unit = "1" } = there[0]?.curve ?? {};
+  const { title = name, unit = "1" } = present[0]?.curve ?? {};
   const plot = new Plot(
-    { id: name, title: plainly(title, 60), unit, log: true },
+    { id: name, title: oneLine(title, 60), unit, log: true },
     { sync: "compare", logY: unit === "nats²" },
   );
   host.append(plot.element);
-  if (!there.length) {
-    plot.show(status("empty", "None of these runs has points of it."));
+  if (!present.length) {
+    plot.show(status("empty", "None of these runs has points of this curve."));
     return plot;
   }
-  const { x: xs, ys } = align(there.map(({ curve }) => curve));
+  const { x: xs, ys } = align(present.map(({ curve }) => curve));
   plot.set({
     x: xs,
     ys,
-    series: there.map(({ run, n }) => ({ label: plainly(run.name, 40), kind: "line", n })),
-    marks: there.flatMap(({ curve }) => curve.x.filter((_, i) => curve.y[i] === null)),
+    series: present.map(({ run, n }) => ({ label: oneLine(run.name, 40), kind: "line", n })),
+    marks: present.flatMap(({ curve }) => curve.x.filter((_, i) => curve.y[i] === null)),
     xTitle: x,
     xText: x === "time" ? duration : plain,
-    yText: texts(unit),
-    values: there.map(({ curve }) => texts(unit)(curve.last ?? last(curve.y))),
-    now: there.length === 1 ? number(there[0].curve.last, unit) : "",
+    yText: valueText(unit),
+    values: present.map(({ curve }) => valueText(unit)(curve.last ?? last(curve.y))),
+    now: present.length === 1 ? number(present[0].curve.last, unit) : "",
   });
   return plot;
 }
 
 function differences({ runs, config, same_fields: same, summary }) {
-  const names = runs.map((run) => plainly(run.name, 40));
+  const names = runs.map((run) => oneLine(run.name, 40));
   const value = (one) =>
     one === null
-      ? h("span", { class: "note" }, "not there")
-      : shown(typeof one === "string" ? one : JSON.stringify(one), 120);
-  const fields = config.map((row) => [shown(row.field, 80), ...row.values.map(value)]);
+      ? h("span", { class: "note" }, "not set")
+      : safeText(typeof one === "string" ? one : JSON.stringify(one), 120);
+  const fields = config.map((row) => [safeText(row.field, 80), ...row.values.map(value)]);
   const figures = summary.map((row) => [
-    shown(row.figure, 80),
+    safeText(row.figure, 80),
     ...row.values.map((one) => (typeof one === "number" ? plain(one) : value(one))),
   ]);
   const part = (heading, column, rows, none, caption) =>
@@ -227,9 +227,9 @@ function differences({ runs, config, same_fields: same, summary }) {
       "Configuration",
       "field",
       fields,
-      "Their configurations are the same.",
-      `${plain(same)} fields are the same in all.`,
+      "The configurations are the same.",
+      `${plain(same)} fields are the same in all runs.`,
     ),
-    part("Results", "figure", figures, "None of them has a summary yet."),
+    part("Results", "figure", figures, "None of these runs has a summary yet."),
   );
 }

@@ -5,9 +5,9 @@ import { h, put, renew, scroller } from "../lib/dom.js";
 import { clock, plain, utc } from "../lib/format.js";
 import { Panel } from "../lib/panel.js";
 import { change } from "../lib/state.js";
-import { failure, nothingYet } from "../lib/status.js";
-import { plainly, shown } from "../lib/text.js";
-import { level } from "../lib/words.js";
+import { errorStatus, emptyStatus } from "../lib/status.js";
+import { oneLine, safeText } from "../lib/text.js";
+import { levelLabel } from "../lib/labels.js";
 
 const PAGE = 100;
 
@@ -17,7 +17,7 @@ export function render(root, live, params) {
   const filter = h("div", { class: "filters", role: "group", "aria-label": "Kinds of events" }),
     state = h("div", {}),
     list = h("div", { class: "card" });
-  const more = h("button", { type: "button", onclick: () => showOlder() }, "Older ones");
+  const more = h("button", { type: "button", onclick: () => showOlder() }, "Older events");
   root.append(filter, state, list, h("p", { class: "pager" }, more));
   list.hidden = more.hidden = true;
   let newest = [];
@@ -25,9 +25,9 @@ export function render(root, live, params) {
   const panel = new Panel(
     state,
     () => ["events", { run: live.run, kind: [...kinds].join(","), limit: PAGE }],
-    (answer) => {
-      newest = answer.events;
-      showKinds(answer.kinds);
+    (response) => {
+      newest = response.events;
+      showKinds(response.kinds);
       show();
     },
   );
@@ -35,7 +35,7 @@ export function render(root, live, params) {
   function show() {
     const last = newest.at(-1)?.id ?? Infinity;
     const all = [...newest, ...older.filter((event) => event.id < last)];
-    put(state, !all.length && nothingYet(live.overview, kinds.size ? "no events of these kinds" : "no events"));
+    put(state, !all.length && emptyStatus(live.overview, kinds.size ? "no events of these kinds" : "no events"));
     list.hidden = !all.length;
     more.hidden = newest.length < PAGE;
     renew(list, scroller("Events", eventTable(all)));
@@ -46,7 +46,7 @@ export function render(root, live, params) {
       h(
         "button",
         { type: "button", class: "quiet", "aria-pressed": String(kinds.has(kind)), onclick: () => toggle(kind) },
-        plainly(kind, 30),
+        oneLine(kind, 30),
       );
     if (filter.childElementCount !== all.length + 1)
       put(filter, h("span", { class: "note" }, "Show only:"), all.map(button));
@@ -70,7 +70,7 @@ export function render(root, live, params) {
       show();
       if (events.length < PAGE) more.hidden = true;
     } catch (error) {
-      put(state, failure(error));
+      put(state, errorStatus(error));
     }
   }
 
@@ -93,16 +93,16 @@ function chosen(text = "") {
 
 function eventTable(events) {
   const row = (event) => {
-    const [mark, words, kind] = level(event.level);
+    const [mark, words, kind] = levelLabel(event.level);
     return h(
       "tr",
       {},
       h("th", { scope: "row", title: utc(event.at) }, clock(event.at)),
       h("td", { class: "number" }, plain(event.step)),
       h("td", { class: kind }, h("span", { "aria-hidden": "true" }, `${mark} `), words),
-      h("td", {}, plainly(event.kind, 30)),
-      h("td", {}, plainly(event.who ?? "", 60)),
-      h("td", { class: "words" }, shown(event.text, 500)),
+      h("td", {}, oneLine(event.kind, 30)),
+      h("td", {}, oneLine(event.who ?? "", 60)),
+      h("td", { class: "words" }, safeText(event.text, 500)),
     );
   };
   const heads = ["when", "step", "level", "kind", "who", "what"].map((text, n) =>

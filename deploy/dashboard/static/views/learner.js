@@ -1,4 +1,4 @@
-// The learner: loss, gradient, learning rate, what a step's time goes into.
+// The learner view: loss, gradient, learning rate, time of a step.
 
 import { Board } from "../lib/board.js";
 import { h } from "../lib/dom.js";
@@ -9,7 +9,7 @@ const SPECS = [
   one("loss", "Loss", "nats²", "learner.loss", { log: true, logFirst: true }),
   one("grad", "Gradient norm", "1", "learner.grad_norm", {
     log: true,
-    note: "Above the clip line the step is shortened to it.",
+    note: "Larger gradients are clipped to the line.",
     levels: ({ limits }) =>
       limits.max_grad_norm ? [{ value: limits.max_grad_norm, label: "clipped above", include: true }] : [],
   }),
@@ -19,7 +19,7 @@ const SPECS = [
     unit: "s",
     log: true,
     lead: true,
-    note: "The whole step, and what it is made of: waiting for data, computing, publishing the adapter.",
+    note: "The whole step and its parts: waiting for data, computing, publishing the adapter.",
     curves: [
       { name: "learner.step_s", label: "whole step" },
       { name: "learner.work_s", label: "computing" },
@@ -33,10 +33,10 @@ const SPECS = [
   one("nodes", "Positions computed", "tokens/s", "learner.nodes_per_s"),
   one("rate", "Learning rate", "1", "learner.learning_rate", { log: true }),
   one("temperature", "Reward temperature", "1", "learner.reward_temperature", {
-    note: "The target is R^(1/T): 1 is the posterior itself.",
+    note: "The target is R^(1/T); at T = 1 it is the posterior.",
   }),
   one("skipped", "Skipped steps", "steps", "learner.skipped_steps", {
-    note: "Loss or gradient was not finite; the batch went to quarantine.",
+    note: "Steps whose loss or gradient was not finite; their batches are in quarantine.",
   }),
   {
     id: "rows",
@@ -53,7 +53,7 @@ const SPECS = [
     unit: "versions",
     curves: [
       { name: "learner.staleness_mean", label: "mean" },
-      { name: "learner.staleness_max", label: "most" },
+      { name: "learner.staleness_max", label: "largest" },
     ],
   },
 ];

@@ -3,14 +3,15 @@
 import { Board } from "../lib/board.js";
 import { h, put, renew, scroller } from "../lib/dom.js";
 import { clock, duration, number, plain, utc } from "../lib/format.js";
+import { explained, GLOSSARY } from "../lib/glossary.js";
 import { status } from "../lib/status.js";
-import { plainly, shown } from "../lib/text.js";
-import { level, state } from "../lib/words.js";
+import { oneLine, safeText } from "../lib/text.js";
+import { levelLabel, stateLabel } from "../lib/labels.js";
 
 const ARROWS = { lower: "lower is better", higher: "higher is better" };
 
 export function render(root, live, params) {
-  const now = h("div", {}),
+  const current = h("div", {}),
     figures = h("dl", { class: "figures" }),
     alarms = h("section", { "aria-label": "Alarms" }),
     parts = h("section", { class: "card" });
@@ -18,25 +19,25 @@ export function render(root, live, params) {
   const board = new Board(live, params);
   root.append(
     alarms,
-    h("div", { class: "split" }, h("section", { class: "card" }, now), parts),
+    h("div", { class: "split" }, h("section", { class: "card" }, current), parts),
     figures,
-    h("p", { class: "note" }, "Medians of the newest ten readings and of the first ten."),
+    h("p", { class: "note" }, "Medians of the newest ten and of the first ten readings."),
     h("h2", {}, "Over time"),
     board.bar,
     cards,
   );
-  let curvesOf = "";
+  let shownCurves = "";
 
   const show = () => {
     const overview = live.overview;
-    if (!overview) return void put(now, status("loading", "Loading …"));
-    showNow(now, overview);
+    if (!overview) return void put(current, status("loading", "Loading …"));
+    showNow(current, overview);
     showFigures(figures, overview);
     showAlarms(alarms, overview.alarms);
     showParts(parts, overview);
-    const wanted = overview.figures.map((figure) => figure.curve).join();
-    if (wanted !== curvesOf) {
-      curvesOf = wanted;
+    const curves = overview.figures.map((figure) => figure.curve).join();
+    if (curves !== shownCurves) {
+      shownCurves = curves;
       for (const { plot } of board.cards.splice(0)) plot.close();
       put(cards);
       for (const spec of specs(overview)) board.add(cards, spec);
@@ -59,14 +60,14 @@ export function render(root, live, params) {
 function specs(overview) {
   const figures = overview.figures.map((figure) => ({
     id: figure.name,
-    title: plainly(figure.title, 40),
+    title: oneLine(figure.title, 40),
     unit: figure.unit,
     log: figure.name === "var_u",
     logFirst: figure.name === "var_u",
     curves: [{ name: figure.curve, label: figure.title }],
     note:
       figure.name === "var_u"
-        ? "How far the prefixes' estimates of log Z disagree. 0 means: samples the posterior."
+        ? `u: ${GLOSSARY.u}. Var(u) is 0 for a sampler of the posterior.`
         : "",
   }));
   const pace = [
@@ -82,32 +83,32 @@ function specs(overview) {
 }
 
 function showNow(host, overview) {
-  const { verdict, step, steps, rates } = overview;
-  const going = ["starting", "running", "judging", "empty", "stale"].includes(overview.state);
+  const { bottleneck, step, steps, rates } = overview;
+  const active = ["starting", "running", "judging", "empty", "stale"].includes(overview.state);
   const bar = steps
     ? h("progress", { max: steps, value: Math.min(step ?? 0, steps), "aria-label": "Learner steps done" })
     : null;
-  const left = overview.left_s === null ? (going ? "not known yet" : "–") : duration(overview.left_s);
+  const left = overview.left_s === null ? (active ? "unknown yet" : "–") : duration(overview.left_s);
   const facts = [
     ["step", steps ? `${plain(step)} of ${plain(steps)}` : plain(step)],
     ["time left", left],
-    ["time so far", duration(overview.elapsed_s)],
+    ["time elapsed", duration(overview.elapsed_s)],
     ["trajectories", number(rates?.trajectories_per_s, "1/s")],
     ["tokens", number(rates?.tokens_per_s, "1/s")],
     ["learner steps", number(rates?.steps_per_s, "1/s")],
   ];
-  const [mark, words, kind] = state(overview.state);
+  const [mark, words, kind] = stateLabel(overview.state);
   renew(
     host,
     h(
       "p",
       { class: `lead ${kind}` },
       h("span", { "aria-hidden": "true" }, `${mark} `),
-      shown(overview.sentence ?? words, 400),
+      safeText(overview.sentence ?? words, 400),
     ),
-    verdict && h("p", {}, h("b", {}, shown(verdict.sentence, 400))),
-    verdict && h("p", { class: "note" }, shown(verdict.change, 400)),
-    overview.waits.map((wait) => h("p", { class: "note" }, "◐ ", shown(wait, 300))),
+    bottleneck && h("p", {}, h("b", {}, safeText(bottleneck.sentence, 400))),
+    bottleneck && h("p", { class: "note" }, safeText(bottleneck.change, 400)),
+    overview.waits.map((wait) => h("p", { class: "note" }, "◐ ", safeText(wait, 300))),
     bar,
     h(
       "dl",
@@ -120,13 +121,13 @@ function showNow(host, overview) {
 
 function showFigures(host, overview) {
   const figure = (one) => {
-    const before = one.before === null ? "no first reading yet" : `began at ${number(one.before, one.unit)}`;
-    const nothing = one.value === null ? "not known yet" : number(one.value, one.unit);
+    const before = one.before === null ? "no first reading yet" : `started at ${number(one.before, one.unit)}`;
+    const value = one.value === null ? "unknown yet" : number(one.value, one.unit);
     return h(
       "div",
       { class: "card figure" },
-      h("dt", {}, plainly(one.title, 40)),
-      h("dd", { class: "big" }, nothing),
+      h("dt", {}, explained(oneLine(one.title, 40))),
+      h("dd", { class: "big" }, value),
       h("dd", { class: "small" }, [before, ARROWS[one.better]].filter(Boolean).join(" · ")),
     );
   };
@@ -135,7 +136,7 @@ function showFigures(host, overview) {
 
 function showAlarms(host, alarms) {
   const alarm = (one) => {
-    const [mark, words, kind] = level(one.level);
+    const [mark, words, kind] = levelLabel(one.level);
     return h(
       "div",
       { class: `alarm ${kind}` },
@@ -144,10 +145,10 @@ function showAlarms(host, alarms) {
         {},
         h("span", { "aria-hidden": "true" }, mark),
         h("span", { class: "aside" }, `${words}: `),
-        shown(one.what, 400),
+        safeText(one.what, 400),
       ),
-      one.cause && h("p", {}, "Cause: ", shown(one.cause, 600)),
-      one.remedy && h("p", {}, "Remedy: ", shown(one.remedy, 600)),
+      one.cause && h("p", {}, "Cause: ", safeText(one.cause, 600)),
+      one.remedy && h("p", {}, "Remedy: ", safeText(one.remedy, 600)),
       h("p", { class: "note" }, `Since ${clock(one.since)}.`),
     );
   };
@@ -159,13 +160,13 @@ function showAlarms(host, alarms) {
 
 function showParts(host, overview) {
   const row = (part) => {
-    const [mark, words, kind] = state(part.state);
+    const [mark, words, kind] = stateLabel(part.state);
     return h(
       "tr",
       {},
-      h("th", { scope: "row" }, plainly(part.name, 40)),
+      h("th", { scope: "row" }, oneLine(part.name, 40)),
       h("td", { class: kind }, h("span", { "aria-hidden": "true" }, `${mark} `), words),
-      h("td", { class: "words" }, shown(part.detail ?? "", 200)),
+      h("td", { class: "words" }, safeText(part.detail ?? "", 200)),
     );
   };
   const quiet = overview.alarms.length ? null : h("p", { class: "note" }, "✓ No alarms.");

@@ -1,15 +1,16 @@
-// How near the policy is to the posterior: log q against log R, bounds of log Z, and whether all prefixes agree on it.
+// The posterior view: log q against log R, bounds of log Z, and the estimates u of log Z by prefix.
 
 import { Board } from "../lib/board.js";
 import { h, put, renew } from "../lib/dom.js";
 import { number, plain } from "../lib/format.js";
 import { Panel } from "../lib/panel.js";
 import { Plot } from "../lib/plot.js";
-import { cloud, flatness } from "../lib/posterior_plots.js";
+import { prefixModel, scatterModel } from "../lib/posterior_plots.js";
+import { GLOSSARY, explained, glossary } from "../lib/glossary.js";
 import { promptSelect } from "../lib/prompt_select.js";
 import { change } from "../lib/state.js";
-import { nothingYet, status } from "../lib/status.js";
-import { together } from "../lib/together.js";
+import { emptyStatus, status } from "../lib/status.js";
+import { composite } from "../lib/composite.js";
 
 const STEPS = [5, 20, 100, 500];
 const exact = ({ limits }) =>
@@ -17,14 +18,14 @@ const exact = ({ limits }) =>
     ? []
     : [{ value: limits.log_z_exact, label: "exact log Z", include: true }];
 const one = (id, title, unit, name, more = {}) => ({ id, title, unit, curves: [{ name, label: title }], ...more });
-const perfect = (value) => () => [{ value, label: "perfect", include: true }];
+const optimum = (value) => () => [{ value, label: "optimum", include: true }];
 
 const SPECS = [
   {
     id: "log_z",
     title: "log Z, all prompts",
     unit: "nats",
-    note: "The lower bound is mean log R − log q over own samples; the upper curve averages weights. They meet at the posterior.",
+    note: `log Z: ${GLOSSARY["log Z"]}. The lower bound is the mean of log R / T − log q over on-policy samples; the upper curve averages importance weights. They meet at the posterior.`,
     curves: [
       { name: "learner.log_z_mean", label: "by importance weights" },
       { name: "learner.log_z_lower", label: "lower bound" },
@@ -32,27 +33,27 @@ const SPECS = [
     ],
     levels: exact,
   },
-  one("var_u", "Var(u)", "nats²", "learner.var_u", { log: true, logFirst: true, note: "0 at the posterior." }),
+  one("var_u", "Var(u)", "nats²", "learner.var_u", { log: true, logFirst: true, note: `u: ${GLOSSARY.u}, where Var(u) is 0.` }),
   one("kl_estimate", "KL(q ‖ p), estimate", "nats", "learner.kl_estimate", {
     log: true,
     note: "The gap between the two bounds of log Z.",
   }),
   one("ess", "Effective sample size", "share", "learner.ess", {
-    note: "Of importance weights R / q: 100 % at the posterior.",
-    levels: perfect(1),
+    note: "Of the importance weights R^(1/T) / q; 100 % at the posterior.",
+    levels: optimum(1),
   }),
-  one("slope", "Slope of log q on log R", "1", "learner.slope", { levels: perfect(1) }),
+  one("slope", "Slope of log q on log R", "1", "learner.slope", { levels: optimum(1) }),
   one("correlation", "Correlation of log q and log R", "1", "learner.correlation"),
   one("tv", "Total variation", "share", "learner.total_variation", {
     log: true,
     sparse: true,
-    note: "Exact, worked out now and then; only where the task lists its strings.",
-    none: "no exact distances: the task does not list its strings, so there are none",
+    note: "Exact; computed at some steps, and only if the task can list its strings.",
+    none: "no exact distances (they need a task that lists its strings)",
   }),
   one("kl", "KL, exact", "nats", "learner.kl", {
     log: true,
     sparse: true,
-    none: "no exact distances: the task does not list its strings, so there are none",
+    none: "no exact distances (they need a task that lists its strings)",
   }),
   {
     id: "prompts_low",
@@ -83,7 +84,7 @@ export function render(root, live, params) {
   const window_ = h(
     "select",
     { onchange: () => change({ steps: window_.value }) },
-    STEPS.map((n) => h("option", { value: n }, `newest ${n} noted steps`)),
+    STEPS.map((n) => h("option", { value: n }, `newest ${n} recorded steps`)),
   );
   window_.value = steps ?? "20";
   const facts = h("section", { class: "card wide" }),
@@ -100,11 +101,12 @@ export function render(root, live, params) {
     title: "u by position in the string",
     unit: "nats",
     height: 300,
-    note: "u_i = log R(z_1:i ⊤) − log q(⊤ | z_1:i) − log q(z_1:i). Each is an estimate of log Z: all lines should lie on one another, flat.",
+    note: `u: ${GLOSSARY.u}. u_i = log R(z_1:i ⊤) / T − log q(⊤ | z_1:i) − log q(z_1:i).`,
   });
   shapes.append(scatter.element, prefixes.element);
   root.append(
     h("div", { class: "filters" }, select.element, h("label", {}, "Samples of", window_)),
+    glossary(),
     state,
     facts,
     shapes,
@@ -118,19 +120,19 @@ export function render(root, live, params) {
   const panel = new Panel(
     state,
     () => ["posterior", { run: live.run, prompt, steps }],
-    (answer) => {
+    (response) => {
       facts.hidden = false;
-      showFacts(facts, answer);
-      const points = cloud(answer);
+      showFacts(facts, response);
+      const points = scatterModel(response);
       if (points) scatter.set(points);
-      else scatter.show(nothingYet(live.overview, "no noted samples"));
-      const lines = flatness(answer);
+      else scatter.show(emptyStatus(live.overview, "no recorded samples"));
+      const lines = prefixModel(response);
       if (lines) prefixes.set(lines);
-      else prefixes.show(nothingYet(live.overview, "no noted samples"));
+      else prefixes.show(emptyStatus(live.overview, "no recorded samples"));
     },
     4000,
   );
-  return together([panel, board], {
+  return composite([panel, board], {
     change: (next) => {
       if (next.prompt === prompt && next.steps === steps) return;
       ({ prompt, steps } = next);
@@ -158,7 +160,7 @@ function showFacts(
   },
 ) {
   if (!fit && !bounds)
-    return void put(host, status("empty", "Too few on-policy samples are noted to say how near the posterior is."));
+    return void put(host, status("empty", "Too few on-policy samples are recorded for a fit."));
   const facts = [
     ["slope", number(fit?.slope)],
     ["correlation", number(fit?.correlation)],
@@ -166,20 +168,20 @@ function showFacts(
     ["log Z, by weights", number(bounds?.mean, "nats")],
     [
       "log Z, exact",
-      bounds?.exact === null || bounds?.exact === undefined ? "not known" : number(bounds.exact, "nats"),
+      bounds?.exact === null || bounds?.exact === undefined ? "unknown" : number(bounds.exact, "nats"),
     ],
     ["KL(q ‖ p), estimate", number(kl, "nats")],
     ["ESS", number(ess, "share")],
-    ["total variation", tv === null || tv === undefined ? "not known" : number(tv, "share")],
+    ["total variation", tv === null || tv === undefined ? "unknown" : number(tv, "share")],
     ["reward temperature", number(temperature)],
   ];
-  const where = fit ? `Of ${plain(fit.n)} on-policy samples, steps ${plain(from)} to ${plain(to)}.` : "";
+  const where = fit ? `From ${plain(fit.n)} on-policy samples, steps ${plain(from)} to ${plain(to)}.` : "";
   renew(
     host,
     h(
       "dl",
       { class: "facts" },
-      facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+      facts.map(([name, value]) => h("div", {}, h("dt", {}, explained(name)), h("dd", {}, value))),
     ),
     h("p", { class: "note" }, [where, explanation].filter(Boolean).join(" ")),
   );

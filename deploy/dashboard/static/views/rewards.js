@@ -1,14 +1,15 @@
-// The rewards: how log R is spread and moves, which terms make it, where along a string it is won, what scores best.
+// The rewards view: distribution of log R, its terms, its course along a string, and the best strings.
 
 import { histogram } from "../lib/bins.js";
 import { Board } from "../lib/board.js";
 import { h } from "../lib/dom.js";
 import { Panel } from "../lib/panel.js";
 import { Plot } from "../lib/plot.js";
+import { GLOSSARY } from "../lib/glossary.js";
 import { promptSelect } from "../lib/prompt_select.js";
-import { prefixes, showLists } from "../lib/reward_parts.js";
-import { nothingYet } from "../lib/status.js";
-import { together } from "../lib/together.js";
+import { prefixModel, showLists } from "../lib/reward_parts.js";
+import { emptyStatus } from "../lib/status.js";
+import { composite } from "../lib/composite.js";
 
 const fan = (name, label, more) => ({ name: `learner.log_reward_${name}`, label, n: 0, ...more });
 const dotted = { dash: [2, 3], width: 1 },
@@ -20,7 +21,7 @@ const SPECS = [
     title: "log R of fresh on-policy strings",
     unit: "nats",
     wide: true,
-    note: "Quantiles of each noted step: the middle half is shaded.",
+    note: `log R: ${GLOSSARY["log R"]}. Quantiles of each recorded step; the middle half is shaded.`,
     curves: [
       fan("q95", "95 %", dotted),
       fan("q75", "75 %", dashed),
@@ -37,7 +38,7 @@ const SPECS = [
     unit: "nats",
     match: /^learner\.terms\./,
     label: (entry) => entry.title,
-    note: "Unweighted. Terms that begin with _ are notes and count for nothing.",
+    note: "Unweighted. Terms that begin with _ are for information and not part of log R.",
   },
   {
     id: "labels",
@@ -51,12 +52,12 @@ const SPECS = [
     id: "diversity",
     title: "Diversity",
     unit: "share",
-    note: "Different strings among the fresh on-policy rows of a step.",
-    curves: [{ name: "learner.diversity", label: "different" }],
+    note: "Share of distinct strings among the fresh on-policy rows of a step.",
+    curves: [{ name: "learner.diversity", label: "distinct" }],
   },
   {
     id: "cache",
-    title: "Scores that came from the cache",
+    title: "Scores from the cache",
     unit: "share",
     match: /^reward\..*\.cache_hits$/,
     label: worker,
@@ -91,13 +92,13 @@ export function render(root, live, params) {
     shapes = h("div", { class: "cards pair" }),
     lists = h("div", { class: "cards pair" }),
     cards = h("div", { class: "cards" });
-  const spread = new Plot({ title: "log R now", unit: "trajectories", log: true });
-  const where = new Plot({
+  const distribution = new Plot({ title: "log R now", unit: "trajectories", log: true });
+  const course = new Plot({
     title: "log R along the string",
     unit: "nats",
-    note: "Mean log R of stopping after each prefix: where the reward is won. The middle 80 % is shaded.",
+    note: "Mean log R of stopping after each prefix. The middle 80 % is shaded.",
   });
-  shapes.append(spread.element, where.element);
+  shapes.append(distribution.element, course.element);
   root.append(
     h("div", { class: "filters" }, select.element),
     state,
@@ -113,22 +114,22 @@ export function render(root, live, params) {
   const panel = new Panel(
     state,
     () => ["rewards", { run: live.run, prompt }],
-    (answer) => {
-      const bars = histogram(answer.histogram?.bins ?? [], { xTitle: "log R, nats", n: 0 });
+    (response) => {
+      const bars = histogram(response.histogram?.bins ?? [], { xTitle: "log R, nats", n: 0 });
       if (bars)
-        spread.set({
+        distribution.set({
           ...bars,
-          remark: answer.histogram.of === "buffer" ? "Of all trajectories in the buffer." : "Of noted samples.",
+          remark: response.histogram.of === "buffer" ? "All trajectories in the buffer." : "Recorded samples.",
         });
-      else spread.show(nothingYet(live.overview, "no scored strings"));
-      const along = prefixes(answer.per_prefix);
-      if (along) where.set(along);
-      else where.show(nothingYet(live.overview, "no noted samples"));
-      showLists(lists, answer, live.run);
+      else distribution.show(emptyStatus(live.overview, "no scored strings"));
+      const model = prefixModel(response.per_prefix);
+      if (model) course.set(model);
+      else course.show(emptyStatus(live.overview, "no recorded samples"));
+      showLists(lists, response, live.run);
     },
     4000,
   );
-  return together([panel, board], {
+  return composite([panel, board], {
     change: (next) => {
       if (next.prompt !== prompt) {
         prompt = next.prompt;
@@ -136,8 +137,8 @@ export function render(root, live, params) {
       }
     },
     close: () => {
-      spread.close();
-      where.close();
+      distribution.close();
+      course.close();
     },
   });
 }

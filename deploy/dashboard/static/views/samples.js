@@ -1,4 +1,4 @@
-// Strings that the model wrote: to browse, to read token by token, to compare before and after.
+// The samples view: a list of strings, one string token by token, and samples from before and after training.
 
 import { h, put } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
@@ -9,11 +9,11 @@ import { addBehaviours, showFilters } from "../lib/sample_filters.js";
 import { sampleRow } from "../lib/sample_row.js";
 import { showOne } from "../lib/sample_page.js";
 import { change, link } from "../lib/state.js";
-import { nothingYet } from "../lib/status.js";
-import { MODES, scale, teller } from "../lib/tokens.js";
+import { emptyStatus } from "../lib/status.js";
+import { MODES, colourKey, tokenDetail } from "../lib/tokens.js";
 
 const PAGE = 25;
-const ASKED = [
+const QUERY_PARAMS = [
   "prompt",
   "behaviour",
   "phase",
@@ -35,13 +35,13 @@ export function render(root, live, params) {
   return list(root, live, params);
 }
 
-function tabs(now, run) {
+function tabs(selected, run) {
   const tab = (name, text, show) =>
-    h("a", { href: link("samples", { run, show }), "aria-current": now === name ? "page" : null }, text);
+    h("a", { href: link("samples", { run, show }), "aria-current": selected === name ? "page" : null }, text);
   return h("p", { class: "tabs" }, tab("list", "Browse", ""), " · ", tab("compare", "Before and after", "compare"));
 }
 
-/** Choose what tokens are coloured by. */
+/** A select of the value that colours the tokens. */
 function modes(chosen) {
   const select = h(
     "select",
@@ -57,7 +57,7 @@ function modeOf(params) {
 }
 
 function list(root, live, params) {
-  let now = params,
+  let current = params,
     shown = [];
   const select = promptSelect(live.run, params.prompt);
   const filters = h("div", { class: "filters" }),
@@ -65,57 +65,57 @@ function list(root, live, params) {
     rows = h("div", { class: "card" }),
     pager = h("nav", { class: "pager", "aria-label": "Pages" }),
     key = h("div", {});
-  const teach = teller();
-  root.append(tabs("list", live.run), filters, key, state, rows, pager, teach.element);
+  const detail = tokenDetail();
+  root.append(tabs("list", live.run), filters, key, state, rows, pager, detail.element);
   showFilters(filters, select.element, modes(modeOf(params)), params);
   rows.hidden = true;
 
   const panel = new Panel(
     state,
-    () => ["samples", { run: live.run, limit: PAGE, ...Object.fromEntries(ASKED.map((name) => [name, now[name]])) }],
-    (answer) => {
-      addBehaviours(filters, answer.behaviours, now.behaviour);
-      put(state, !answer.total && nothingYet(live.overview, narrowed(now) ? "no samples that fit" : "no samples"));
-      rows.hidden = !answer.total;
-      shown = answer.samples;
+    () => ["samples", { run: live.run, limit: PAGE, ...Object.fromEntries(QUERY_PARAMS.map((name) => [name, current[name]])) }],
+    (response) => {
+      addBehaviours(filters, response.behaviours, current.behaviour);
+      put(state, !response.total && emptyStatus(live.overview, isFiltered(current) ? "no samples that match the filters" : "no samples"));
+      rows.hidden = !response.total;
+      shown = response.samples;
       draw();
-      showPager(pager, answer);
+      showPager(pager, response);
     },
     5000,
   );
 
   function draw() {
-    const mode = modeOf(now);
-    put(key, scale(mode));
+    const mode = modeOf(current);
+    put(key, colourKey(mode));
     put(
       rows,
-      shown.map((sample) => sampleRow(sample, mode, live.run, teach.told)),
+      shown.map((sample) => sampleRow(sample, mode, live.run, detail.show)),
     );
   }
 
   panel.load();
   return {
-    // New samples would move what is being read: only the first page of the newest is kept up to date, and not under a cursor.
+    // New samples would move the list while it is read: update only the first page of the newest, and not under the cursor.
     tick: ({ fresh }) =>
       fresh.samples &&
-      !Number(now.page) &&
-      (now.sort ?? "newest") === "newest" &&
+      !Number(current.page) &&
+      (current.sort ?? "newest") === "newest" &&
       !rows.matches(":hover, :focus-within") &&
       panel.tick(),
     reset: () => panel.load(),
     change: (next) => {
       if (next.id || next.show) return reopen();
-      const asked = JSON.stringify(ASKED.map((name) => next[name])) !== JSON.stringify(ASKED.map((name) => now[name]));
-      now = next;
-      if (asked) panel.load();
+      const changed = JSON.stringify(QUERY_PARAMS.map((name) => next[name])) !== JSON.stringify(QUERY_PARAMS.map((name) => current[name]));
+      current = next;
+      if (changed) panel.load();
       else draw();
     },
     close: () => panel.close(),
   };
 }
 
-function narrowed(params) {
-  return ASKED.some((name) => params[name] && name !== "sort" && name !== "page");
+function isFiltered(params) {
+  return QUERY_PARAMS.some((name) => params[name] && name !== "sort" && name !== "page");
 }
 
 function showPager(host, { total, page, limit, samples }) {
@@ -127,7 +127,7 @@ function showPager(host, { total, page, limit, samples }) {
     : "";
   put(
     host,
-    turn(page - 1, "← Earlier page", page > 0),
+    turn(page - 1, "← Previous page", page > 0),
     h("span", {}, where),
     turn(page + 1, "Next page →", !last && samples.length),
   );
@@ -135,12 +135,12 @@ function showPager(host, { total, page, limit, samples }) {
 
 function one(root, live, params) {
   const host = h("div", {}),
-    teach = teller();
+    detail = tokenDetail();
   root.append(
     h("p", {}, h("a", { href: link("samples", { run: live.run }) }, "← All samples")),
     h("div", { class: "filters" }, modes(modeOf(params))),
     host,
-    teach.element,
+    detail.element,
   );
   let mode = modeOf(params),
     sample = null,
@@ -148,14 +148,14 @@ function one(root, live, params) {
   const panel = new Panel(
     host,
     () => [`samples/${encodeURIComponent(params.id)}`, { run: live.run }],
-    (answer) => {
-      sample = answer;
+    (response) => {
+      sample = response;
       draw();
     },
   );
   function draw() {
     close();
-    close = showOne(host, sample, mode, live.run, teach.told);
+    close = showOne(host, sample, mode, live.run, detail.show);
   }
   panel.load();
   return {
@@ -180,15 +180,15 @@ function beforeAfter(root, live, params) {
   const panel = new Panel(
     state,
     () => ["before-after", { run: live.run, prompt }],
-    (answer) => {
+    (response) => {
       put(state);
-      showBeforeAfter(host, answer, live.run);
+      showBeforeAfter(host, response, live.run);
     },
   );
   const begin = async () => {
     const prompts = await select.ready;
     prompt ??= prompts[0]?.id;
-    if (prompt === undefined) put(state, nothingYet(live.overview, "no prompts"));
+    if (prompt === undefined) put(state, emptyStatus(live.overview, "no prompts"));
     else panel.load();
   };
   begin();
@@ -203,7 +203,7 @@ function beforeAfter(root, live, params) {
   };
 }
 
-/** From the list to one string and back is another page of the same view. */
+/** Rebuild the view: the list and a single sample are different pages of it. */
 function reopen() {
   window.dispatchEvent(new CustomEvent("reopen"));
 }

@@ -1,7 +1,7 @@
-// A view of several parts, each with load, tick and close (and change, where it has an address of its own): one handle for all.
+// Combines the parts of a view, each with load, tick, close and optionally change, into one handle.
 
-/** What the page calls. `parts` load now; `change(next)` and `close()` do what the view adds. */
-export function together(parts, { change = () => {}, close = () => {} } = {}) {
+/** The handle of a view. Loads all parts at once; `change(next)` and `close()` are hooks of the view. */
+export function composite(parts, { change = () => {}, close = () => {} } = {}) {
   const all = (verb) => parts.forEach((part) => part[verb]());
   all("load");
   return {

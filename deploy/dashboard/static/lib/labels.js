@@ -1,10 +1,10 @@
-// States in words and marks. A mark is a shape, so that no state is told by colour alone.
+// Labels of states and levels: a mark and words. Marks differ in shape, so colour is never the only sign.
 
 const STATES = {
   starting: ["○", "starting"],
   running: ["●", "running"],
   waiting: ["◐", "waiting"],
-  judging: ["◍", "judging samples"],
+  judging: ["◍", "drawing evaluation samples"],
   silent: ["▲", "does not answer"],
   stale: ["▲", "silent"],
   down: ["✕", "down"],
@@ -12,19 +12,19 @@ const STATES = {
   finished: ["■", "finished"],
   stopped: ["■", "stopped"],
   empty: ["○", "nothing recorded yet"],
-  unknown: ["?", "not known"],
+  unknown: ["?", "unknown"],
 };
 
 const LEVELS = { info: ["ℹ", "note"], warning: ["▲", "warning"], error: ["✕", "error"] };
 
 /** [mark, words, class] of a state. */
-export function state(name) {
+export function stateLabel(name) {
   const [mark, words] = STATES[name] ?? STATES.unknown;
   return [mark, words, `is-${name in STATES ? name : "unknown"}`];
 }
 
 /** [mark, words, class] of a level. */
-export function level(name) {
+export function levelLabel(name) {
   const [mark, words] = LEVELS[name] ?? LEVELS.info;
   return [mark, words, `is-${name}`];
 }
