@@ -52,7 +52,7 @@ class Nobody:
     def send(self, trajectories: list[Any]) -> None:
         """Forget."""
 
-    def room(self, timeout_s: float) -> int:
+    def free_slots(self, timeout_s: float) -> int:
         """Always."""
         return 1
 

@@ -174,7 +174,7 @@ def test_old_versions_leave_the_engine_when_their_last_request_is_done(
         drain(engine, {engine.add(prompt, ON_POLICY)})
     engine.step()
     assert engine.can_take_version
-    assert [p.name for p in engine._folder.iterdir()] == ["v29"]
+    assert [p.name for p in engine._versions._folder.iterdir()] == ["v29"]
 
 
 def test_the_fast_lora_products_equal_vllms_own() -> None:
