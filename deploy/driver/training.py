@@ -4,9 +4,10 @@ from buffer.named_wait import NamedWait
 from buffer.replay import ReplayBuffer
 from deploy.artifacts.scale_file import ScaleFile
 from deploy.cluster.system import System
-from deploy.driver.evaluation import Judged, judge, judged_prompts
+from deploy.driver.evaluation import Judged, judge
 from deploy.driver.observers import Observers
 from deploy.driver.run_setup import RunSetup
+from deploy.driver.samples import judged_prompts
 from deploy.driver.stop_signal import StopSignal
 from deploy.driver.training_progress import TrainingProgress
 
