@@ -1,4 +1,4 @@
-"""What the processes of a run share: the newest adapter, the names of the reward workers, start counts.
+"""Shared state of the processes of a run: the newest adapter, the names of the reward workers, start counts.
 
 AdapterStore is a small Ray actor. It puts an adapter's bytes into the object store once, and every node that needs them
 fetches them from there. It owns the bytes, so an actor that starts after the learner has died still gets the newest

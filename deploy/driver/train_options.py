@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """How people watch a run."""
+    """Options of watching a run."""
 
     dashboard: bool = True
     port: int | None = None

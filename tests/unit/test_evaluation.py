@@ -54,7 +54,7 @@ class Letters(Task):
         return {"length": -np.arange(len(token_ids) + 1.0), "_seen": np.ones(len(token_ids) + 1)}
 
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
-        lengths = [len(sample.token_ids) for some in samples.values() for sample in some]
+        lengths = [len(sample.token_ids) for prompt_samples in samples.values() for sample in prompt_samples]
         return {"mean_length": Interval(float(np.mean(lengths)), float(min(lengths)), float(max(lengths)))}
 
 
@@ -179,10 +179,10 @@ def test_the_frozen_model_scores_the_tasks_requests(make: Make, tiny_model: Path
     checked = replace(checked, spec=tiny.tiny_spec(tiny_model))
     [prompt, *_] = checked.prompts
     [samples] = score_samples(checked, [prompt], [{prompt.id: [sampled("ab")]}])
-    [answer] = BaseModel(checked.spec, torch.device("cpu")).score(
+    [base_scores] = BaseModel(checked.spec, torch.device("cpu")).score(
         [ScoreRequest(prompt.token_ids)], [sampled("ab").token_ids]
     )
-    assert samples[prompt.id][0].log_reward == pytest.approx(float(answer.log_p_stop[-1]), abs=1e-5)
+    assert samples[prompt.id][0].log_reward == pytest.approx(float(base_scores.log_p_stop[-1]), abs=1e-5)
 
 
 def test_the_target_is_that_of_the_recipes_last_reward_temperature(make: Make) -> None:
@@ -241,9 +241,9 @@ def test_every_plot_is_written_as_png_and_svg_and_splits_do_not_overwrite_each_o
 
 def test_a_sampler_without_scored_strings_can_be_plotted(make: Make, tmp_path: Path) -> None:
     checked, folder = make(), RunFolder.create(tmp_path / "run")
-    none, some = (judge(checked, {"train-0": samples}, NOTHING) for samples in ([], exact([0.0, 1.0])))
-    write_plots(folder, checked, some, none)
-    write_plots(folder, checked, none, none)
+    unscored, scored = (judge(checked, {"train-0": samples}, NOTHING) for samples in ([], exact([0.0, 1.0])))
+    write_plots(folder, checked, scored, unscored)
+    write_plots(folder, checked, unscored, unscored)
     assert (folder.plots / "posterior.png").is_file()
 
 
