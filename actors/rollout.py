@@ -96,7 +96,7 @@ class RolloutActor:
                 finished = []
 
     def stop(self) -> None:
-        """Return from `run` after the step under way."""
+        """Make `run` return after its current step."""
         self._stopping.set()
 
     def wait_until_stopped(self) -> None:
