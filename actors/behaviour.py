@@ -1,4 +1,4 @@
-"""Which behaviour draws the next trajectory."""
+"""Draws the behaviour of the next trajectory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from actors.config import BehaviourConfig
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """A behaviour with its temperature drawn."""
+    """A behaviour of the recipe, with the temperature drawn from its range."""
 
     name: str
     temperature: float
@@ -18,7 +18,7 @@ class Behaviour:
 
 
 class BehaviourMix:
-    """Draws behaviours by weight."""
+    """Draws behaviours in proportion to their weights."""
 
     def __init__(self, behaviours: Sequence[BehaviourConfig], seed: int) -> None:
         self._behaviours = list(behaviours)

@@ -1,8 +1,8 @@
-"""The rollout actor: sample from the newest policy at hand, hand trajectories on, never stop.
+"""The rollout actor: samples from the newest adapter it holds and sends trajectories to reward workers, without pause.
 
 consumes   prompts, adapter versions (AdapterSource)
 produces   unscored trajectories -> RewardGate
-waits for  the first adapter; room with the reward workers
+waits for  the first adapter; a free slot at the reward workers
 unblocked by  Learner publishing; RewardWorker.score returning
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from actors.behaviour import Behaviour, BehaviourMix
 from actors.config import ActorConfig
-from actors.engine import Engine
+from actors.engine_protocol import SamplingEngine
 from actors.segments import Sampled
 from buffer.errors import AdapterError
 from buffer.heartbeat import LIFETIME_S, Heartbeats
@@ -22,22 +22,22 @@ from buffer.named_wait import NamedWait
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
 
 AdapterSource = Callable[[int], tuple[int, tuple[AdapterVersion, AdapterFiles] | None]]
-"""known version (-1: none) -> (newest number, its version and files if it is newer than the known one)."""
+"""held version (-1: none) -> (newest number, its version and files if it is newer than the held one)."""
 
 
 class RewardGate(Protocol):
-    """The way to the reward workers."""
+    """The actor's connection to the reward workers, with a bounded number of batches in flight."""
 
     def send(self, trajectories: list[Trajectory]) -> None:
-        """Hand unscored trajectories on, without waiting for their scores."""
+        """Send unscored trajectories; does not wait for their scores."""
 
-    def room(self, timeout_s: float) -> int:
-        """How often `send` may be called now, after waiting up to `timeout_s` for one. Raises what a worker raised."""
+    def free_slots(self, timeout_s: float) -> int:
+        """Free slots in the in-flight window; waits up to `timeout_s` for one. Raises what a worker raised."""
 
 
 POLL_S = 0.1
 REFRESH_S = 0.02
-"""Between two looks for a newer adapter, s: some 0.2 ms each."""
+"""Pause between two checks for a newer adapter, s; a check takes about 0.2 ms."""
 ON_POLICY = Behaviour("on_policy", 1.0, suppress_stop=False)
 
 
@@ -47,7 +47,7 @@ class RolloutActor:
     def __init__(
         self,
         name: str,
-        engine: Engine,
+        engine: SamplingEngine,
         prompts: Sequence[Prompt],
         task: str,
         config: ActorConfig,
@@ -58,7 +58,7 @@ class RolloutActor:
     ) -> None:
         self._name = name
         self._engine = engine
-        self._prompts = _in_turns(prompts, config.samples_per_prompt)
+        self._prompts = _repeated(prompts, config.samples_per_prompt)
         self._task = task
         self._config = config
         self._adapters = adapters
@@ -85,28 +85,28 @@ class RolloutActor:
         finished: list[Trajectory] = []
         while not self._stopping.is_set():
             self._beat()
-            self._top_up()  # first: the engine steps once to read a version's canary, and no place should be empty then
+            self._top_up()  # first: the engine steps once to score a version's canary, and its batch should be full
             if time.monotonic() - self._last_refresh > REFRESH_S:
                 self._refresh()
             finished += [self._trajectory(sampled) for sampled in self._engine.step()]
             if len(finished) >= self._config.push_size:
-                self._wait_for_room()
+                self._wait_for_slot()
                 self._rewards.send(finished)
                 self._count(finished)
                 finished = []
 
     def stop(self) -> None:
-        """Return from `run` after the step under way."""
+        """Make `run` return after its current step."""
         self._stopping.set()
 
     def wait_until_stopped(self) -> None:
-        """Return once `run` has."""
+        """Block until `run` has returned."""
         with self._running:
             pass
 
     def status(self) -> dict[str, Any]:
-        """Figures since `run` began: counts, tokens_per_s, seconds in the engine, version served, largest canary
-        difference, the wait."""
+        """Figures since `run` began: counts, tokens/s, seconds in the engine, served version, largest canary difference
+        [nats], and the named wait if there is one."""
         version, wait = self._engine.version, self._wait
         seconds = max(time.monotonic() - self._began, 1e-9)
         return self._figures | {
@@ -119,9 +119,9 @@ class RolloutActor:
         }
 
     def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int) -> dict[str, list[Sampled]]:
-        """n on-policy responses of each prompt, of the newest version (or of the base model). Not while `run` runs."""
+        """n on-policy responses to each prompt, from the newest version or the base model. Not during `run`."""
         self._engine.set_threads(threads)
-        while self._engine.in_flight:  # what `run` left behind holds adapter slots
+        while self._engine.in_flight:  # requests that `run` left unfinished hold adapter slots
             self._engine.step()
         self._open.clear()
         if not use_base_model:
@@ -137,31 +137,31 @@ class RolloutActor:
             self._open[request_id] = prompt, behaviour, version, time.time()
 
     def _refresh(self) -> None:
-        """Take the newest adapter, if there is a newer one and a free slot, without waiting for any request."""
+        """Serve the newest adapter if it is newer and a slot is free; never waits for a request to finish."""
         self._last_refresh = time.monotonic()
-        served = self._engine.version
-        known = served.number if served else -1
+        version = self._engine.version
+        served = version.number if version else -1
         if self._engine.can_take_version:
-            newest, fetched = self._adapters(known)
+            newest, fetched = self._adapters(served)
             if fetched:
                 difference = self._engine.serve(*fetched)
-                known = fetched[0].number
+                served = fetched[0].number
                 self._figures["versions_taken"] += 1
                 self._figures["canary_difference_max"] = max(self._figures["canary_difference_max"], difference)
         else:
-            newest, _ = self._adapters(2**62)  # only the number: nothing is newer than this
-        if newest - known > self._config.max_staleness:
+            newest, _ = self._adapters(2**62)  # only the number: no version is newer than this
+        if newest - served > self._config.max_staleness:
             raise AdapterError(
-                f"actor {self._name} serves version {known} and the newest is {newest}: {newest - known} behind, "
+                f"{self._name} serves version {served} and the newest is {newest}: {newest - served} behind, "
                 f"more than actors.max_staleness = {self._config.max_staleness}. "
-                "Raise learner.publish_every or actors.max_staleness, or give actors more speed."
+                "Raise learner.publish_every or actors.max_staleness, or make the actors faster."
             )
 
     def _wait_for_first_adapter(self) -> None:
         self._wait = NamedWait(
-            f"actor {self._name} waits for the first adapter",
+            f"{self._name} waits for the first adapter",
             self._config.wait_limit_s,
-            lambda: "the learner has published none",
+            lambda: "the learner has not published one yet",
         )
         while not self._stopping.is_set() and self._engine.version is None:
             self._beat()
@@ -171,16 +171,16 @@ class RolloutActor:
                 self._stopping.wait(POLL_S)
         self._wait = None
 
-    def _wait_for_room(self) -> None:
-        """Backpressure: go on sampling only when reward workers keep up."""
-        if self._rewards.room(0.0) > 0:
+    def _wait_for_slot(self) -> None:
+        """Backpressure: block until the reward workers can take one more batch."""
+        if self._rewards.free_slots(0.0) > 0:
             return
         self._wait = NamedWait(
-            f"actor {self._name} waits for reward workers",
+            f"{self._name} waits for reward workers",
             self._config.wait_limit_s,
-            lambda: "as many batches under way as allowed",
+            lambda: "rewards.max_in_flight batches are in flight",
         )
-        while not self._stopping.is_set() and self._rewards.room(POLL_S) <= 0:
+        while not self._stopping.is_set() and self._rewards.free_slots(POLL_S) <= 0:
             self._beat()
             self._wait.check()
         self._wait = None
@@ -191,8 +191,8 @@ class RolloutActor:
             self._last_beat = time.monotonic()
 
     def _trajectory(self, sampled: Sampled) -> Trajectory:
-        prompt, behaviour, version, began = self._open.pop(sampled.request_id)
-        now = time.time()
+        prompt, behaviour, version, requested_at = self._open.pop(sampled.request_id)
+        sampled_at = time.time()
         return Trajectory(
             prompt_id=prompt.id,
             prompt_token_ids=prompt.token_ids,
@@ -204,8 +204,8 @@ class RolloutActor:
             adapter_digest=version.digest,
             behaviour=behaviour.name,
             task=self._task,
-            sampled_at=now,
-            sampling_s=now - began,
+            sampled_at=sampled_at,
+            sampling_s=sampled_at - requested_at,
         )
 
     def _count(self, trajectories: Sequence[Trajectory]) -> None:
@@ -214,20 +214,22 @@ class RolloutActor:
         self._figures["tokens"] += sum(int(t.is_action.sum()) + bool(t.log_pterm[-1]) for t in trajectories)
 
 
-def sample(engine: Engine, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> dict[str, list[Sampled]]:
-    """Prompt id -> n on-policy responses, in the order they finish. The engine's other requests are dropped."""
-    asked = {engine.add(prompt.token_ids, ON_POLICY, use_base_model): prompt.id for prompt in prompts for _ in range(n)}
+def sample(engine: SamplingEngine, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> dict[str, list[Sampled]]:
+    """Prompt id -> n on-policy responses, in the order they finish. Other responses the engine finishes are dropped."""
+    prompt_ids = {
+        engine.add(prompt.token_ids, ON_POLICY, use_base_model): prompt.id for prompt in prompts for _ in range(n)
+    }
     responses: dict[str, list[Sampled]] = {prompt.id: [] for prompt in prompts}
-    left = len(asked)
-    while left:
+    unfinished = len(prompt_ids)
+    while unfinished:
         for sampled in engine.step():
-            if sampled.request_id in asked:
-                responses[asked[sampled.request_id]].append(sampled)
-                left -= 1
+            if sampled.request_id in prompt_ids:
+                responses[prompt_ids[sampled.request_id]].append(sampled)
+                unfinished -= 1
     return responses
 
 
-def _in_turns(prompts: Sequence[Prompt], times: int) -> Iterator[Prompt]:
+def _repeated(prompts: Sequence[Prompt], times: int) -> Iterator[Prompt]:
     """Each prompt `times` times, then the next, for ever."""
     while True:
         for prompt in prompts:

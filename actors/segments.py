@@ -1,6 +1,9 @@
-"""A response as vLLM writes it: in pieces, between which a tool may write, each read back as log q.
+"""A response as vLLM writes it: segment by segment, with the tool's text in between, each read back as log q.
 
-The prefix cache makes the pieces of one response as cheap as one request.
+Shapes   T response tokens, n tokens of one segment.  Logs are natural, in nats.
+
+vLLM takes and returns lists of token ids, so a response stays a list until it is finished. The prefix cache makes the
+segments of one response as cheap as one request.
 """
 
 from collections.abc import Sequence
@@ -10,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from actors.behaviour import Behaviour
+from actors.served_versions import ServedVersion
 from buffer.errors import AdapterError
 from buffer.tool import Tool
 from buffer.types import BoolArray, FloatArray, IntArray, PolicySpec
 
 MAX_ALLOWED_TOKENS = 120
-"""vLLM returns at most 128 chosen log-probabilities a position, and q must be renormalised over all allowed tokens."""
+"""vLLM returns at most 128 chosen log-probabilities per position, and q is renormalised over all allowed tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Sampled:
     log_pterm: FloatArray
     """[T+1] nats, untempered; 0 where stopping was forced, -inf where it was not allowed."""
     is_action: BoolArray
-    """[T] false where the tool wrote."""
+    """[T] false where the tool wrote the token."""
 
     @property
     def log_q(self) -> float:
@@ -40,40 +44,40 @@ class Sampled:
 
 @dataclass(slots=True)
 class Response:
-    """A response under way. The engine writes it piece by piece: a tool may write between two, on the prefix cache."""
+    """An unfinished response, to which the engine appends segment by segment."""
 
     request_id: str
     prompt: list[int]
     behaviour: Behaviour
-    serving: Any
-    """What the engine keeps of the adapter version that writes it; None for the base model."""
+    served: ServedVersion | None
+    """The adapter version that writes it; None for the base model."""
     tokens: list[int] = field(default_factory=list)
     is_action: list[bool] = field(default_factory=list)
     log_pf: list[float] = field(default_factory=list)
     log_pterm: list[float] = field(default_factory=list)
-    """Of every prefix up to the piece under way; 0 inside of what a tool wrote."""
+    """One entry per finished prefix; 0 inside the tool's text."""
 
     @property
     def actions(self) -> int:
-        """So far."""
+        """Actions so far."""
         return sum(self.is_action)
 
-    def take(self, piece: Sequence[int], log_pf: Sequence[float], log_pterm: Sequence[float]) -> None:
-        """Append actions [n] with log q of each, and of stopping before each and, where it was chosen, behind them."""
-        self.tokens += piece
-        self.is_action += [True] * len(piece)
+    def append_actions(self, segment: Sequence[int], log_pf: Sequence[float], log_pterm: Sequence[float]) -> None:
+        """Append actions [n] with `log_pf` [n]; `log_pterm` [n, or n+1 where the policy chose to stop]."""
+        self.tokens += segment
+        self.is_action += [True] * len(segment)
         self.log_pf += log_pf
         self.log_pterm += log_pterm
 
-    def receive(self, text: Sequence[int]) -> None:
-        """Append what a tool wrote."""
+    def append_tool_text(self, text: Sequence[int]) -> None:
+        """Append the tool's tokens [n]."""
         self.tokens += text
         self.is_action += [False] * len(text)
         self.log_pf += [0.0] * len(text)
         self.log_pterm += [0.0] * len(text)
 
     def finished(self, forced: bool) -> Sampled:
-        """The whole; `forced`: no stop was chosen, there was no room for more actions."""
+        """The complete response; `forced`: it ended because no more actions were allowed, not by choosing the stop."""
         return Sampled(
             self.request_id,
             np.array(self.tokens, dtype=np.int32),
@@ -84,16 +88,16 @@ class Response:
 
 
 def segment_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, actions: int) -> Any:
-    """vLLM's parameters for the piece that begins after `actions` actions.
+    """vllm.SamplingParams of the segment that begins after `actions` actions.
 
-    Where a tool waits for its triggers, vLLM's min_tokens would mask these too: the stop is biased away instead, until
-    `min_actions`, in a piece of its own.
+    With a tool, vLLM's min_tokens would mask its triggers too. So until `min_actions` the stop gets a large negative
+    bias instead, in a segment of its own.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     watched = [spec.stop_token_id] if spec.allowed_token_ids is None else _allowed(spec)
-    left, early = spec.max_actions - actions, max(spec.min_actions - actions, 0)
+    max_tokens, min_tokens = spec.max_actions - actions, max(spec.min_actions - actions, 0)
     common: dict[str, Any] = {
         "temperature": behaviour.temperature,
         "ignore_eos": True,  # unless it is the stop token, EOS is a token like any other
@@ -103,25 +107,28 @@ def segment_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, ac
         "detokenize": False,
         "output_kind": RequestOutputKind.FINAL_ONLY,
     }
+    if behaviour.suppress_stop:
+        min_tokens = max_tokens
     if tool is None:
-        least = left if behaviour.suppress_stop else early
-        return SamplingParams(max_tokens=left, min_tokens=least, stop_token_ids=[spec.stop_token_id], **common)
-    if behaviour.suppress_stop or early:
-        length = left if behaviour.suppress_stop else early
+        return SamplingParams(
+            max_tokens=max_tokens, min_tokens=min_tokens, stop_token_ids=[spec.stop_token_id], **common
+        )
+    if min_tokens:
         bias = {spec.stop_token_id: -100.0}
-        return SamplingParams(max_tokens=length, stop_token_ids=sorted(tool.triggers), logit_bias=bias, **common)
-    return SamplingParams(max_tokens=left, stop_token_ids=sorted({spec.stop_token_id, *tool.triggers}), **common)
+        return SamplingParams(max_tokens=min_tokens, stop_token_ids=sorted(tool.triggers), logit_bias=bias, **common)
+    return SamplingParams(max_tokens=max_tokens, stop_token_ids=sorted({spec.stop_token_id, *tool.triggers}), **common)
 
 
 def read_segment(
-    said: Sequence[Any], taken: Sequence[int], spec: PolicySpec, actions: int
+    logprobs: Sequence[Any], segment: Sequence[int], spec: PolicySpec, actions: int
 ) -> tuple[list[float], list[float]]:
-    """(log q of each token taken, log q of stopping before each and where it stopped), nats, from vLLM's logprobs.
+    """(log q of each token [n], log q of stopping before each token [n, or n+1 where it stopped]), nats.
 
-    Renormalised where tokens or the stop are masked; `actions` came before this piece.
+    `logprobs` is vLLM's output: one mapping from token id to log-probability per position. They are renormalised where
+    tokens or the stop are masked; `actions` came before this segment.
     """
     log_pf, log_pterm = list[float](), list[float]()
-    for i, entries in enumerate(said):
+    for i, entries in enumerate(logprobs):
         log_q = {token: entry.logprob for token, entry in entries.items()}
         log_stop = log_q[spec.stop_token_id]
         normaliser = (
@@ -131,16 +138,17 @@ def read_segment(
             normaliser += float(np.log1p(-np.exp(log_stop - normaliser)))
             log_stop = -np.inf
         log_pterm.append(log_stop - normaliser)
-        if i < len(taken):
-            log_pf.append(log_q[taken[i]] - normaliser)
+        if i < len(segment):
+            log_pf.append(log_q[segment[i]] - normaliser)
     return log_pf, log_pterm
 
 
 def _allowed(spec: PolicySpec) -> list[int]:
+    """Allowed tokens and the stop, sorted."""
     allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
     if len(allowed) > MAX_ALLOWED_TOKENS:
         raise AdapterError(
-            f"{len(allowed)} allowed tokens are more than the {MAX_ALLOWED_TOKENS} that an engine can report on: "
-            "allow fewer, or all"
+            f"policy.allowed_tokens holds {len(allowed)} tokens, the stop included, and an engine reports "
+            f"log-probabilities of at most {MAX_ALLOWED_TOKENS}: allow fewer, or leave it out to allow all."
         )
     return allowed

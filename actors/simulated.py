@@ -1,8 +1,8 @@
-"""An engine without a model: random responses at a set rate, with the verbs of actors.engine.Engine.
+"""An engine without a model: random responses at a set rate.
 
-Its policy is uniform over the allowed tokens and the stop at every place, whatever adapter it is given, and its log-
-probabilities are those of that policy. What surrounds an engine can't tell it from one: versions, rewards, buffer and
-learner work as they do, which makes it the means to try a cluster and to measure how far it scales.
+Its policy is uniform over the allowed tokens and the stop at every position, whatever adapter it is given, and its
+log-probabilities are those of that policy. Everything around it (versions, rewards, buffer, learner) works as with a
+real engine, so it serves to try a cluster and to measure how far one scales.
 """
 
 import time
@@ -14,22 +14,22 @@ from actors.behaviour import Behaviour
 from actors.segments import Sampled
 from buffer.types import AdapterFiles, AdapterVersion, IntArray, PolicySpec
 
-STEP_S = 0.02
-"""Longest pause inside of `step`, s."""
-LATE_S = 0.1
-"""Work of so many seconds, at the most, is made up for after a late step; what is beyond that is lost, s."""
-MOST_TOKENS = 16
-"""Of the vocabulary that a policy without a list of allowed tokens draws from."""
+MAX_STEP_S = 0.02
+"""Longest sleep inside `step`, s."""
+MAX_CATCH_UP_S = 0.1
+"""After a late step, at most this much of the missed time is made up for, s; the rest is lost."""
+MAX_TOKENS = 16
+"""Size of the vocabulary of a policy without a list of allowed tokens."""
 
 
 class SimulatedEngine:
-    """Finishes `rate` responses a second as long as it has as many to work on."""
+    """A SamplingEngine (actors/engine_protocol.py) that finishes `rate` responses per second while it has requests."""
 
     def __init__(self, spec: PolicySpec, rate: float, seed: int) -> None:
         self._spec = spec
         self._rate = rate
         self._rng = np.random.default_rng(seed)
-        tokens = spec.allowed_token_ids or tuple(range(MOST_TOKENS))
+        tokens = spec.allowed_token_ids or tuple(range(MAX_TOKENS))
         self._tokens = np.array([t for t in tokens if t != spec.stop_token_id], dtype=np.int32)
         self._open: deque[tuple[str, Behaviour]] = deque()
         self._count = 0
@@ -40,14 +40,14 @@ class SimulatedEngine:
 
     @property
     def in_flight(self) -> int:
-        """Requests not finished yet."""
+        """Unfinished requests."""
         return len(self._open)
 
     def set_threads(self, threads: int) -> None:
-        """Nothing here uses threads."""
+        """Does nothing: no threads are used."""
 
     def serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
-        """Take the version; the difference of a canary that nobody reads is 0."""
+        """Use a version for all later requests. Its canary is not scored, so the difference is 0."""
         self.version = version
         return 0.0
 
@@ -58,18 +58,18 @@ class SimulatedEngine:
         return f"s{self._count}"
 
     def step(self) -> list[Sampled]:
-        """What is due by now; waits for STEP_S at most."""
+        """The responses that are due; sleeps at most MAX_STEP_S."""
         began = time.monotonic()
-        pause = min(self._due - began, STEP_S)
+        pause = min(self._due - began, MAX_STEP_S)
         if pause > 0:
             time.sleep(pause)
         now, done = time.monotonic(), list[Sampled]()
-        self._due = max(self._due, now - LATE_S)  # an engine that nobody stepped has done nothing
+        self._due = max(self._due, now - MAX_CATCH_UP_S)  # an engine does nothing between its steps
         while self._open and self._due <= now:
             done.append(self._response(*self._open.popleft()))
             self._due += 1.0 / self._rate
         if not self._open:
-            self._due = max(self._due, now)  # nothing is made up for while there was nothing to do
+            self._due = max(self._due, now)  # idle time is not made up for
         self.busy_s += time.monotonic() - began
         return done
 
@@ -78,14 +78,14 @@ class SimulatedEngine:
         n = spec.max_actions
         if not behaviour.suppress_stop:
             n = min(spec.min_actions + int(self._rng.geometric(1.0 / choices)) - 1, n)
-        free = np.arange(n + 1) >= spec.min_actions  # where the stop is one of the choices
-        log_pterm = np.where(free, -np.log(choices), -np.inf).astype(np.float32)
+        can_stop = np.arange(n + 1) >= spec.min_actions
+        log_pterm = np.where(can_stop, -np.log(choices), -np.inf).astype(np.float32)
         if n == spec.max_actions:
             log_pterm[-1] = 0.0
         return Sampled(
             request_id,
             self._rng.choice(self._tokens, n).astype(np.int32),
-            np.where(free[:n], -np.log(choices), -np.log(choices - 1)).astype(np.float32),
+            np.where(can_stop[:n], -np.log(choices), -np.log(choices - 1)).astype(np.float32),
             log_pterm,
             np.ones(n, dtype=np.bool_),
         )

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from buffer.errors import TributaryError
-from deploy.cluster.root_cause import cause_of
+from deploy.cluster.root_cause import root_cause
 from deploy.commands import buffer, cluster, dashboard, doctor, evaluate, model, train
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def main() -> NoReturn:
     except TributaryError as error:
         _fail(error)
     except Exception as error:
-        cause = cause_of(error)
+        cause = root_cause(error)
         if cause is None:
             raise
         _fail(cause)

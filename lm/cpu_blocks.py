@@ -1,13 +1,13 @@
 """vLLM 0.32 on CPUs: prefix-cache blocks of 16 tokens instead of 32 or more.
 
-Only whole blocks are shared between requests, so with the stock minimum every request of a prompt shorter than 32
-tokens computes the whole prompt again: two thirds of the time of the integer task (18 prompt tokens, 3 actions;
-docs/log.md). The attention kernel has a path for multiples of 16 (`vec16`); vLLM only does not offer it. CPU only,
-applied before the engine starts.
+Requests share whole blocks only. With the stock minimum, every request whose prompt is shorter than 32 tokens computes
+the whole prompt again: two thirds of the time of the integer task (18 prompt tokens, 3 actions; docs/log.md). The
+attention kernel has a path for multiples of 16 (`vec16`), but vLLM does not offer it. CPU only, applied before the
+engine starts.
 """
 
 BLOCK_SIZE = 16
-"""Tokens a block."""
+"""Tokens per block."""
 
 
 def apply() -> None:

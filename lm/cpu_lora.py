@@ -1,12 +1,12 @@
-"""vLLM 0.32 on CPUs: LoRA by one matrix product for each adapter in the batch.
+"""vLLM 0.32 on CPUs: one LoRA matrix product for each adapter in the batch.
 
 vLLM's CPU path gathers a copy of A and B for *every token* and multiplies them one by one; with rank 16 on
-SmolLM2-135M this costs two thirds of the speed (docs/log.md). Here all rows are multiplied at once, as for any linear
-layer. Rows without an adapter carry index -1. The stock code lets -1 pick the *last* slot's weights; here such rows are
-left alone.
+SmolLM2-135M this costs two thirds of the speed (docs/log.md). This module multiplies all rows at once, as any linear
+layer does. Rows without an adapter have index -1. The stock code lets -1 select the *last* slot's weights; this module
+does not change such rows.
 
-CPU only, applied by lm/cpu_patches.py before the engine starts. tests/system/test_engine.py holds it to the
-stock path.
+CPU only, applied by lm/cpu_patches.py before the engine starts. tests/system/test_engine.py compares it with the stock
+formulas.
 """
 
 from collections.abc import Iterator
@@ -32,9 +32,9 @@ def bgmv_shrink(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor
     inputs [t, in], weights [slots, (1,) rank, in], output [t, rank].
     """
     inputs = inputs.to(output.dtype)
-    for slot, own in _adapters(indices):
+    for slot, rows in _adapters(indices):
         a = _slot(weights, slot, output.dtype)
-        _put(scaling * (inputs @ a.t()), output[:, : a.shape[0]], own)
+        _write(scaling * (inputs @ a.t()), output[:, : a.shape[0]], rows)
 
 
 def bgmv_expand(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, add_inputs: bool = True) -> None:
@@ -50,19 +50,19 @@ def bgmv_expand_slice(
 ) -> None:
     """Like `bgmv_expand`, into the columns offset .. offset+size of output."""
     inputs, part = inputs.to(output.dtype), output[:, offset : offset + size]
-    for slot, own in _adapters(indices):
+    for slot, rows in _adapters(indices):
         b = _slot(weights, slot, output.dtype)[:size]
         if add_inputs:
-            part.addmm_(inputs if own is None else torch.where(own, inputs, 0.0), b.t())
+            part.addmm_(inputs if rows is None else torch.where(rows, inputs, 0.0), b.t())
         else:
-            _put(inputs @ b.t(), part, own)
+            _write(inputs @ b.t(), part, rows)
 
 
 def _adapters(indices: Tensor) -> Iterator[tuple[int, Tensor | None]]:
-    """(slot, which rows are its own [t, 1]) for each adapter among `indices` [t]; None where all rows are.
+    """(slot, mask [t, 1] of its rows) for each adapter among `indices` [t]; the mask is None where all rows are its.
 
-    With several, each is applied to all rows and kept for its own: at these ranks that takes two thirds of the time of
-    gathering its rows and scattering the product.
+    With several adapters, each product is computed for all rows and masked: at these ranks that takes two thirds of the
+    time of gathering an adapter's rows and scattering the product.
     """
     if len(indices) == 0:
         return
@@ -76,9 +76,9 @@ def _adapters(indices: Tensor) -> Iterator[tuple[int, Tensor | None]]:
             yield slot, (indices == slot)[:, None]
 
 
-def _put(product: Tensor, output: Tensor, own: Tensor | None) -> None:
-    """Rows of `product` into those of `output` [t, columns] that are `own` [t, 1]; the others stay."""
-    output.copy_(product if own is None else torch.where(own, product, output))
+def _write(product: Tensor, output: Tensor, rows: Tensor | None) -> None:
+    """Write `product` [t, columns] into the `rows` [t, 1] of `output` (None: all); other rows are unchanged."""
+    output.copy_(product if rows is None else torch.where(rows, product, output))
 
 
 def _slot(weights: Tensor, slot: int, dtype: torch.dtype) -> Tensor:

@@ -1,21 +1,21 @@
-"""The two changes to vLLM on CPUs, made together or not at all: they were written for one version of it."""
+"""Applies both CPU patches of vLLM, or neither: they are written for one version of it."""
 
 import logging
 from typing import Any
 
 VLLM_VERSION = "0.32.0"
-"""Another version keeps its own code: slower, still right."""
+"""Any other version stays unpatched: slower, still correct."""
 
 
 def apply() -> dict[str, Any]:
-    """Patch vLLM in this process, before an engine starts. Returns what the engine's arguments gain by it."""
+    """Patch vLLM in this process, before an engine starts. Returns the engine arguments that the patches require."""
     import vllm
 
     from lm import cpu_blocks, cpu_lora
 
     if vllm.__version__.split("+")[0] != VLLM_VERSION:
         logging.getLogger(__name__).warning(
-            "vLLM %s is not %s, for which its CPU patches were written: adapters run at its own, lower speed",
+            "vLLM %s is not %s, which the CPU patches are written for: adapters run unpatched, at lower speed",
             vllm.__version__,
             VLLM_VERSION,
         )

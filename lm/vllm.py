@@ -1,4 +1,4 @@
-"""How vLLM is started: an engine in this process, for actors and for the vLLM scorer."""
+"""Starts a vLLM engine in this process, for actors and for the vLLM scorer."""
 
 import os
 from typing import Any
@@ -37,7 +37,9 @@ def start_vllm(
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling takes longer than it saves on a CPU
     if versions:
         extra |= _lora(spec, versions)
-        if not on_gpu and tensor_parallel == 1:  # vLLM's workers are other processes, which the patches don't reach
+        if (
+            not on_gpu and tensor_parallel == 1
+        ):  # else vLLM's workers are other processes: no patches there
             from lm import cpu_patches
 
             extra |= cpu_patches.apply()
@@ -63,7 +65,7 @@ def start_vllm(
 
 
 def _lora(spec: PolicySpec, versions: int) -> dict[str, Any]:
-    """Engine arguments of a policy: base weights as the learner has them, and room for its adapters."""
+    """Engine arguments of a policy: the learner's quantization of the base weights, and slots for its adapters."""
     policy: dict[str, Any] = {
         "enable_lora": True,
         "max_loras": versions,
@@ -77,5 +79,5 @@ def _lora(spec: PolicySpec, versions: int) -> dict[str, Any]:
 
 
 def _vllm_rank(rank: int) -> int:
-    """The smallest rank that vLLM has kernels for and that holds `rank`."""
+    """The smallest rank >= `rank` that vLLM has kernels for."""
     return next(r for r in (1, 8, 16, 32, 64, 128, 256, 320, 512) if r >= rank)

@@ -1,9 +1,8 @@
-"""What the processes of a run tell each other: the newest adapter, who scores, how often each was started.
+"""Shared state of the processes of a run: the newest adapter, the names of the reward workers, start counts.
 
-The board is a small Ray actor. It puts an adapter's bytes into the object store once; every node that needs them
-fetches them from there. It owns them too, so an actor that starts after the learner has died still finds the newest.
-Who wants the next adapter leaves a call waiting here and is answered the moment it hangs: nobody asks again and
-again.
+AdapterStore is a small Ray actor. It puts an adapter's bytes into the object store once, and every node that needs them
+fetches them from there. It owns the bytes, so an actor that starts after the learner has died still gets the newest
+adapter. Actors long-poll: `newer` blocks until a newer adapter is published.
 """
 
 import asyncio
@@ -15,100 +14,103 @@ from typing import Any, TypeAlias
 import ray
 
 from buffer.types import AdapterFiles, AdapterVersion
+from deploy.cluster.ray_calls import Call, Handle
 
-Newest: TypeAlias = tuple[int, tuple[AdapterVersion, AdapterFiles] | None]
-"""See actors.rollout.AdapterSource."""
+Latest: TypeAlias = tuple[int, tuple[AdapterVersion, AdapterFiles] | None]
+"""Result of an actors.rollout.AdapterSource."""
+StoredAdapter: TypeAlias = tuple[AdapterVersion, list[Any]]
+"""A version and a list with the ray.ObjectRef of its AdapterFiles: inside a list Ray passes the reference itself."""
 
-LONGEST_CALL_S = 30.0
-"""A call that waits for a newer adapter comes back empty after this, s."""
+MAX_POLL_S = 30.0
+"""`newer` returns the known version after this time, s."""
 
 
 class AdapterStore:
     """Holds one version: the newest."""
 
     def __init__(self) -> None:
-        self._version: AdapterVersion | None = None
-        self._files: Any = None
+        self._stored: StoredAdapter | None = None
         self._changed = asyncio.Event()
         self._reward_workers: list[str] = []
         self._starts: Counter[str] = Counter()
 
     async def publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
-        """Replace what hangs here. Versions only go up: ValueError otherwise."""
-        if self._version is not None and version.number <= self._version.number:
+        """Replace the stored version. ValueError unless the new number is larger."""
+        if self._stored is not None and version.number <= self._stored[0].number:
             raise ValueError(
-                f"adapter version {version.number} is not newer than {self._version.number}, which is published already"
+                f"adapter version {version.number} is not newer than version {self._stored[0].number}, which is "
+                "already published"
             )
-        self._version, self._files = version, ray.put(files)
+        self._stored = version, [ray.put(files)]
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def newest(self) -> tuple[AdapterVersion, list[Any]] | None:
-        """The version and a list with its files' reference; None before the first."""
-        return None if self._version is None else (self._version, [self._files])
+    async def newest(self) -> StoredAdapter | None:
+        """The stored version; None before the first."""
+        return self._stored
 
-    async def newer(self, known: int) -> tuple[AdapterVersion, list[Any]] | None:
-        """As `newest`, once there is a version above `known`, or after LONGEST_CALL_S."""
-        if self._version is None or self._version.number <= known:
+    async def newer(self, held: int) -> StoredAdapter | None:
+        """As `newest`, but blocks until there is a version above `held`, MAX_POLL_S at most."""
+        if self._stored is None or self._stored[0].number <= held:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LONGEST_CALL_S)
-        return await self.newest()
+                await asyncio.wait_for(self._changed.wait(), MAX_POLL_S)
+        return self._stored
 
     async def set_reward_workers(self, names: Sequence[str]) -> None:
-        """Names of the reward workers that take trajectories from now on."""
+        """Replace the names of the reward workers that take trajectories."""
         self._reward_workers = list(names)
 
     async def reward_workers(self) -> list[str]:
-        """What was set last."""
+        """Names of the reward workers that take trajectories."""
         return self._reward_workers
 
-    async def started(self, process: str) -> int:
-        """Count a start of `process`; how many there were before."""
+    async def count_start(self, process: str) -> int:
+        """Count a start of `process`; returns the number of earlier starts."""
         self._starts[process] += 1
         return self._starts[process] - 1
 
 
 class AdapterStoreClient:
-    """An actor's, the learner's or the driver's side of the board."""
+    """Access to the AdapterStore from an actor, the learner or the driver."""
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
-        self._call: Any = None
-        self._newest: tuple[AdapterVersion, list[Any]] | None = None
+    def __init__(self, store: Handle) -> None:
+        self._store = store
+        self._poll: Call | None = None
+        self._newest: StoredAdapter | None = None
 
     def publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
-        """Returns once the board has it."""
-        ray.get(self._board.publish.remote(version, files))
+        """Returns once the version is stored."""
+        ray.get(self._store.publish.remote(version, files))
 
-    def latest(self, known: int) -> Newest:
-        """See actors.rollout.AdapterSource. The first call asks; later ones look whether the board has answered."""
-        if self._call is None:
+    def latest(self, held: int) -> Latest:
+        """An actors.rollout.AdapterSource. The first call blocks for a round trip, later ones check the long poll."""
+        if self._poll is None:
             self.sync()
-        elif ray.wait([self._call], timeout=0)[0]:
-            self._newest = ray.get(self._call)
-            self._ask()
+        elif ray.wait([self._poll], timeout=0)[0]:
+            self._newest = ray.get(self._poll)
+            self._start_poll()
         if self._newest is None:
             return -1, None
         version, [files] = self._newest
-        return version.number, (version, ray.get(files)) if version.number > known else None
+        return version.number, (version, ray.get(files)) if version.number > held else None
 
     def sync(self) -> None:
-        """Know what hangs there now; blocks for a round trip."""
-        self._newest = ray.get(self._board.newest.remote())
-        self._ask()
+        """Fetch the newest version now; blocks for a round trip."""
+        self._newest = ray.get(self._store.newest.remote())
+        self._start_poll()
 
-    def _ask(self) -> None:
-        known = -1 if self._newest is None else self._newest[0].number
-        self._call = self._board.newer.remote(known)
+    def _start_poll(self) -> None:
+        held = -1 if self._newest is None else self._newest[0].number
+        self._poll = self._store.newer.remote(held)
 
     def reward_workers(self) -> list[str]:
-        """Names; blocks for a round trip."""
-        return list(ray.get(self._board.reward_workers.remote()))
+        """Names of the reward workers that take trajectories; blocks for a round trip."""
+        return list(ray.get(self._store.reward_workers.remote()))
 
     def set_reward_workers(self, names: Sequence[str]) -> None:
-        """Returns once the board has them."""
-        ray.get(self._board.set_reward_workers.remote(names))
+        """Returns once the names are stored."""
+        ray.get(self._store.set_reward_workers.remote(names))
 
-    def started(self, process: str) -> int:
-        """How often `process` was started before now; blocks for a round trip."""
-        return int(ray.get(self._board.started.remote(process)))
+    def count_start(self, process: str) -> int:
+        """Count a start of `process`; returns the number of earlier starts. Blocks for a round trip."""
+        return int(ray.get(self._store.count_start.remote(process)))

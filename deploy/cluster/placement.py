@@ -1,4 +1,4 @@
-"""Ray: join a cluster or start one here, and say where a process may run."""
+"""Ray start-up, and placement: the resources and node labels that each process reserves."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ import ray
 
 from actors.config import ActorConfig
 from buffer.errors import ConfigError, TributaryError
+from deploy.cluster.ray_calls import Handle
 from deploy.config import RunConfig
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig
@@ -17,7 +18,7 @@ from rewards.config import RewardConfig
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Join the cluster of RAY_ADDRESS (set under `ray job submit`), else start Ray here, for this run only."""
+    """Join the cluster of RAY_ADDRESS (`ray job submit` sets it), else start Ray on this machine for this run only."""
     _start_ray()
     try:
         yield
@@ -26,55 +27,55 @@ def ray_session() -> Iterator[None]:
 
 
 def _start_ray() -> None:
-    logging.getLogger("ray").setLevel(logging.ERROR)  # Ray says at every start that its token authentication is on
+    logging.getLogger("ray").setLevel(logging.ERROR)  # at every start Ray logs that token authentication is on
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"address": "local", "include_dashboard": False}
     try:
         ray.init(log_to_driver=False, logging_level="error", **local)
-    except Exception as error:  # Ray has no class of its own for what can go wrong here
+    except Exception as error:  # Ray raises several unrelated classes here
         where = (
             f"the cluster at RAY_ADDRESS = {address} can't be joined"
             if address
             else "Ray did not start on this machine"
         )
         raise TributaryError(
-            f"{where}: {error}. On a loaded machine try again; else see the newest folder under /tmp/ray, "
-            "and `tributary doctor`."
+            f"{where}: {error}. On a loaded machine try again; otherwise read the logs in the newest folder under "
+            "/tmp/ray, and run `tributary doctor`."
         ) from error
 
 
 def check_placement(config: RunConfig) -> None:
-    """Raise ConfigError where the cluster has not what the recipe reserves: Ray would wait for ever, silently."""
-    have = ray.cluster_resources()
+    """Raise ConfigError where the recipe reserves more than the cluster has: Ray would wait for ever, silently."""
+    available = ray.cluster_resources()
     for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
         engines = config.actors.count * (config.actors.tensor_parallel if kind == "gpus" else 1)
-        need = (
+        reserved = (
             engines * getattr(config.actors, kind)
             + config.rewards.workers * getattr(config.rewards, kind)
             + config.learner.ranks * getattr(config.learner, kind)
         )
-        if need > have.get(resource, 0.0):
+        if reserved > available.get(resource, 0.0):
             raise ConfigError(
-                f"the recipe reserves {need:g} {resource}s and the cluster has {have.get(resource, 0.0):g}. "
-                f"Lower actors.count, or the {kind} of actors, rewards and learner, or add machines."
+                f"the recipe reserves {reserved:g} {resource}s and the cluster has {available.get(resource, 0.0):g}. "
+                f"Lower actors.count or the {kind} of actors, rewards and learner, or add machines."
             )
     nodes = [node["Labels"] for node in ray.nodes() if node["Alive"]]
     for section, part in (("actors", config.actors), ("rewards", config.rewards), ("learner", config.learner)):
         if part.labels and not any(part.labels.items() <= labels.items() for labels in nodes):
-            wanted = ", ".join(f"{name}={value}" for name, value in part.labels.items())
+            required = ", ".join(f"{name}={value}" for name, value in part.labels.items())
             raise ConfigError(
-                f"{section}.labels wants a node with {wanted}, and no node of the cluster has it. Start one with "
-                f"`ray start --labels {wanted}`, or mend the labels."
+                f"{section}.labels requires a node with {required}, and no node of the cluster has these labels. Start "
+                f"one with `ray start --labels {required}`, or correct {section}.labels."
             )
 
 
-def remote(process: type, config: ActorConfig | RewardConfig | LearnerConfig, **options: Any) -> Any:
-    """`process` as a Ray actor class, with what its section of the recipe reserves."""
+def remote(process: type, config: ActorConfig | RewardConfig | LearnerConfig, **options: Any) -> Handle:
+    """`process` as a Ray actor class that reserves the resources and labels of its section of the recipe."""
     labels = {"label_selector": dict(config.labels)} if config.labels else {}
     return ray.remote(process).options(num_cpus=config.cpus, num_gpus=config.gpus, **labels, **options)
 
 
 def free_now() -> str:
-    """What nobody has reserved, in words."""
+    """The cluster's unreserved resources, in words."""
     free = ray.available_resources()
     return f"free now: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs"

@@ -1,32 +1,38 @@
-"""An answer from another process: in time, or an error that names the process and says where to look."""
+"""Results of calls to other processes: in time, or an error that names the process and where its log is."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 
 from buffer.errors import TributaryError, WaitTimeout
 
-ANSWER_LIMIT_S = 120.0
-LOGS = "What its process said last is in the logs folder of the Ray session (by default /tmp/ray/session_latest/logs)."
+Handle: TypeAlias = Any
+"""Handle of a Ray actor: its methods are called with `.remote(...)`. Ray has no type for the class behind it."""
+Call: TypeAlias = Any
+"""A call in flight: a ray.ObjectRef to its result."""
+
+RESULT_LIMIT_S = 120.0
+LOGS = "Its last output is in the logs folder of the Ray session (by default /tmp/ray/session_latest/logs)."
 
 
-def answer(call: Any, role: str) -> Any:
-    """The result of a call; a process that died, or is silent for ANSWER_LIMIT_S, is named."""
+def result_of(call: Call, role: str) -> Any:
+    """The result of a call. Raises an error that names `role` where its process died or RESULT_LIMIT_S passed."""
     try:
-        return ray.get(call, timeout=ANSWER_LIMIT_S)
+        return ray.get(call, timeout=RESULT_LIMIT_S)
     except ray.exceptions.RayTaskError:
         raise
     except ray.exceptions.GetTimeoutError as error:
-        raise WaitTimeout(f"the {role} did not answer for {ANSWER_LIMIT_S:.0f} s. {LOGS}") from error
+        raise WaitTimeout(f"the {role} did not answer for {RESULT_LIMIT_S:.0f} s. {LOGS}") from error
     except ray.exceptions.RayActorError as error:
         raise TributaryError(
-            f"the process of the {role} died; where memory is short, the system kills the largest (`dmesg`). {LOGS}"
+            f"the process of the {role} died; when memory is short, the system kills the largest one (see `dmesg`). "
+            f"{LOGS}"
         ) from error
 
 
-def answer_or_none(call: Any) -> Any:
-    """The result; None where the process has died."""
+def result_or_none(call: Call) -> Any:
+    """The result of a call; None where its process has died: Ray is restarting it."""
     try:
         return ray.get(call)
     except ray.exceptions.RayActorError:
-        return None  # it is being started again
+        return None

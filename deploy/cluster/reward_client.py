@@ -1,44 +1,44 @@
-"""An actor's way to the reward workers: in turns, a bounded number of batches under way, none lost with a worker."""
+"""An actor's connection to the reward workers: round robin, a bounded in-flight window, no batch lost with a worker."""
 
 import time
-from typing import Any
 
 import ray
 
 from buffer.errors import TributaryError, WaitTimeout
 from buffer.types import Trajectory
 from deploy.cluster.adapter_store import AdapterStoreClient
+from deploy.cluster.ray_calls import Call, Handle
 
 REFRESH_S = 2.0
-"""Between two questions who the workers are, s."""
+"""Time between two requests for the workers' names, s."""
+RETRY_DELAY_S = 0.5
 
 
 class RewardClient:
     """An actors.rollout.RewardGate."""
 
-    def __init__(self, board: AdapterStoreClient, max_in_flight: int, first: int, wait_limit_s: float) -> None:
-        """`first` is the worker to begin with: actors that begin with different ones share them out."""
-        self._board = board
+    def __init__(self, store: AdapterStoreClient, max_in_flight: int, first: int, wait_limit_s: float) -> None:
+        """`first` is the index of the first worker: actors that start with different ones spread their load."""
+        self._store = store
         self._max_in_flight = max_in_flight
         self._wait_limit_s = wait_limit_s
         self._turn = first
-        self._names: list[str] = []
-        self._handles: dict[str, Any] = {}
-        self._asked_at = -REFRESH_S
-        self._in_flight: dict[Any, list[Trajectory]] = {}
+        self._workers: dict[str, Handle] = {}
+        self._refreshed_at = -REFRESH_S
+        self._in_flight: dict[Call, list[Trajectory]] = {}
 
     def send(self, trajectories: list[Trajectory]) -> None:
-        """Start a call; does not wait for it."""
+        """Start to score a batch; does not wait for it."""
         self._refresh()
-        name = self._names[self._turn % len(self._names)]
+        names = sorted(self._workers)
+        name = names[self._turn % len(names)]
         self._turn += 1
-        self._in_flight[self._handles[name].score.remote(trajectories)] = trajectories
+        self._in_flight[self._workers[name].score.remote(trajectories)] = trajectories
 
-    def room(self, timeout_s: float) -> int:
-        """Calls that may still be started, waiting up to `timeout_s` for one. Raises what a worker raised.
+    def free_slots(self, timeout_s: float) -> int:
+        """Free slots in the in-flight window; waits up to `timeout_s` for one. Raises what a worker raised.
 
-        What was under way to a worker that was taken away, or died for good, goes to another one: the buffer takes no
-        trajectory twice.
+        A batch whose worker was removed or died for good is sent to another one: the buffer takes no trajectory twice.
         """
         if self._in_flight:
             full = len(self._in_flight) >= self._max_in_flight
@@ -48,34 +48,33 @@ class RewardClient:
                 try:
                     ray.get(call)
                 except ray.exceptions.RayActorError:
-                    self._asked_at = -REFRESH_S
+                    self._refreshed_at = -REFRESH_S
                     self.send(trajectories)
         return self._max_in_flight - len(self._in_flight)
 
     def _refresh(self) -> None:
-        """Ask who the workers are, now and then. Raises WaitTimeout where there are none for `wait_limit_s`."""
-        if self._names and time.monotonic() - self._asked_at < REFRESH_S:
+        """Look up the workers every REFRESH_S. Raises WaitTimeout when there are none for `wait_limit_s`."""
+        if self._workers and time.monotonic() - self._refreshed_at < REFRESH_S:
             return
         deadline = time.monotonic() + self._wait_limit_s
         while True:
-            self._asked_at = time.monotonic()
-            self._handles = {name: handle for name in self._board.reward_workers() if (handle := _find(name))}
-            self._names = sorted(self._handles)
-            if self._names:
+            self._refreshed_at = time.monotonic()
+            self._workers = {name: handle for name in self._store.reward_workers() if (handle := _find(name))}
+            if self._workers:
                 return
             if time.monotonic() > deadline:
                 raise WaitTimeout(
-                    f"no reward worker was there for {self._wait_limit_s:.0f} s (actors.wait_limit_s). Start one: "
+                    f"no reward worker was ready for {self._wait_limit_s:.0f} s (actors.wait_limit_s). Start one: "
                     "tributary scale rewards=1 --run DIR"
                 )
-            time.sleep(0.5)
+            time.sleep(RETRY_DELAY_S)
 
 
-def _find(name: str) -> Any:
+def _find(name: str) -> Handle | None:
     """The worker's handle; None once it is gone."""
     try:
         return ray.get_actor(name)
     except ValueError:
         return None
     except ray.exceptions.RayError as error:
-        raise TributaryError(f"Ray does not find {name}: {error}") from error
+        raise TributaryError(f"Ray can't look up {name}: {error}") from error

@@ -1,10 +1,10 @@
-"""What lies at the bottom of an error that came through Ray."""
+"""Unwraps the original TributaryError from Ray's exception chain."""
 
 from buffer.errors import TributaryError
 
 
-def cause_of(error: BaseException) -> TributaryError | None:
-    """The error made on purpose at the root of what Ray passed on from another process; None where there is none."""
+def root_cause(error: BaseException) -> TributaryError | None:
+    """The TributaryError that another process raised and Ray passed on; None where the root is another error."""
     cause: BaseException | None = error
     while cause is not None:
         inner = getattr(cause, "cause", None)

@@ -1,8 +1,8 @@
-"""`tributary submit`: train as a job of a Ray cluster that stands already.
+"""`tributary submit`: trains as a job of an existing Ray cluster.
 
-It runs `ray job submit` with the working directory and the right environment, and prints that command first: it can
-be typed without us. A job of the same run that is alive is followed instead of being submitted twice, so whoever
-follows a run may die and come back.
+It does what `ray job submit` does, with the working directory and the right environment, and prints that command first,
+so that it can be typed without Tributary. If a job of the same run is pending or running, it is followed instead of
+submitted twice: the process that follows a run may die and be restarted.
 """
 
 import json
@@ -25,34 +25,34 @@ EXCLUDED = (
     ".git", ".venv", "runs", "docs/images", "*.safetensors", "*.gguf", "*.aof", "*.egg-info",
     ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache", "__pycache__",
 )  # fmt: skip
-"""Not sent to the cluster: what is left of our own repository is below 1 MiB."""
+"""Not uploaded to the cluster; the rest of this repository is below 1 MiB."""
 PASSED_ON = ("HF_HOME", "HF_TOKEN", "TRIBUTARY_CACHE", PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE)
-"""Variables that the job gets where they are set here. Whoever may ask Ray about jobs can read them there: on a shared
-cluster give the nodes a file with the password instead."""
+"""Environment variables that are passed on to the job. Everyone who may query Ray's jobs can read them: on a shared
+cluster, give the nodes a file with the password instead."""
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 ALIVE = ("PENDING", "RUNNING")
 POLL_S = 2.0
 AGENT_LIMIT_S = 30.0
-"""How long a cluster that answers may not be able to start jobs yet, s."""
+"""Time that a reachable cluster may take until it can start jobs, s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is submitted."""
+    """A run to submit."""
 
     recipe: str
     overrides: Sequence[str]
     run: Path
     """Folder of the run, on a disk that the cluster's nodes share."""
     address: str
-    """Of the cluster's job server, such as http://127.0.0.1:8265."""
+    """The cluster's job server, such as http://127.0.0.1:8265."""
     working_dir: Path
     python: str = "python"
-    """On the cluster."""
+    """The Python command on the cluster."""
 
     @property
     def entrypoint(self) -> list[str]:
-        """What the cluster runs. It goes on with the run if there is one."""
+        """The command that the cluster runs: it continues the run if its folder holds one, else starts it."""
         return [
             *(self.python, "-m", "deploy.cli", "train", self.recipe),
             *self.overrides,
@@ -61,13 +61,13 @@ class Job:
 
     @property
     def runtime_env(self) -> dict[str, Any]:
-        """What Ray gives the job's processes."""
+        """Ray's runtime environment of the job's processes."""
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         return {"excludes": list(EXCLUDED), "env_vars": {"PYTHONUNBUFFERED": "1"} | passed}
 
     @property
     def metadata(self) -> dict[str, str]:
-        """By which a job of this run is found again."""
+        """Identifies the jobs of this run."""
         return {"tributary_run": str(self.run)}
 
     def command(self) -> list[str]:
@@ -81,7 +81,7 @@ class Job:
         ]
 
     def shown(self) -> str:
-        """The command for a person: `ray` by its name, passwords and tokens left out."""
+        """The command for display: starts with `ray`, passwords and tokens hidden."""
         secret = (PASSWORD_VARIABLE, "HF_TOKEN")
         hidden = {n: "..." if n in secret else v for n, v in self.runtime_env["env_vars"].items()}
         env = json.dumps(self.runtime_env | {"env_vars": hidden})
@@ -92,7 +92,7 @@ class Job:
 def job(
     recipe: str, overrides: Sequence[str], run: Path | None, address: str | None, working_dir: Path, python: str
 ) -> Job:
-    """What was asked for. ConfigError where something is missing."""
+    """The job of these command line options. ConfigError where one is missing or invalid."""
     address = address or os.environ.get(ADDRESS_VARIABLE)
     if not address:
         raise ConfigError(
@@ -106,31 +106,31 @@ def job(
         )
     if run is None or not run.is_absolute():
         raise ConfigError(
-            f"--run {run} must be an absolute path: the job's own folder is gone when it ends. Give one on a disk that "
-            "the cluster's nodes share, such as /shared/runs/NAME."
+            f"--run {run} must be an absolute path: Ray deletes the job's own folder when it ends. Give one on a disk "
+            "that the cluster's nodes share, such as /shared/runs/NAME."
         )
     if not working_dir.is_dir():
-        raise ConfigError(f"--working-dir {working_dir} is no folder. Give the one that the job is to start in.")
+        raise ConfigError(f"--working-dir {working_dir} is not a folder. Give the folder that the job starts in.")
     return Job(recipe, overrides, run, address, working_dir, python)
 
 
 def submit(job: Job, wait: bool, start_limit_s: float = 0.0) -> int:
-    """Submit, or find the job that is alive, and follow it; its exit code: 0 if it succeeded.
+    """Submit the job, or find the one that is pending or running, and follow it; returns 0 if it succeeded, else 1.
 
-    Without `wait` it is not followed. A job server that does not answer yet is waited for, `start_limit_s` at most.
-    SIGTERM and Ctrl-C stop the job. Raises TributaryError where the cluster does not answer.
+    Without `wait` it returns 0 at once. Waits up to `start_limit_s` for the job server. SIGTERM and Ctrl-C stop the
+    job. Raises TributaryError where the cluster does not answer.
     """
-    client = _client(job.address, start_limit_s)
-    found = _alive(client, job)
-    if found is None:
-        found = _submitted(client, job, max(start_limit_s, AGENT_LIMIT_S))
+    client = _connect(job.address, start_limit_s)
+    submission_id = _find_job(client, job)
+    if submission_id is None:
+        submission_id = _submit_job(client, job, max(start_limit_s, AGENT_LIMIT_S))
     if not wait:
         return 0
-    with _stops(client, found):
-        return _follow(client, job, found)
+    with _stop_job_on_signal(client, submission_id):
+        return _follow(client, job, submission_id)
 
 
-def _client(address: str, limit_s: float) -> Any:
+def _connect(address: str, limit_s: float) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     deadline = time.monotonic() + limit_s
@@ -145,21 +145,21 @@ def _client(address: str, limit_s: float) -> Any:
 
 def _no_server(address: str, error: Exception) -> TributaryError:
     return TributaryError(
-        f"the job server at {address} does not answer as one: {error}. Is it the address of the cluster's "
-        "dashboard, and is its token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH) set?"
+        f"no Ray job server answers at {address}: {error}. Check that it is the address of the cluster's dashboard and "
+        "that the cluster's token is set (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)."
     )
 
 
-def _alive(client: Any, job: Job) -> str | None:
-    """Id of a job of this run that has not ended."""
-    for known in client.list_jobs():
-        if known.metadata and job.metadata.items() <= known.metadata.items() and known.status in ALIVE:
-            return str(known.submission_id)
+def _find_job(client: Any, job: Job) -> str | None:
+    """Id of a pending or running job of this run."""
+    for details in client.list_jobs():
+        if details.metadata and job.metadata.items() <= details.metadata.items() and details.status in ALIVE:
+            return str(details.submission_id)
     return None
 
 
-def _submitted(client: Any, job: Job, limit_s: float) -> str:
-    """Id of the new job. A server that answers before its node's agent can start jobs is asked again."""
+def _submit_job(client: Any, job: Job, limit_s: float) -> str:
+    """Id of the new job. Retries for `limit_s` while the server's node has no agent that can start jobs yet."""
     deadline = time.monotonic() + limit_s
     while True:
         try:
@@ -172,12 +172,12 @@ def _submitted(client: Any, job: Job, limit_s: float) -> str:
             )
         except (RuntimeError, ValueError) as error:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
-                raise TributaryError(f"the cluster did not take the job: {error}") from error
+                raise TributaryError(f"the cluster did not accept the job: {error}") from error
         time.sleep(POLL_S)
 
 
 def _follow(client: Any, job: Job, submission_id: str) -> int:
-    """Show its log until it ends, by `ray job logs --follow`."""
+    """Print its log until it ends, by `ray job logs --follow`; returns 0 if it succeeded, else 1."""
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     command = [*ray, "job", "logs", "--follow", "--address", job.address, submission_id]
     subprocess.run(command, check=False)
@@ -189,8 +189,8 @@ def _follow(client: Any, job: Job, submission_id: str) -> int:
 
 
 @contextmanager
-def _stops(client: Any, submission_id: str) -> Iterator[None]:
-    """SIGTERM and Ctrl-C stop the job, which then writes what it has learned."""
+def _stop_job_on_signal(client: Any, submission_id: str) -> Iterator[None]:
+    """SIGTERM and Ctrl-C stop the job, which then writes its newest adapter."""
 
     def stop(number: int, _frame: object) -> None:
         client.stop_job(submission_id)

@@ -1,69 +1,73 @@
-"""The processes of one role, which may be added and taken away while the run goes on.
+"""The processes of one role, which can be added and removed while the run goes on.
 
-A process that dies is started again by Ray, elsewhere if its node is gone, and waits a while before it loads when it
-has died before: see deploy.cluster.ray_actors.
+Ray restarts a process that dies, on another node if its own is gone; a process that has died before waits a while
+before it loads: see deploy/cluster/process_setup.py.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import ray
 
+from deploy.cluster.ray_calls import Call, Handle
+
 LEAVE_LIMIT_S = 30.0
-"""One that was told to leave is ended after this, s."""
+"""A process that is draining is killed after this time, s."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Draining:
+    handle: Handle
+    call: Call
+    since: float
 
 
 class WorkerGroup:
-    """Members by number; numbers are never used twice, so a name means one process for ever."""
+    """Members by index. Indices are never reused: a name identifies one process for the whole run."""
 
-    def __init__(self, role: str, start: Callable[[int], Any], count: int) -> None:
-        """`start` makes a number's process; its `ready` answers when it can work, its `leave` when it has ended."""
+    def __init__(self, role: str, start: Callable[[int], Handle], count: int) -> None:
+        """`start` makes a process: its `ready` returns once it can work, its `leave` once it is drained."""
         self.role = role
         self._start = start
-        self._numbers = 0
-        self.members: dict[int, Any] = {}
-        """Those that can work."""
-        self._starting: dict[int, tuple[Any, Any]] = {}
-        self._leaving: dict[int, tuple[Any, Any, float]] = {}
+        self._next = 0
+        self.members: dict[int, Handle] = {}
+        """The ready processes."""
+        self._starting: dict[int, tuple[Handle, Call]] = {}
+        self._draining: dict[int, _Draining] = {}
         self.resize(count)
 
     @property
-    def wanted(self) -> int:
-        """How many there are to be."""
+    def requested(self) -> int:
+        """Number of processes requested: the ready ones and those that start."""
         return len(self.members) + len(self._starting)
 
     @property
-    def starting(self) -> int:
-        """How many are not ready yet."""
-        return len(self._starting)
-
-    @property
-    def calls(self) -> list[Any]:
-        """Those that answer when a process that starts is ready."""
+    def calls(self) -> list[Call]:
+        """One call for each starting process; it returns when the process is ready."""
         return [call for _, call in self._starting.values()]
 
     def resize(self, count: int) -> list[int]:
-        """Start some, or tell the youngest to leave; the numbers of ready ones that leave. See `tend`."""
-        gone: list[int] = []
-        while self.wanted < count:
-            handle = self._start(self._numbers)
-            self._starting[self._numbers] = handle, handle.ready.remote()
-            self._numbers += 1
-        while self.wanted > count:
+        """Start processes, or drain the youngest; returns the ready ones that now drain. `poll` does the rest."""
+        drained: list[int] = []
+        while self.requested < count:
+            handle = self._start(self._next)
+            self._starting[self._next] = handle, handle.ready.remote()
+            self._next += 1
+        while self.requested > count:
             if self._starting:
                 handle, _ = self._starting.pop(max(self._starting))
                 ray.kill(handle)
                 continue
             number = max(self.members)
             handle = self.members.pop(number)
-            self._leaving[number] = handle, handle.leave.remote(), time.monotonic()
-            gone.append(number)
-        return gone
+            self._draining[number] = _Draining(handle, handle.leave.remote(), time.monotonic())
+            drained.append(number)
+        return drained
 
-    def tend(self) -> tuple[list[int], list[str]]:
-        """(numbers of those that have become ready, what went wrong); ends those that have left."""
-        joined, troubles = [], []
+    def poll(self) -> tuple[list[int], list[str]]:
+        """(indices that have become ready, failures to start); kills the processes that are drained."""
+        joined, failures = [], []
         for number, (handle, call) in list(self._starting.items()):
             if not ray.wait([call], timeout=0)[0]:
                 continue
@@ -71,24 +75,25 @@ class WorkerGroup:
             try:
                 ray.get(call)
             except ray.exceptions.RayError as error:
-                troubles.append(f"{self.role}-{number} could not start and is given up: {error}")
+                failures.append(f"{self.role}-{number} failed to start; not retrying: {error}")
                 continue
             self.members[number] = handle
             joined.append(number)
-        for number, (handle, call, since) in list(self._leaving.items()):
-            if ray.wait([call], timeout=0)[0] or time.monotonic() - since > LEAVE_LIMIT_S:
-                del self._leaving[number]
-                ray.kill(handle)
-        return joined, troubles
+        for number, draining in list(self._draining.items()):
+            is_done = bool(ray.wait([draining.call], timeout=0)[0])
+            if is_done or time.monotonic() - draining.since > LEAVE_LIMIT_S:
+                del self._draining[number]
+                ray.kill(draining.handle)
+        return joined, failures
 
-    def all_handles(self) -> list[Any]:
-        """All processes there are, whatever they do."""
+    def all_handles(self) -> list[Handle]:
+        """Handles of all processes: ready, starting and draining."""
         return [
             *self.members.values(),
-            *(h for h, _ in self._starting.values()),
-            *(h for h, _, _ in self._leaving.values()),
+            *(handle for handle, _ in self._starting.values()),
+            *(draining.handle for draining in self._draining.values()),
         ]
 
     def names(self) -> list[str]:
-        """Of those that can work, in order."""
+        """Names of the ready processes, in order."""
         return [f"{self.role}-{number}" for number in sorted(self.members)]

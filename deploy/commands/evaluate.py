@@ -31,15 +31,8 @@ def evaluate(
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
-    from deploy.driver.evaluation import (
-        draw,
-        explanations,
-        judge,
-        judged_prompts,
-        score_samples,
-        write_evaluation,
-        write_plots,
-    )
+    from deploy.driver.evaluation import explanations, judge, write_evaluation, write_plots
+    from deploy.driver.samples import draw, judged_prompts, score_samples
     from deploy.models.judges import find_judges, left_out
     from deploy.telemetry.live_view import before_after_table
     from rewards.judging.posterior import resampled_unit
@@ -81,7 +74,7 @@ def sample(
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
-    from deploy.driver.evaluation import draw, judged_prompts, named_prompts, sample_lines, score_samples
+    from deploy.driver.samples import draw, judged_prompts, named_prompts, sample_lines, score_samples
 
     folder, checked = _open(run)
     chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)

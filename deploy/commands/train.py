@@ -53,11 +53,11 @@ def train(
             raise ConfigError("--continue goes with --run DIR, and with neither --resume nor --replace.")
         if (run.expanduser() / "config.toml").is_file():
             recipe, resume, run = None, run, None
-    watching = TrainOptions(dashboard, dashboard_port, tuple(sink or ()))
+    options = TrainOptions(dashboard, dashboard_port, tuple(sink or ()))
     if resume is not None:
         changes = [*([recipe] if recipe else []), *(overrides or [])]
         _only_overrides(changes, run, replace)
-        _resume(resume, changes, watching, ok_if_finished=go_on)
+        _resume(resume, changes, options, ok_if_finished=go_on)
         return
     if recipe is None:
         raise ConfigError("train needs a recipe, such as `tributary train demo`, or --resume with a run's folder.")
@@ -65,7 +65,7 @@ def train(
     prepare_for_ray()
     from deploy.driver.train import train as run_training
 
-    run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console, watching)
+    run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console, options)
 
 
 def validate(recipe: Recipe, overrides: Overrides = None) -> None:
@@ -79,7 +79,7 @@ def validate(recipe: Recipe, overrides: Overrides = None) -> None:
     sys.stdout.write(tomli_w.dumps(shown_config(config)))
 
 
-def _resume(path: Path, changes: list[str], watching: "TrainOptions", ok_if_finished: bool) -> None:
+def _resume(path: Path, changes: list[str], options: "TrainOptions", ok_if_finished: bool) -> None:
     """Go on with the run in a folder; where all its steps are done say so if that is well, else ConfigError."""
     from deploy.artifacts.run_folder import RunFolder
     from deploy.commands.environment import prepare_for_ray
@@ -95,7 +95,7 @@ def _resume(path: Path, changes: list[str], watching: "TrainOptions", ok_if_fini
     prepare_for_ray()
     from deploy.driver.train import resume as resume_training
 
-    resume_training(checked, folder, console, watching)
+    resume_training(checked, folder, console, options)
 
 
 def _only_overrides(arguments: list[str], run: Path | None, replace: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the actors did, summed up: their own counts start anew when they are started again."""
+"""Sums over all actors and all their restarts: an actor's own counts begin at 0 again after a restart."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,18 @@ import numpy as np
 
 
 class ActorTotals:
-    """Sums over actors whose own counts start anew when they are started again."""
+    """Totals from the statuses of actors, as in `RolloutActor.status`."""
 
     def __init__(self) -> None:
-        self._before: Counter[tuple[str, str]] = Counter()
+        self._before_restart: Counter[tuple[str, str]] = Counter()
         self._newest: dict[tuple[str, str], int] = {}
         self.canary_difference_max = 0.0
+        """Largest difference between engine and learner on a canary, nats."""
         self.engine_busy = float("nan")
         """Share of their time that the actors' engines compute, a mean over actors."""
 
-    def count(self, statuses: Sequence[Mapping[str, Any]]) -> None:
-        """Take in what actors say of themselves now; one that says nothing keeps what it said last."""
+    def update(self, statuses: Sequence[Mapping[str, Any]]) -> None:
+        """Take in the newest statuses; an actor without one keeps its last."""
         if statuses:
             self.engine_busy = float(np.mean([status["engine_s"] / status["seconds"] for status in statuses]))
         for status in statuses:
@@ -26,9 +27,10 @@ class ActorTotals:
             for figure in ("trajectories", "tokens"):
                 key = (status["name"], figure)
                 if status[figure] < self._newest.get(key, 0):
-                    self._before[key] += self._newest[key]
+                    self._before_restart[key] += self._newest[key]
                 self._newest[key] = status[figure]
 
     def total(self, figure: str) -> int:
-        """Of `trajectories` or `tokens`, over all actors and all their lives."""
-        return sum(n for counts in (self._before, self._newest) for (_, name), n in counts.items() if name == figure)
+        """Sum of `trajectories` or `tokens` over all actors and all their restarts."""
+        counts = (self._before_restart, self._newest)
+        return sum(n for by_key in counts for (_, name), n in by_key.items() if name == figure)

@@ -1,4 +1,4 @@
-"""The M-step of EM on a run: rationales from its policy, an adapter that makes the right answer likely behind them.
+"""The M-step of EM on a run: draws rationales from its policy and fits an adapter that predicts the answer from them.
 
 train (E-step) -> m-step -> train with rewards.adapter (the next E-step) -> ...
 """
@@ -11,20 +11,20 @@ import numpy as np
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, Prompt
 from deploy.artifacts.run_folder import RunFolder
-from deploy.driver.evaluation import draw
 from deploy.driver.preflight import Checked
+from deploy.driver.samples import draw
 from learner.m_step import Choice, Fitted, m_step
 from lm.load import device_of
 from rewards.task import TRAIN, Task
 
 FOLDER = "likelihood"
-"""Of the adapter, in the run's folder."""
+"""Folder of the fitted adapter, inside the run's folder."""
 
 
-def fit(checked: Checked, folder: RunFolder, samples: int, steps: int, rate: float, seed: int) -> Fitted:
-    """Draw `samples` rationales of each training prompt and fit the adapter on them.
+def fit(checked: Checked, folder: RunFolder, samples: int, steps: int, learning_rate: float, seed: int) -> Fitted:
+    """Draw `samples` rationales of each training prompt and fit the adapter on them in `steps` optimiser steps.
 
-    ConfigError for a task that does not ask for two answers or more, the right one first.
+    ConfigError unless the task scores two or more answers, the right one first.
     """
     import torch
 
@@ -34,17 +34,17 @@ def fit(checked: Checked, folder: RunFolder, samples: int, steps: int, rate: flo
     [drawn] = draw(checked, prompts, (version, folder.adapter()), samples, base_too=False, seed=seed)
     choices = []
     for prompt in prompts:
-        questions = checked.task.score_requests(prompt)
+        requests = checked.task.score_requests(prompt)
         for sampled in drawn[prompt.id]:
-            context = np.concatenate([questions[0].context, sampled.token_ids]).astype(np.int32)
-            choices.append(Choice(context, [question.target for question in questions]))
+            context = np.concatenate([requests[0].context, sampled.token_ids]).astype(np.int32)
+            choices.append(Choice(context, [request.target for request in requests]))
     torch.set_num_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
-    learner = checked.config.learner.model_copy(update={"steps": steps, "learning_rate": rate})
+    learner = checked.config.learner.model_copy(update={"steps": steps, "learning_rate": learning_rate})
     return m_step(checked.spec, choices, learner, device_of(learner.device), seed)
 
 
 def write(files: AdapterFiles, run: Path) -> Path:
-    """The PEFT folder to name in `rewards.adapter`."""
+    """Write the adapter into the run's folder; returns the PEFT folder to name in `rewards.adapter`."""
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(files.weights)
@@ -54,9 +54,10 @@ def write(files: AdapterFiles, run: Path) -> Path:
 
 def _check(task: Task, prompts: list[Prompt]) -> None:
     for prompt in prompts:
-        targets = [question.target for question in task.score_requests(prompt)]
+        targets = [request.target for request in task.score_requests(prompt)]
         if len(targets) < 2 or not all(map(len, targets)):
             raise ConfigError(
-                f"an M-step needs a task that asks for two answers or more behind each string, the right one first; "
-                f"{type(task).__name__} asks for {sum(map(bool, map(len, targets)))}. The task subjectivity is one."
+                f"task {type(task).__name__} scores {sum(map(bool, map(len, targets)))} answers of prompt "
+                f"{prompt.id!r}, and an M-step needs at least two, the right one first. Use a task such as "
+                "subjectivity."
             )

@@ -1,4 +1,4 @@
-"""Everything that can be known before anything heavy starts: model, tokens, task, reward, floor, store."""
+"""Checks of a recipe before anything heavy starts: model, tokens, task, reward, floor, store."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ from buffer.server.connect import connect
 from buffer.server.redis_server import check_port
 from buffer.types import PolicySpec, Prompt, Trajectory
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
-from deploy.driver.demonstrations import given_strings
+from deploy.driver.demonstrations import load_demonstrations
 from deploy.models.registry import read_tokenizer, resolve_model
 from rewards.check_task import check_task
 from rewards.task import Task
@@ -25,7 +25,7 @@ from rewards.task_registry import make_task
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A configuration with what it refers to."""
+    """A checked recipe with the objects it refers to."""
 
     config: RunConfig
     spec: PolicySpec
@@ -36,7 +36,7 @@ class Checked:
 
 
 def check(config: RunConfig) -> Checked:
-    """Resolve and check all that a recipe names, in seconds. Raises a TributaryError with value, rule and remedy."""
+    """Resolve and check everything that a recipe names; takes seconds. TributaryError for the first problem."""
     folder = resolve_model(config.model.name)
     tokenizer = read_tokenizer(folder)
     spec = policy_spec(config.model, config.policy, folder, tokenizer)
@@ -47,12 +47,15 @@ def check(config: RunConfig) -> Checked:
         task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer.get_vocab_size()
     )
     _check_devices(config)
-    given = given_strings(config, task, prompts, tokenizer, spec)
-    return Checked(config, spec, tokenizer, task, prompts, given)
+    demonstrations = load_demonstrations(config, task, prompts, tokenizer, spec)
+    return Checked(config, spec, tokenizer, task, prompts, demonstrations)
 
 
 def check_store(config: BufferConfig) -> None:
-    """Redis answers and lets us in; or, where the run starts its own, the port is free. StoreError or ConfigError."""
+    """Check that Redis accepts the connection, or that the port of the run's own server is free.
+
+    Raises StoreError or ConfigError.
+    """
     if config.url:
         connect(config.url).close()
     elif config.port:
@@ -60,7 +63,7 @@ def check_store(config: BufferConfig) -> None:
 
 
 def policy_spec(model: ModelConfig, policy: PolicyConfig, folder: Path, tokenizer: Tokenizer) -> PolicySpec:
-    """What actor and learner must agree on. Raises ConfigError for a stop or allowed token that is not one token."""
+    """The policy that actor and learner share. ConfigError for a stop or an allowed token that is not one token."""
     return PolicySpec(
         base_model=str(folder.resolve()),
         dtype=model.dtype,
@@ -84,10 +87,10 @@ def _one_token(tokenizer: Tokenizer, text: str, field: str) -> int:
         return int(token)
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     if len(ids) != 1:
-        pieces = ", ".join(repr(tokenizer.decode([i], skip_special_tokens=False)) for i in ids) or "none"
+        tokens = ", ".join(repr(tokenizer.decode([i], skip_special_tokens=False)) for i in ids) or "none"
         raise ConfigError(
-            f"{field} = {text!r} is not one token of the model's vocabulary (it becomes {len(ids)}: {pieces}). "
-            "Choose a text that is exactly one token, such as '.' or a newline, or the name of a special token."
+            f"{field} = {text!r} is not one token of the model's vocabulary (it becomes {len(ids)}: {tokens}). "
+            "Use a text that is exactly one token, such as '.' or a newline, or the name of a special token."
         )
     return int(ids[0])
 
@@ -99,7 +102,7 @@ def _check_targets(model: ModelConfig, folder: Path) -> None:
     if unknown:
         raise ConfigError(
             f"model.lora_targets names {', '.join(unknown)}, which {model.name} does not have. "
-            f"It has: {', '.join(sorted(layers))}."
+            f"Choose from: {', '.join(sorted(layers))}."
         )
 
 
@@ -108,19 +111,19 @@ def _check_length(config: RunConfig, folder: Path) -> None:
     if longest and config.actors.max_model_len > longest:
         raise ConfigError(
             f"actors.max_model_len = {config.actors.max_model_len} is more than the {longest} positions of "
-            f"{config.model.name}: lower it."
+            f"{config.model.name}. Lower it."
         )
 
 
 def _tensor_names(file: Path) -> list[str]:
-    if not os.access(file, os.R_OK):  # safetensors would say that there is none
-        raise ModelError(f"{file} of the base model may not be read by this user. Give it the right to.")
+    if not os.access(file, os.R_OK):  # safetensors would report that the file does not exist
+        raise ModelError(f"{file} of the base model is not readable by this user: fix its permissions.")
     try:
         with safe_open(file, framework="np") as tensors:
             return list(tensors.keys())
-    except Exception as error:  # safetensors raises a class of its own for any damage
+    except Exception as error:  # safetensors raises a class of its own
         raise ModelError(
-            f"{file.name} of the base model can't be read ({error}): the file is damaged. Fetch the model again."
+            f"{file.name} of the base model can't be read ({error}): the file is damaged. Download the model again."
         ) from error
 
 
@@ -128,12 +131,12 @@ def _check_devices(config: RunConfig) -> None:
     if config.model.quantization != "none" and not config.actors.gpus:
         raise ConfigError(
             f"model.quantization = {config.model.quantization!r} but actors.gpus = 0: vLLM quantises on GPUs only, and "
-            "actors and learner must have the same policy. Give the actors GPUs, or set it to none."
+            "actors and learner must have the same policy. Set actors.gpus, or set model.quantization to none."
         )
     if config.model.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
             f"model.quantization = {config.model.quantization!r} needs bitsandbytes, which is not installed. Install "
-            "tributary[nf4], or set it to none."
+            "tributary[nf4], or set model.quantization to none."
         )
     for section, part in (("learner", config.learner), ("rewards", config.rewards)):
         if part.device.startswith("cuda") and not part.gpus:

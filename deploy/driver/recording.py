@@ -1,4 +1,4 @@
-"""A run's recorder and the dashboard beside it, from the run's start to its end."""
+"""A run's recorder and its dashboard, from the run's start to its end."""
 
 import math
 import os
@@ -24,35 +24,37 @@ from deploy.models.registry import read_tokenizer
 from deploy.telemetry.recorder import FILE, Recorder
 from deploy.telemetry.sinks import open_sink
 
-MOST_PROMPTS = 2000
+MAX_PROMPTS = 2000
+"""Prompts whose text the recorder keeps."""
 END_LIMIT_S = 5.0
 
 
 @contextmanager
 def recording(
-    checked: Checked, folder: RunFolder, after_step: int, watching: TrainOptions, console: Console
+    checked: Checked, folder: RunFolder, after_step: int, options: TrainOptions, console: Console
 ) -> Iterator[Recorder]:
-    """The run's one recorder, with a dashboard beside it where one is wanted.
+    """The run's recorder; also serves its dashboard if `options` say so.
 
-    Raise ConfigError, before anything is started, for a port that is taken or a sink that is not there.
+    Raises ConfigError for a port that is taken or a sink that is not installed, before anything starts.
     """
-    sinks = [open_sink(name, folder.path, shown_config(checked.config)) for name in watching.sinks]
-    prompts = [prompt for split in checked.task.splits for prompt in checked.task.prompts(split)][:MOST_PROMPTS]
+    sinks = [open_sink(name, folder.path, shown_config(checked.config)) for name in options.sinks]
+    prompts = [prompt for split in checked.task.splits for prompt in checked.task.prompts(split)][:MAX_PROMPTS]
     recorder = Recorder(
         folder.path / FILE,
         about_run(checked),
         {prompt.id: prompt.text for prompt in prompts},
-        piecewise(read_tokenizer(Path(checked.spec.base_model))),
+        text_pieces(read_tokenizer(Path(checked.spec.base_model))),
         after_step,
         sinks,
     )
-    with beside(folder.path, watching.port, console) if watching.dashboard else nullcontext(), _closing(recorder):
+    dashboard = serve_dashboard(folder.path, options.port, console) if options.dashboard else nullcontext()
+    with dashboard, _closing(recorder):
         yield recorder
 
 
 @contextmanager
 def _closing(recorder: Recorder) -> Iterator[None]:
-    """Whatever ends the run is its history's last word."""
+    """Record how the run ended as the last event of its history."""
     try:
         yield
     except KeyboardInterrupt:
@@ -65,13 +67,13 @@ def _closing(recorder: Recorder) -> Iterator[None]:
 
 
 @contextmanager
-def beside(folder: Path, port: int | None, console: Console) -> Iterator[None]:
-    """A dashboard in a process of its own, on loopback, nice to the run; it ends with this process, however that ends.
+def serve_dashboard(folder: Path, port: int | None, console: Console) -> Iterator[None]:
+    """Serve the dashboard on loopback, in a process of its own that ends with this one, however this one ends.
 
-    The socket is bound here, so the address is known at once and a browser may knock before the server is up.
+    The socket is bound here, so the address is known at once and browsers may connect before the server has started.
     """
-    with listen(LOOPBACK, port) as listening:
-        number = listening.fileno()
+    with listen(LOOPBACK, port) as server_socket:
+        number = server_socket.fileno()
         command = [sys.executable, "-P", "-m", "deploy.cli", "dashboard", "--run", str(folder), "--socket", str(number)]
         root = str(Path(deploy.__file__).parents[1])
         path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
@@ -84,7 +86,7 @@ def beside(folder: Path, port: int | None, console: Console) -> Iterator[None]:
                 pass_fds=(number,),
                 env={**os.environ, "PYTHONPATH": path},
             )
-        console.print(f"Dashboard: {address(listening)}", soft_wrap=True)
+        console.print(f"Dashboard: {address(server_socket)}", soft_wrap=True)
     try:
         yield
     finally:
@@ -98,7 +100,7 @@ def beside(folder: Path, port: int | None, console: Console) -> Iterator[None]:
 
 
 def about_run(checked: Checked) -> dict[str, Any]:
-    """What the page says of the run, and the limits that its plots and alarms go by."""
+    """The recipe's facts and limits that the dashboard, its plots and its alerts use."""
     config = checked.config
     learner, buffer, actors = config.learner, config.buffer, config.actors
     log_z, _ = checked.task.log_mass()
@@ -107,7 +109,7 @@ def about_run(checked: Checked) -> dict[str, Any]:
         "model": Path(checked.spec.base_model).name,
         "steps": learner.steps,
         "began_at": time.time(),
-        "behaviours": [{"name": one.name, "weight": one.weight} for one in actors.behaviours],
+        "behaviours": [{"name": b.name, "weight": b.weight} for b in actors.behaviours],
         "weights": dict(config.rewards.weights),
         "limits": {
             "max_grad_norm": learner.max_grad_norm,
@@ -125,13 +127,14 @@ def about_run(checked: Checked) -> dict[str, Any]:
     }
 
 
-def piecewise(tokenizer: Tokenizer) -> Callable[[Sequence[int]], list[str]]:
-    """Token ids -> as many pieces that join to the text; a character of several tokens is in the last one's piece."""
+def text_pieces(tokenizer: Tokenizer) -> Callable[[Sequence[int]], list[str]]:
+    """A function: token ids -> one piece of text per token; they join to the whole text.
+
+    A character that takes several tokens is in the piece of the last one.
+    """
 
     def pieces(token_ids: Sequence[int]) -> list[str]:
-        stream, found = DecodeStream(skip_special_tokens=False), []
-        for token_id in token_ids:
-            found.append(stream.step(tokenizer, int(token_id)) or "")
-        return found
+        stream = DecodeStream(skip_special_tokens=False)
+        return [stream.step(tokenizer, int(token_id)) or "" for token_id in token_ids]
 
     return pieces

@@ -1,4 +1,4 @@
-"""The Redis of a run: the one that the recipe names, or a server that lives as long as the run."""
+"""The Redis of a run: the server that the recipe names, or one that lives as long as the run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,12 @@ from deploy.driver.preflight import Checked
 
 
 @contextmanager
-def run_store(checked: Checked, folder: RunFolder, keep: bool, console: Console) -> Iterator[tuple[str, ReplayBuffer]]:
-    """(its URL, the run's buffer there, emptied unless its content is to be kept).
+def redis_session(
+    checked: Checked, folder: RunFolder, keep: bool, console: Console
+) -> Iterator[tuple[str, ReplayBuffer]]:
+    """(URL of the server, the run's buffer there); the buffer is emptied unless `keep`.
 
-    Call it in the main thread: a server of the run's own dies with the thread that started it.
+    Call it in the main thread: the run's own server dies with the thread that started it.
     """
     config = checked.config.buffer
     server = None if config.url else RedisServer.start(folder.buffer, config.port)
@@ -28,14 +30,14 @@ def run_store(checked: Checked, folder: RunFolder, keep: bool, console: Console)
             buffer.adopt()
         else:
             buffer.clear()
-        buffer.end_draws()  # given strings come before there is a learner to wait for
+        buffer.end_draws()  # demonstrations are inserted while no learner draws yet: don't rate-limit them
         if server is None:
             yield url, buffer
             return
         with Supervisor(server, folder.buffer) as supervisor:
             yield url, buffer
         if supervisor.restarts:
-            console.print(f"The run's Redis server died {supervisor.restarts} times and was started again each time.")
+            console.print(f"The run's Redis server died and was restarted {supervisor.restarts} times.")
     finally:
         if server:
             server.stop()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, remembered: the run ends after the step under way, and at once with a second one."""
+"""Ctrl-C and SIGTERM: the first one ends the run after the current step, a second one at once."""
 
 import signal
 from types import TracebackType
@@ -6,14 +6,14 @@ from typing import Self
 
 
 class StopSignal:
-    """A context manager; enter it after ray.init, which sets handlers of its own."""
+    """A context manager; true once a signal has arrived. Enter it after ray.init, which sets handlers of its own."""
 
     def __init__(self) -> None:
         self.name: str | None = None
-        """Of the signal that came; None before."""
+        """Name of the signal that arrived; None before."""
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(
@@ -25,7 +25,7 @@ class StopSignal:
     def __bool__(self) -> bool:
         return self.name is not None
 
-    def _remember(self, number: int, _frame: object) -> None:
+    def _handle(self, number: int, _frame: object) -> None:
         if self.name:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name

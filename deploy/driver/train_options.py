@@ -1,4 +1,4 @@
-"""What `train` is asked to do for people who watch it."""
+"""The options of `tributary train` that do not belong to the recipe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """The options of `tributary train` that are none of the recipe's."""
+    """Options of watching a run."""
 
     dashboard: bool = True
     port: int | None = None
-    """None: the usual one, or any free one where that is taken."""
+    """Port of the dashboard; None: 8710, or any free port where that is taken."""
     sinks: Sequence[str] = ()
+    """Names of the sinks that get the figures too, as in deploy/telemetry/sinks.py."""
+
+
+DEFAULT_OPTIONS = TrainOptions(dashboard=False)

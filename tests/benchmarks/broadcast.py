@@ -37,9 +37,10 @@ import torch
 
 from buffer.server.redis_server import RedisServer
 from buffer.types import AdapterFiles, AdapterVersion, given_trajectory
+from deploy.cluster.actor_process import ActorProcess
 from deploy.cluster.adapter_store import AdapterStore, AdapterStoreClient
 from deploy.cluster.placement import remote
-from deploy.cluster.ray_actors import ActorProcess, Address
+from deploy.cluster.process_setup import Address
 from deploy.config import load_recipe
 from deploy.driver.preflight import check
 from learner.adapter import adapter_files, adapter_version
@@ -52,7 +53,7 @@ class Nobody:
     def send(self, trajectories: list[Any]) -> None:
         """Forget."""
 
-    def room(self, timeout_s: float) -> int:
+    def free_slots(self, timeout_s: float) -> int:
         """Always."""
         return 1
 
@@ -176,8 +177,8 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, checked: Any, redis_url: str, scratch: Path) -> dict[str, Any]:
     """Both figures."""
-    address = Address(checked.config, checked.spec, redis_url, "broadcast", checked.config.task.name, "", "board")
-    board = ray.remote(AdapterStore).options(num_cpus=0, name="board", max_concurrency=100).remote()
+    address = Address(checked.config, checked.spec, redis_url, "broadcast", checked.config.task.name, "", "adapter_store")
+    board = ray.remote(AdapterStore).options(num_cpus=0, name="adapter_store", max_concurrency=100).remote()
     actor = remote(Timed, checked.config.actors, max_concurrency=4).remote(0, address)
     ray.get(actor.ready.remote())
     learner = Learner(checked, AdapterStoreClient(board), actor, scratch)

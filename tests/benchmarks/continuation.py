@@ -28,8 +28,9 @@ from buffer.types import Prompt
 from deploy.artifacts.run_folder import RunFolder
 from deploy.commands.environment import quiet_engine
 from deploy.config import parse_config
-from deploy.driver.evaluation import judge, judged_prompts, rate
+from deploy.driver.evaluation import judge
 from deploy.driver.preflight import Checked, check
+from deploy.driver.samples import judged_prompts, score_samples
 from deploy.models.judges import find_judges
 
 TEMPERATURES = (1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1)
@@ -116,10 +117,10 @@ def main() -> None:
     quiet_engine()
     folder = RunFolder.open(arguments.run)
     checked = check(parse_config(folder.read_config(), source=str(arguments.run)))
-    prompts, judges = judged_prompts(checked, most=0), find_judges()
+    prompts, judges = judged_prompts(checked, limit=0), find_judges()
     drawn = draw_all(checked, folder, prompts, arguments.samples)
     found = []
-    for samples in rate(checked, prompts, drawn):
+    for samples in score_samples(checked, prompts, drawn):
         figures = judge(checked, samples, judges, arguments.samples).metrics
         found.append({"log_r": figures["log_likelihood"], "diversity": figures["diversity"], "tokens": figures["tokens"], "per_token": figures["log_likelihood_per_token"], "distinct_2": figures["distinct_2"]})  # fmt: skip
     trained, base = found[0], [{"temperature": t, **row} for t, row in zip(TEMPERATURES, found[1:], strict=True)]

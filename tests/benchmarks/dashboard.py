@@ -246,7 +246,7 @@ def actor(scratch: Path, model: str | None):
         def send(self, trajectories) -> None:
             pass
 
-        def room(self, timeout_s: float) -> int:
+        def free_slots(self, timeout_s: float) -> int:
             return 1
 
     with RedisServer.start(scratch / "redis") as server:

@@ -39,9 +39,11 @@ from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
 from buffer.server.redis_server import RedisServer
 from buffer.types import AdapterFiles, AdapterVersion, Canary, Prompt
+from deploy.cluster.actor_process import ActorProcess
 from deploy.cluster.adapter_store import AdapterStore, AdapterStoreClient
 from deploy.cluster.placement import remote
-from deploy.cluster.ray_actors import ActorProcess, Address, RewardProcess
+from deploy.cluster.process_setup import Address
+from deploy.cluster.reward_process import RewardProcess
 from deploy.cluster.worker_group import WorkerGroup
 from deploy.config import RunConfig, parse_config
 from tests.support import tiny
@@ -168,8 +170,8 @@ def _sizes(
     buffer = ReplayBuffer(client, config.buffer, NAME)
     buffer.clear()
     buffer.begin_draws()
-    address = Address(config, spec, server.url, NAME, config.task.name, "", "board")
-    board_actor = ray.remote(AdapterStore).options(num_cpus=0, name="board", max_concurrency=1000).remote()
+    address = Address(config, spec, server.url, NAME, config.task.name, "", "adapter_store")
+    board_actor = ray.remote(AdapterStore).options(num_cpus=0, name="adapter_store", max_concurrency=1000).remote()
     board = AdapterStoreClient(board_actor)
     rewards = WorkerGroup(
         "reward", lambda k: remote(RewardProcess, config.rewards, name=f"reward-{k}").remote(k, address), args.rewards
@@ -220,7 +222,7 @@ def recipe(model: Path, rate: float, rewards: int) -> RunConfig:
 def _join(crew: WorkerGroup) -> list[int]:
     """Wait until all of a crew are ready; the numbers of the new ones."""
     ray.get(crew.calls)
-    joined, troubles = crew.tend()
+    joined, troubles = crew.poll()
     assert not troubles, troubles
     return joined
 

@@ -77,7 +77,7 @@ def goes_on(project: Project) -> None:
 
 def resumed(project: Project) -> int:
     """How often the run said that it goes on from where it was."""
-    return project.compose("logs", "run").count("Going on after step ")
+    return project.compose("logs", "run").count("Resuming after step ")
 
 
 def summary(project: Project) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from deploy.artifacts.run_folder import RunFolder
 from deploy.config import load_recipe
 from deploy.dashboard.web.sockets import listen
 from deploy.driver.preflight import Checked, check
-from deploy.driver.recording import about_run, beside, piecewise, recording
+from deploy.driver.recording import about_run, recording, serve_dashboard, text_pieces
 from deploy.driver.train_options import TrainOptions
 from deploy.telemetry.event_detector import Event
 from deploy.telemetry.history_store import HistoryStore
@@ -87,15 +87,15 @@ def byte_level() -> Tokenizer:
 def test_pieces_are_as_many_as_tokens_and_join_to_the_text(words: str):
     tokenizer = byte_level()
     ids = tokenizer.encode(words).ids
-    pieces = piecewise(tokenizer)(ids)
+    pieces = text_pieces(tokenizer)(ids)
     assert len(pieces) == len(ids) and "".join(pieces) == words
 
 
 def test_half_a_character_does_not_break_the_pieces():
     tokenizer = byte_level()
     ids = tokenizer.encode("é").ids[:1]
-    assert len(piecewise(tokenizer)(ids)) == 1
-    assert piecewise(tokenizer)([]) == []
+    assert len(text_pieces(tokenizer)(ids)) == 1
+    assert text_pieces(tokenizer)([]) == []
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_page_hears_the_last_word_of_a_run_before_its_server_ends(tmp_path: Pa
             for line in answer.iter_lines():
                 heard.append(line)
 
-    with beside(run, 0, said):
+    with serve_dashboard(run, 0, said):
         url = address(said)
         assert httpx.get(f"{url}api/overview", timeout=60).json()["state"] == "running"
         page = threading.Thread(target=listen_to, args=(url,))

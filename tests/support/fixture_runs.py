@@ -94,7 +94,7 @@ def _write(path: Path, steps: int, began: float, state: str, rng: np.random.Gene
                 store.sample(at, step, note)
     if steps:
         recorder.step(learner_row(steps, total, rng), {"rows": [], **summary(steps, total, rng)})
-        phase = f"base model: {256:,} samples a prompt" if state == "judging" else "training"
+        phase = f"base model: {256:,} samples per prompt" if state == "judging" else "training"
         recorder.snapshot(view(steps, total, duration_s, rng, phase, alarming=state == "alarms"))
         recorder.judged("before", judged(rng, trained=False))
     if state in ("finished", "long", "hostile"):
@@ -274,7 +274,7 @@ def moment(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool =
         {
             "name": f"actor-{k}", "trajectories": int(elapsed_s * 20) + k, "tokens": int(elapsed_s * 48), "versions_taken": step, "canary_difference_max": 0.0018 if silent else 5e-5,
             "seconds": elapsed_s + 1e-3, "engine_s": elapsed_s * (0.4 + 0.1 * k), "tokens_per_s": 48.0, "version": max(step - (45 if silent else 1), 0),
-            "waiting_for": f"actor actor-{k} waits for reward workers: as many batches under way as allowed (waiting 2 s, limit 300 s)" if k and step % 3 == 0 else None,
+            "waiting_for": f"actor-{k} waits for reward workers: rewards.max_in_flight batches are in flight (waiting 2 s, limit 300 s)" if k and step % 3 == 0 else None,
         }
         for k in range(1 if silent else 2)
     ]  # fmt: skip

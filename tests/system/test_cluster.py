@@ -155,7 +155,7 @@ def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_
     third = Command("submit", str(recipe), *overrides, *options[1:])
     output = third.finish()
     assert third.process.returncode == 0, output
-    assert "Going on after step" in output
+    assert "Resuming after step" in output
     assert [row["step"] for row in rows_of(run)] == list(range(1, reached + 21)), "every step is there once"
     until(lambda: head.alive() == [], 20, "the end of our processes")
 

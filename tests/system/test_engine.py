@@ -40,7 +40,7 @@ def task(tiny_model: Path) -> TinyTask:
 
 @pytest.fixture(scope="module")
 def engine(tiny_spec: PolicySpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """One engine for the module; its start takes half a minute."""
+    """One engine for all tests; its start takes half a minute."""
     yield Engine(
         tiny_spec,
         ActorConfig(max_in_flight=32, max_model_len=64),
@@ -95,9 +95,7 @@ def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(
     assert largest_difference(policy, task, samples) < RECORDED_BOUND
 
 
-def test_two_versions_in_flight_each_answer_with_their_own_weights(
-    engine: Engine, tiny_spec: PolicySpec, task: TinyTask
-) -> None:
+def test_two_versions_in_flight_use_their_own_weights(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
     """Requests keep the version they started with; the prefix cache never mixes blocks; rows of both share a step."""
     old, old_version, old_files = published(tiny_spec, task, 2, seed=2)
     new, new_version, new_files = published(tiny_spec, task, 3, seed=3)
@@ -115,10 +113,10 @@ def test_two_versions_in_flight_each_answer_with_their_own_weights(
     )
 
 
-def test_what_finished_while_a_canary_was_read_is_handed_out_before_anything_advances(
+def test_requests_that_finish_during_a_canary_check_are_returned_before_anything_advances(
     engine: Engine, tiny_spec: PolicySpec, task: TinyTask
 ) -> None:
-    """So the rollout loop fills these places before the next step, and a new version costs no tokens."""
+    """The rollout loop then fills their places before the next step, so a new version costs no tokens."""
     _, old_version, old_files = published(tiny_spec, task, 5, seed=5)
     _, new_version, new_files = published(tiny_spec, task, 6, seed=6)
     engine.serve(old_version, old_files)
@@ -149,22 +147,24 @@ def test_base_model_requests_are_not_touched_by_the_adapter(
 
 
 def test_a_sync_skipped_on_purpose_is_detected(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
-    """The actor is told of version 11 and given the weights of version 10, digest and all: only the canary can tell."""
+    """The actor gets version 11 with the weights and the digest of version 10: only the canary can show it."""
     _, stale, stale_files = published(tiny_spec, task, 10, seed=10)
-    _, told, _ = published(tiny_spec, task, 11, seed=11)
+    _, announced, _ = published(tiny_spec, task, 11, seed=11)
     engine.serve(stale, stale_files)
     with pytest.raises(AdapterError, match="does not serve adapter version 11"):
-        engine.serve(replace(told, digest=stale.digest), stale_files)
+        engine.serve(replace(announced, digest=stale.digest), stale_files)
     assert engine.version is not None and engine.version.number == 10, "the old version stays"
 
 
-def test_bytes_that_are_not_those_announced_are_refused(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+def test_bytes_with_another_digest_than_announced_are_rejected(
+    engine: Engine, tiny_spec: PolicySpec, task: TinyTask
+) -> None:
     _, version, files = published(tiny_spec, task, 12, seed=12)
     with pytest.raises(AdapterError, match="sha256"):
         engine.serve(version, AdapterFiles(files.weights + b"\0", files.config_json))
 
 
-def test_old_versions_leave_the_engine_when_their_last_request_is_done(
+def test_old_versions_are_removed_when_their_last_request_is_done(
     engine: Engine, tiny_spec: PolicySpec, task: TinyTask
 ) -> None:
     prompt = task.prompts()[0].token_ids
@@ -174,11 +174,11 @@ def test_old_versions_leave_the_engine_when_their_last_request_is_done(
         drain(engine, {engine.add(prompt, ON_POLICY)})
     engine.step()
     assert engine.can_take_version
-    assert [p.name for p in engine._folder.iterdir()] == ["v29"]
+    assert [p.name for p in engine._versions._folder.iterdir()] == ["v29"]
 
 
 def test_the_fast_lora_products_equal_vllms_own() -> None:
-    """Every row by itself, as the stock code does it, in shapes with and without the stacked dimension."""
+    """Compared row by row with the stock formulas, in shapes with and without the stacked dimension."""
     from lm import cpu_lora
 
     torch.manual_seed(0)
@@ -197,7 +197,7 @@ def test_the_fast_lora_products_equal_vllms_own() -> None:
             torch.testing.assert_close(out, slow_out)
 
 
-def test_rows_without_an_adapter_are_left_alone() -> None:
+def test_rows_without_an_adapter_are_unchanged() -> None:
     from lm import cpu_lora
 
     a, x, y = torch.randn(3, 4, 8), torch.randn(3, 8), torch.zeros(3, 4)
@@ -216,17 +216,17 @@ def stock_expand_slice(x, weights, y, indices, offset, size):  # type: ignore[no
     y[:, offset : offset + size] += torch.einsum("bi,boi->bo", x, chosen)
 
 
-def test_the_number_of_threads_can_change_while_the_engine_stands(engine: Engine) -> None:
+def test_the_number_of_threads_can_change_after_the_start(engine: Engine) -> None:
     """vLLM's CPU worker replaces torch.set_num_threads by a warning."""
     for threads in (1, 2):
         engine.set_threads(threads)
         assert torch.get_num_threads() == threads
 
 
-def test_an_engine_spread_over_two_processes_agrees_too_and_takes_them_along(tiny_model: Path) -> None:
+def test_a_tensor_parallel_engine_agrees_too_and_ends_its_workers(tiny_model: Path) -> None:
     """In a process of its own: vLLM's process groups belong to the whole process."""
     command = [sys.executable, "-m", "tests.support.spread_engine", str(tiny_model)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=400)
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found["workers"]) >= 2 and found["difference"] < RECORDED_BOUND
-    until(lambda: not any(psutil.pid_exists(pid) for pid in found["workers"]), 60, "the end of its workers")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert len(result["workers"]) >= 2 and result["difference"] < RECORDED_BOUND
+    until(lambda: not any(psutil.pid_exists(pid) for pid in result["workers"]), 60, "the end of its workers")

@@ -27,7 +27,7 @@ def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path
     resumed = Command("train", "--resume", str(run))
     output = resumed.finish()
     assert resumed.process.returncode == 0, output
-    assert f"Going on after step {saved}" in output
+    assert f"Resuming after step {saved}" in output
     assert [row["step"] for row in rows_of(run)] == list(range(1, 151)), "every step is recorded once"
     seconds = [float(str(row["elapsed_s"])) for row in rows_of(run)]
     assert seconds == sorted(seconds), "elapsed time continues where it stopped"
@@ -75,7 +75,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_on
     assert len(rows_of(killed)) < 200
     resumed = Command("train", "--resume", str(killed))
     output = resumed.finish()
-    assert resumed.process.returncode == 0 and "Going on after step" in output, output
+    assert resumed.process.returncode == 0 and "Resuming after step" in output, output
     name = "adapter/adapter_model.safetensors"
     assert (killed / name).read_bytes() == (whole / name).read_bytes()
 

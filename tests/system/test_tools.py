@@ -1,4 +1,4 @@
-"""A tool between the pieces of a response: what acting records is what the learner finds when it replays."""
+"""A tool between the segments of a response: the actor records the log q that the learner computes when it replays."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,12 +23,12 @@ from tests.support.tiny import TinyTask, tiny_trajectory
 pytestmark = pytest.mark.slow
 
 BOUND = 2e-4
-"""Of |engine - learner|, nats, as in test_engine.py."""
+"""Largest |engine - learner|, nats, as in test_engine.py."""
 ON_POLICY, LONG = Behaviour("on_policy", 1.0, False), Behaviour("suppressed", 1.3, True)
 
 
 class Echo:
-    """After every b it writes c c, as the model's own tokens could be; after a b that follows a b, nothing."""
+    """Writes c c after every b, tokens that the model could write too; writes nothing after a b that follows a b."""
 
     max_tokens = 2
 
@@ -62,7 +62,7 @@ def engine(spec: PolicySpec, tool: Echo, tmp_path_factory: pytest.TempPathFactor
     yield Engine(spec, config, tmp_path_factory.mktemp("adapters"), 1, on_gpu=False, tool=tool)
 
 
-def drawn(engine: Engine, task: TinyTask, behaviour: Behaviour, n: int = 60) -> list[Sampled]:
+def draw(engine: Engine, task: TinyTask, behaviour: Behaviour, n: int = 60) -> list[Sampled]:
     wanted = {engine.add(task.prompts()[0].token_ids, behaviour) for _ in range(n)}
     done: list[Sampled] = []
     while len(done) < len(wanted):
@@ -72,7 +72,7 @@ def drawn(engine: Engine, task: TinyTask, behaviour: Behaviour, n: int = 60) -> 
 
 @pytest.mark.parametrize("min_actions", [0, 2])
 @pytest.mark.parametrize("behaviour", [ON_POLICY, LONG], ids=["on_policy", "suppressed"])
-def test_acting_with_a_tool_is_what_replay_makes_of_it(
+def test_actor_and_learner_agree_on_log_q_with_a_tool(
     engine: Engine, spec: PolicySpec, task: TinyTask, tool: Echo, behaviour: Behaviour, min_actions: int
 ) -> None:
     spec = replace(spec, min_actions=min_actions)
@@ -85,31 +85,33 @@ def test_acting_with_a_tool_is_what_replay_makes_of_it(
     number = 1 + 2 * min_actions + behaviour.suppress_stop
     files = adapter_files(policy)
     engine.serve(adapter_version(policy, files, number, 0, tiny_trajectory(task, (0, 1)), BOUND), files)
-    samples = drawn(engine, task, behaviour)
+    samples = draw(engine, task, behaviour)
     assert any((~s.is_action).any() for s in samples), "the tool wrote"
     rows = []
     for s in samples:
         n = len(s.token_ids)
-        assert s.is_action.tolist() == actions_of(s.token_ids, tool).tolist(), "replay knows who wrote what"
+        assert s.is_action.tolist() == actions_of(s.token_ids, tool).tolist(), (
+            "replay agrees on which tokens are actions"
+        )
         assert min_actions <= s.is_action.sum() <= spec.max_actions
         assert behaviour is ON_POLICY or s.is_action.sum() == spec.max_actions
         base = tiny_trajectory(task, (0,) * n)
         rows.append(replace(base, token_ids=s.token_ids, is_action=s.is_action))
     batch = collate(rows, spec)
     with torch.no_grad():
-        found = policy.log_probs(batch)
+        log_probs = policy.log_probs(batch)
     for b, s in enumerate(samples):
         n, acts = len(s.token_ids), s.is_action
-        np.testing.assert_allclose(found.log_pf[b, :n].numpy()[acts], s.log_pf[acts], atol=BOUND)
-        counts = batch.counts[b, : n + 1].numpy()
-        np.testing.assert_allclose(found.log_pterm[b, : n + 1].numpy()[counts], s.log_pterm[counts], atol=BOUND)
+        np.testing.assert_allclose(log_probs.log_pf[b, :n].numpy()[acts], s.log_pf[acts], atol=BOUND)
+        is_terminal = batch.is_terminal[b, : n + 1].numpy()
+        np.testing.assert_allclose(
+            log_probs.log_pterm[b, : n + 1].numpy()[is_terminal], s.log_pterm[is_terminal], atol=BOUND
+        )
         assert not s.log_pf[~acts].any(), "no log q where the tool wrote"
 
 
-def test_a_piece_on_the_prefix_cache_keeps_the_version_it_began_with(
-    engine: Engine, spec: PolicySpec, task: TinyTask
-) -> None:
-    """A newer version arrives while responses are under way: their later pieces stay with the old one."""
+def test_later_segments_keep_the_version_of_their_response(engine: Engine, spec: PolicySpec, task: TinyTask) -> None:
+    """A newer version arrives while responses are in flight: their later segments use the old one."""
     engine._spec = spec
     policies = []
     for number in (20, 21):

@@ -1,4 +1,4 @@
-"""Counts of actors that are started again."""
+"""Totals over actors and their restarts."""
 
 from deploy.driver.actor_totals import ActorTotals
 
@@ -14,11 +14,11 @@ def status(name: str, trajectories: int, tokens: int, difference: float = 0.0) -
     }
 
 
-def test_an_actor_that_starts_anew_keeps_what_it_did_before() -> None:
-    tally = ActorTotals()
-    tally.count([status("a", 10, 30, 1e-5), status("b", 5, 9)])
-    tally.count([status("a", 2, 6)])  # a was started again; b did not answer
-    tally.count([status("a", 4, 12), status("b", 8, 20)])
-    assert (tally.total("trajectories"), tally.total("tokens")) == (10 + 4 + 8, 30 + 12 + 20)
-    assert tally.engine_busy == 0.75
-    assert tally.canary_difference_max == 1e-5
+def test_totals_include_what_an_actor_did_before_its_restart() -> None:
+    totals = ActorTotals()
+    totals.update([status("a", 10, 30, 1e-5), status("b", 5, 9)])
+    totals.update([status("a", 2, 6)])  # a was restarted; b did not answer
+    totals.update([status("a", 4, 12), status("b", 8, 20)])
+    assert (totals.total("trajectories"), totals.total("tokens")) == (10 + 4 + 8, 30 + 12 + 20)
+    assert totals.engine_busy == 0.75
+    assert totals.canary_difference_max == 1e-5

@@ -1,4 +1,4 @@
-"""Given strings: what is read, and what is refused with its line."""
+"""Demonstrations: lines that are read, and lines that are rejected with their number."""
 
 from pathlib import Path
 
@@ -19,16 +19,16 @@ PROMPTS = [Prompt(name, "x", np.array([1], np.int32)) for name in ("p", "q")]
 
 @pytest.fixture
 def tokenizer() -> Tokenizer:
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    return made
+    word_level = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
+    word_level.pre_tokenizer = pre_tokenizers.Whitespace()
+    return word_level
 
 
 def test_each_line_becomes_an_unscored_string_of_its_prompt(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    path = tmp_path / "given.jsonl"
+    path = tmp_path / "demonstrations.jsonl"
     path.write_text('{"prompt": "q", "response": "a b"}\n\n{"prompt": "p", "response": "b"}\n')
-    found = read_demonstrations(path, PROMPTS, tokenizer, SPEC)
-    assert [(t.prompt_id, t.token_ids.tolist(), t.is_scored) for t in found] == [
+    demonstrations = read_demonstrations(path, PROMPTS, tokenizer, SPEC)
+    assert [(t.prompt_id, t.token_ids.tolist(), t.is_scored) for t in demonstrations] == [
         ("q", [1, 2], False),
         ("p", [2], False),
     ]
@@ -39,7 +39,7 @@ def test_each_line_becomes_an_unscored_string_of_its_prompt(tmp_path: Path, toke
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"response": "a"}', ["line 2", "prompt None is none of the task's 2"]),
+        ('{"response": "a"}', ["line 2", "prompt None is not one of the task's 2 prompts"]),
         ('{"prompt": "z", "response": "a"}', ["prompt 'z'", "such as 'p'"]),
         ('{"prompt": "p", "response": "a", "reward": 1}', ["line 2", "nothing else"]),
         ('{"prompt": "p"', ["line 2", "nothing else"]),
@@ -49,19 +49,19 @@ def test_each_line_becomes_an_unscored_string_of_its_prompt(tmp_path: Path, toke
         ('{"prompt": "p", "response": "a c"}', ["'c' is not in policy.allowed_tokens"]),
     ],
 )
-def test_what_the_policy_could_not_write_is_refused_with_its_line(
+def test_a_response_the_policy_can_not_write_is_rejected_with_its_line(
     tmp_path: Path, tokenizer: Tokenizer, line: str, words: list[str]
 ) -> None:
-    path = tmp_path / "given.jsonl"
+    path = tmp_path / "demonstrations.jsonl"
     path.write_text('{"prompt": "p", "response": "a"}\n' + line + "\n")
     with pytest.raises(ConfigError) as raised:
         read_demonstrations(path, PROMPTS, tokenizer, SPEC)
     assert all(word in str(raised.value) for word in words), str(raised.value)
 
 
-def test_a_missing_or_empty_file_is_told(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_missing_or_empty_file_is_rejected(tmp_path: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(ConfigError, match="can't be read"):
         read_demonstrations(tmp_path / "none", PROMPTS, tokenizer, SPEC)
     (tmp_path / "empty").write_text("\n")
-    with pytest.raises(ConfigError, match="no line"):
+    with pytest.raises(ConfigError, match="has no lines"):
         read_demonstrations(tmp_path / "empty", PROMPTS, tokenizer, SPEC)

@@ -1,4 +1,4 @@
-"""What judging does with samples, short of drawing them: an engine is in tests/system."""
+"""Evaluation of a run, except drawing the samples: tests/system starts an engine."""
 
 import io
 import json
@@ -23,17 +23,9 @@ from buffer.types import IntArray, PolicySpec, Prompt
 from deploy import cli
 from deploy.artifacts.run_folder import RunFolder
 from deploy.config import parse_config
-from deploy.driver.evaluation import (
-    explanations,
-    judge,
-    judged_prompts,
-    named_prompts,
-    sample_lines,
-    score_samples,
-    write_evaluation,
-    write_plots,
-)
+from deploy.driver.evaluation import explanations, judge, write_evaluation, write_plots
 from deploy.driver.preflight import Checked
+from deploy.driver.samples import judged_prompts, named_prompts, sample_lines, score_samples
 from deploy.models.judges import ENCODER, find_judges, judges_of, left_out
 from deploy.models.registry import find_model
 from deploy.telemetry.live_view import before_after_table
@@ -62,26 +54,26 @@ class Letters(Task):
         return {"length": -np.arange(len(token_ids) + 1.0), "_seen": np.ones(len(token_ids) + 1)}
 
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
-        lengths = [len(sample.token_ids) for some in samples.values() for sample in some]
+        lengths = [len(sample.token_ids) for prompt_samples in samples.values() for sample in prompt_samples]
         return {"mean_length": Interval(float(np.mean(lengths)), float(min(lengths)), float(max(lengths)))}
 
 
 class Failing(Letters):
-    """Its judgement is broken."""
+    """Its `evaluate` raises."""
 
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         return {"share": 1 / 0}
 
 
 class Wordy(Letters):
-    """It answers with what is no figure."""
+    """Its `evaluate` returns something that is not a figure."""
 
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         return {"verdict": "good"}  # type: ignore[dict-item]
 
 
 class Judging(Letters):
-    """It has a figure that needs a model, and one of its own in place of a general one."""
+    """It has a figure that needs a model, and one that replaces a general one."""
 
     explanations: ClassVar[Mapping[str, str]] = {"diversity": "needs a model", "ess": "its own"}
 
@@ -119,7 +111,7 @@ def make() -> Make:
 
 
 def sampled(text: str, log_q: float = -1.0) -> Sampled:
-    """As an engine gives it; `log_q` is that of stopping, all else is certain."""
+    """As an engine returns it; `log_q` is that of stopping, everything else is certain."""
     ids = np.array([tiny.VOCABULARY.index(letter) for letter in text], np.int32)
     log_pterm = np.append(np.full(len(ids), -1.0), log_q).astype(np.float32)
     return Sampled("r", ids, np.zeros(len(ids), np.float32), log_pterm, np.ones(len(ids), np.bool_))
@@ -137,8 +129,8 @@ def exact(log_rewards: Sequence[float], temperature: float = 1.0) -> list[Sample
 # prompts
 
 
-def test_an_unknown_split_is_refused_with_the_known_ones(make: Make) -> None:
-    with pytest.raises(ConfigError, match=r"--split tset .*It has: train, test"):
+def test_an_unknown_split_is_rejected_with_the_valid_ones(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"--split tset .*Choose one of: train, test"):
         judged_prompts(make(), "tset")
 
 
@@ -146,10 +138,10 @@ def test_the_judged_prompts_are_spread_evenly_over_their_split(make: Make) -> No
     checked = make(evaluation={"prompts": 5})
     assert [prompt.id for prompt in judged_prompts(checked)] == [f"train-{k}" for k in range(0, 10, 2)]
     assert [prompt.id for prompt in judged_prompts(checked, "test")] == [f"test-{k}" for k in range(3)]
-    assert judged_prompts(checked, most=0) == list(checked.task.prompts())
+    assert judged_prompts(checked, limit=0) == list(checked.task.prompts())
 
 
-def test_an_unknown_prompt_is_refused_with_known_ones(make: Make) -> None:
+def test_an_unknown_prompt_is_rejected_with_valid_ones(make: Make) -> None:
     assert [prompt.id for prompt in named_prompts(make(), "test", ["test-2", "test-0"])] == ["test-2", "test-0"]
     with pytest.raises(ConfigError, match=r"--prompt train-1 .* 'test'.*test-0, test-1, test-2\."):
         named_prompts(make(), "test", ["test-0", "train-1"])
@@ -164,16 +156,16 @@ def test_strings_that_cannot_be_scored_are_left_out_and_counted(make: Make) -> N
     drawn = {prompt.id: [sampled("a"), sampled("ac"), sampled("")] for prompt in prompts}
     [samples] = score_samples(checked, prompts, [drawn])
     assert [len(samples[prompt.id]) for prompt in prompts] == [2] * len(prompts)
-    assert judge(checked, samples, NOTHING, drawn=3).metrics["unscored"] == len(prompts)
+    assert judge(checked, samples, NOTHING, n_drawn=3).metrics["unscored"] == len(prompts)
 
 
-def test_where_nothing_could_be_scored_that_is_what_is_said(make: Make) -> None:
-    judged = judge(make(), {"train-0": []}, NOTHING, drawn=4)
+def test_if_nothing_could_be_scored_only_that_is_reported(make: Make) -> None:
+    judged = judge(make(), {"train-0": []}, NOTHING, n_drawn=4)
     assert judged.metrics["unscored"] == 4 and judged.problem is None
     assert math.isnan(judged.metrics["ess"]) and "mean_length" not in judged.metrics
 
 
-def test_the_recipes_weights_make_log_reward_and_notes_are_no_part_of_it(make: Make) -> None:
+def test_log_reward_is_the_weighted_sum_of_terms_without_notes(make: Make) -> None:
     checked = make(rewards={"weights": {"length": 0.5}})
     [prompt, *_] = checked.prompts
     [samples] = score_samples(checked, [prompt], [{prompt.id: [sampled("ab", log_q=-0.25)]}])
@@ -182,15 +174,15 @@ def test_the_recipes_weights_make_log_reward_and_notes_are_no_part_of_it(make: M
     assert sample.terms == {"length": -2.0, "_seen": 1.0}
 
 
-def test_the_frozen_model_answers_what_the_task_asks(make: Make, tiny_model: Path) -> None:
+def test_the_frozen_model_scores_the_tasks_requests(make: Make, tiny_model: Path) -> None:
     checked = make(Asking())
     checked = replace(checked, spec=tiny.tiny_spec(tiny_model))
     [prompt, *_] = checked.prompts
     [samples] = score_samples(checked, [prompt], [{prompt.id: [sampled("ab")]}])
-    [answer] = BaseModel(checked.spec, torch.device("cpu")).score(
+    [base_scores] = BaseModel(checked.spec, torch.device("cpu")).score(
         [ScoreRequest(prompt.token_ids)], [sampled("ab").token_ids]
     )
-    assert samples[prompt.id][0].log_reward == pytest.approx(float(answer.log_p_stop[-1]), abs=1e-5)
+    assert samples[prompt.id][0].log_reward == pytest.approx(float(base_scores.log_p_stop[-1]), abs=1e-5)
 
 
 def test_the_target_is_that_of_the_recipes_last_reward_temperature(make: Make) -> None:
@@ -210,7 +202,7 @@ def test_the_tasks_own_figure_counts_where_both_have_one(make: Make) -> None:
 @pytest.mark.parametrize(
     ("task", "reason"), [(Failing(), "raised ZeroDivisionError"), (Wordy(), "'verdict' is 'good', and must be")]
 )
-def test_a_task_that_cannot_judge_loses_nothing_else(make: Make, task: Task, reason: str) -> None:
+def test_a_task_whose_evaluate_fails_loses_only_its_own_figures(make: Make, task: Task, reason: str) -> None:
     judged = judge(make(task), {"train-0": exact([0.0, 1.0])}, NOTHING)
     assert judged.problem and reason in judged.problem
     assert judged.metrics["slope"] == pytest.approx(1.0)
@@ -222,18 +214,21 @@ def test_a_task_that_cannot_judge_loses_nothing_else(make: Make, task: Task, rea
 def test_the_file_has_plain_numbers_and_intervals_apart(make: Make, tmp_path: Path) -> None:
     checked, folder = make(), RunFolder.create(tmp_path / "run")
     samples = {f"test-{k}": exact([0.0, 1.0, float(k)]) for k in range(3)}
-    judged = judge(checked, samples, NOTHING, drawn=3)
+    judged = judge(checked, samples, NOTHING, n_drawn=3)
     name = write_evaluation(folder, checked, judged, judged, "test", {"seed": 5})
     assert name == "evaluation-test.json"
-    found = json.loads((folder.path / name).read_text())
-    assert found["metrics"]["before"]["mean_length"] == 1.0 and found["intervals"]["after"]["mean_length"] == [1.0, 1.0]
-    assert set(found["intervals"]["after"]) < set(found["metrics"]["after"])
-    assert (found["split"], found["prompts"], found["posterior_intervals_over"]) == ("test", 3, "prompts")
-    assert found["seed"] == 5 and found["problems"] == []
+    written = json.loads((folder.path / name).read_text())
+    assert written["metrics"]["before"]["mean_length"] == 1.0 and written["intervals"]["after"]["mean_length"] == [
+        1.0,
+        1.0,
+    ]
+    assert set(written["intervals"]["after"]) < set(written["metrics"]["after"])
+    assert (written["split"], written["prompts"], written["posterior_intervals_over"]) == ("test", 3, "prompts")
+    assert written["seed"] == 5 and written["problems"] == []
     assert write_evaluation(folder, checked, judged, judged, TRAIN, {}) == "evaluation.json"
 
 
-def test_every_picture_is_there_as_png_and_svg_and_splits_do_not_overwrite_each_other(
+def test_every_plot_is_written_as_png_and_svg_and_splits_do_not_overwrite_each_other(
     make: Make, tmp_path: Path
 ) -> None:
     checked, folder = make(), RunFolder.create(tmp_path / "run")
@@ -244,11 +239,11 @@ def test_every_picture_is_there_as_png_and_svg_and_splits_do_not_overwrite_each_
     assert {path.name for path in folder.plots.iterdir()} == {f"{s}.{kind}" for s in stems for kind in ("png", "svg")}
 
 
-def test_a_sampler_whose_every_string_failed_can_be_pictured(make: Make, tmp_path: Path) -> None:
+def test_a_sampler_without_scored_strings_can_be_plotted(make: Make, tmp_path: Path) -> None:
     checked, folder = make(), RunFolder.create(tmp_path / "run")
-    none, some = (judge(checked, {"train-0": found}, NOTHING) for found in ([], exact([0.0, 1.0])))
-    write_plots(folder, checked, some, none)
-    write_plots(folder, checked, none, none)
+    unscored, scored = (judge(checked, {"train-0": samples}, NOTHING) for samples in ([], exact([0.0, 1.0])))
+    write_plots(folder, checked, scored, unscored)
+    write_plots(folder, checked, unscored, unscored)
     assert (folder.plots / "posterior.png").is_file()
 
 
@@ -288,12 +283,14 @@ def test_without_the_encoder_its_figures_are_named_with_the_command_that_gets_it
     judges = find_judges()
     assert judges == NOTHING
     checked = make(Judging())
-    said = left_out(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges).figures, judges)
-    assert said and "diversity" in said and "ess" not in said and f"tributary model get {ENCODER}" in said
-    assert left_out(Letters(), {}, judges) is None, "a task that needs none is not told of it"
+    notice = left_out(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges).figures, judges)
+    assert notice and "diversity" in notice and "ess" not in notice and f"tributary model get {ENCODER}" in notice
+    assert left_out(Letters(), {}, judges) is None, "a task that needs no encoder gets no notice"
 
 
-def test_a_damaged_encoder_is_told_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_encoder_is_reported_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRIBUTARY_CACHE", str(tmp_path))
     (tmp_path / "models" / ENCODER).mkdir(parents=True)
     with pytest.raises(ModelError, match=f"tributary model get {ENCODER}"):
@@ -324,7 +321,7 @@ def test_the_packaged_encoder_judges_each_text_in_its_place() -> None:
 
 @pytest.fixture
 def run(tiny_model: Path, tmp_path: Path) -> Path:
-    """A run of the tiny task, of which nothing but the recipe is there."""
+    """A run of the tiny task whose folder holds only the recipe."""
     values = {
         "model": {"name": str(tiny_model)},
         "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
@@ -338,12 +335,12 @@ def run(tiny_model: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["evaluate", "--split", "test"], "--split test is no split"),
-        (["sample", "--split", "test"], "--split test is no split"),
-        (["sample", "--prompt", "tony"], "--prompt tony is no prompt of split 'train'. It has: tiny."),
+        (["evaluate", "--split", "test"], "--split test is not a split"),
+        (["sample", "--split", "test"], "--split test is not a split"),
+        (["sample", "--prompt", "tony"], "--prompt tony is not a prompt of split 'train'. Choose from: tiny."),
         (["evaluate"], "has no adapter yet"),
     ],
 )
-def test_what_a_command_cannot_do_is_said_before_an_engine_starts(run: Path, arguments: list[str], reason: str) -> None:
+def test_invalid_options_are_rejected_before_an_engine_starts(run: Path, arguments: list[str], reason: str) -> None:
     result = CliRunner().invoke(cli.app, [*arguments, "--run", str(run)])
     assert isinstance(result.exception, ConfigError) and re.search(re.escape(reason), str(result.exception))

@@ -1,4 +1,4 @@
-"""What is found before anything heavy starts: model, tokens, task, reward, floor, store, port, disk."""
+"""Checks before anything heavy starts: model, tokens, task, reward, floor, store, port, disk."""
 
 import json
 import socket
@@ -52,12 +52,12 @@ def make(model: Path) -> Make:
     return config
 
 
-def test_fine_tuning_without_given_strings_is_told(make: Make) -> None:
-    with pytest.raises(ConfigError, match=r"task\.demonstrations names none"):
+def test_fine_tuning_without_demonstrations_is_rejected(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"task\.demonstrations names no file"):
         check(make(learner={"objective": "sft"}))
 
 
-def test_what_the_frozen_model_runs_on_must_be_able_to_answer(make: Make, tmp_path: Path) -> None:
+def test_the_scorer_must_support_the_task(make: Make, tmp_path: Path) -> None:
     assert check(make(rewards={"scorer": "vllm"}))
     with pytest.raises(ConfigError, match=r"rewards\.adapter = .*not a folder with an adapter_config\.json"):
         check(make(rewards={"adapter": str(tmp_path)}))
@@ -69,14 +69,14 @@ def test_what_the_frozen_model_runs_on_must_be_able_to_answer(make: Make, tmp_pa
         check(make(task={"name": "custom", "options": target}, rewards={"scorer": "vllm"}))
 
 
-def test_weights_are_of_terms_that_the_reward_has(make: Make) -> None:
+def test_weights_of_unknown_reward_terms_are_rejected(make: Make) -> None:
     assert check(make(rewards={"weights": {"integer": 0.5}})).config.rewards.weights == {"integer": 0.5}
     assert check(make(rewards={"weights": {"length": 2.0}, "length_penalty": 0.1}))
     with pytest.raises(ConfigError, match=r"weights has fluency, length, but .* terms: integer\."):
         check(make(rewards={"weights": {"fluency": 1.0, "length": 2.0}}))
 
 
-def test_a_configuration_that_fits_resolves_its_tokens(make: Make) -> None:
+def test_a_valid_configuration_resolves_its_tokens(make: Make) -> None:
     checked = check(make())
     assert checked.spec.stop_token_id == 10
     assert checked.prompts[0].token_ids.tolist() == [11]
@@ -109,7 +109,7 @@ def test_a_configuration_that_fits_resolves_its_tokens(make: Make) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_told_with_value_and_remedy(
+def test_invalid_values_are_rejected_with_value_and_fix(
     make: Make, section: str, fields: dict[str, object], error: type[TributaryError], words: list[str]
 ) -> None:
     with pytest.raises(error) as raised:
@@ -126,7 +126,9 @@ def test_what_does_not_fit_is_told_with_value_and_remedy(
         ("SilentTask", ["no reward term"]),
     ],
 )
-def test_a_reward_that_breaks_its_contract_is_found_before_the_start(make: Make, name: str, words: list[str]) -> None:
+def test_a_reward_that_breaks_its_contract_is_rejected_before_the_start(
+    make: Make, name: str, words: list[str]
+) -> None:
     with pytest.raises(RewardError) as raised:
         check(make(task={"name": f"tests.support.broken_tasks:{name}", "options": {}}))
     assert all(word in str(raised.value) for word in words), str(raised.value)
@@ -138,7 +140,7 @@ def test_a_damaged_weight_file_is_named(make: Make, model: Path) -> None:
         check(make())
 
 
-def test_an_unreachable_redis_is_told_with_its_address(make: Make) -> None:
+def test_an_unreachable_redis_is_reported_with_its_address(make: Make) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -146,7 +148,7 @@ def test_an_unreachable_redis_is_told_with_its_address(make: Make) -> None:
         check_store(make(buffer={"url": f"redis://127.0.0.1:{port}/0"}).buffer)
 
 
-def test_a_port_that_is_taken_is_told_with_its_number(make: Make) -> None:
+def test_a_taken_port_is_reported_with_its_number(make: Make) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -155,7 +157,7 @@ def test_a_port_that_is_taken_is_told_with_its_number(make: Make) -> None:
             check_store(make(buffer={"port": port}).buffer)
 
 
-def test_a_full_disk_is_told_with_what_is_free_and_what_is_needed(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_free_and_needed_space(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"free and 1000000\.0 GB are needed"):
         check_disk(tmp_path / "run", 10**15)
 

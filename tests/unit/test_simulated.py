@@ -1,4 +1,4 @@
-"""A simulated engine keeps its rate, and its log-probabilities are those of the policy it samples from."""
+"""The simulated engine keeps its rate, and its log-probabilities are those of the policy it samples from."""
 
 from collections import Counter
 from math import exp, log, sqrt
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from actors.behaviour import Behaviour
-from actors.simulated import LATE_S, SimulatedEngine
+from actors.simulated import MAX_CATCH_UP_S, SimulatedEngine
 from buffer.types import PolicySpec
 
 PROMPT = np.zeros(1, np.int32)
@@ -29,7 +29,7 @@ def spec(min_actions: int = 0) -> PolicySpec:
 
 
 @pytest.mark.parametrize("min_actions", [0, 2])
-def test_strings_come_as_often_as_their_log_q_says(min_actions: int) -> None:
+def test_strings_are_drawn_as_often_as_their_log_q_says(min_actions: int) -> None:
     engine, n = SimulatedEngine(spec(min_actions), rate=1e9, seed=1), 20_000
     for _ in range(n):
         engine.add(PROMPT, ON_POLICY)
@@ -44,7 +44,7 @@ def test_strings_come_as_often_as_their_log_q_says(min_actions: int) -> None:
         assert abs(count / n - p) < 5 * sqrt(p * (1 - p) / n)
 
 
-def test_it_finishes_as_many_a_second_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_finishes_responses_at_the_set_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("actors.simulated.time.monotonic", lambda: now)
     monkeypatch.setattr("actors.simulated.time.sleep", lambda pause: None)
@@ -57,7 +57,7 @@ def test_it_finishes_as_many_a_second_as_it_is_told(monkeypatch: pytest.MonkeyPa
     assert done == pytest.approx(500, abs=8)
 
 
-def test_what_it_would_have_done_while_nobody_stepped_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_between_steps_is_lost_beyond_the_catch_up_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("actors.simulated.time.monotonic", lambda: now)
     monkeypatch.setattr("actors.simulated.time.sleep", lambda pause: None)
@@ -65,10 +65,10 @@ def test_what_it_would_have_done_while_nobody_stepped_it_is_lost(monkeypatch: py
     for _ in range(100):
         engine.add(PROMPT, ON_POLICY)
     now = 101.0
-    assert len(engine.step()) == pytest.approx(50 * LATE_S, abs=1)
+    assert len(engine.step()) == pytest.approx(50 * MAX_CATCH_UP_S, abs=1)
 
 
-def test_one_that_suppresses_the_stop_writes_all_it_may() -> None:
+def test_with_the_stop_suppressed_it_writes_max_actions() -> None:
     engine = SimulatedEngine(spec(), rate=1e9, seed=2)
     engine.add(PROMPT, Behaviour("suppressed", 1.0, suppress_stop=True))
     [sampled] = engine.step()

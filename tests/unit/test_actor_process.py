@@ -1,17 +1,17 @@
-"""An engine that fails ends its process; an error of ours ends the run instead."""
+"""A failing engine ends its process; a TributaryError ends the run instead."""
 
 from typing import Any
 
 import pytest
 
 from buffer.errors import AdapterError
-from deploy.cluster import ray_actors
-from deploy.cluster.ray_actors import ActorProcess
+from deploy.cluster import actor_process
+from deploy.cluster.actor_process import ActorProcess
 from deploy.telemetry.logs import process_log
 
 
 class Ended(BaseException):
-    """Stands for the end of the process."""
+    """Raised in place of the end of the process."""
 
 
 class Failing:
@@ -27,7 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
         assert code == 1
         raise Ended
 
-    monkeypatch.setattr(ray_actors.os, "_exit", end)
+    monkeypatch.setattr(actor_process.os, "_exit", end)
     actor = ActorProcess.__new__(ActorProcess)
     actor._rollout = Failing(error)  # type: ignore[assignment]
     actor._log = process_log("run", "actor-0")
@@ -39,6 +39,6 @@ def test_a_dead_engine_ends_its_process_so_that_ray_starts_another(monkeypatch: 
         run(monkeypatch, RuntimeError("the engine core died"))
 
 
-def test_a_wrong_adapter_is_the_runs_business(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_adapter_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AdapterError, match="canary"):
         run(monkeypatch, AdapterError("canary of version 3 differs"))

@@ -1,0 +1,86 @@
+"""The actors' sampling loops: one `run` call in flight per actor, repeated after a restart of its process."""
+
+import time
+from collections.abc import Iterable
+
+import ray
+
+from buffer.errors import TributaryError
+from deploy.cluster.process_events import ProcessEvent, ProcessEvents
+from deploy.cluster.ray_calls import LOGS, Call, Handle, result_or_none
+from deploy.cluster.worker_group import WorkerGroup
+
+STOP_LIMIT_S = 30.0
+RETRY_DELAY_S = 1.0
+"""Time between two attempts to start the loop of an actor whose process is being restarted, s."""
+
+
+class ActorLoops:
+    """Ray restarts a dead process (actors.max_restarts times); this class then starts its loop again."""
+
+    def __init__(self, group: WorkerGroup, max_restarts: int, events: ProcessEvents) -> None:
+        self._group = group
+        self._max_restarts = max_restarts
+        self._events = events
+        self._calls: dict[Call, int] = {}
+        self._retry_at: dict[int, float] = {}
+
+    @property
+    def calls(self) -> list[Call]:
+        """The loops in flight."""
+        return list(self._calls)
+
+    @property
+    def available(self) -> list[Handle]:
+        """Ready actors whose process is not being restarted."""
+        return [actor for number, actor in self._group.members.items() if number not in self._retry_at]
+
+    @property
+    def restarting(self) -> int:
+        """Number of actors whose process is being restarted."""
+        return len(self._retry_at)
+
+    def start(self, numbers: Iterable[int]) -> None:
+        """Start the loops of these actors."""
+        for number in numbers:
+            self._calls[self._group.members[number].run.remote()] = number
+
+    def handle_end(self, call: Call) -> None:
+        """Handle a loop that returned: its actor is draining, or its process died, or its error ends the run."""
+        number = self._calls.pop(call)
+        if number not in self._group.members:
+            return
+        try:
+            ray.get(call)
+        except ray.exceptions.RayTaskError:
+            raise  # an error of the loop itself, or one that a reward worker passed on
+        except ray.exceptions.ActorUnavailableError:
+            if number not in self._retry_at:
+                self._events.add(ProcessEvent("restart", "actor", f"actor-{number} died and is being restarted"))
+        except ray.exceptions.ActorDiedError as error:
+            raise TributaryError(
+                f"actor-{number} died more than actors.max_restarts = {self._max_restarts} times. {LOGS}"
+            ) from error
+        self._retry_at[number] = time.monotonic() + RETRY_DELAY_S
+
+    def retry(self) -> None:
+        """Start the loops whose RETRY_DELAY_S is over."""
+        now = time.monotonic()
+        due = [number for number, at in self._retry_at.items() if at <= now]
+        for number in due:
+            del self._retry_at[number]
+        self.start(number for number in due if number in self._group.members)
+
+    def stop(self) -> None:
+        """End all loops and wait until they have returned. TributaryError after STOP_LIMIT_S."""
+        if not self._calls:
+            return
+        for actor in self._group.members.values():
+            actor.stop.remote()
+        done, pending = ray.wait(self.calls, num_returns=len(self._calls), timeout=STOP_LIMIT_S)
+        for call in done:
+            result_or_none(call)  # a process that dies now is not needed any more
+        if pending:
+            raise TributaryError(
+                f"{len(pending)} of {len(self._group.members)} actors did not stop within {STOP_LIMIT_S:.0f} s. {LOGS}"
+            )

@@ -1,0 +1,111 @@
+"""The actor role as a Ray actor: builds an engine in its process, then runs actors.rollout.RolloutActor.
+
+Ray calls `run` in one thread and the short methods (`status`, `stop`) in others.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from buffer.types import Prompt
+from deploy.cluster.adapter_store import AdapterStoreClient
+from deploy.cluster.metrics import Meter
+from deploy.cluster.process_setup import Address, build_task, wait_after_deaths
+from deploy.cluster.reward_client import RewardClient
+from deploy.cluster.root_cause import root_cause
+from deploy.telemetry.logs import process_log
+
+if TYPE_CHECKING:
+    from actors.engine_protocol import SamplingEngine
+    from actors.segments import Sampled
+    from buffer.tool import Tool
+
+
+class ActorProcess:
+    """One engine that samples."""
+
+    def __init__(self, number: int, address: Address) -> None:
+        from actors.rollout import RolloutActor
+        from buffer.heartbeat import Heartbeats
+        from buffer.server.connect import connect
+
+        config, name = address.config, f"actor-{number}"
+        self._store = AdapterStoreClient(ray.get_actor(address.adapter_store))
+        self._log = process_log(address.buffer_name, name)
+        self._meter = Meter(address.buffer_name, name)
+        wait_after_deaths(self._store, name, self._log)
+        seed = config.seed * 1000 + number
+        self._scratch = tempfile.TemporaryDirectory(prefix="tributary-adapters-")
+        task = build_task(address)
+        self._rollout = RolloutActor(
+            name=name,
+            engine=build_engine(address, task.tool, Path(self._scratch.name), seed),
+            prompts=task.prompts(),
+            task=address.task_name,
+            config=config.actors,
+            adapters=self._store.latest,
+            rewards=RewardClient(self._store, config.rewards.max_in_flight, number, config.actors.wait_limit_s),
+            heartbeats=Heartbeats(connect(address.redis_url), address.buffer_name),
+            seed=seed,
+        )
+        self._log.info("ready")
+
+    def ready(self) -> bool:
+        """Returns once the engine is loaded."""
+        return True
+
+    def run(self) -> None:
+        """RolloutActor.run. An error that is not a TributaryError ends the process, and Ray restarts it.
+
+        A failed engine would fail again, and a repeated call would reach the same broken one.
+        """
+        try:
+            self._rollout.run()
+        except Exception as error:
+            if root_cause(error) is not None:
+                raise
+            self._log.exception("the engine failed; this process exits to be restarted")
+            os._exit(1)
+
+    def stop(self) -> None:
+        """RolloutActor.stop"""
+        self._rollout.stop()
+
+    def leave(self) -> None:
+        """Stop, wait until `run` has returned, remove the files."""
+        self._rollout.stop()
+        self._rollout.wait_until_stopped()
+        self.close()
+
+    def close(self) -> None:
+        """Remove the adapters' files: nothing else does when Ray kills the process."""
+        self._scratch.cleanup()
+
+    def status(self) -> dict[str, Any]:
+        """RolloutActor.status; also exports it as metrics."""
+        status = self._rollout.status()
+        self._meter.actor(status)
+        return status
+
+    def sample(
+        self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int
+    ) -> "dict[str, list[Sampled]]":
+        """RolloutActor.sample from the newest published version, on `threads` CPU threads (0: all cores)."""
+        self._store.sync()
+        return self._rollout.sample(prompts, n, use_base_model, threads or os.cpu_count() or 1)
+
+
+def build_engine(address: Address, tool: "Tool | None", folder: Path, seed: int) -> "SamplingEngine":
+    """The engine that the recipe chooses; `folder` receives adapter files."""
+    config = address.config.actors
+    if config.engine == "simulated":
+        from actors.simulated import SimulatedEngine
+
+        return SimulatedEngine(address.spec, config.simulated_rate, seed)
+    from actors.engine import Engine
+
+    return Engine(address.spec, config, folder, seed, on_gpu=config.gpus > 0, tool=tool)

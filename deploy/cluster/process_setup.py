@@ -1,0 +1,56 @@
+"""The setup that the processes of all roles share: settings, task, threads, restart delays."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buffer.types import PolicySpec
+from deploy.cluster.adapter_store import AdapterStoreClient
+from deploy.config import RunConfig
+from deploy.telemetry.logs import Log
+
+if TYPE_CHECKING:
+    from rewards.task import Task
+
+MAX_RESTART_DELAY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Everything a process needs to find the others and to agree with them."""
+
+    config: RunConfig
+    spec: PolicySpec
+    redis_url: str
+    buffer_name: str
+    task_name: str
+    checkpoints: str
+    """Folder of the learner's checkpoints, on a disk that its node shares with the driver's."""
+    adapter_store: str
+    """Name of the AdapterStore within the job. A name, not a handle: Ray can't restart a dead process whose arguments
+    hold a handle once the handle's owner is gone."""
+
+
+def wait_after_deaths(store: AdapterStoreClient, name: str, log: Log) -> None:
+    """Delay a process that has died before: 0, 1, 2, 4 ... s, at most MAX_RESTART_DELAY_S."""
+    deaths = store.count_start(name)
+    delay_s = min(2.0 ** (deaths - 2), MAX_RESTART_DELAY_S) if deaths > 1 else 0.0
+    log.info("started", extra={"deaths": deaths, "pause_s": delay_s})
+    time.sleep(delay_s)
+
+
+def build_task(address: Address) -> "Task":
+    """The recipe's task, with the base model's tokenizer."""
+    from deploy.models.registry import read_tokenizer
+    from rewards.task_registry import make_task
+
+    return make_task(address.config.task, read_tokenizer(Path(address.spec.base_model)))
+
+
+def set_threads(threads: int) -> None:
+    """Set torch's CPU threads in the calling thread (0: leave unchanged)."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

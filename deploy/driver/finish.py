@@ -1,0 +1,60 @@
+"""The end of a run: summary.json, plots, and the result on the console."""
+
+from typing import Any
+
+from rich.text import Text
+
+from buffer.types import AdapterVersion
+from deploy.artifacts.summary import figures_of_rows, installed_versions
+from deploy.driver.evaluation import Judged, explanations, write_plots
+from deploy.driver.run_setup import RunSetup
+from deploy.driver.training_progress import TrainingProgress
+from deploy.models.judges import left_out
+from deploy.telemetry.live_view import before_after_table, next_commands
+
+
+def make_summary(
+    setup: RunSetup,
+    progress: TrainingProgress,
+    version: AdapterVersion,
+    before: Judged | None,
+    after: Judged | None,
+    stopped_by: str | None,
+) -> dict[str, Any]:
+    """The content of summary.json; times in s."""
+    trajectories, tokens = progress.totals.total("trajectories"), progress.totals.total("tokens")
+    return {
+        "task": setup.config.task.name,
+        "seconds": progress.elapsed_s,
+        "training_seconds": progress.training_s,
+        "resumed_after_step": setup.first_step if setup.resumed else None,
+        "steps": progress.step,
+        "trajectories": trajectories,
+        "trajectories_per_s": trajectories / progress.session_s,
+        "tokens_per_s": tokens / progress.session_s,
+        "metrics": {"before": before and before.metrics, "after": after and after.metrics},
+        **figures_of_rows(setup.folder.metrics()),
+        "rewards": list(progress.rewards),
+        "engine_busy": progress.totals.engine_busy,
+        "versions_published": version.number + 1,
+        "canary_difference_max": progress.totals.canary_difference_max,
+        "adapter_sha256": version.digest,
+        "stopped_by": stopped_by,
+        "versions": installed_versions(),
+    }
+
+
+def show_result(setup: RunSetup, summary: dict[str, Any], before: Judged | None, after: Judged | None) -> None:
+    """Draw the plots; print the figures before and after training and the commands to type next."""
+    checked, folder, console = setup.checked, setup.folder, setup.console
+    write_plots(folder, checked, before, after)
+    if summary["stopped_by"]:
+        console.print(
+            f"\nStopped by {summary['stopped_by']} after {summary['steps']} steps; "
+            f"the adapter of that step is in {folder.path}/adapter."
+        )
+    if before and after:
+        console.print(before_after_table(before.figures, after.figures, explanations(checked)))
+    if after and (problem := after.problem or left_out(checked.task, after.figures, setup.judges)):
+        console.print(Text(problem, "yellow"))
+    console.print(next_commands(folder.path, setup.config.learner.steps), soft_wrap=True)

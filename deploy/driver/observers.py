@@ -1,0 +1,57 @@
+"""Everything that follows a run from outside: live view, dashboard history, metrics, log and metrics.jsonl."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from buffer.replay import ReplayBuffer
+from deploy.artifacts.run_folder import RunFolder
+from deploy.cluster.metrics import Meter
+from deploy.cluster.system import System
+from deploy.driver.training_progress import TrainingProgress
+from deploy.telemetry.live_view import LiveView
+from deploy.telemetry.logs import process_log
+from deploy.telemetry.recorder import Recorder
+from deploy.telemetry.snapshot import Snapshot
+from rewards.task import Sample
+
+
+class Observers:
+    """Passes on what happens in a run."""
+
+    def __init__(self, folder: RunFolder, buffer: ReplayBuffer, recorder: Recorder, view: LiveView) -> None:
+        self._folder = folder
+        self._buffer = buffer
+        self._recorder = recorder
+        self._view = view
+        self._meter = Meter(folder.name, "driver-0")
+        self._log = process_log(folder.name, "driver-0", folder.path / "log.jsonl")
+
+    def show(self, progress: TrainingProgress, phase: str, waits: Sequence[str] = ()) -> None:
+        """Show the state of the run."""
+        troubles = [self._recorder.trouble] if self._recorder.trouble else []
+        stats = self._buffer.stats()
+        snapshot = Snapshot(
+            progress.row, stats, progress.actors, phase, progress.elapsed_s, [*waits, *troubles], progress.rewards
+        )
+        self._meter.buffer(stats)
+        self._view.update(snapshot)
+        self._recorder.snapshot(snapshot)
+
+    def add_row(self, row: Mapping[str, Any], notes: Mapping[str, Any] | None) -> None:
+        """Keep one row of the learner, and the notes on its samples if there are any."""
+        self._folder.append_metrics(row)
+        self._recorder.step(row, notes)
+
+    def add_samples(self, phase: str, samples: Mapping[str, Sequence[Sample]]) -> None:
+        """Keep evaluation samples, drawn `before` or `after` training."""
+        self._recorder.judged(phase, samples)
+
+    def report_processes(self, system: System, waits: Sequence[str], step: int) -> None:
+        """Report the number of processes of each role and the events since the last call."""
+        self._meter.members(system.ready, system.requested, len(waits))
+        for event in system.events():
+            self._log.info(event.text, extra={"kind": event.kind, "step": step})
+            if event.kind == "restart":
+                self._meter.restart(event.role)
+            else:  # the recorder detects restarts from the actors' statuses
+                self._recorder.process(event.text, is_trouble=event.kind == "trouble")

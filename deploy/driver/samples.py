@@ -1,0 +1,110 @@
+"""Samples of a run's models outside of Ray: choose prompts, draw responses from an engine, score them, print them."""
+
+import gc
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from actors.engine import Engine
+from actors.rollout import sample
+from actors.segments import Sampled
+from buffer.errors import ConfigError
+from buffer.types import AdapterFiles, AdapterVersion, Prompt
+from deploy.driver.preflight import Checked
+from rewards.load_scorer import load_scorer
+from rewards.scorer import Score, Scorer, sample_terms
+from rewards.task import TRAIN, Sample
+
+Drawn = Mapping[str, Sequence[Sampled]]
+"""Prompt id -> responses that an engine drew."""
+Samples = Mapping[str, Sequence[Sample]]
+"""Prompt id -> responses with log R."""
+
+
+def judged_prompts(checked: Checked, split: str = TRAIN, limit: int | None = None) -> list[Prompt]:
+    """At most `limit` prompts of a split (default: evaluation.prompts; 0: all), evenly spaced.
+
+    ConfigError for a split that the task does not have.
+    """
+    if split not in checked.task.splits:
+        raise ConfigError(
+            f"--split {split} is not a split of task {checked.config.task.name!r}. Choose one of: "
+            f"{', '.join(checked.task.splits)}."
+        )
+    prompts = list(checked.task.prompts(split))
+    n = (checked.config.evaluation.prompts if limit is None else limit) or len(prompts)
+    return prompts if n >= len(prompts) else [prompts[k * len(prompts) // n] for k in range(n)]
+
+
+def named_prompts(checked: Checked, split: str, ids: Sequence[str]) -> list[Prompt]:
+    """The prompts of a split with these ids, in this order. ConfigError for an unknown id."""
+    by_id = {prompt.id: prompt for prompt in judged_prompts(checked, split, limit=0)}
+    if unknown := [name for name in ids if name not in by_id]:
+        shown = ", ".join(list(by_id)[:10]) + (f", ... ({len(by_id):,} in all)" if len(by_id) > 10 else "")
+        raise ConfigError(f"--prompt {unknown[0]} is not a prompt of split {split!r}. Choose from: {shown}.")
+    return [by_id[name] for name in ids]
+
+
+def draw(
+    checked: Checked,
+    prompts: Sequence[Prompt],
+    adapter: tuple[AdapterVersion, AdapterFiles],
+    n: int,
+    base_too: bool,
+    seed: int,
+) -> list[Drawn]:
+    """n on-policy responses of each prompt, from one engine: from the base model (if `base_too`), then the adapter.
+
+    Checks the adapter's digest and canary first (AdapterError). The engine is freed before it returns.
+    """
+    on_gpu = checked.config.actors.gpus > 0
+    with tempfile.TemporaryDirectory(prefix="tributary-adapters-") as scratch:
+        engine = Engine(checked.spec, checked.config.actors, Path(scratch), seed, on_gpu, checked.task.tool)
+        engine.set_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
+        engine.serve(*adapter)
+        samplers = [True, False] if base_too else [False]
+        drawn: list[Drawn] = [sample(engine, prompts, n, use_base) for use_base in samplers]
+        del engine
+    gc.collect()  # the frozen model needs its memory
+    return drawn
+
+
+def score_samples(checked: Checked, prompts: Sequence[Prompt], drawn: Sequence[Drawn]) -> list[Samples]:
+    """The responses of `draw` with log R; those that can't be scored are omitted.
+
+    Loads the frozen base model if the task needs it.
+    """
+    config, base = checked.config, None
+    if checked.task.needs_base_model:
+        base = load_scorer(checked.spec, config.rewards, config.actors.max_model_len, config.actors.kv_cache_gib)
+    scorer = Scorer(checked.task, base, config.rewards)
+    return [
+        {prompt.id: _score_prompt(checked, scorer, prompt, of_model[prompt.id]) for prompt in prompts}
+        for of_model in drawn
+    ]
+
+
+def _score_prompt(checked: Checked, scorer: Scorer, prompt: Prompt, drawn: Sequence[Sampled]) -> list[Sample]:
+    scores = scorer.score([prompt] * len(drawn), [sampled.token_ids for sampled in drawn])
+    return [
+        Sample(sampled.token_ids, sampled.log_q, *sample_terms(score, checked.config.rewards.weights))
+        for sampled, score in zip(drawn, scores, strict=True)
+        if isinstance(score, Score)
+    ]
+
+
+def sample_lines(checked: Checked, samples: Samples) -> Iterator[str]:
+    """Each sample as a JSON object in ASCII: prompt (its id), text, log_q, log_reward, terms; nats."""
+    for prompt_id, prompt_samples in samples.items():
+        for s in prompt_samples:
+            yield json.dumps(
+                {
+                    "prompt": prompt_id,
+                    "text": checked.tokenizer.decode(s.token_ids.tolist(), skip_special_tokens=False),
+                    "log_q": s.log_q,
+                    "log_reward": s.log_reward,
+                    "terms": dict(s.terms),
+                }
+            )

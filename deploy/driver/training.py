@@ -1,0 +1,141 @@
+"""The phases of a run: wait for the processes, evaluate the base model, train, evaluate the trained model."""
+
+from buffer.named_wait import NamedWait
+from buffer.replay import ReplayBuffer
+from deploy.artifacts.scale_file import ScaleFile
+from deploy.cluster.system import System
+from deploy.driver.evaluation import Judged, judge
+from deploy.driver.observers import Observers
+from deploy.driver.run_setup import RunSetup
+from deploy.driver.samples import judged_prompts
+from deploy.driver.stop_signal import StopSignal
+from deploy.driver.training_progress import TrainingProgress
+
+POLL_S = 0.5
+
+
+class Training:
+    """Drives the processes of one run through its phases. A stop signal ends the current phase and skips later ones."""
+
+    def __init__(
+        self,
+        setup: RunSetup,
+        system: System,
+        buffer: ReplayBuffer,
+        observers: Observers,
+        progress: TrainingProgress,
+        scale: ScaleFile,
+        stop: StopSignal,
+    ) -> None:
+        self._setup = setup
+        self._system = system
+        self._buffer = buffer
+        self._observers = observers
+        self._progress = progress
+        self._scale = scale
+        self._stop = stop
+
+    def run(self) -> tuple[Judged | None, Judged | None] | None:
+        """(base model, trained model), each None if a signal came first; None if training did not begin."""
+        if not self._wait_until_ready():
+            return None
+        if self._setup.resumed:
+            self._restore()
+        before = self._evaluate(use_base_model=True)
+        if not self._stop:
+            self._score_demonstrations()
+            self._train()
+        self._write_adapter()
+        self._system.stop_actors()
+        after = self._evaluate(use_base_model=False)
+        self._observers.show(self._progress, "done")
+        return before, after
+
+    def _wait_until_ready(self) -> bool:
+        """True once all processes are ready; False if a signal came first."""
+
+        def on_wait(wait: str) -> bool:
+            self._observers.show(self._progress, "starting the engines", [wait] if wait else [])
+            return not self._stop
+
+        return self._system.wait_until_ready(on_wait)
+
+    def _restore(self) -> None:
+        """Bring metrics.jsonl to the checkpoint's step and continue the training clock from there."""
+        folder, checkpoint, step = self._setup.folder, self._setup.checkpoint, self._setup.first_step
+        folder.cut_metrics(step)
+        rows = folder.metrics()
+        newest = rows[-1] if rows else {}
+        for row in checkpoint.rows if checkpoint else ():  # rows that the driver had not received when it died
+            if row["step"] > newest.get("step", 0):
+                newest = row | {"elapsed_s": newest.get("elapsed_s", 0.0)}
+                self._observers.add_row(newest, None)
+        self._progress.restore(newest)
+        self._setup.console.print(f"Resuming after step {step}, with the trajectories that are in the buffer.")
+
+    def _evaluate(self, use_base_model: bool) -> Judged | None:
+        """Draw samples and judge them; None if a signal came first."""
+        config, checked = self._setup.config.evaluation, self._setup.checked
+        if self._stop:
+            return None
+        result = self._system.sample(judged_prompts(checked), config.samples, use_base_model)
+        wait = NamedWait("the run waits for samples", config.limit_s, lambda: "they are being drawn and scored")
+        model = "base model" if use_base_model else "trained model"
+        samples = None
+        while samples is None and not self._stop:
+            self._observers.show(self._progress, f"{model}: {config.samples:,} samples per prompt")
+            samples = result()
+            wait.check()
+        if samples is None:
+            return None
+        self._observers.add_samples("before" if use_base_model else "after", samples)
+        return judge(checked, samples, self._setup.judges)
+
+    def _score_demonstrations(self) -> None:
+        """Fill the buffer with the demonstrations; after a resume they are in it already."""
+        demonstrations = self._setup.checked.demonstrations
+        if not demonstrations or (self._setup.checkpoint and self._buffer.stats().size):
+            return
+        is_done = self._system.score(demonstrations)
+        wait = NamedWait(
+            "the run waits for its demonstrations to be scored",
+            self._setup.config.evaluation.limit_s,
+            lambda: f"{len(demonstrations)} demonstrations",
+        )
+        while not self._stop and not is_done():
+            self._observers.show(self._progress, "training")
+            wait.check()
+
+    def _train(self) -> None:
+        """Watch the loops until the learner has done its steps, or ends early because of a signal."""
+        self._progress.begin_training()
+        self._buffer.begin_draws()
+        self._system.start(sampling=self._setup.config.learner.objective != "sft")
+        ended, stopping = False, False
+        while not ended:
+            ended = self._system.poll(POLL_S)
+            if self._stop and not stopping:
+                self._system.stop_learner()
+                self._write_adapter()  # now: the sender of the signal may not wait for the current step to end
+                stopping = True
+            elif counts := self._scale.wanted():
+                self._system.resize(counts)
+            self._report()
+        self._buffer.end_draws()
+        self._progress.end_training()
+
+    def _report(self) -> None:
+        """Collect what the processes report and pass it on."""
+        report = self._system.report()
+        self._progress.update(report)
+        for row in report.rows:
+            notes = row.pop("step_samples", None)
+            self._observers.add_row(self._progress.add_row(row), notes)
+        self._observers.report_processes(self._system, report.waits, self._progress.step)
+        self._scale.write(self._system.ready)
+        self._observers.show(self._progress, "training", report.waits)
+
+    def _write_adapter(self) -> None:
+        version, files = self._system.newest_adapter()
+        self._setup.folder.write_adapter(files)
+        self._setup.folder.write_version(version)
