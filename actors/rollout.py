@@ -150,17 +150,17 @@ class RolloutActor:
                 self._figures["canary_difference_max"] = max(self._figures["canary_difference_max"], difference)
         else:
             newest, _ = self._adapters(2**62)  # only the number: nothing is newer than this
-        if newest - known > self._config.max_staleness:
+        if newest - known > self._config.advanced.max_staleness:
             raise AdapterError(
                 f"actor {self._name} serves version {known} and the newest is {newest}: {newest - known} behind, "
-                f"more than actors.max_staleness = {self._config.max_staleness}. "
-                "Raise learner.publish_every or actors.max_staleness, or give actors more speed."
+                f"more than actors.advanced.max_staleness = {self._config.advanced.max_staleness}. "
+                "Raise learner.publish_every or actors.advanced.max_staleness, or give actors more speed."
             )
 
     def _wait_for_first_adapter(self) -> None:
         self._wait = NamedWait(
             f"actor {self._name} waits for the first adapter",
-            self._config.wait_limit_s,
+            self._config.advanced.wait_limit_s,
             lambda: "the learner has published none",
         )
         while not self._stopping.is_set() and self._engine.version is None:
@@ -177,7 +177,7 @@ class RolloutActor:
             return
         self._wait = NamedWait(
             f"actor {self._name} waits for reward workers",
-            self._config.wait_limit_s,
+            self._config.advanced.wait_limit_s,
             lambda: "as many batches under way as allowed",
         )
         while not self._stopping.is_set() and self._rewards.room(POLL_S) <= 0:

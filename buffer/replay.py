@@ -91,7 +91,7 @@ class ReplayBuffer:
         self._weights = weights or {}
         self._config = config
         self.store = ItemStore(client, name, config.settings)
-        self._near = NearDuplicates(self.store, config.near_duplicate_distance)
+        self._near = NearDuplicates(self.store, config.advanced.near_duplicate_distance)
 
     @property
     def rate_limiter(self) -> RateLimiter:
@@ -112,11 +112,11 @@ class ReplayBuffer:
             if not trajectory.is_scored:
                 raise RecordError(f"a trajectory of prompt {trajectory.prompt_id!r} is unscored; score it before add")
             item = self._item(trajectory, None if priorities is None else priorities[i])
-            if len(item.record) > self._config.max_record_bytes:
+            if len(item.record) > self._config.advanced.max_record_bytes:
                 refused["too_large"] += 1
             else:
                 items.append(item)
-        if self._config.near_duplicate_distance:
+        if self._config.advanced.near_duplicate_distance:
             items, refused["near_duplicate"] = self._near.admit(items)
         self.store.count_refused(refused)
         added = duplicates = evicted = 0
@@ -136,13 +136,13 @@ class ReplayBuffer:
         wanted, rows = fresh + replay, list[Drawn]()
         for _ in range(DRAW_ROUNDS):
             missing = wanted - len(rows)
-            newest = int(rng.binomial(max(missing - fresh, 0), self._config.newest_fraction))
+            newest = int(rng.binomial(max(missing - fresh, 0), self._config.advanced.newest_fraction))
             request = DrawRequest(
                 rows=missing,
                 fresh=fresh,
                 newest_version=newest,
-                way=SAMPLERS[self._config.sampler],
-                replace=self._config.replacement,
+                way=SAMPLERS[self._config.advanced.sampler],
+                replace=self._config.advanced.replacement,
                 together=self._config.rows_per_prompt,
             )
             found = self.store.draw(request, int(rng.integers(2**31)), self._config.rate_limiter) if missing else None
@@ -262,7 +262,9 @@ class ReplayBuffer:
             if self._client.hget(self.store.keys.counters, _DRAWS_ENDED):
                 return self.store.put(items)  # nobody is left to be ahead of
             wait = wait or NamedWait(
-                "reward worker waits for the learner to draw", self._config.insert_wait_limit_s, self._pace_in_words
+                "reward worker waits for the learner to draw",
+                self._config.advanced.insert_wait_limit_s,
+                self._pace_in_words,
             )
             wait.check()
             time.sleep(POLL_S)
@@ -272,13 +274,13 @@ class ReplayBuffer:
         stats, config = self.stats(), self._config
         return (
             f"{stats.drawn} rows drawn of {stats.arrivals} arrivals, {config.samples_per_insert:g} for each are wanted "
-            f"(give or take {config.samples_per_insert_band:g} rows)"
+            f"(give or take {config.advanced.samples_per_insert_band:g} rows)"
         )
 
     def _readable(self, found: Rows) -> list[Drawn]:
         """The rows whose records are still there and can be read; the unreadable ones go to quarantine."""
         rows, decoded, bad = list[Drawn](), dict[bytes, Trajectory | None](), list[tuple[Handle, bytes]]()
-        weighted = self._config.sampler in ("prioritized", "uniform") and self._config.rows_per_prompt == 1
+        weighted = self._config.advanced.sampler in ("prioritized", "uniform") and self._config.rows_per_prompt == 1
         for i, (entry, record) in enumerate(zip(found.entries.tolist(), found.records, strict=True)):
             slot, generation, version, level, digest = entry
             if record is None:
@@ -290,7 +292,7 @@ class ReplayBuffer:
                 continue
             probability = None
             if weighted and i >= found.fresh + found.newest_version:
-                uniform = self._config.sampler == "uniform"
+                uniform = self._config.advanced.sampler == "uniform"
                 probability = 1.0 / found.size if uniform else float(WEIGHTS[level]) / found.mass
             fresh = i < found.fresh
             arrived = int(found.versions[i]) if fresh else version

@@ -16,7 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 ANSWER_LIMIT = timedelta(minutes=10)
-"""A rank that waits longer for the others gives up; a learner's own waits are shorter (learner.wait_limit_s)."""
+"""A rank that waits longer for the others gives up; a learner's own waits are shorter
+(learner.advanced.wait_limit_s)."""
 
 
 class DataParallel:

@@ -65,10 +65,10 @@ class Learner:
         self._support = support
         self._weights = weights or {}
         # a likelihood weighs all strings alike, and says so in its residuals
-        self._priorities = Priorities(config.priority_shares, config.recency_half_life)
+        self._priorities = Priorities(config.priority_shares, config.advanced.recency_half_life)
         self._parameters = policy.trainable_parameters()
-        self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.weight_decay)
-        self._gradient = Gradient(policy, self._parameters, config.objective, config.subtb_lambda, self._ranks)
+        self._optimiser = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=config.advanced.weight_decay)
+        self._gradient = Gradient(policy, self._parameters, config.objective, config.advanced.subtb_lambda, self._ranks)
         self._observer = StepSampler()
         self._stopping = threading.Event()
         self._source: BatchSource | None = None
@@ -137,7 +137,7 @@ class Learner:
         exact = self._exact_figures(temperature)
 
         estimates, loss = self._gradient.compute(batch, temperature)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm))
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._config.advanced.max_grad_norm))
         if np.isfinite(norm) and bool(loss.value.isfinite()):
             for parameters in self._optimiser.param_groups:
                 parameters["lr"] = rate
@@ -230,7 +230,7 @@ class Learner:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
         self._buffer.quarantine(rows, reason)
-        if self._skipped_in_a_row >= self._config.max_skipped_steps:
+        if self._skipped_in_a_row >= self._config.advanced.max_skipped_steps:
             raise TributaryError(
                 f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient, the last one {reason}. "
                 "Nothing was learned from them and their trajectories are in the buffer's quarantine. Look at the "
@@ -239,7 +239,7 @@ class Learner:
 
     def _exact_figures(self, temperature: float) -> Row:
         """Distance to the target before the update; NaN between two readings and where no strings are listed."""
-        if not self._support or self.step_number % self._config.diagnose_every:
+        if not self._support or self.step_number % self._config.advanced.diagnose_every:
             return {"total_variation": float("nan"), "kl": float("nan")}
         batch = collate(self._support, self._policy.spec, self._config.max_tokens)
         with torch.no_grad():

@@ -57,7 +57,7 @@ def m_step(
     torch.manual_seed(seed)
     policy = LoraPolicy(spec, device, config.gradient_checkpointing)
     parameters = policy.trainable_parameters()
-    optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=config.advanced.weight_decay)
     losses = []
     for step, batch in zip(range(config.steps), _batches(choices, config.batch_size, seed), strict=False):
         optimiser.zero_grad()
@@ -66,7 +66,7 @@ def m_step(
             entropy = -log_shares(policy, part).sum() / len(batch)
             entropy.backward()
             loss += float(entropy.detach())
-        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(parameters, config.advanced.max_grad_norm)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
         optimiser.step()

@@ -155,7 +155,7 @@ class Scorer:
     def _keep(self, found: Mapping[str, Score | Failure]) -> None:
         """Failures are tried again: the next time may be another."""
         self._cache.update((name, score) for name, score in found.items() if isinstance(score, Score))
-        while len(self._cache) > self._config.cache_size:
+        while len(self._cache) > self._config.advanced.cache_size:
             self._cache.popitem(last=False)
 
 

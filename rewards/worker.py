@@ -45,7 +45,7 @@ class RewardWorker:
         self._failed_in_a_row = 0
 
     def score(self, trajectories: Sequence[Trajectory]) -> AddResult:
-        """Score and store. Raise RewardError when rewards.max_failures strings in a row could not be scored."""
+        """Score and store. Raise RewardError when rewards.advanced.max_failures strings in a row can't be scored."""
         began = time.perf_counter()
         found = self._scores([self._prompts[t.prompt_id] for t in trajectories], [t.token_ids for t in trajectories])
         seconds = (time.perf_counter() - began) / len(trajectories)
@@ -91,11 +91,11 @@ class RewardWorker:
     def _count_failures(self, found: Sequence[Score | Failure]) -> None:
         for score in found:
             self._failed_in_a_row = self._failed_in_a_row + 1 if isinstance(score, Failure) else 0
-            if self._failed_in_a_row >= self._config.max_failures and isinstance(score, Failure):
+            if self._failed_in_a_row >= self._config.advanced.max_failures and isinstance(score, Failure):
                 raise RewardError(
                     f"{self._failed_in_a_row} strings in a row could not be scored by task {self._task_name!r}, the "
                     f"last one because {score.reason}. They are in the buffer's quarantine. Mend log_reward, or raise "
-                    "rewards.max_failures or rewards.time_limit_s."
+                    "rewards.advanced.max_failures or rewards.time_limit_s."
                 )
 
 

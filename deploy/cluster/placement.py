@@ -49,29 +49,34 @@ def check_placement(config: RunConfig) -> None:
     for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
         engines = config.actors.count * (config.actors.tensor_parallel if kind == "gpus" else 1)
         need = (
-            engines * getattr(config.actors, kind)
-            + config.rewards.workers * getattr(config.rewards, kind)
-            + config.learner.ranks * getattr(config.learner, kind)
+            engines * _reserved(config.actors, kind)
+            + config.rewards.workers * _reserved(config.rewards, kind)
+            + config.learner.ranks * _reserved(config.learner, kind)
         )
         if need > have.get(resource, 0.0):
             raise ConfigError(
                 f"the recipe reserves {need:g} {resource}s and the cluster has {have.get(resource, 0.0):g}. "
-                f"Lower actors.count, or the {kind} of actors, rewards and learner, or add machines."
+                f"Lower actors.count, or the {'advanced.cpus' if kind == 'cpus' else kind} of actors, rewards and "
+                "learner, or add machines."
             )
     nodes = [node["Labels"] for node in ray.nodes() if node["Alive"]]
     for section, part in (("actors", config.actors), ("rewards", config.rewards), ("learner", config.learner)):
-        if part.labels and not any(part.labels.items() <= labels.items() for labels in nodes):
-            wanted = ", ".join(f"{name}={value}" for name, value in part.labels.items())
+        if part.advanced.labels and not any(part.advanced.labels.items() <= labels.items() for labels in nodes):
+            wanted = ", ".join(f"{name}={value}" for name, value in part.advanced.labels.items())
             raise ConfigError(
-                f"{section}.labels wants a node with {wanted}, and no node of the cluster has it. Start one with "
-                f"`ray start --labels {wanted}`, or mend the labels."
+                f"{section}.advanced.labels wants a node with {wanted}, and no node of the cluster has it. Start one "
+                f"with `ray start --labels {wanted}`, or mend the labels."
             )
+
+
+def _reserved(part: ActorConfig | RewardConfig | LearnerConfig, kind: str) -> float:
+    return part.advanced.cpus if kind == "cpus" else part.gpus
 
 
 def remote(process: type, config: ActorConfig | RewardConfig | LearnerConfig, **options: Any) -> Any:
     """`process` as a Ray actor class, with what its section of the recipe reserves."""
-    labels = {"label_selector": dict(config.labels)} if config.labels else {}
-    return ray.remote(process).options(num_cpus=config.cpus, num_gpus=config.gpus, **labels, **options)
+    labels = {"label_selector": dict(config.advanced.labels)} if config.advanced.labels else {}
+    return ray.remote(process).options(num_cpus=config.advanced.cpus, num_gpus=config.gpus, **labels, **options)
 
 
 def free_now() -> str:

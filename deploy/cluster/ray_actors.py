@@ -73,7 +73,9 @@ class ActorProcess:
             task=address.task_name,
             config=config.actors,
             adapters=self._board.latest,
-            rewards=RewardClient(self._board, config.rewards.max_in_flight, number, config.actors.wait_limit_s),
+            rewards=RewardClient(
+                self._board, config.rewards.advanced.max_in_flight, number, config.actors.advanced.wait_limit_s
+            ),
             heartbeats=Heartbeats(connect(address.redis_url), address.buffer_name),
             seed=seed,
         )
@@ -142,7 +144,9 @@ class RewardProcess:
         task = _task(address)
         base = None
         if task.needs_base_model:
-            base = load_scorer(address.spec, config.rewards, config.actors.max_model_len, config.actors.kv_cache_gib)
+            base = load_scorer(
+                address.spec, config.rewards, config.actors.max_model_len, config.actors.advanced.kv_cache_gib
+            )
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name, config.rewards.weights)
         suspects = PoisonStrings(client, address.buffer_name, name)
         self._worker = RewardWorker(name, address.task_name, task, base, buffer, suspects, config.rewards)
@@ -219,7 +223,7 @@ class LearnerProcess:
             config.learner,
             AdapterStoreClient(ray.get_actor(address.board)).publish,
             task.prompts()[0],
-            Checkpoints(Path(address.checkpoints), config.learner.keep_checkpoints),
+            Checkpoints(Path(address.checkpoints), config.learner.advanced.keep_checkpoints),
             DataParallel(self._rank, config.learner.ranks, meeting_point, self._policy.device),
             _support(task) if self._rank == 0 else (),
             weights,
@@ -229,7 +233,7 @@ class LearnerProcess:
             Heartbeats(client, address.buffer_name),
             batch_size=config.learner.batch_size // config.learner.ranks,
             fresh_fraction=config.learner.fresh_fraction,
-            wait_limit_s=config.learner.wait_limit_s,
+            wait_limit_s=config.learner.advanced.wait_limit_s,
             seed=config.seed,
             rank=self._rank,
             first_draw=self._learner.step_number,
@@ -261,7 +265,7 @@ def _engine(address: Address, task: Any, folder: Path, seed: int) -> Any:
     if config.engine == "simulated":
         from actors.simulated import SimulatedEngine
 
-        return SimulatedEngine(address.spec, config.simulated_rate, seed)
+        return SimulatedEngine(address.spec, config.advanced.simulated_rate, seed)
     from actors.engine import Engine
 
     return Engine(address.spec, config, folder, seed, config.gpus > 0, task.tool)

@@ -63,13 +63,13 @@ class System:
         self._events: list[dict[str, Any]] = []
 
     def _new_reward(self, number: int, address: Address) -> Any:
-        again = self._config.rewards.max_restarts
+        again = self._config.rewards.advanced.max_restarts
         options = {"name": f"reward-{number}", "max_restarts": again, "max_task_retries": again}
         return remote(RewardProcess, self._config.rewards, **options).remote(number, address)
 
     def _new_actor(self, number: int, address: Address) -> Any:
         actors = self._config.actors
-        options: dict[str, Any] = {"max_concurrency": 4, "max_restarts": actors.max_restarts}
+        options: dict[str, Any] = {"max_concurrency": 4, "max_restarts": actors.advanced.max_restarts}
         if actors.tensor_parallel > 1:
             options["num_gpus"] = actors.tensor_parallel * actors.gpus
         return remote(ActorProcess, actors, **options).remote(number, address)
@@ -207,8 +207,8 @@ class System:
     def poll(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` for something to end; True once all learners have. Raises what a loop raised.
 
-        An actor whose process died is started again by Ray (actors.max_restarts times), on another node if its own is
-        gone; its loop is started again here.
+        An actor whose process died is started again by Ray (actors.advanced.max_restarts times), on another node if its
+        own is gone; its loop is started again here.
         """
         done, _ = ray.wait([*self._learner_runs, *self._actor_runs], timeout=timeout_s)
         for run in done:
@@ -238,7 +238,8 @@ class System:
                 self._note("restart", f"actor-{number} died and is started again")
         except ray.exceptions.ActorDiedError as error:
             raise TributaryError(
-                f"actor-{number} died more than actors.max_restarts = {self._config.actors.max_restarts} times. " + LOGS
+                f"actor-{number} died more than actors.advanced.max_restarts = "
+                f"{self._config.actors.advanced.max_restarts} times. " + LOGS
             ) from error
         self._again[number] = time.monotonic() + AGAIN_S
 

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from buffer.archive import decode_scored, export_archive, import_archive
-from buffer.config import BufferConfig
+from buffer.config import BufferAdvanced, BufferConfig
 from buffer.errors import ConfigError, RecordError, StoreError
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect, store_errors
@@ -179,9 +179,16 @@ def _kept_config(client: redis.Redis, name: str) -> BufferConfig:
         kept = StoreSettings.model_validate_json(found)
     except ValueError as error:
         raise StoreError(f"the settings of buffer {name!r} can't be read: another release wrote them") from error
-    values = kept.model_dump(exclude={"rank_by_reward"})
-    sampler = "highest_reward" if kept.rank_by_reward else "prioritized"
-    return BufferConfig(min_size_to_sample=1, sampler=sampler, **values)  # type: ignore[arg-type]
+    advanced = BufferAdvanced(
+        sampler="highest_reward" if kept.rank_by_reward else "prioritized",
+        evict=kept.evict,
+        per_prompt_quota=kept.per_prompt_quota,
+        max_times_sampled=kept.max_times_sampled,
+        max_staleness=kept.max_staleness,
+    )
+    return BufferConfig(
+        capacity=kept.capacity, fresh_capacity=kept.fresh_capacity, min_size_to_sample=1, advanced=advanced
+    )
 
 
 def _findings(opened: Opened) -> list[str]:

@@ -20,7 +20,7 @@ def run_store(checked: Checked, folder: RunFolder, keep: bool, console: Console)
     Call it in the main thread: a server of the run's own dies with the thread that started it.
     """
     config = checked.config.buffer
-    server = None if config.url else RedisServer.start(folder.buffer, config.port)
+    server = None if config.url else RedisServer.start(folder.buffer, config.advanced.port)
     try:
         url = server.url if server else str(config.url)
         buffer = ReplayBuffer(connect(url), config, folder.name, checked.config.rewards.weights)

@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON object")
     parser.add_argument("overrides", nargs="*", help="section.field=value")
     args = parser.parse_args()
-    checked = check(load_recipe(args.recipe, ["actors.max_staleness=100000", *args.overrides]))
+    checked = check(load_recipe(args.recipe, ["actors.advanced.max_staleness=100000", *args.overrides]))
     with tempfile.TemporaryDirectory() as scratch, RedisServer.start(Path(scratch) / "redis") as server:
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error", num_cpus=4)
         try:

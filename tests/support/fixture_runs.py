@@ -54,7 +54,7 @@ ABOUT = {
 }  # fmt: skip
 CONFIG = {
     "seed": 0, "model": {"name": "tiny", "dtype": "float32"}, "task": {"name": "integer"}, "buffer": {"capacity": 100_000},
-    "learner": {"steps": STEPS, "batch_size": 64, "learning_rate": 1e-3, "objective": "group_subtb", "max_grad_norm": 1.0},
+    "learner": {"steps": STEPS, "batch_size": 64, "learning_rate": 1e-3, "objective": "group_subtb", "advanced": {"max_grad_norm": 1.0}},
 }  # fmt: skip
 
 

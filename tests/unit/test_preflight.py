@@ -151,8 +151,8 @@ def test_a_port_that_is_taken_is_told_with_its_number(make: Make) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port} was taken.*buffer.port"):
-            check_store(make(buffer={"port": port}).buffer)
+        with pytest.raises(ConfigError, match=f"port {port} was taken.*buffer.advanced.port"):
+            check_store(make(buffer={"advanced": {"port": port}}).buffer)
 
 
 def test_a_full_disk_is_told_with_what_is_free_and_what_is_needed(tmp_path: Path) -> None:

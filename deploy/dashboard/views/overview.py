@@ -61,7 +61,10 @@ def limits(run: RunReader) -> dict[str, float | None]:
         return dict(about["limits"])
     config = run.config()
     learner = config.get("learner", {})
-    return {"max_grad_norm": learner.get("max_grad_norm"), "capacity": config.get("buffer", {}).get("capacity")}
+    return {
+        "max_grad_norm": learner.get("advanced", {}).get("max_grad_norm"),
+        "capacity": config.get("buffer", {}).get("capacity"),
+    }
 
 
 def left_s(run: RunReader) -> float | None:
