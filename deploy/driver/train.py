@@ -26,7 +26,7 @@ from deploy.driver.recording import recording
 from deploy.driver.redis_session import run_store
 from deploy.driver.stop_signal import StopSignal
 from deploy.driver.train_options import TrainOptions
-from deploy.models.judges import find_judges, left_out
+from deploy.models.judges import find_judges, omitted_figures
 from deploy.telemetry.live_view import LiveView, before_after_table, next_commands
 from deploy.telemetry.logs import process_log
 from deploy.telemetry.recorder import Recorder
@@ -192,7 +192,7 @@ class Training:
                 system.stop_learner()
                 self._write_adapter(system)  # at once: whoever sent the signal may not wait for the step under way
                 asked = True
-            elif wanted := self._scale.wanted():
+            elif wanted := self._scale.new_request():
                 system.resize(wanted)
             rows, self._actors, waits = system.report()
             self._rewards = system.reward_statuses
@@ -257,7 +257,7 @@ class Training:
             )
         if before and after:
             self._console.print(before_after_table(before.figures, after.figures, explanations(self._checked)))
-        if after and (said := after.problem or left_out(self._checked.task, after.figures, self._judges)):
+        if after and (said := after.problem or omitted_figures(self._checked.task, after.figures, self._judges)):
             self._console.print(Text(said, "yellow"))
         self._console.print(next_commands(self._folder.path, self._config.learner.steps), soft_wrap=True)
         return summary

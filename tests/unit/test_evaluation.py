@@ -34,7 +34,7 @@ from deploy.driver.evaluation import (
     write_plots,
 )
 from deploy.driver.preflight import Checked
-from deploy.models.judges import ENCODER, find_judges, judges_of, left_out
+from deploy.models.judges import ENCODER, find_judges, judges_of, omitted_figures
 from deploy.models.registry import find_model
 from deploy.telemetry.live_view import before_after_table
 from rewards.base_model import BaseModel
@@ -288,9 +288,9 @@ def test_without_the_encoder_its_figures_are_named_with_the_command_that_gets_it
     judges = find_judges()
     assert judges == NOTHING
     checked = make(Judging())
-    said = left_out(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges).figures, judges)
+    said = omitted_figures(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges).figures, judges)
     assert said and "diversity" in said and "ess" not in said and f"tributary model get {ENCODER}" in said
-    assert left_out(Letters(), {}, judges) is None, "a task that needs none is not told of it"
+    assert omitted_figures(Letters(), {}, judges) is None, "a task that needs none is not told of it"
 
 
 def test_a_damaged_encoder_is_told_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
