@@ -285,7 +285,7 @@ def _explain(error: Mapping[str, Any]) -> str:
             return f"  {where} is now {table}.{name}. Move it into the table [{table}]."
         fields = ", ".join(sorted(_model_at(section).model_fields))
         return f"  {where} = {error['input']!r} is not a setting. Settings: {fields}. Fix the spelling or remove it."
-    message = error["msg"].rstrip(".")
+    message = error["msg"].removeprefix("Value error, ").rstrip(".")
     if isinstance(error["input"], Mapping) or where.endswith("url"):
         return f"  {where}: {message}."  # the input is a whole section, or it may hold a password
     return f"  {where} = {error['input']!r}: {message}. Fix the value."

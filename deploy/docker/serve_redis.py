@@ -53,7 +53,8 @@ def _password(secret: Path) -> bytes:
         ) from error
     if len(password) < MIN_PASSWORD_LENGTH:
         raise ConfigError(
-            f"{secret} has {len(password)} characters; a password needs {MIN_PASSWORD_LENGTH} or more. Create it: {_FIX}"
+            f"{secret} has {len(password)} characters; a password needs {MIN_PASSWORD_LENGTH} or more. "
+            f"Create it: {_FIX}"
         )
     return password
 

