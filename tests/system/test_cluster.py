@@ -201,7 +201,7 @@ def test_a_run_outlives_a_node_and_is_scaled_while_it_goes_on(
         cluster.add_node(**pool)
         more = Command("scale", "actors=4", "--run", str(run))
         output = more.finish()
-        assert more.process.returncode == 0 and "4 of 4 actors are there" in output, output
+        assert more.process.returncode == 0 and "4/4 actors ready" in output, output
         reached = len(rows_of(run))
         until(lambda: len(rows_of(run)) > reached + 20, 60, "more steps")
         command.process.terminate()

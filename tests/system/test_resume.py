@@ -47,7 +47,7 @@ def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path
     )
 
     whoever = Command("train", str(recipe), "--run", str(run), "--continue")
-    assert "nothing is left to do" in whoever.finish() and whoever.process.returncode == 0
+    assert "there is nothing left to do" in whoever.finish() and whoever.process.returncode == 0
     again = Command("train", "--resume", str(run))
     assert "has done all its learner.steps = 150" in again.finish() and again.process.returncode == 2
 
