@@ -147,7 +147,7 @@ def _opened(run: Path | None, url: str | None, name: str | None, fix: bool = Fal
         with connect(url) as client:
             yield Opened(client, ReplayBuffer(client, _stored_config(client, name), name))
     else:
-        raise ConfigError("no buffer is given. Give --run DIR, or --redis URL and --name NAME.")
+        raise ConfigError("the buffer is not specified. Give --run DIR, or --redis URL and --name NAME.")
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def test_a_runs_damaged_file_is_mended_by_a_repair(tmp_path: Path, make_trajecto
 
 
 def test_a_command_without_a_buffer_is_refused(place: list[str], server: RedisServer) -> None:
-    with pytest.raises(ConfigError, match=r"no buffer is given\. Give --run DIR, or --redis URL and --name NAME"):
+    with pytest.raises(ConfigError, match=r"the buffer is not specified\. Give --run DIR, or --redis URL and --name NAME"):
         tributary("stats", "--redis", server.url)
     with pytest.raises(ConfigError, match="there is no buffer called 'nobody' on this server"):
         tributary("stats", "--redis", server.url, "--name", "nobody")
