@@ -1,4 +1,4 @@
-"""What a recipe may say about actors: how many, which engine, which behaviours."""
+"""The `[actors]` section of a recipe: how many actors, on which engine, sampling with which behaviours."""
 
 from typing import Literal, Self
 
@@ -6,19 +6,23 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class BehaviourConfig(BaseModel):
-    """One way to draw trajectories: `[[actors.behaviours]]`. It changes which strings are drawn, not how they score."""
+    """One entry of `[[actors.behaviours]]`: a way to sample trajectories. It changes which strings are sampled, not how
+    they are scored."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
-    """`on_policy` is reserved for the policy itself: temperature 1, stopping as it likes."""
+    """Name of the behaviour. `on_policy` is reserved for the policy itself: temperature 1, stop not suppressed."""
     weight: float = Field(gt=0.0)
-    """Share of the trajectories, relative to the other behaviours."""
+    """Share of the trajectories, relative to the weights of the other behaviours."""
     temperature_low: float = Field(default=1.0, ge=0.1, le=10.0)
+    """Lowest sampling temperature. Each trajectory's temperature is uniform between the lowest and the highest."""
     temperature_high: float = Field(default=1.0, ge=0.1, le=10.0)
-    """Each trajectory's sampling temperature is uniform between the two."""
+    """Highest sampling temperature."""
     suppress_stop: bool = False
-    """Never stop before the last allowed action: one long string trains every prefix of it."""
+    """Never stop before the last allowed action. One long string trains the stop decision at each of its prefixes."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -31,8 +35,8 @@ class BehaviourConfig(BaseModel):
             self.suppress_stop or self.temperature_low != 1.0 or self.temperature_high != 1.0
         ):
             raise ValueError(
-                "behaviour on_policy must have temperature 1 and may not suppress the stop: "
-                "give the other one another name"
+                "behaviour on_policy must have temperature 1 and may not suppress the stop token: "
+                "give this behaviour another name"
             )
         return self
 
@@ -40,44 +44,58 @@ class BehaviourConfig(BaseModel):
 ON_POLICY = BehaviourConfig(name="on_policy", weight=1.0)
 
 
-class ActorConfig(BaseModel):
-    """Section `[actors]` of a recipe."""
+class ActorAdvanced(BaseModel):
+    """Section `[actors.advanced]` of a recipe: settings that few runs change."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
-    count: int = Field(default=1, ge=1)
-    """Actors, each with an engine of its own."""
-    behaviours: list[BehaviourConfig] = Field(default=[ON_POLICY], min_length=1)
-    """What is drawn, by weight."""
-    max_in_flight: int = Field(default=64, ge=1)
-    """Trajectories an engine works on at once."""
-    samples_per_prompt: int = Field(default=8, ge=1)
-    """Trajectories drawn of a prompt before the next prompt's turn."""
-    push_size: int = Field(default=32, ge=1)
-    """Finished trajectories handed to a reward worker at a time."""
     max_staleness: int = Field(default=50, ge=1)
-    """An actor whose served version falls more than this many versions behind the newest stops with an error."""
+    """The run stops with an error when an actor's adapter is more than this many versions behind the newest one."""
     wait_limit_s: float = Field(default=300.0, gt=0.0)
     """Longest wait for an adapter or for reward workers, s."""
-    max_model_len: int = Field(default=512, ge=16)
-    """Prompt and response tokens an engine makes room for."""
     kv_cache_gib: int = Field(default=1, ge=1)
-    """Memory for keys and values on CPU, GiB."""
-    gpu_memory_fraction: float = Field(default=0.5, gt=0.0, le=0.95)
-    """Of a GPU's memory, for weights and cache of one engine."""
-    threads: int = Field(default=1, ge=0)
-    """CPU threads of each engine while training; 0 leaves it to torch."""
+    """Memory for keys and values of one engine on a CPU, GiB."""
     max_restarts: int = Field(default=10, ge=0)
-    """Times that Ray starts a dead actor again, each time after a longer wait, on another node if its own is gone."""
-    engine: Literal["vllm", "simulated"] = "vllm"
-    """simulated: random responses at a set rate, without a model: to try a cluster, or what surrounds the engines."""
+    """Number of times that Ray restarts a dead actor, after a growing delay; on another node if its own is gone."""
     simulated_rate: float = Field(default=20.0, gt=0.0)
-    """Responses a simulated engine finishes, 1/s."""
-    tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs of one node that one engine is spread over, by vLLM; each actor reserves as many times its `gpus`."""
+    """Responses that a simulated engine finishes, 1/s."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Labels that a node must have (`ray start --labels`), to place the processes of this section."""
+    """Labels that a node must have (`ray start --labels`) to run an actor."""
     cpus: float = Field(default=0.5, ge=0.0)
-    """CPU cores, or a share of one, that Ray reserves: a matter of placement, not of speed."""
+    """CPU cores, or a share of one, that Ray reserves for each actor. It decides placement, not speed."""
+
+
+class ActorConfig(BaseModel):
+    """Section `[actors]` of a recipe: the processes that sample trajectories from the policy."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    count: int = Field(default=1, ge=1)
+    """Number of actors. Each has an engine of its own."""
+    behaviours: list[BehaviourConfig] = Field(default=[ON_POLICY], min_length=1)
+    """Ways to sample trajectories, chosen by weight."""
+    max_in_flight: int = Field(default=64, ge=1)
+    """Trajectories that an engine generates at the same time."""
+    samples_per_prompt: int = Field(default=8, ge=1)
+    """Trajectories sampled from one prompt before the actor takes the next prompt."""
+    push_size: int = Field(default=32, ge=1)
+    """Finished trajectories in one call to a reward worker."""
+    max_model_len: int = Field(default=512, ge=16)
+    """Longest prompt and response together, in tokens, that an engine has room for."""
+    threads: int = Field(default=1, ge=0)
+    """CPU threads of each engine during training. 0: torch decides."""
+    engine: Literal["vllm", "simulated"] = "vllm"
+    """Engine that generates responses. `simulated`: random responses at a set rate, without a model, to test a
+    cluster or everything around the engines."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs of one node over which vLLM spreads one engine. Each actor reserves `gpus` that many times."""
     gpus: float = Field(default=0.0, ge=0.0)
     """GPUs, or a share of one, that Ray reserves for each actor."""
+    gpu_memory_fraction: float = Field(default=0.5, gt=0.0, le=0.95)
+    """Share of a GPU's memory for weights and cache of one engine."""
+    advanced: ActorAdvanced = ActorAdvanced()
+    """Settings that few runs change."""

@@ -150,17 +150,17 @@ class RolloutActor:
                 self._figures["canary_difference_max"] = max(self._figures["canary_difference_max"], difference)
         else:
             newest, _ = self._adapters(2**62)  # only the number: no version is newer than this
-        if newest - served > self._config.max_staleness:
+        if newest - served > self._config.advanced.max_staleness:
             raise AdapterError(
                 f"{self._name} serves version {served} and the newest is {newest}: {newest - served} behind, "
-                f"more than actors.max_staleness = {self._config.max_staleness}. "
-                "Raise learner.publish_every or actors.max_staleness, or make the actors faster."
+                f"more than actors.advanced.max_staleness = {self._config.advanced.max_staleness}. "
+                "Raise learner.publish_every or actors.advanced.max_staleness, or make the actors faster."
             )
 
     def _wait_for_first_adapter(self) -> None:
         self._wait = NamedWait(
             f"{self._name} waits for the first adapter",
-            self._config.wait_limit_s,
+            self._config.advanced.wait_limit_s,
             lambda: "the learner has not published one yet",
         )
         while not self._stopping.is_set() and self._engine.version is None:
@@ -177,8 +177,8 @@ class RolloutActor:
             return
         self._wait = NamedWait(
             f"{self._name} waits for reward workers",
-            self._config.wait_limit_s,
-            lambda: "rewards.max_in_flight batches are in flight",
+            self._config.advanced.wait_limit_s,
+            lambda: "rewards.advanced.max_in_flight batches are in flight",
         )
         while not self._stopping.is_set() and self._rewards.free_slots(POLL_S) <= 0:
             self._beat()

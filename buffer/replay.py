@@ -76,7 +76,7 @@ class ReplayBuffer:
         self._config = config
         self.store = ItemStore(client, name, config.settings)
         self._quarantine = Quarantine(self.store)
-        self._near_duplicates = NearDuplicates(self.store, config.near_duplicate_distance)
+        self._near_duplicates = NearDuplicates(self.store, config.advanced.near_duplicate_distance)
 
     @property
     def rate_limiter(self) -> RateLimiter:
@@ -97,11 +97,11 @@ class ReplayBuffer:
             if not trajectory.is_scored:
                 raise RecordError(f"a trajectory of prompt {trajectory.prompt_id!r} is unscored; score it before add")
             item = self._item(trajectory, None if priorities is None else priorities[i])
-            if len(item.record) > self._config.max_record_bytes:
+            if len(item.record) > self._config.advanced.max_record_bytes:
                 refused["too_large"] += 1
             else:
                 items.append(item)
-        if self._config.near_duplicate_distance:
+        if self._config.advanced.near_duplicate_distance:
             items, refused["near_duplicate"] = self._near_duplicates.admit(items)
         self.store.count_refused(refused)
         added = duplicates = evicted = 0
@@ -121,13 +121,13 @@ class ReplayBuffer:
         wanted, rows = fresh + replay, list[Drawn]()
         for _ in range(DRAW_ROUNDS):
             missing = wanted - len(rows)
-            newest = int(rng.binomial(max(missing - fresh, 0), self._config.newest_fraction))
+            newest = int(rng.binomial(max(missing - fresh, 0), self._config.advanced.newest_fraction))
             request = DrawRequest(
                 rows=missing,
                 fresh=fresh,
                 newest_version=newest,
-                sampler=SAMPLERS[self._config.sampler],
-                replace=self._config.replacement,
+                sampler=SAMPLERS[self._config.advanced.sampler],
+                replace=self._config.advanced.replacement,
                 rows_per_group=self._config.rows_per_prompt,
             )
             drawn = self.store.draw(request, int(rng.integers(2**31)), self._config.rate_limiter) if missing else None
@@ -235,7 +235,9 @@ class ReplayBuffer:
             if self._client.hget(self.store.keys.counters, _DRAWS_ENDED):
                 return self.store.put(items)  # the learner has finished, so inserts are no longer rate-limited
             wait = wait or NamedWait(
-                "reward worker waits for the learner to draw", self._config.insert_wait_limit_s, self._describe_pace
+                "reward worker waits for the learner to draw",
+                self._config.advanced.insert_wait_limit_s,
+                self._describe_pace,
             )
             wait.check()
             time.sleep(POLL_S)
@@ -245,7 +247,7 @@ class ReplayBuffer:
         stats, config = self.stats(), self._config
         return (
             f"{stats.drawn} rows drawn after {stats.arrivals} arrivals, samples_per_insert asks for "
-            f"{config.samples_per_insert:g} per arrival (within {config.samples_per_insert_band:g} rows)"
+            f"{config.samples_per_insert:g} per arrival (within {config.advanced.samples_per_insert_band:g} rows)"
         )
 
     def _readable(self, drawn: Rows) -> list[Drawn]:

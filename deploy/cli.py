@@ -16,7 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Fine-tune language models to sample from posteriors.",
+    help="Fine-tune language models to sample from posterior distributions.",
 )
 app.command()(train.train)
 app.command()(train.validate)
@@ -33,8 +33,8 @@ app.add_typer(buffer.buffer_app, name="buffer")
 
 
 def main() -> NoReturn:
-    """Entry of the `tributary` command: errors made on purpose end in one message and exit code 2."""
-    sys.path.insert(0, str(Path.cwd()))  # tasks of the user's own are imported from where the command is typed
+    """Entry point of the `tributary` command. A TributaryError ends in one message and exit code 2."""
+    sys.path.insert(0, str(Path.cwd()))  # the user's own tasks are imported from the current folder
     try:
         app(standalone_mode=True)
     except TributaryError as error:

@@ -1,4 +1,4 @@
-"""What a recipe may say about the learner."""
+"""The `[learner]` section of a recipe."""
 
 from typing import Literal, TypeAlias
 
@@ -7,84 +7,99 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 PriorityKind: TypeAlias = Literal["residual", "reward", "recency"]
 
 
-class LearnerConfig(BaseModel):
-    """Section `[learner]` of a recipe."""
+class LearnerAdvanced(BaseModel):
+    """Section `[learner.advanced]` of a recipe: settings that few runs change."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    subtb_lambda: float = Field(default=1.0, gt=0.0, le=10.0)
+    """Weight lambda^(j-i-1) of a pair (i, j) of prefixes of one trajectory. Only the objective `subtb` reads it."""
+    recency_half_life: float = Field(default=8.0, gt=0.0)
+    """Adapter versions after which the priority `recency` of a row halves."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """Shape of the learning rate's decay."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """Weight decay of AdamW."""
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    """Gradients are scaled down to this L2 norm."""
+    max_skipped_steps: int = Field(default=10, ge=1)
+    """The run stops with an error after this many consecutive steps whose loss or gradient is not finite."""
+    diagnose_every: int = Field(default=10, ge=1)
+    """Steps between two measurements of the exact distance to the target, for tasks that list all their strings."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Number of checkpoints kept, the newest ones."""
+    wait_limit_s: float = Field(default=300.0, gt=0.0)
+    """Longest wait for data before the run stops and reports the reason, s."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have (`ray start --labels`) to run a learner process."""
+    cpus: float = Field(default=0.5, ge=0.0)
+    """CPU cores, or a share of one, that Ray reserves for each learner process. It decides placement, not speed."""
+
+
+class LearnerConfig(BaseModel):
+    """Section `[learner]` of a recipe: the process that trains the adapter."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     steps: int = Field(default=200, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(default=64, ge=1)
-    """Trajectories a step."""
+    """Trajectories per step."""
     fresh_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Share of a batch taken in order of arrival; the rest is replayed by priority."""
+    """Share of a batch taken in order of arrival. The rest is replayed by priority."""
     priority: PriorityKind | dict[PriorityKind, float] = "residual"
-    """What draws replayed rows: learner/priority.py. A table mixes kinds: {residual = 1.0, recency = 0.5}."""
-    recency_half_life: float = Field(default=8.0, gt=0.0)
-    """Versions after which a row's recency is half."""
+    """Priority of rows for replay (learner/priority.py). A table mixes kinds: {residual = 1.0, recency = 0.5}."""
     objective: Literal["subtb", "group_subtb", "tb", "db", "vargrad", "sft"] = "subtb"
-    """A file of learner/objectives."""
-    subtb_lambda: float = Field(default=1.0, gt=0.0, le=10.0)
-    """Weight of a pair of prefixes of one trajectory is lambda^(j-i-1). Only `subtb` reads it."""
+    """Training objective, a file of learner/objectives."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
-    """Peak, AdamW."""
+    """Peak learning rate of AdamW."""
     warmup_steps: int = Field(default=10, ge=0)
-    """Steps of linear rise from 0."""
+    """Steps over which the learning rate rises linearly from 0."""
     decay_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Last share of the steps over which the rate falls to 0; 0 keeps it constant."""
-    decay: Literal["linear", "cosine"] = "linear"
-    """How it falls."""
-    weight_decay: float = Field(default=0.0, ge=0.0)
-    max_grad_norm: float = Field(default=1.0, gt=0.0)
-    """Gradients are scaled down to this L2 norm."""
-    max_skipped_steps: int = Field(default=10, ge=1)
-    """So many steps in a row whose loss or gradient is not finite end the run."""
-    max_tokens: int = Field(default=8192, ge=0)
-    """Tokens of one pass, prompts included; a batch with more is accumulated over several. Objectives that compare
-    trajectories compute each twice, once for the loss and once with gradient. 0: always one pass."""
-    gradient_checkpointing: bool = False
-    """Keep one activation a layer and compute the rest again: slower, less memory."""
+    """Last share of the steps, over which the learning rate falls to 0. 0: it stays constant."""
     reward_temperature_start: float = Field(default=1.0, gt=0.0)
-    """T of R^(1/T) at step 0."""
+    """Temperature T of the target R^(1/T) at step 0."""
     reward_temperature_end: float = Field(default=1.0, gt=0.0)
-    """T from `reward_temperature_steps` on; linear in between."""
+    """Temperature T from step `reward_temperature_steps` on."""
     reward_temperature_steps: int = Field(default=0, ge=0)
+    """Steps over which T changes linearly from start to end."""
+    max_tokens: int = Field(default=8192, ge=0)
+    """Tokens in one forward pass, prompts included; a larger batch is accumulated over several passes. Objectives that
+    compare trajectories then compute each pass twice, once for the loss and once with gradient. 0: always one pass."""
+    gradient_checkpointing: bool = False
+    """Keep one activation per layer and recompute the others: slower, less memory."""
+    canary_tolerance: float = Field(default=2e-3, gt=0.0)
+    """Largest accepted difference between the actor's and the learner's log-probabilities of the canary tokens, nats.
+    Use 2e-3 with float32 (measured: 5e-5) and 0.3 with bfloat16."""
     publish_every: int = Field(default=1, ge=1)
     """Steps between two published adapters."""
-    diagnose_every: int = Field(default=10, ge=1)
-    """Steps between two readings of the exact distance to the target, where the task lists its strings."""
-    canary_tolerance: float = Field(default=2e-3, gt=0.0)
-    """Largest accepted difference between the actor's and the learner's canary log-probabilities, nats.
-    fp32: 2e-3 (measured 5e-5); bf16: 0.3."""
     checkpoint_every: int = Field(default=50, ge=1)
-    """Steps between two checkpoints; one more is made at the end."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """How many are kept, the newest ones."""
-    wait_limit_s: float = Field(default=300.0, gt=0.0)
-    """Longest wait for data before the run stops with the reason, s."""
+    """Steps between two checkpoints. One more is written at the end."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """Device of the learner: auto, cpu or cuda."""
     ranks: int = Field(default=1, ge=1)
-    """Learner processes that act as one, each with its share of a batch."""
+    """Learner processes that train together, each on its share of a batch."""
     threads: int = Field(default=1, ge=0)
-    """CPU threads of a learner; 0 leaves it to torch."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    """Labels that a node must have (`ray start --labels`), to place the processes of this section."""
-    cpus: float = Field(default=0.5, ge=0.0)
-    """CPU cores, or a share of one, that Ray reserves: a matter of placement, not of speed."""
+    """CPU threads of each learner process. 0: torch decides."""
     gpus: float = Field(default=0.0, ge=0.0)
-    """GPUs, or a share of one, that Ray reserves."""
+    """GPUs, or a share of one, that Ray reserves for each learner process."""
+    advanced: LearnerAdvanced = LearnerAdvanced()
+    """Settings that few runs change."""
 
     @field_validator("priority")
     @classmethod
-    def _shares_mean_something(cls, value: str | dict[str, float]) -> str | dict[str, float]:
+    def _shares_are_positive(cls, value: str | dict[str, float]) -> str | dict[str, float]:
         if isinstance(value, dict) and not (value and all(share > 0 for share in value.values())):
             raise ValueError("a mixture names one kind or more, each with a share above 0")
         return value
 
     @property
     def priority_shares(self) -> dict[str, float]:
-        """Kind -> exponent. Given strings are drawn alike whatever their reward: sft knows no residual."""
+        """Kind -> exponent. `sft` has no residual: it draws all demonstrations alike, whatever their reward."""
         if self.objective == "sft":
             return {"residual": 1.0}
         return (

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from buffer.errors import ConfigError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-"""A rank that waits longer for the others fails; a learner's own waits are shorter (learner.wait_limit_s)."""
+"""A rank that waits longer for the others fails; a learner's own waits are shorter (learner.advanced.wait_limit_s)."""
 
 
 class DataParallel:

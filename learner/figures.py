@@ -54,7 +54,7 @@ class TargetDistance:
     ) -> None:
         """`support` is these strings, scored; empty where a task lists none. `weights` are those of reward terms."""
         self._policy = policy
-        self._every = config.diagnose_every
+        self._every = config.advanced.diagnose_every
         self._batch = collate(support, policy.spec, config.max_tokens, weights) if support else None
 
     def compute(self, step: int, temperature: float) -> Figures:

@@ -61,9 +61,11 @@ class Learner:
         self._data_parallel = data_parallel or DataParallel()
         is_leader = self._data_parallel.is_leader
         parameters = policy.trainable_parameters()
-        self._gradient = Gradient(policy, parameters, config.objective, config.subtb_lambda, self._data_parallel)
-        self._optimiser = Optimiser(parameters, config.weight_decay, config.max_grad_norm)
-        self._priorities = Priorities(config.priority_shares, config.recency_half_life)
+        self._gradient = Gradient(
+            policy, parameters, config.objective, config.advanced.subtb_lambda, self._data_parallel
+        )
+        self._optimiser = Optimiser(parameters, config.advanced.weight_decay, config.advanced.max_grad_norm)
+        self._priorities = Priorities(config.priority_shares, config.advanced.recency_half_life)
         self._target_distance = TargetDistance(policy, support, config, self._weights)
         self._step_sampler = StepSampler() if is_leader else None
         self._stopping = threading.Event()
@@ -180,7 +182,7 @@ class Learner:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
         self._buffer.quarantine(rows, reason)
-        if self._skipped_in_a_row >= self._config.max_skipped_steps:
+        if self._skipped_in_a_row >= self._config.advanced.max_skipped_steps:
             raise TributaryError(
                 f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient, the last one {reason}. "
                 "Nothing was learned from them and their trajectories are in the buffer's quarantine. Look at the "

@@ -57,7 +57,7 @@ def m_step(
     check_choices(choices)
     torch.manual_seed(seed)
     policy = LoraPolicy(spec, device, config.gradient_checkpointing)
-    optimiser = Optimiser(policy.trainable_parameters(), config.weight_decay, config.max_grad_norm)
+    optimiser = Optimiser(policy.trainable_parameters(), config.advanced.weight_decay, config.advanced.max_grad_norm)
     losses = []
     for step, batch in zip(range(config.steps), _batches(choices, config.batch_size, seed), strict=False):
         policy.model.zero_grad()

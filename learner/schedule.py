@@ -13,7 +13,7 @@ def learning_rate(step: int, config: LearnerConfig) -> float:
     rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     decay_steps = config.decay_fraction * config.steps
     fall = min(1.0, (config.steps - step) / decay_steps) if decay_steps else 1.0
-    if config.decay == "cosine":
+    if config.advanced.decay == "cosine":
         fall = (1.0 - math.cos(math.pi * fall)) / 2.0
     return config.learning_rate * rise * fall
 

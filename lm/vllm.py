@@ -37,9 +37,7 @@ def start_vllm(
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling takes longer than it saves on a CPU
     if versions:
         extra |= _lora(spec, versions)
-        if (
-            not on_gpu and tensor_parallel == 1
-        ):  # else vLLM's workers are other processes: no patches there
+        if not on_gpu and tensor_parallel == 1:  # else vLLM's workers are other processes: no patches there
             from lm import cpu_patches
 
             extra |= cpu_patches.apply()

@@ -1,4 +1,4 @@
-"""What a recipe may say about rewards and the task."""
+"""The `[task]` and `[rewards]` sections of a recipe."""
 
 from typing import Literal
 
@@ -6,60 +6,77 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
 Option = TypeAliasType("Option", "str | int | float | bool | list[Option] | dict[str, Option]")
-"""What TOML can say."""
+"""A value that TOML can express."""
 
 
 class TaskConfig(BaseModel):
-    """Section `[task]` of a recipe."""
+    """Section `[task]` of a recipe: the prompts and their reward."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     name: str = "integer"
-    """A name of rewards/tasks, or `module:Class` of your own, importable from where the run is started."""
+    """A name of rewards/tasks, or `module:Class` of your own, importable from the folder where the run is started."""
     options: dict[str, Option] = Field(default_factory=dict)
     """Keyword arguments of the task's class."""
     demonstrations: str | None = None
-    """A file of given strings, one JSON object a line, scored and added to the buffer before training begins."""
+    """A file of demonstrations, one JSON object per line. They are scored and added to the buffer before training."""
+
+
+class RewardAdvanced(BaseModel):
+    """Section `[rewards.advanced]` of a recipe: settings that few runs change."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    max_in_flight: int = Field(default=4, ge=1)
+    """Batches that one actor may have at the reward workers before it waits for them."""
+    max_restarts: int = Field(default=10, ge=0)
+    """Number of times that Ray restarts a dead worker. Its calls are repeated; the buffer drops the duplicates."""
+    max_failures: int = Field(default=100, ge=1)
+    """The run stops with an error after this many consecutive strings that could not be scored."""
+    gpu_memory_fraction: float = Field(default=0.3, gt=0.0, le=0.95)
+    """Share of a GPU's memory for weights and cache of the engine of `scorer = "vllm"`."""
+    cache_size: int = Field(default=100_000, ge=0)
+    """Scores kept by content, so that a string that was scored before is not scored again."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have (`ray start --labels`) to run a reward worker."""
+    cpus: float = Field(default=0.5, ge=0.0)
+    """CPU cores, or a share of one, that Ray reserves for each worker. It decides placement, not speed."""
 
 
 class RewardConfig(BaseModel):
-    """Section `[rewards]` of a recipe."""
+    """Section `[rewards]` of a recipe: the processes that score trajectories."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     workers: int = Field(default=1, ge=1)
-    """Processes that score."""
-    max_in_flight: int = Field(default=4, ge=1)
-    """Batches one actor may have under way to reward workers before it waits for them."""
-    max_restarts: int = Field(default=10, ge=0)
-    """Times that Ray starts a dead worker again; its calls are made again, which the buffer's deduplication absorbs."""
+    """Number of reward workers, the processes that score."""
     weights: dict[str, float] = Field(default_factory=dict)
-    """Of the task's reward terms, by name: log R is the sum of weight x term, nats. 1 where none is given. The buffer
-    keeps terms unweighted, so they may change when a run is resumed."""
+    """Weights of the task's reward terms, by name; 1 where none is given. log R is the sum of weight x term, nats. The
+    buffer keeps the terms unweighted, so weights may change when a run is resumed."""
     length_penalty: float = 0.0
-    """Nats taken off log R for each token of a string, as one more term, `length`. Below 0 long strings are liked."""
+    """Nats subtracted from log R for each token of a string, as one more term, `length`. Negative values favour longer
+    responses."""
     time_limit_s: float = Field(default=10.0, gt=0.0)
-    """For log_reward and labels of one string, s. A string for which they take longer, fail or give no finite number is
-    set aside with the reason, and the run goes on. What can't be interrupted ends its worker, and is then known."""
-    max_failures: int = Field(default=100, ge=1)
-    """So many strings in a row that can't be scored end the run."""
+    """Time limit for log_reward and labels of one string, s. A string for which they take longer, fail or return a
+    number that is not finite is quarantined with the reason, and the run goes on. Code that can't be interrupted ends
+    its worker, and the string is quarantined when it comes again."""
     max_tokens: int = Field(default=8192, ge=64)
-    """Tokens of one pass of the frozen model, contexts and copies of targets included; on a CPU at most 2,560."""
+    """Tokens in one pass of the frozen model, contexts and copies of targets included. At most 2,560 on a CPU."""
     scorer: Literal["transformers", "vllm"] = "transformers"
-    """What the frozen model runs on. vllm: an engine of its own, for tasks that score continuations only."""
-    gpu_memory_fraction: float = Field(default=0.3, gt=0.0, le=0.95)
-    """Of a GPU's memory, for weights and cache of that engine."""
+    """Engine of the frozen model. `vllm` is for tasks that score continuations only."""
     adapter: str | None = None
-    """Folder of a PEFT adapter to be merged into the frozen model, such as an M-step's."""
-    cache_size: int = Field(default=100_000, ge=0)
-    """Scores kept by content, so that a string that comes again is not scored again."""
+    """Folder of a PEFT adapter to merge into the frozen model, such as the result of an M-step."""
     threads: int = Field(default=1, ge=0)
-    """CPU threads of each worker; 0 leaves it to torch."""
+    """CPU threads of each worker. 0: torch decides."""
     device: str = "auto"
-    """auto, cpu or cuda."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    """Labels that a node must have (`ray start --labels`), to place the processes of this section."""
-    cpus: float = Field(default=0.5, ge=0.0)
-    """CPU cores, or a share of one, that Ray reserves: a matter of placement, not of speed."""
+    """Device of the frozen model: auto, cpu or cuda."""
     gpus: float = Field(default=0.0, ge=0.0)
     """GPUs, or a share of one, that Ray reserves for each worker."""
+    advanced: RewardAdvanced = RewardAdvanced()
+    """Settings that few runs change."""

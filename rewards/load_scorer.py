@@ -18,7 +18,7 @@ def load_scorer(spec: PolicySpec, config: RewardConfig, max_model_len: int, kv_c
             on_gpu=config.gpus > 0,
             max_model_len=max_model_len,
             kv_cache_gib=kv_cache_gib,
-            gpu_memory_fraction=config.gpu_memory_fraction,
+            gpu_memory_fraction=config.advanced.gpu_memory_fraction,
             threads=config.threads,
         )
     from rewards.base_model import BaseModel

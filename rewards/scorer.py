@@ -162,7 +162,7 @@ class Scorer:
     def _add_to_cache(self, scores: Mapping[str, Score | Failure]) -> None:
         """Failures are not cached: a later attempt may succeed."""
         self._cache.update((key, score) for key, score in scores.items() if isinstance(score, Score))
-        while len(self._cache) > self._config.cache_size:
+        while len(self._cache) > self._config.advanced.cache_size:
             self._cache.popitem(last=False)
 
 

@@ -40,11 +40,11 @@ class RewardWorker:
         self._buffer = buffer
         self._poison_strings = poison_strings
         self._config = config
-        self._scorer = Scorer(task, base, config, poison_strings.name)
+        self._scorer = Scorer(task, base, config, poison_strings.mark)
         self._failures_in_a_row = 0
 
     def score(self, trajectories: Sequence[Trajectory]) -> AddResult:
-        """Score and store. Raise RewardError when rewards.max_failures strings in a row could not be scored."""
+        """Score and store. Raise RewardError when rewards.advanced.max_failures strings in a row can't be scored."""
         began = time.perf_counter()
         scores = self._scores([self._prompts[t.prompt_id] for t in trajectories], [t.token_ids for t in trajectories])
         seconds = (time.perf_counter() - began) / len(trajectories)
@@ -98,9 +98,9 @@ class RewardWorker:
     def _count_failures(self, scores: Sequence[Score | Failure]) -> None:
         for score in scores:
             self._failures_in_a_row = self._failures_in_a_row + 1 if isinstance(score, Failure) else 0
-            if self._failures_in_a_row >= self._config.max_failures and isinstance(score, Failure):
+            if self._failures_in_a_row >= self._config.advanced.max_failures and isinstance(score, Failure):
                 raise RewardError(
                     f"{self._failures_in_a_row} strings in a row could not be scored by task {self._task_name!r}, the "
                     f"last one because {score.reason}. They are in the buffer's quarantine. Fix log_reward, or raise "
-                    "rewards.max_failures or rewards.time_limit_s."
+                    "rewards.advanced.max_failures or rewards.time_limit_s."
                 )

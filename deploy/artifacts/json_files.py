@@ -1,4 +1,4 @@
-"""Files that are whole at every moment, and JSON that every reader accepts: figures that are not finite become null."""
+"""Atomic file replacement, and strict JSON: numbers that are not finite become null."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Old content or new, never half of it, whenever the process dies."""
+    """Replace a file atomically: a reader, or a crash, sees the old content or the new one, never a part."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         file.write(content)
@@ -21,23 +21,23 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a JSON file, whole."""
+    """Replace a JSON file atomically."""
     write_whole(path, json.dumps(plain(value), allow_nan=False, indent=2).encode() + b"\n")
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one line of JSON."""
+    """Append one line of JSON."""
     with path.open("a") as file:
         file.write(json.dumps(plain(row), allow_nan=False) + "\n")
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replace a file of lines, whole."""
+    """Replace a file of JSON lines atomically."""
     write_whole(path, b"".join(json.dumps(plain(row), allow_nan=False).encode() + b"\n" for row in rows))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All lines, null as NaN. One torn by a killed process is left out; no file is no lines."""
+    """All lines, null as NaN. A line cut short by a killed process is skipped; a missing file is empty."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -48,7 +48,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: numpy as Python, NaN and infinities as None."""
+    """A value that JSON can express: numpy as Python, NaN and infinities as None."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -1,11 +1,11 @@
-"""All of a run in one folder.
+"""The folder of a run.
 
-config.toml      the resolved recipe            metrics.jsonl   one row of figures a learner step
-adapter/         the newest adapter, PEFT form  summary.json    the result, before and after
-checkpoints/     the learner's newest states    plots/          pictures
-buffer/          data of the run's own Redis server
-name             of its buffer in Redis         lock            held while it trains
-log.jsonl        what the driver has to say     members.json    processes that work now
+config.toml    the resolved recipe              metrics.jsonl  one row of figures per learner step
+adapter/       the newest adapter, PEFT format  summary.json   the result, before and after training
+checkpoints/   the learner's newest states      plots/         PNG files
+buffer/        data of the run's Redis server   name           name of the run's buffer in Redis
+log.jsonl      the driver's log                 lock           held while the run trains
+members.json   number of running processes      wanted.json    number of processes requested by `scale`
 """
 
 import fcntl
@@ -32,14 +32,14 @@ _NAME, _LOCK = "name", "lock"
 
 
 class RunFolder:
-    """One run's files. Build it with `create` or `open`."""
+    """The files of one run. Build it with `create` or `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def create(cls, path: Path, replace: bool = False) -> Self:
-        """An empty run folder. ConfigError when the path is taken; `replace` removes an earlier run, nothing else."""
+        """An empty run folder. ConfigError if the path is in use; `replace` deletes an earlier run and nothing else."""
         path = path.expanduser().absolute()
         name = f"run-{uuid4().hex[:16]}"
         if path.is_dir() and not path.is_symlink():
@@ -49,18 +49,18 @@ class RunFolder:
                     f"{path} exists already and a run needs a folder of its own. "
                     "Give another with --run, or remove the earlier run with --replace."
                 )
-            # `create` makes the last three, so their company tells a run from a project that has a config.toml
+            # a project may have a config.toml too; a run also has the metrics.jsonl that `create` makes
             if names and not (names <= _CREATED or {"config.toml", "metrics.jsonl"} <= names):
                 raise ConfigError(
-                    f"{path} is no run (no config.toml with a metrics.jsonl), so --replace leaves it alone. "
-                    "Give another folder with --run, or remove it yourself."
+                    f"{path} is not the folder of a run (config.toml, metrics.jsonl), so --replace does not delete it. "
+                    "Give another folder with --run, or delete it yourself."
                 )
             if (path / _NAME).is_file():
-                name = cls(path).name  # its buffer in Redis is emptied and used again
+                name = cls(path).name  # its buffer in Redis will be cleared and used again
             with cls(path).lock() if names else nullcontext():
                 shutil.rmtree(path)
         elif os.path.lexists(path):
-            raise ConfigError(f"{path} is a file or a link and a run needs a folder. Give another with --run.")
+            raise ConfigError(f"{path} is a file or a link, and a run needs a folder. Give another with --run.")
         run = cls(path)
         run.plots.mkdir(parents=True)
         write_whole(path / _NAME, f"{name}\n".encode())
@@ -69,29 +69,29 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """An existing run. ConfigError when there is none."""
+        """An existing run. ConfigError if the folder does not contain one."""
         path = path.expanduser().absolute()
         if not (path / "config.toml").is_file():
             raise ConfigError(
-                f"{path} is no run: it has no config.toml. Give a run's folder with --run, or make one: "
+                f"{path} is not the folder of a run: it has no config.toml. Give another with --run, or start a run: "
                 f"tributary train demo --run {path}"
             )
         return cls(path)
 
     @property
     def name(self) -> str:
-        """Of the run's buffer in Redis, wherever the folder is moved to. ConfigError when it is gone."""
+        """Name of the run's buffer in Redis; it stays when the folder is moved. ConfigError if the file is missing."""
         try:
             return (self.path / _NAME).read_text().strip()
         except OSError as error:
             raise ConfigError(
-                f"{self.path / _NAME} can't be read ({error.strerror}): it names the run's buffer. Put it back, or "
-                "train again with --replace."
+                f"{self.path / _NAME} can't be read ({error.strerror}): it names the run's buffer. Restore it, "
+                "or train again with --replace."
             ) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Nobody else trains in this folder meanwhile; ConfigError when somebody does. Ends with the process."""
+        """Exclude other processes from training in this folder; ConfigError if one does. It ends with the process."""
         with (self.path / _LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,7 +102,7 @@ class RunFolder:
             yield
 
     def is_locked(self) -> bool:
-        """Whether somebody trains in this folder now."""
+        """True while a process trains in this folder."""
         try:
             with self.lock():
                 return False
@@ -116,17 +116,17 @@ class RunFolder:
 
     @property
     def buffer(self) -> Path:
-        """Folder of the run's own Redis server; the server makes it."""
+        """Folder of the run's own Redis server, which creates it."""
         return self.path / "buffer"
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the learner's states; the learner makes it."""
+        """Folder of the learner's states; the learner creates it."""
         return self.path / "checkpoints"
 
     @property
     def adapter_path(self) -> Path:
-        """PEFT adapter folder: what transformers, PEFT and vLLM load. There once an adapter is written."""
+        """Folder of the adapter, which PEFT, transformers and vLLM load. It exists once an adapter is written."""
         return self.path / "adapter"
 
     @property
@@ -134,49 +134,49 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Keep the resolved recipe. TOML has no null: a field that is None is left out, which reads as its default."""
+        """Write the resolved recipe. TOML has no null: a field that is None is omitted, which reads as its default."""
         write_whole(self.path / "config.toml", tomli_w.dumps(_without_none(config)).encode())
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved recipe as plain values. ConfigError when it is no TOML."""
+        """The resolved recipe as plain values. ConfigError if it is not valid TOML."""
         try:
             return tomllib.loads((self.path / "config.toml").read_text())
         except (tomllib.TOMLDecodeError, OSError) as error:
             raise ConfigError(
-                f"{self.path / 'config.toml'} can't be read: {error}. Mend it or train again with --replace."
+                f"{self.path / 'config.toml'} can't be read: {error}. Fix it, or train again with --replace."
             ) from error
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Add one row as a line of JSON; figures that are not finite are written as null."""
+        """Append one row as a line of JSON; numbers that are not finite are written as null."""
         append_line(self._metrics, row)
 
     def cut_metrics(self, step: int) -> None:
-        """Leave out the rows after `step`: a run that goes on from there writes them again."""
+        """Delete the rows after `step`: a run that resumes from there writes them again."""
         kept = [row for row in self.metrics() if row["step"] <= step]
         write_lines(self._metrics, kept)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All rows, oldest first, null as NaN. A line torn by a killed process is left out."""
+        """All rows, oldest first, null as NaN. A line cut short by a killed process is skipped."""
         return read_lines(self._metrics)
 
     def write_adapter(self, files: AdapterFiles) -> None:
-        """Replace the adapter. Each file changes whole; the configuration is the same all through a run."""
+        """Replace the adapter, each file atomically. The configuration is the same throughout a run."""
         self.adapter_path.mkdir(exist_ok=True)
         write_whole(self.adapter_path / _ADAPTER_CONFIG, files.config_json.encode())
         write_whole(self.adapter_path / _WEIGHTS, files.weights)
 
     def adapter(self) -> AdapterFiles:
-        """The newest adapter. ConfigError when the run has written none."""
+        """The newest adapter. ConfigError if the run has not written one."""
         return AdapterFiles(self._read_adapter_file(_WEIGHTS), self._read_adapter_file(_ADAPTER_CONFIG).decode())
 
     def write_version(self, version: AdapterVersion) -> None:
-        """Say beside the adapter what it is; call it after `write_adapter`."""
+        """Write the version next to the adapter; call it after `write_adapter`."""
         write_whole(
-            self.adapter_path / _VERSION, AdapterVersionFile.compute(version).model_dump_json(indent=2).encode()
+            self.adapter_path / _VERSION, AdapterVersionFile.from_version(version).model_dump_json(indent=2).encode()
         )
 
     def version(self) -> AdapterVersion:
-        """Number, digest and canary of the newest adapter. ConfigError when there is none, or when it is damaged."""
+        """Number, digest and canary of the newest adapter. ConfigError if they are missing or damaged."""
         try:
             return AdapterVersionFile.model_validate_json(self._read_adapter_file(_VERSION)).version()
         except ValidationError as error:
@@ -187,19 +187,19 @@ class RunFolder:
             ) from error
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Replace the JSON file `name`; figures that are not finite are written as null."""
+        """Replace the JSON file `name`; numbers that are not finite are written as null."""
         write_json(self.path / name, values)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Replace summary.json; figures that are not finite are written as null."""
+        """Replace summary.json; numbers that are not finite are written as null."""
         self.write_json("summary.json", summary)
 
     def finished_steps(self) -> int:
-        """Steps of the summary; 0 where the run has not come to its end."""
+        """Steps of the summary; 0 if the run has not finished."""
         return int(self.read_summary()["steps"]) if (self.path / "summary.json").is_file() else 0
 
     def read_summary(self) -> dict[str, Any]:
-        """What is in summary.json. ConfigError when the run has not finished."""
+        """The content of summary.json. ConfigError if the run has not finished."""
         try:
             values: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
         except FileNotFoundError as error:
@@ -220,18 +220,18 @@ class RunFolder:
 
 
 _CREATED = {"metrics.jsonl", "log.jsonl", "plots", "buffer", _NAME, _LOCK}
-"""What a run that died before `write_config` leaves behind."""
+"""Files left by a run that crashed before `write_config`."""
 
 
 def check_disk(path: Path, needed_bytes: int) -> None:
-    """ConfigError when the file system that `path` is or will be on has less than `needed_bytes` free."""
-    place = path.expanduser().absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    """ConfigError if the file system of `path`, which need not exist, has less than `needed_bytes` free."""
+    existing = path.expanduser().absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise ConfigError(
-            f"{place} has {free / 1e9:.1f} GB free and {needed_bytes / 1e9:.1f} GB are needed for {path}. "
+            f"{existing} has {free / 1e9:.1f} GB free and {needed_bytes / 1e9:.1f} GB are needed for {path}. "
             "Free some space, or choose a folder on another disk."
         )
 

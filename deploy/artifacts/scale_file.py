@@ -1,7 +1,7 @@
-"""Change how many actors and reward workers a run has, while it runs.
+"""Change the number of actors and reward workers of a run while it trains.
 
-`tributary scale` writes what is wanted into the run's folder; the run reads it twice a second and says there what it
-has. The folder is all that the two share, so this works wherever the folder can be seen.
+`tributary scale` writes a request into the run's folder. The run reads it twice a second and writes the number of
+running processes next to it. The two share nothing else, so this works wherever the folder is visible.
 """
 
 import json
@@ -15,91 +15,91 @@ from buffer.errors import ConfigError, WaitTimeout
 from deploy.artifacts.json_files import write_json
 from deploy.artifacts.run_folder import RunFolder
 
-_WANTED, _MEMBERS = "wanted.json", "members.json"
+_REQUEST, _MEMBERS = "wanted.json", "members.json"
 POLL_S = 0.5
-LARGEST = 10_000
+MAX_PROCESSES = 10_000
 
 
-class Wanted(BaseModel):
-    """wanted.json: None leaves a number as it is."""
+class ScaleRequest(BaseModel):
+    """The content of wanted.json: number of processes per role; None leaves it unchanged."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    actors: int | None = Field(default=None, ge=1, le=LARGEST)
-    rewards: int | None = Field(default=None, ge=1, le=LARGEST)
+    actors: int | None = Field(default=None, ge=1, le=MAX_PROCESSES)
+    rewards: int | None = Field(default=None, ge=1, le=MAX_PROCESSES)
 
     @classmethod
-    def parse(cls, words: Sequence[str]) -> "Wanted":
-        """From words such as actors=4. ConfigError for what is none."""
+    def parse(cls, words: Sequence[str]) -> "ScaleRequest":
+        """A request from words such as actors=4. ConfigError for any other word."""
         values: dict[str, int] = {}
         for word in words:
             name, _, number = word.partition("=")
-            if name not in cls.model_fields or not number.isdecimal() or not 1 <= int(number) <= LARGEST:
+            if name not in cls.model_fields or not number.isdecimal() or not 1 <= int(number) <= MAX_PROCESSES:
                 raise ConfigError(
-                    f"{word!r} says no number of processes. Give actors=N or rewards=N, N from 1 to {LARGEST:,}."
+                    f"{word!r} is not a number of processes. Give actors=N or rewards=N, N from 1 to {MAX_PROCESSES:,}."
                 )
             values[name] = int(number)
         if not values:
-            raise ConfigError("say how many there are to be: tributary scale actors=4 --run DIR")
+            raise ConfigError("no number of processes is given. Example: tributary scale actors=4 --run DIR")
         return cls(**values)
 
 
 class ScaleFile:
-    """The run's side: what is wanted, and what there is."""
+    """The run's side: it reads requests and writes the number of running processes."""
 
     def __init__(self, folder: Path) -> None:
-        """What an earlier run in this folder was asked for is forgotten."""
+        """Delete the requests to an earlier run in this folder."""
         self._folder = folder
         self._read_at = 0
         self._written: Mapping[str, int] = {}
-        for name in (_WANTED, _MEMBERS):
+        for name in (_REQUEST, _MEMBERS):
             (folder / name).unlink(missing_ok=True)
 
-    def wanted(self) -> dict[str, int]:
-        """What was asked for since the last call; empty where nothing was, or what was is no such file."""
-        path = self._folder / _WANTED
+    def new_request(self) -> dict[str, int]:
+        """The numbers requested since the last call; empty if there is no new request, or it is invalid."""
+        path = self._folder / _REQUEST
         try:
             changed = path.stat().st_mtime_ns
             if changed == self._read_at:
                 return {}
             self._read_at = changed
-            return Wanted.model_validate_json(path.read_bytes()).model_dump(exclude_none=True)
+            return ScaleRequest.model_validate_json(path.read_bytes()).model_dump(exclude_none=True)
         except (FileNotFoundError, ValidationError):
             return {}
 
     def write(self, ready: Mapping[str, int]) -> None:
-        """Say how many processes of each role can work now."""
+        """Write the number of ready processes per role."""
         if ready != self._written:
             self._written = dict(ready)
             write_json(self._folder / _MEMBERS, ready)
 
 
-def scale(folder: RunFolder, wanted: Wanted, limit_s: float, say: Callable[[str], None]) -> None:
-    """Ask the run in `folder` and wait until it has what is wanted.
+def request_scale(folder: RunFolder, request: ScaleRequest, limit_s: float, show: Callable[[str], None]) -> None:
+    """Send a request to the run in `folder` and wait until the processes are ready; `show` gets each progress line.
 
-    Raises ConfigError where no run trains there, WaitTimeout after `limit_s`: the run goes on trying.
+    Raises ConfigError if no run trains there, and WaitTimeout after `limit_s`; the run continues to try.
     """
     if not folder.is_locked():
         raise ConfigError(
-            f"no run trains in {folder.path}, so there is nothing to scale. Start one, or give a running one's folder."
+            f"no run trains in {folder.path}, so there is nothing to scale. Start it, or give another folder."
         )
-    write_json(folder.path / _WANTED, wanted.model_dump(exclude_none=True))
-    want = {"actor": wanted.actors, "reward": wanted.rewards}
-    deadline, said = time.monotonic() + limit_s, ""
+    write_json(folder.path / _REQUEST, request.model_dump(exclude_none=True))
+    requested = {"actor": request.actors, "reward": request.rewards}
+    deadline, shown = time.monotonic() + limit_s, ""
     while True:
-        have = _members(folder.path)
-        sentence = ", ".join(
-            f"{have.get(role, 0)} of {number} {role}s are there" for role, number in want.items() if number
+        ready = _members(folder.path)
+        progress = ", ".join(
+            f"{ready.get(role, 0)}/{number} {role}s ready" for role, number in requested.items() if number
         )
-        if sentence != said:
-            say(sentence)
-            said = sentence
-        if all(number is None or have.get(role) == number for role, number in want.items()):
+        if progress != shown:
+            show(progress)
+            shown = progress
+        if all(number is None or ready.get(role) == number for role, number in requested.items()):
             return
         if time.monotonic() > deadline:
             raise WaitTimeout(
-                f"after {limit_s:.0f} s {sentence}. The run goes on trying; its live view says what it waits for, "
-                "such as CPUs or GPUs that are not free."
+                f"{progress} after {limit_s:.0f} s. The run continues to try; its live view shows what it waits for, "
+                "such as CPUs or GPUs that are in use."
             )
         time.sleep(POLL_S)
 

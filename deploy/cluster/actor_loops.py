@@ -16,7 +16,7 @@ RETRY_DELAY_S = 1.0
 
 
 class ActorLoops:
-    """Ray restarts a dead process (actors.max_restarts times); this class then starts its loop again."""
+    """Ray restarts a dead process (actors.advanced.max_restarts times); this class then starts its loop again."""
 
     def __init__(self, group: WorkerGroup, max_restarts: int, events: ProcessEvents) -> None:
         self._group = group
@@ -59,7 +59,7 @@ class ActorLoops:
                 self._events.add(ProcessEvent("restart", "actor", f"actor-{number} died and is being restarted"))
         except ray.exceptions.ActorDiedError as error:
             raise TributaryError(
-                f"actor-{number} died more than actors.max_restarts = {self._max_restarts} times. {LOGS}"
+                f"actor-{number} died more than actors.advanced.max_restarts = {self._max_restarts} times. {LOGS}"
             ) from error
         self._retry_at[number] = time.monotonic() + RETRY_DELAY_S
 

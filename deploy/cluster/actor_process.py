@@ -48,7 +48,9 @@ class ActorProcess:
             task=address.task_name,
             config=config.actors,
             adapters=self._store.latest,
-            rewards=RewardClient(self._store, config.rewards.max_in_flight, number, config.actors.wait_limit_s),
+            rewards=RewardClient(
+                self._store, config.rewards.advanced.max_in_flight, number, config.actors.advanced.wait_limit_s
+            ),
             heartbeats=Heartbeats(connect(address.redis_url), address.buffer_name),
             seed=seed,
         )
@@ -105,7 +107,7 @@ def build_engine(address: Address, tool: "Tool | None", folder: Path, seed: int)
     if config.engine == "simulated":
         from actors.simulated import SimulatedEngine
 
-        return SimulatedEngine(address.spec, config.simulated_rate, seed)
+        return SimulatedEngine(address.spec, config.advanced.simulated_rate, seed)
     from actors.engine import Engine
 
     return Engine(address.spec, config, folder, seed, on_gpu=config.gpus > 0, tool=tool)

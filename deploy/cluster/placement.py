@@ -61,18 +61,18 @@ def check_placement(config: RunConfig) -> None:
             )
     nodes = [node["Labels"] for node in ray.nodes() if node["Alive"]]
     for section, part in (("actors", config.actors), ("rewards", config.rewards), ("learner", config.learner)):
-        if part.labels and not any(part.labels.items() <= labels.items() for labels in nodes):
-            required = ", ".join(f"{name}={value}" for name, value in part.labels.items())
+        if part.advanced.labels and not any(part.advanced.labels.items() <= labels.items() for labels in nodes):
+            required = ", ".join(f"{name}={value}" for name, value in part.advanced.labels.items())
             raise ConfigError(
-                f"{section}.labels requires a node with {required}, and no node of the cluster has these labels. Start "
+                f"{section}.advanced.labels requires a node with {required}, and no node of the cluster has these labels. Start "
                 f"one with `ray start --labels {required}`, or correct {section}.labels."
             )
 
 
 def remote(process: type, config: ActorConfig | RewardConfig | LearnerConfig, **options: Any) -> Handle:
     """`process` as a Ray actor class that reserves the resources and labels of its section of the recipe."""
-    labels = {"label_selector": dict(config.labels)} if config.labels else {}
-    return ray.remote(process).options(num_cpus=config.cpus, num_gpus=config.gpus, **labels, **options)
+    labels = {"label_selector": dict(config.advanced.labels)} if config.advanced.labels else {}
+    return ray.remote(process).options(num_cpus=config.advanced.cpus, num_gpus=config.gpus, **labels, **options)
 
 
 def free_now() -> str:

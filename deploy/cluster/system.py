@@ -69,7 +69,7 @@ class System:
             remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, rank)
             for rank in range(config.learner.ranks)
         ]
-        self._loops = ActorLoops(self._actors, config.actors.max_restarts, self._events)
+        self._loops = ActorLoops(self._actors, config.actors.advanced.max_restarts, self._events)
         self._reward_monitor = RewardMonitor(config.rewards.time_limit_s)
         self._learner_calls: list[Call] = []
         self._sampling = False
@@ -232,14 +232,14 @@ def _start_store(name: str) -> Handle:
 
 
 def _start_reward(config: RunConfig, number: int, address: Address) -> Handle:
-    restarts = config.rewards.max_restarts
+    restarts = config.rewards.advanced.max_restarts
     options = {"name": f"reward-{number}", "max_restarts": restarts, "max_task_retries": restarts}
     return remote(RewardProcess, config.rewards, **options).remote(number, address)
 
 
 def _start_actor(config: RunConfig, number: int, address: Address) -> Handle:
     actors = config.actors
-    options: dict[str, Any] = {"max_concurrency": 4, "max_restarts": actors.max_restarts}
+    options: dict[str, Any] = {"max_concurrency": 4, "max_restarts": actors.advanced.max_restarts}
     if actors.tensor_parallel > 1:
         options["num_gpus"] = actors.tensor_parallel * actors.gpus
     return remote(ActorProcess, actors, **options).remote(number, address)

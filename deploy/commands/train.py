@@ -1,4 +1,4 @@
-"""`tributary train` and `tributary validate`."""
+"""`tributary train` and `tributary validate`: start, resume or check a run."""
 
 import sys
 from pathlib import Path
@@ -13,35 +13,62 @@ from deploy.formatting import console
 if TYPE_CHECKING:
     from deploy.driver.train_options import TrainOptions
 
-TrainedRecipe = Annotated[
-    str | None, typer.Argument(help="A name under deploy/recipes, or the path of a TOML file.", show_default=False)
+RECIPE_HELP = "Name of a recipe in deploy/recipes, or path of a TOML file."
+OptionalRecipe = Annotated[
+    str | None, typer.Argument(metavar="RECIPE", help=f"{RECIPE_HELP} Not with --resume.", show_default=False)
 ]
-Recipe = Annotated[str, typer.Argument(help="A name under deploy/recipes, or the path of a TOML file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.field=value ...", show_default=False)]
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SECTION.SETTING=VALUE",
+        help="Settings that replace those of the recipe, such as learner.steps=500.",
+        show_default=False,
+    ),
+]
 
 
 def train(
-    recipe: TrainedRecipe = None,
+    recipe: OptionalRecipe = None,
     overrides: Overrides = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Folder of the run. Default: runs/RECIPE.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Start anew where a run exists already.")] = False,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder.")] = None,
-    go_on: Annotated[
-        bool, typer.Option("--continue", help="Go on with the run of --run if there is one, else start it.")
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="Folder of the new run. Default: runs/RECIPE.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete an existing run in the folder of --run and start a new one.")
     ] = False,
-    dashboard: Annotated[bool, typer.Option("--dashboard/--no-dashboard", help="Serve a page to watch it.")] = True,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Resume the run in this folder.")
+    ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Resume the run in the folder of --run if there is one; else start it.")
+    ] = False,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard/--no-dashboard", help="Serve a web page that shows the run.")
+    ] = True,
     dashboard_port: Annotated[
         int | None,
-        typer.Option("--dashboard-port", min=0, max=65535, help="0: any free one. Default: 8710, or any free one."),
+        typer.Option(
+            "--dashboard-port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Port of the web page; 0 takes any free port. Default: 8710, or a free port if 8710 is in use.",
+        ),
     ] = None,
     sink: Annotated[
         list[str] | None,
-        typer.Option("--sink", help="Figures to tensorboard, wandb or trackio too.", show_default=False),
+        typer.Option(
+            "--sink",
+            metavar="NAME",
+            help="Also send the figures to tensorboard, wandb or trackio. Repeat it for several.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Train: actors, reward workers, buffer and learner, until the recipe's steps are done. Ctrl-C ends it cleanly.
+    """Train the policy of a recipe until its steps are done. Ctrl-C stops the run cleanly.
 
-    A run that ended early, or died, goes on from its newest checkpoint: tributary train --resume runs/NAME
+    A run that stopped early or crashed resumes from its newest checkpoint: tributary train --resume runs/NAME
     """
     from deploy.commands.environment import prepare_for_ray
     from deploy.config import load_recipe
@@ -50,17 +77,17 @@ def train(
 
     if go_on:
         if run is None or resume is not None or replace:
-            raise ConfigError("--continue goes with --run DIR, and with neither --resume nor --replace.")
+            raise ConfigError("--continue needs --run DIR, and takes neither --resume nor --replace.")
         if (run.expanduser() / "config.toml").is_file():
             recipe, resume, run = None, run, None
     options = TrainOptions(dashboard, dashboard_port, tuple(sink or ()))
     if resume is not None:
         changes = [*([recipe] if recipe else []), *(overrides or [])]
-        _only_overrides(changes, run, replace)
+        _require_only_overrides(changes, run, replace)
         _resume(resume, changes, options, ok_if_finished=go_on)
         return
     if recipe is None:
-        raise ConfigError("train needs a recipe, such as `tributary train demo`, or --resume with a run's folder.")
+        raise ConfigError("train needs a recipe, such as `tributary train demo`, or --resume with the folder of a run.")
     checked = check(load_recipe(recipe, overrides or []))
     prepare_for_ray()
     from deploy.driver.train import train as run_training
@@ -69,7 +96,7 @@ def train(
 
 
 def validate(recipe: Recipe, overrides: Overrides = None) -> None:
-    """Resolve and check everything that `train` would, start nothing, print the resolved configuration."""
+    """Check a recipe as `train` does and print the resolved configuration, without starting anything."""
     from deploy.config import load_recipe, shown_config
     from deploy.driver.preflight import check, check_store
 
@@ -80,7 +107,7 @@ def validate(recipe: Recipe, overrides: Overrides = None) -> None:
 
 
 def _resume(path: Path, changes: list[str], options: "TrainOptions", ok_if_finished: bool) -> None:
-    """Go on with the run in a folder; where all its steps are done say so if that is well, else ConfigError."""
+    """Resume the run in a folder. If its steps are done, print that with `ok_if_finished`, else raise ConfigError."""
     from deploy.artifacts.run_folder import RunFolder
     from deploy.commands.environment import prepare_for_ray
     from deploy.config import resumed_config
@@ -89,7 +116,7 @@ def _resume(path: Path, changes: list[str], options: "TrainOptions", ok_if_finis
     folder = RunFolder.open(path)
     config = resumed_config(folder.read_config(), changes, source=f"{path}/config.toml")
     if ok_if_finished and folder.finished_steps() >= config.learner.steps:
-        console.print(f"{path} has done all its learner.steps = {config.learner.steps}: nothing is left to do.")
+        console.print(f"{path} has done all its learner.steps = {config.learner.steps}: there is nothing left to do.")
         return
     checked = check(config)
     prepare_for_ray()
@@ -98,10 +125,10 @@ def _resume(path: Path, changes: list[str], options: "TrainOptions", ok_if_finis
     resume_training(checked, folder, console, options)
 
 
-def _only_overrides(arguments: list[str], run: Path | None, replace: bool) -> None:
-    """A resumed run has its recipe and its folder already."""
+def _require_only_overrides(arguments: list[str], run: Path | None, replace: bool) -> None:
+    """ConfigError for a recipe or a folder: a resumed run has both already."""
     if run or replace or any("=" not in argument for argument in arguments):
         raise ConfigError(
-            "--resume takes the folder of a run and section.field=value, and nothing else: recipe and folder are "
-            "the run's own."
+            "--resume takes the folder of a run and section.field=value, and nothing else: the run keeps its recipe "
+            "and its folder."
         )

@@ -1,4 +1,4 @@
-"""Health check of what speaks HTTP: 0 where a URL answers with success within 4 s.   usage: answers.py URL"""
+"""Health check over HTTP: exit code 0 if the URL answers with success within 4 s.   usage: answers.py URL"""
 
 import sys
 import urllib.error

@@ -1,5 +1,5 @@
 # One image for every service of docker-compose.yml, on CPUs:   docker build -t tributary:cpu -f deploy/docker/cpu.Dockerfile .
-# A digest pins the base: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
+# Add a digest to pin the base: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
 ARG BASE=python:3.11-slim-bookworm
 # hadolint ignore=DL3006
 FROM ${BASE}
@@ -10,7 +10,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libnuma1 \
     && rm -rf /var/lib/apt/lists/*
 
-# Its user owns nothing but the folders that volumes are mounted on: a new volume takes its owner from here.
+# The user owns only the folders where volumes are mounted: a new volume takes its owner from them.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp tributary \
     && install --directory --owner=tributary --group=tributary /runs /cache /data /tasks
 
@@ -20,7 +20,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     VIRTUAL_ENV=/opt/venv
 WORKDIR /app
 
-# Packages change seldom and are gigabytes; the code comes after them.
+# The packages are gigabytes and change rarely; the code is added after them.
 ARG UV_VERSION=0.13.9
 ARG FIND_LINKS=
 COPY deploy/docker/install.sh deploy/docker/
@@ -32,7 +32,7 @@ RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=ca \
 COPY . .
 RUN sh deploy/docker/install.sh cpu code
 
-# Whatever wants a home writes into the container's own temporary memory.
+# Programs that need a home folder write into the container's temporary memory.
 ENV HOME=/tmp
 USER 10001:10001
 CMD ["tributary", "--help"]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Serve the dashboard of the run in folder $1 as soon as it is there. The token comes from a secret file, never by argument.
+# Serve the dashboard of the run in folder $1 once the run exists. The token comes from a secret file, never as an argument.
 set -eu
 until [ -f "$1/config.toml" ]; do sleep 2; done
 TRIBUTARY_DASHBOARD_TOKEN=$(cat /run/secrets/dashboard)

@@ -1,14 +1,14 @@
 #!/bin/sh
 # Fill an image's /opt/venv.   usage: install.sh cpu|gpu packages|code
-# In a build's environment: UV_VERSION; FIND_LINKS, a page of wheels that the CPU build of torch is on (else PyTorch's own
-# index). The build secret `ca`, where given, is the certificate bundle that this network's packages come under.
+# Environment of the build: UV_VERSION; FIND_LINKS, the URL of a page with wheels of torch for CPUs (default: PyTorch's
+# index). The optional build secret `ca` is the certificate bundle of this network's package index.
 set -eu
 extra=$1
 what=$2
 pins=deploy/install
 
 if [ "$what" = code ]; then
-  # setuptools is among the packages: nothing is fetched
+  # setuptools is installed already: nothing is downloaded
   uv pip install --quiet --no-cache --no-deps --no-build-isolation --editable .
   exec python -m compileall -q .
 fi
@@ -25,7 +25,7 @@ fi
 
 python3 -m venv /opt/venv
 pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
-# Compiled now, since a container can't write there; copied, since the cache is no part of the image.
+# Compiled now, because a container can't write there; copied, because the cache is not part of the image.
 # shellcheck disable=SC2086
 uv pip install --quiet --compile-bytecode --link-mode copy $backend --requirements pyproject.toml --extra "$extra" \
   --constraint "$pins/constraints-$extra.txt" --override "$pins/overrides.txt"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Make the secret files that docker-compose.yml mounts; those that are there stay.   usage: secrets.sh [FOLDER]
-# The folder is its owner's alone. In it the files may be read by all: a container's user is not you, and sees only those
-# that its service is given.
+# Create the secret files that docker-compose.yml mounts; existing ones are kept.   usage: secrets.sh [FOLDER]
+# Only its owner can enter the folder. The files in it are readable by all users, because a container runs as another user
+# than you; it sees only the files of its service.
 set -eu
 folder=${1:-secrets}
 mkdir -p "$folder"

@@ -1,6 +1,6 @@
 """Start the buffer's Redis in a container: users from deploy/redis/users.acl, their passwords from secret files.
 
-usage: serve_redis.py MAXMEMORY      such as 512mb. Becomes the server, so signals reach it.
+usage: serve_redis.py MAXMEMORY      such as 512mb. This process becomes the server, so signals reach it.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ SECRETS = Path("/run/secrets")
 USERS = Path("/run/redis/users.acl")
 NO_PASSWORD = "#" + 64 * "0"
 HEALTH = "user health on nopass resetchannels -@all +ping"
-"""Whom the container's health check comes as: it may ask whether the server is there, and nothing else."""
-MIN_PASSWORD = 16
-"""Characters. A server that answers a hundred thousand guesses a second needs more than a word."""
+"""The user of the container's health check: it may send PING and nothing else."""
+MIN_PASSWORD_LENGTH = 16
+"""Characters. The server answers a hundred thousand guesses per second, so a short password is not enough."""
 
 
 def users(template: str, secrets: Path) -> str:
-    """The users' file: of the template's users those whose password is in `secrets` as redis_NAME.
+    """The users' file: those users of the template whose password is in `secrets` as redis_NAME.
 
-    Only hashes are written. Raise ConfigError for a password that is too short, or where no user has one.
+    Only hashes are written. Raises ConfigError for a password that is too short, or if no user has one.
     """
-    lines, found = [HEALTH], 0
+    lines, users_with_password = [HEALTH], 0
     for line in template.splitlines():
         if NO_PASSWORD not in line:
             lines.append(line)
@@ -35,13 +35,13 @@ def users(template: str, secrets: Path) -> str:
         secret = secrets / f"redis_{line.split()[1]}"
         if secret.is_file():
             lines.append(line.replace(NO_PASSWORD, "#" + hashlib.sha256(_password(secret)).hexdigest()))
-            found += 1
-    if not found:
-        raise ConfigError(f"{secrets} has no redis_NAME for any user of {TEMPLATE.name}; make them: {_REMEDY}")
+            users_with_password += 1
+    if not users_with_password:
+        raise ConfigError(f"{secrets} has no file redis_NAME for any user of {TEMPLATE.name}. Create them: {_FIX}")
     return "\n".join(lines) + "\n"
 
 
-_REMEDY = "sh deploy/docker/secrets.sh"
+_FIX = "sh deploy/docker/secrets.sh"
 
 
 def _password(secret: Path) -> bytes:
@@ -49,11 +49,12 @@ def _password(secret: Path) -> bytes:
         password = secret.read_bytes().strip()
     except OSError as error:
         raise ConfigError(
-            f"{secret} can't be read ({error.strerror}); user {os.getuid()} must be able to. Make it: {_REMEDY}"
+            f"{secret} can't be read ({error.strerror}): it must be readable by user {os.getuid()}. Create it: {_FIX}"
         ) from error
-    if len(password) < MIN_PASSWORD:
+    if len(password) < MIN_PASSWORD_LENGTH:
         raise ConfigError(
-            f"{secret} has {len(password)} characters, a password needs {MIN_PASSWORD} or more. Make one: {_REMEDY}"
+            f"{secret} has {len(password)} characters; a password needs {MIN_PASSWORD_LENGTH} or more. "
+            f"Create it: {_FIX}"
         )
     return password
 
@@ -61,7 +62,7 @@ def _password(secret: Path) -> bytes:
 def main() -> None:
     """Write the users' file, then become the server."""
     if len(sys.argv) != 2:
-        raise ConfigError(f"serve_redis.py takes one argument, MAXMEMORY, not {sys.argv[1:]}; such as 512mb")
+        raise ConfigError(f"serve_redis.py needs one argument, MAXMEMORY, such as 512mb; got {sys.argv[1:]}")
     USERS.touch(mode=0o600)
     USERS.write_text(users(TEMPLATE.read_text(), SECRETS))
     binary = str(find_server()[0])

@@ -9,7 +9,7 @@ from deploy.artifacts.summary import figures_of_rows, installed_versions
 from deploy.driver.evaluation import Judged, explanations, write_plots
 from deploy.driver.run_setup import RunSetup
 from deploy.driver.training_progress import TrainingProgress
-from deploy.models.judges import left_out
+from deploy.models.judges import omitted_figures
 from deploy.telemetry.live_view import before_after_table, next_commands
 
 
@@ -55,6 +55,6 @@ def show_result(setup: RunSetup, summary: dict[str, Any], before: Judged | None,
         )
     if before and after:
         console.print(before_after_table(before.figures, after.figures, explanations(checked)))
-    if after and (problem := after.problem or left_out(checked.task, after.figures, setup.judges)):
+    if after and (problem := after.problem or omitted_figures(checked.task, after.figures, setup.judges)):
         console.print(Text(problem, "yellow"))
     console.print(next_commands(folder.path, setup.config.learner.steps), soft_wrap=True)

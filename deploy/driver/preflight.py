@@ -58,8 +58,8 @@ def check_store(config: BufferConfig) -> None:
     """
     if config.url:
         connect(config.url).close()
-    elif config.port:
-        check_port(config.port)
+    elif config.advanced.port:
+        check_port(config.advanced.port)
 
 
 def policy_spec(model: ModelConfig, policy: PolicyConfig, folder: Path, tokenizer: Tokenizer) -> PolicySpec:

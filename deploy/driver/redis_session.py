@@ -22,7 +22,7 @@ def redis_session(
     Call it in the main thread: the run's own server dies with the thread that started it.
     """
     config = checked.config.buffer
-    server = None if config.url else RedisServer.start(folder.buffer, config.port)
+    server = None if config.url else RedisServer.start(folder.buffer, config.advanced.port)
     try:
         url = server.url if server else str(config.url)
         buffer = ReplayBuffer(connect(url), config, folder.name, checked.config.rewards.weights)

@@ -48,7 +48,7 @@ def resume(
     check_store(checked.config.buffer)
     check_disk(folder.path, NEEDED_DISK_BYTES)
     learner = checked.config.learner
-    newest = Checkpoints(folder.checkpoints, learner.keep_checkpoints).newest()
+    newest = Checkpoints(folder.checkpoints, learner.advanced.keep_checkpoints).newest()
     checkpoint = newest.numbers if newest else None
     if checkpoint and checkpoint.step >= learner.steps and folder.finished_steps() >= learner.steps:
         raise ConfigError(

@@ -118,7 +118,7 @@ class Training:
                 self._system.stop_learner()
                 self._write_adapter()  # now: the sender of the signal may not wait for the current step to end
                 stopping = True
-            elif counts := self._scale.wanted():
+            elif counts := self._scale.new_request():
                 self._system.resize(counts)
             self._report()
         self._buffer.end_draws()

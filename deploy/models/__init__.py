@@ -1,1 +1,1 @@
-"""A model's name -> a folder."""
+"""Model names, and the folders they stand for."""

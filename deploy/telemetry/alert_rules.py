@@ -83,7 +83,7 @@ def _staleness(known: AlertInputs) -> Alert | None:
         "warning",
         f"{name} is {most} versions behind the newest; at more than {limit:g} it stops the run.",
         "The learner publishes faster than the actor can take adapters: they wait for requests in flight.",
-        "Raise learner.publish_every or actors.max_staleness, or give actors more threads.",
+        "Raise learner.publish_every or actors.advanced.max_staleness, or give actors more threads.",
     )
 
 

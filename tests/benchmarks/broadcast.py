@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON object")
     parser.add_argument("overrides", nargs="*", help="section.field=value")
     args = parser.parse_args()
-    checked = check(load_recipe(args.recipe, ["actors.max_staleness=100000", *args.overrides]))
+    checked = check(load_recipe(args.recipe, ["actors.advanced.max_staleness=100000", *args.overrides]))
     with tempfile.TemporaryDirectory() as scratch, RedisServer.start(Path(scratch) / "redis") as server:
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error", num_cpus=4)
         try:
@@ -177,7 +177,9 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, checked: Any, redis_url: str, scratch: Path) -> dict[str, Any]:
     """Both figures."""
-    address = Address(checked.config, checked.spec, redis_url, "broadcast", checked.config.task.name, "", "adapter_store")
+    address = Address(
+        checked.config, checked.spec, redis_url, "broadcast", checked.config.task.name, "", "adapter_store"
+    )
     board = ray.remote(AdapterStore).options(num_cpus=0, name="adapter_store", max_concurrency=100).remote()
     actor = remote(Timed, checked.config.actors, max_concurrency=4).remote(0, address)
     ray.get(actor.ready.remote())

@@ -148,7 +148,7 @@ def measure(args: argparse.Namespace, server: RedisServer, model: Path) -> dict[
     elif total > 0.75 * count:
         limited = f"all {count} cores of the machine: {total:.2f} in these processes, the rest in Ray's own"
     else:
-        limited = f"nobody's core ({total:.2f} of {count} used): batches under way, rewards.max_in_flight"
+        limited = f"nobody's core ({total:.2f} of {count} used): batches under way, rewards.advanced.max_in_flight"
     ceiling = {
         "trajectories_per_s": top["accepted_per_s"],
         "actors": top["actors"],
@@ -209,9 +209,9 @@ def recipe(model: Path, rate: float, rewards: int) -> RunConfig:
             "model": {"name": str(model), "lora_targets": list(tiny.LINEAR_LAYERS)},
             "policy": {"stop": ".", "max_actions": MAX_ACTIONS, "allowed_tokens": ["a", "b", "c"]},
             "task": {"name": "tests.benchmarks.scaling:ManyStrings"},
-            "actors": {"engine": "simulated", "simulated_rate": rate, "push_size": 16, "max_in_flight": 64, "max_model_len": 64, "cpus": 0.0,
-                       "max_staleness": 10_000},
-            "rewards": {"workers": rewards, "cpus": 0.0},
+            "actors": {"engine": "simulated", "push_size": 16, "max_in_flight": 64, "max_model_len": 64,
+                       "advanced": {"simulated_rate": rate, "cpus": 0.0, "max_staleness": 10_000}},
+            "rewards": {"workers": rewards, "advanced": {"cpus": 0.0}},
             "buffer": {"capacity": 50_000, "min_size_to_sample": BATCH},
             "learner": {"batch_size": BATCH, "publish_every": 1},
         },

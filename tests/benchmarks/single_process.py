@@ -138,7 +138,7 @@ def single_process(updates: int, threads: int) -> dict[str, Any]:
     torch.manual_seed(checked.config.seed)
     policy = LoraPolicy(spec, torch.device("cpu"))
     parameters = policy.trainable_parameters()
-    optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=config.advanced.weight_decay)
     seconds, losses = [], []
     for step in range(WARM_UP_UPDATES + updates):
         began = time.perf_counter()
@@ -146,7 +146,7 @@ def single_process(updates: int, threads: int) -> dict[str, Any]:
         loss = subtb_by_lengths(sampled, score(policy, checked.task, prompt, sampled))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(parameters, config.advanced.max_grad_norm)
         optimiser.param_groups[0]["lr"] = learning_rate(step, config)
         optimiser.step()
         losses.append(float(loss.detach()))

@@ -9,7 +9,7 @@ import redis
 from buffer.errors import ConfigError
 from buffer.server.binaries import find_server
 from buffer.server.connect import connect
-from deploy.docker.serve_redis import HEALTH, MIN_PASSWORD, TEMPLATE, users
+from deploy.docker.serve_redis import HEALTH, MIN_PASSWORD_LENGTH, TEMPLATE, users
 from tests.compose.engine import ROOT
 
 PASSWORD = "only-for-this-test"
@@ -49,7 +49,7 @@ def test_a_server_lets_its_users_in_with_their_passwords_and_nobody_else(tmp_pat
 def test_a_short_password_is_refused_with_the_rule_and_not_shown(tmp_path: Path) -> None:
     short = "s3cret"
     give(tmp_path, "driver", short)
-    with pytest.raises(ConfigError, match=f"has 6 characters, a password needs {MIN_PASSWORD}") as error:
+    with pytest.raises(ConfigError, match=f"has 6 characters; a password needs {MIN_PASSWORD_LENGTH}") as error:
         users(TEMPLATE.read_text(), tmp_path)
     assert short not in str(error.value)
 

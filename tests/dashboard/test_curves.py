@@ -75,7 +75,7 @@ def test_what_is_new_can_be_asked_for_alone(client, finished):
 
 def test_a_curve_has_its_title_and_unit_and_an_unknown_one_is_missing(client, finished):
     with client(finished) as page:
-        answer = page.get("/api/curves?names=learner.var_u,learner.labels.valid,nonsense&name=a,b").json()
+        answer = page.get("/api/curves?names=learner.var_u,learner.advanced.labels.valid,nonsense&name=a,b").json()
         assert answer["curves"]["learner.var_u"]["title"] == "Var(u)"
         assert answer["curves"]["learner.var_u"]["unit"] == "nats²"
         assert answer["missing"] == ["nonsense", "a,b"]
@@ -143,7 +143,7 @@ def test_a_bad_question_is_answered_with_the_parameter_and_its_rule(client, fini
 
 def test_a_run_without_a_history_still_has_its_learners_curves(client, tmp_path):
     with client(make_run(tmp_path / "old", "no_history")) as page:
-        loss = page.get("/api/curves?names=learner.loss,learner.labels.valid").json()["curves"]["learner.loss"]
+        loss = page.get("/api/curves?names=learner.loss,learner.advanced.labels.valid").json()["curves"]["learner.loss"]
         assert loss["points"] == STEPS and loss["y"][60] is None
         assert page.get("/api/overview").json()["recording"]["ok"] is False
         assert page.get("/api/samples").json()["samples"] == []

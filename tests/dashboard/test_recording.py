@@ -66,7 +66,7 @@ def said() -> Console:
 def test_what_the_page_says_of_a_run_is_its_recipes(checked: Checked):
     about = about_run(checked)
     assert about["task"] == "tests.support.tiny:TinyTask" and about["steps"] == 300
-    assert about["limits"]["max_grad_norm"] == checked.config.learner.max_grad_norm
+    assert about["limits"]["max_grad_norm"] == checked.config.learner.advanced.max_grad_norm
     assert about["limits"]["log_z_exact"] == pytest.approx(checked.task.log_mass()[0])
     assert about["behaviours"] == [{"name": "on_policy", "weight": 1.0}]
 

@@ -103,7 +103,7 @@ def test_the_worker_pods_have_what_the_recipe_reserves(job: dict[str, Any]) -> N
     cpus = sum(group["replicas"] * float(group["rayStartParams"]["num-cpus"]) for group in groups)
     limits = [(g["replicas"], g["template"]["spec"]["containers"][0]["resources"]["limits"]) for g in groups]
     gpus = sum(replicas * int(limit.get("nvidia.com/gpu", 0)) for replicas, limit in limits)
-    assert sum(count * part.cpus for count, part in parts) <= cpus
+    assert sum(count * part.advanced.cpus for count, part in parts) <= cpus
     assert sum(count * part.gpus for count, part in parts) <= gpus + 1e-9
 
 

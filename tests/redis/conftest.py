@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from buffer.config import BufferConfig
+from buffer.config import BufferAdvanced, BufferConfig
 from buffer.replay import ReplayBuffer
 from buffer.server.binaries import servers
 from buffer.server.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect
@@ -39,11 +39,12 @@ def name() -> str:
 
 @pytest.fixture
 def make_buffer(client: redis.Redis, name: str) -> Callable[..., ReplayBuffer]:
-    """The test's buffer with a small capacity; keyword arguments go into its config."""
+    """The test's buffer with a small capacity; keyword arguments go into its config, advanced ones too."""
 
     def make(**fields: object) -> ReplayBuffer:
+        advanced = {name: fields.pop(name) for name in list(fields) if name in BufferAdvanced.model_fields}
         config = BufferConfig.model_validate(
-            {"capacity": 1000, "min_size_to_sample": 1, "priority_exponent": 1.0, **fields}
+            {"capacity": 1000, "min_size_to_sample": 1, "priority_exponent": 1.0, **fields, "advanced": advanced}
         )
         return ReplayBuffer(client, config, name)
 

@@ -49,10 +49,10 @@ def test_stats_show_what_is_in_it_to_people_and_programs(buffer: ReplayBuffer, p
 
 
 def test_check_finds_disorder_and_repairs_it(buffer: ReplayBuffer, place: list[str], client: redis.Redis) -> None:
-    assert "in order: 3 trajectories" in tributary("check", *place)
+    assert "consistent: 3 trajectories" in tributary("check", *place)
     client.delete(buffer.store.keys.slots)
     assert "digests and slots do not match" in tributary("check", *place, exit_code=1)
-    assert "in order: 3 trajectories" in tributary("check", "--repair", *place)
+    assert "consistent: 3 trajectories" in tributary("check", "--repair", *place)
 
 
 def test_a_record_that_lost_its_item_is_added_again_by_a_repair(
@@ -60,7 +60,7 @@ def test_a_record_that_lost_its_item_is_added_again_by_a_repair(
 ) -> None:
     client.delete(buffer.store.keys.items)
     shown = tributary("check", "--repair", *place)
-    assert "of 3 records without an item 3 were added again" in shown and "in order: 3 trajectories" in shown
+    assert "of 3 records without an item 3 were added again" in shown and "consistent: 3 trajectories" in shown
 
 
 def test_export_clear_and_import_bring_all_back(
@@ -68,8 +68,8 @@ def test_export_clear_and_import_bring_all_back(
 ) -> None:
     file = tmp_path / "kept.trib"
     assert "3 trajectories written" in tributary("export", str(file), *place)
-    assert "3 trajectories forgotten" in tributary("clear", "--yes", *place)
-    assert "3 added, 0 were there already, refused: none" in tributary("import", str(file), *place)
+    assert "3 trajectories deleted" in tributary("clear", "--yes", *place)
+    assert "3 added, 0 duplicates, refused: none" in tributary("import", str(file), *place)
     with pytest.raises(StoreError, match="someone cleared it"):
         buffer.add([make_trajectory(9)])
 
@@ -80,7 +80,7 @@ def test_the_buffer_of_a_run_is_reached_by_its_folder(tmp_path: Path, make_traje
     folder.write_config(shown_config(config))
     with RedisServer.start(folder.buffer) as server, connect(server.url) as client:
         ReplayBuffer(client, config.buffer, folder.name).add([make_trajectory(k) for k in range(5)])
-    assert "in order: 5 trajectories" in tributary("check", "--run", str(folder.path))
+    assert "consistent: 5 trajectories" in tributary("check", "--run", str(folder.path))
     with folder.lock(), pytest.raises(ConfigError, match="another process trains in"):
         tributary("stats", "--run", str(folder.path))
 
@@ -97,12 +97,14 @@ def test_a_runs_damaged_file_is_mended_by_a_repair(tmp_path: Path, make_trajecto
     with pytest.raises(StoreError, match="tributary buffer check --repair"):
         tributary("check", "--run", str(folder.path))
     shown = " ".join(tributary("check", "--repair", "--run", str(folder.path)).split())
-    assert "512 bytes that were no whole command were cut off" in shown and "in order: 5 trajectories" in shown
-    assert "in order: 5 trajectories" in tributary("check", "--run", str(folder.path))
+    assert "removed the last 512 bytes of" in shown and "consistent: 5 trajectories" in shown
+    assert "consistent: 5 trajectories" in tributary("check", "--run", str(folder.path))
 
 
-def test_which_buffer_is_meant_must_be_said(place: list[str], server: RedisServer) -> None:
-    with pytest.raises(ConfigError, match="say which buffer: --run DIR, or --redis URL and --name NAME"):
+def test_a_command_without_a_buffer_is_refused(place: list[str], server: RedisServer) -> None:
+    with pytest.raises(
+        ConfigError, match=r"the buffer is not specified\. Give --run DIR, or --redis URL and --name NAME"
+    ):
         tributary("stats", "--redis", server.url)
     with pytest.raises(ConfigError, match="there is no buffer called 'nobody' on this server"):
         tributary("stats", "--redis", server.url, "--name", "nobody")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import redis
 
-from buffer.config import BufferConfig
+from buffer.config import BufferAdvanced, BufferConfig
 from buffer.errors import StoreError
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
@@ -115,7 +115,7 @@ def test_a_draw_whose_reply_was_lost_loses_no_fresh_row(
 def test_a_draw_of_last_rows_whose_reply_was_lost_hands_them_over_all_the_same(
     server: RedisServer, name: str, make_trajectory: Make
 ) -> None:
-    config = BufferConfig(min_size_to_sample=1, max_times_sampled=1)
+    config = BufferConfig(min_size_to_sample=1, advanced=BufferAdvanced(max_times_sampled=1))
     with losing_replies(server) as proxy, connect(proxy.url) as unlucky:
         buffer = ReplayBuffer(unlucky, config, name)
         buffer.add([make_trajectory(k) for k in range(3)])

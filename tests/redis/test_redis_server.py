@@ -85,7 +85,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port} was taken by another process; set buffer.port"):
+        with pytest.raises(ConfigError, match=f"port {port} was taken by another process; set buffer.advanced.port"):
             RedisServer.start(tmp_path, port)
 
 

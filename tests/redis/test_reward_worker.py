@@ -59,9 +59,9 @@ def test_what_fails_goes_to_quarantine_with_its_reason_and_the_others_come_in(
 
 
 def test_so_many_failures_in_a_row_end_the_run(client: redis.Redis, make_buffer: MakeBuffer, name: str) -> None:
-    scoring = worker(client, make_buffer(), name, max_failures=3)
+    scoring = worker(client, make_buffer(), name, advanced={"max_failures": 3})
     scoring.score([given(7), given(7, 7), given(1), given(7, 1)])
-    with pytest.raises(RewardError, match=r"3 strings in a row .* no sevens.*rewards\.max_failures"):
+    with pytest.raises(RewardError, match=r"3 strings in a row .* no sevens.*rewards\.advanced\.max_failures"):
         scoring.score([given(7, 2), given(7, 3), given(7, 4)])
 
 
@@ -78,9 +78,9 @@ def test_samples_are_rated_with_weights_and_those_that_fail_are_left_out(
 
 
 def test_weights_are_what_the_buffer_goes_by(client: redis.Redis, make_buffer: MakeBuffer, name: str) -> None:
-    from buffer.config import BufferConfig
+    from buffer.config import BufferAdvanced, BufferConfig
 
-    config = BufferConfig(min_size_to_sample=1, sampler="highest_reward")
+    config = BufferConfig(min_size_to_sample=1, advanced=BufferAdvanced(sampler="highest_reward"))
     buffer = ReplayBuffer(client, config, name, {"a": -1.0})
     worker(client, buffer, name).score([given(1, 2, 3), given(1), given(1, 2)])
     best = buffer.draw(0, 1, np.random.default_rng(0))[0].trajectory

@@ -49,7 +49,7 @@ def recipe(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
         "task": {"name": "tests.support.tiny:TinyTask"},
         "actors": {
-            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "max_staleness": 100,
+            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "advanced": {"max_staleness": 100},
             "behaviours": [
                 {"name": "on_policy", "weight": 1.0},
                 {"name": "suppressed", "weight": 1.0, "suppress_stop": True},

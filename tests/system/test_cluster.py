@@ -181,8 +181,8 @@ def test_a_run_outlives_a_node_and_is_scaled_while_it_goes_on(
         nodes = [cluster.add_node(**pool) for _ in range(2)]
         run = tmp_path / "run"
         command = Command(
-            "train", str(recipe), "actors.engine=simulated", "actors.simulated_rate=40.0", "actors.count=3", "actors.cpus=1.0",
-            'actors.labels={pool="actors"}', "learner.steps=1000000", "evaluation.samples=64", "--run", str(run),
+            "train", str(recipe), "actors.engine=simulated", "actors.advanced.simulated_rate=40.0", "actors.count=3", "actors.advanced.cpus=1.0",
+            'actors.advanced.labels={pool="actors"}', "learner.steps=1000000", "evaluation.samples=64", "--run", str(run),
             RAY_ADDRESS=cluster.address, RAY_AUTH_MODE="disabled",
         )  # fmt: skip
         until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 120, "training")
@@ -201,7 +201,7 @@ def test_a_run_outlives_a_node_and_is_scaled_while_it_goes_on(
         cluster.add_node(**pool)
         more = Command("scale", "actors=4", "--run", str(run))
         output = more.finish()
-        assert more.process.returncode == 0 and "4 of 4 actors are there" in output, output
+        assert more.process.returncode == 0 and "4/4 actors ready" in output, output
         reached = len(rows_of(run))
         until(lambda: len(rows_of(run)) > reached + 20, 60, "more steps")
         command.process.terminate()

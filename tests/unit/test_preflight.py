@@ -153,8 +153,8 @@ def test_a_taken_port_is_reported_with_its_number(make: Make) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port} was taken.*buffer.port"):
-            check_store(make(buffer={"port": port}).buffer)
+        with pytest.raises(ConfigError, match=f"port {port} was taken.*buffer.advanced.port"):
+            check_store(make(buffer={"advanced": {"port": port}}).buffer)
 
 
 def test_a_full_disk_is_reported_with_free_and_needed_space(tmp_path: Path) -> None:

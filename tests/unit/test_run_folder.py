@@ -1,4 +1,4 @@
-"""RunFolder: nothing is lost, nothing foreign is removed, every reader gets what was written."""
+"""RunFolder: nothing is lost, no foreign file is deleted, every reader gets what was written."""
 
 import json
 import math
@@ -18,30 +18,30 @@ def a_run(path: Path) -> RunFolder:
     return run
 
 
-def test_a_taken_folder_is_refused_with_both_remedies(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused_with_both_fixes(tmp_path: Path) -> None:
     a_run(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"--run.*--replace"):
         RunFolder.create(tmp_path / "run")
 
 
-def test_replace_starts_anew(tmp_path: Path) -> None:
+def test_replace_starts_with_an_empty_run(tmp_path: Path) -> None:
     a_run(tmp_path / "run").append_metrics({"step": 1})
     assert RunFolder.create(tmp_path / "run", replace=True).metrics() == []
 
 
-def test_replace_takes_a_run_that_died_before_its_config(tmp_path: Path) -> None:
+def test_replace_accepts_a_run_that_crashed_before_its_config(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run")
     assert RunFolder.create(tmp_path / "run", replace=True).plots.is_dir()
 
 
 def test_replace_leaves_a_project_with_a_config_toml_alone(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("title = 'a website'")
-    with pytest.raises(ConfigError, match="no run"):
+    with pytest.raises(ConfigError, match="is not the folder of a run"):
         RunFolder.create(tmp_path, replace=True)
     assert (tmp_path / "config.toml").exists()
 
 
-def test_replace_follows_no_link(tmp_path: Path) -> None:
+def test_replace_does_not_follow_a_link(tmp_path: Path) -> None:
     a_run(tmp_path / "run")
     (tmp_path / "link").symlink_to(tmp_path / "run")
     with pytest.raises(ConfigError, match="link"):
@@ -53,12 +53,12 @@ def test_an_empty_folder_can_become_a_run(tmp_path: Path) -> None:
     assert RunFolder.create(tmp_path).plots.is_dir()
 
 
-def test_opening_what_is_no_run_names_the_missing_file(tmp_path: Path) -> None:
+def test_opening_a_folder_without_a_run_names_the_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.toml"):
         RunFolder.open(tmp_path)
 
 
-def test_the_config_comes_back_without_its_nones(tmp_path: Path) -> None:
+def test_the_config_is_read_back_without_its_nones(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     run.write_config(
         {"seed": 3, "buffer": {"url": None, "capacity": 5}, "actors": {"behaviours": [{"a": None, "b": 1.5}]}}
@@ -70,19 +70,19 @@ def test_the_config_comes_back_without_its_nones(tmp_path: Path) -> None:
     }
 
 
-def test_a_broken_config_is_said(tmp_path: Path) -> None:
+def test_a_broken_config_is_reported(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     (run.path / "config.toml").write_text("seed = = 3")
     with pytest.raises(ConfigError, match="can't be read"):
         run.read_config()
 
 
-def test_a_metrics_line_is_strict_json_and_nan_survives_the_way_back(tmp_path: Path) -> None:
+def test_a_metrics_line_is_strict_json_and_nan_survives_the_round_trip(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     run.append_metrics({"step": 1, "loss": np.float32(0.5), "var_u": math.nan, "labels": {"valid": math.inf}})
 
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not valid JSON")
 
     line = json.loads((run.path / "metrics.jsonl").read_text(), parse_constant=refuse)
     assert line == {"step": 1, "loss": 0.5, "var_u": None, "labels": {"valid": None}}
@@ -90,7 +90,7 @@ def test_a_metrics_line_is_strict_json_and_nan_survives_the_way_back(tmp_path: P
     assert math.isnan(row["var_u"]) and row["loss"] == 0.5
 
 
-def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_skipped(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     run.append_metrics({"step": 1})
     with (run.path / "metrics.jsonl").open("a") as file:
@@ -98,7 +98,7 @@ def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:
     assert run.metrics() == [{"step": 1}]
 
 
-def test_the_adapter_comes_back_byte_for_byte_and_can_be_replaced(tmp_path: Path) -> None:
+def test_the_adapter_is_read_back_byte_for_byte_and_can_be_replaced(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="no adapter yet"):
         run.adapter()
@@ -108,7 +108,7 @@ def test_the_adapter_comes_back_byte_for_byte_and_can_be_replaced(tmp_path: Path
     assert sorted(p.name for p in run.adapter_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
-def test_a_version_comes_back_with_its_canary_exact(tmp_path: Path) -> None:
+def test_a_version_is_read_back_with_its_exact_canary(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     run.write_adapter(AdapterFiles(b"w", "{}"))
     log_probs = np.array([-0.1, -1e-7, -33.3], np.float32)
@@ -120,7 +120,7 @@ def test_a_version_comes_back_with_its_canary_exact(tmp_path: Path) -> None:
     assert version.canary.token_ids.tolist() == [1, 2, 3] and version.canary.tolerance == 0.05
 
 
-def test_a_summary_comes_back_with_null_for_nan(tmp_path: Path) -> None:
+def test_a_summary_is_read_back_with_null_for_nan(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="has not finished"):
         run.read_summary()
@@ -128,7 +128,7 @@ def test_a_summary_comes_back_with_null_for_nan(tmp_path: Path) -> None:
     assert run.read_summary() == {"kl": None, "stopped_by": None, "steps": 80}
 
 
-def test_too_little_disk_is_said_with_both_numbers(tmp_path: Path) -> None:
+def test_too_little_disk_space_is_reported_with_both_numbers(tmp_path: Path) -> None:
     check_disk(tmp_path / "not" / "there" / "yet", 1)
     with pytest.raises(ConfigError, match=r"GB free and 1000000000\.0 GB are needed"):
         check_disk(tmp_path / "not" / "there" / "yet", 10**18)
@@ -152,7 +152,7 @@ def test_two_cannot_train_in_one_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_rows_after_a_step_are_cut(tmp_path: Path) -> None:
+def test_rows_after_a_step_are_deleted(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     for step in (1, 2, 3):
         run.append_metrics({"step": step, "loss": math.nan})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from learner.config import LearnerConfig
+from learner.config import LearnerAdvanced, LearnerConfig
 from learner.objectives.balance import Loss
 from learner.priority import Priorities
 from learner.schedule import learning_rate, reward_temperature
@@ -46,8 +46,8 @@ def test_priority_by_reward_is_relative_to_the_largest_seen_and_by_residual_is_t
 def test_priority_by_recency_halves_and_a_mixture_is_the_product_of_its_kinds() -> None:
     loss = Loss(torch.tensor(0.0), torch.tensor(1.0), torch.tensor([3.0, 0.5, math.nan]))
     assert Priorities({"recency": 1.0}, 4.0).compute(loss, [0.0] * 3, [0, 4, 8]) == pytest.approx([1.0, 0.5, 0.25])
-    config = LearnerConfig(priority={"residual": 1.0, "recency": 0.5}, recency_half_life=4.0)
-    mixed = Priorities(config.priority_shares, config.recency_half_life).compute(loss, [0.0] * 3, [0, 4, 0])
+    config = LearnerConfig(priority={"residual": 1.0, "recency": 0.5}, advanced=LearnerAdvanced(recency_half_life=4.0))
+    mixed = Priorities(config.priority_shares, config.advanced.recency_half_life).compute(loss, [0.0] * 3, [0, 4, 0])
     assert mixed[:2] == pytest.approx([3.0, 0.5 * 0.5**0.5]) and math.isnan(mixed[2])
     with pytest.raises(ValidationError, match="share above 0"):
         LearnerConfig(priority={"residual": 0.0})

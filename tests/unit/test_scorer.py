@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models
 from buffer.errors import ConfigError
 from buffer.types import IntArray, Prompt, content_id
 from rewards import time_limit
-from rewards.config import RewardConfig, TaskConfig
+from rewards.config import RewardAdvanced, RewardConfig, TaskConfig
 from rewards.scorer import Failure, Score, Scorer, sample_terms
 from rewards.task import BaseLogProbs, ScoreRequest, Task, Terms
 from rewards.task_registry import make_task
@@ -77,7 +77,7 @@ def test_a_string_that_comes_again_is_not_scored_again() -> None:
 
 def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago() -> None:
     task = Honest()
-    rewards = scorer(task, cache_size=2)
+    rewards = scorer(task, advanced=RewardAdvanced(cache_size=2))
     for tokens in (z(1), z(2), z(1), z(3), z(1)):
         rewards.score([PROMPT], [tokens])
     assert task.calls == 3

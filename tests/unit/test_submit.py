@@ -1,4 +1,4 @@
-"""What `tributary submit` sends to a cluster, and what it refuses before it asks anybody."""
+"""`tributary submit`: the files and the command that it sends to a cluster, and the arguments that it refuses."""
 
 import json
 import shlex
@@ -21,7 +21,7 @@ def test_the_working_directory_is_sent_in_less_than_5_mib(tmp_path: Path) -> Non
     assert 0.1 * MIB < package.stat().st_size < 5 * MIB
 
 
-def test_the_printed_command_is_one_that_can_be_typed_and_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_printed_command_can_be_typed_and_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIBUTARY_REDIS_PASSWORD", "canary-of-a-password")
     made = job("demo", ["learner.steps=5"], Path("/shared/runs/a b"), "http://head:8265", ROOT, "python")
     shown = made.shown()
@@ -35,7 +35,7 @@ def test_the_printed_command_is_one_that_can_be_typed_and_hides_the_password(mon
 
 
 @pytest.mark.parametrize(
-    ("run", "address", "said"),
+    ("run", "address", "message"),
     [
         (Path("/shared/run"), None, "needs the address"),
         (Path("/shared/run"), "127.0.0.1:6379", "must begin with http"),
@@ -43,9 +43,9 @@ def test_the_printed_command_is_one_that_can_be_typed_and_hides_the_password(mon
         (None, "http://127.0.0.1:8265", "must be an absolute path"),
     ],
 )
-def test_what_can_not_work_is_refused_with_its_remedy(
-    monkeypatch: pytest.MonkeyPatch, run: Path | None, address: str | None, said: str
+def test_invalid_arguments_are_refused_with_the_fix(
+    monkeypatch: pytest.MonkeyPatch, run: Path | None, address: str | None, message: str
 ) -> None:
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         job("demo", [], run, address, ROOT, "python")

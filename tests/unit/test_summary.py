@@ -1,4 +1,4 @@
-"""A run's figures from its rows."""
+"""The figures of a run from its rows."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_staleness_counts_fresh_rows_and_waits_are_a_share_of_time() -> None:
     assert figures["learner_waits"] == pytest.approx((0.5 + 0.5 + 1.5) / 6.0)
 
 
-def test_a_run_without_a_step_has_figures_that_say_so() -> None:
+def test_the_figures_of_a_run_without_steps_are_nan_or_zero() -> None:
     figures = figures_of_rows([])
     assert math.isnan(figures["log_z"]) and math.isnan(figures["learner_waits"])
     assert figures["staleness"] == {"mean": 0.0, "max": 0}

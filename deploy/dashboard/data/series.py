@@ -129,7 +129,7 @@ def learner_figures(row: Mapping[str, Any]) -> dict[str, float | None]:
 
 _NO_CURVES = frozenset({"step", "elapsed_s", "passes"})
 _SELDOM = frozenset({"total_variation", "kl"})
-"""Read once in learner.diagnose_every steps: nothing in between is no gap."""
+"""Read once in learner.advanced.diagnose_every steps: nothing in between is no gap."""
 _NUMBERS = frozenset({int, float, bool})
 _NAMES: dict[str, str] = {}
 """Of a figure -> of its curve; as many as the learner has figures."""

@@ -71,7 +71,10 @@ def limits(run: RunReader) -> dict[str, float | None]:
         return dict(about["limits"])
     config = run.config()
     learner = config.get("learner", {})
-    return {"max_grad_norm": learner.get("max_grad_norm"), "capacity": config.get("buffer", {}).get("capacity")}
+    return {
+        "max_grad_norm": learner.get("advanced", {}).get("max_grad_norm"),
+        "capacity": config.get("buffer", {}).get("capacity"),
+    }
 
 
 def left_s(run: RunReader) -> float | None:
@@ -133,10 +136,10 @@ def _mean_since(run: RunReader, names: Sequence[str], at: float) -> float | None
 
 def _figures(run: RunReader) -> list[dict[str, Any]]:
     """The three key figures: distance from the posterior, quality, diversity."""
-    labels = sorted(name for name in run.learner.counts() if name.startswith("learner.labels."))
+    labels = sorted(name for name in run.learner.counts() if name.startswith("learner.advanced.labels."))
     quality = next((name for name in labels if name.endswith((".valid", ".accuracy", ".correct"))), "")
     quality = quality or (labels[0] if labels else "learner.log_reward")
-    title = quality.removeprefix("learner.labels.") if labels else "log R, mean"
+    title = quality.removeprefix("learner.advanced.labels.") if labels else "log R, mean"
     return [
         _figure(run, "var_u", "Var(u)", "nats²", "lower", "learner.var_u"),
         _figure(run, "valid", title, _unit(run, quality), "higher", quality),
