@@ -73,7 +73,7 @@ def _runs(folders: list[Path], url: str | None, name: str | None) -> "Runs":
     """What to show. ConfigError where nothing is named, or a folder is no run."""
     from buffer.store.keys import Keys
     from deploy.artifacts.run_folder import RunFolder
-    from deploy.dashboard.data.redis_poller import LiveBuffer
+    from deploy.dashboard.data.redis_poller import RedisPoller
     from deploy.dashboard.data.run_index import Runs
 
     opened = [RunFolder.open(folder) for folder in folders]
@@ -86,5 +86,5 @@ def _runs(folders: list[Path], url: str | None, name: str | None) -> "Runs":
         chosen = name or opened[0].name
         Keys(chosen)  # refuses a name that is none
         capacity = opened[0].read_config().get("buffer", {}).get("capacity", 0) if opened else 0
-        live = LiveBuffer(url, chosen, int(capacity))
+        live = RedisPoller(url, chosen, int(capacity))
     return Runs([folder.path for folder in opened], live)

@@ -98,7 +98,7 @@ def beside(folder: Path, port: int | None, console: Console) -> Iterator[None]:
 
 
 def about_run(checked: Checked) -> dict[str, Any]:
-    """What the page says of the run, and the limits that its plots and alarms go by."""
+    """What the page says of the run, and the limits that its plots and alerts use."""
     config = checked.config
     learner, buffer, actors = config.learner, config.buffer, config.actors
     log_z, _ = checked.task.log_mass()

@@ -12,9 +12,9 @@ import numpy as np
 
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.data.series import decimate
-from deploy.dashboard.data.series_catalog import about
 from deploy.formatting import visible
 from deploy.report.run_plots import COLOURS, FAINT, GRID, INK, LINES
+from deploy.telemetry.figures import describe
 
 MOST_POINTS = 1500
 SIZE_INCHES = (5.6, 2.7)
@@ -42,7 +42,7 @@ def line_plot(run: RunReader, title: str, names: Sequence[str], log: bool = Fals
             continue
         x, y = decimate(curve.step, curve.y, MOST_POINTS)
         shown = np.array([np.nan if value is None or (log and value <= 0) else value for value in y])
-        told = about(name)
+        told = describe(name)
         line = LINES[k % len(LINES)]
         panel.plot(x, shown, color=COLOURS[k % len(COLOURS)], linestyle=line, linewidth=1.2, label=_plain(told.title))
         unit = f" {told.unit}" if told.unit else ""
@@ -51,7 +51,7 @@ def line_plot(run: RunReader, title: str, names: Sequence[str], log: bool = Fals
         return None
     if log:
         panel.set_yscale("log")
-    units = {about(name).unit for name in names} - {""}
+    units = {describe(name).unit for name in names} - {""}
     panel.set_ylabel(_plain(", ".join(sorted(units))))
     return _plot(figure, panel, title, "; ".join(said) + ".", several=len(said) > 1)
 

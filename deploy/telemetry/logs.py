@@ -43,8 +43,8 @@ def process_log(run: str, process: str, file: Path | None = None) -> Log:
 
 
 class _Adapter(logging.LoggerAdapter[logging.Logger]):
-    """Keeps the fields of a single call beside its own."""
+    """Adds its own fields to those of a call."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Both in `extra`."""
+        """Merge both into `extra`."""
         return msg, {**kwargs, "extra": {**(self.extra or {}), **kwargs.get("extra", {})}}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.dashboard.data.series import Points, decimate
+from deploy.dashboard.data.series import Series, decimate
 from tests.support.fixture_runs import LONG, STEPS, learner_row, make_run
 
 values = st.one_of(st.floats(-1e6, 1e6), st.just(math.nan), st.just(math.inf))
@@ -36,7 +36,7 @@ def test_one_spike_and_one_gap_among_a_hundred_thousand_points_survive():
 
 
 def test_a_row_without_a_figure_is_no_point_of_its_curve_and_nan_is_one():
-    points = Points()
+    points = Series()
     points.add(1.0, 1, {"a": 1.0, "b": None})
     points.add(2.0, 2, {"a": 2.0})
     assert points.curve("a").step.tolist() == [1.0, 2.0]
@@ -98,7 +98,7 @@ def test_every_curve_of_the_catalog_has_points_a_title_and_a_group(client, finis
 
 
 def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_negative_rate():
-    from deploy.dashboard.data.snapshot_series import moment_figures
+    from deploy.dashboard.data.snapshot_series import snapshot_values
 
     def at(seconds, tokens, drawn):
         actor = {
@@ -113,10 +113,10 @@ def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_n
         }
         return {"buffer": {"drawn": drawn, "refused": {}}, "actors": [actor], "rewards": []}
 
-    found = moment_figures(at(10.0, 100, 64), at(14.0, 180, 256), 4.0, 5)
-    assert found["actor.a.tokens_per_s"] == 20.0 and found["actor.a.busy"] == 0.5 and found["actor.a.behind"] == 2
-    assert found["buffer.sample_rate"] == 48.0 and found["system.tokens_per_s"] == 20.0
-    again = moment_figures(at(14.0, 180, 256), at(1.0, 10, 100), 4.0, 5)
+    values = snapshot_values(at(10.0, 100, 64), at(14.0, 180, 256), 4.0, 5)
+    assert values["actor.a.tokens_per_s"] == 20.0 and values["actor.a.busy"] == 0.5 and values["actor.a.behind"] == 2
+    assert values["buffer.sample_rate"] == 48.0 and values["system.tokens_per_s"] == 20.0
+    again = snapshot_values(at(14.0, 180, 256), at(1.0, 10, 100), 4.0, 5)
     assert again["actor.a.tokens_per_s"] is None and again["buffer.sample_rate"] is None
 
 

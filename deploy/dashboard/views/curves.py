@@ -8,8 +8,8 @@ import numpy as np
 
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.data.series import Curve, Floats, decimate
-from deploy.dashboard.data.series_catalog import about
 from deploy.dashboard.views.status import began_at
+from deploy.telemetry.figures import FIGURES, describe
 
 MOST_POINTS = 2000
 MOST_NAMES = 24
@@ -42,7 +42,7 @@ def curves(run: RunReader, asked: Asked) -> dict[str, Any]:
         x, y = _stretch(curve, asked, began)
         shown_x, shown_y = decimate(x, y, asked.points)
         finite = curve.y[np.isfinite(curve.y)]
-        said = about(name)
+        said = describe(name)
         found[name] = {
             "title": said.title,
             "unit": said.unit,
@@ -71,18 +71,8 @@ def catalog(run: RunReader) -> dict[str, Any]:
     for name in sorted(counts):
         if name.startswith("prompt.") and name not in often:
             continue
-        said = about(name)
-        listed.append(
-            {
-                "name": name,
-                "title": said.title,
-                "unit": said.unit,
-                "group": said.group,
-                "log": said.log,
-                "points": counts[name],
-            }
-        )
-    return {"run": run.id, "curves": listed}
+        listed.append(describe(name).as_dict() | {"points": counts[name]})
+    return {"run": run.id, "curves": listed, "figures": [figure.as_dict() for figure in FIGURES.values()]}
 
 
 def csv_lines(run: RunReader, names: Sequence[str]) -> Iterator[str]:

@@ -48,7 +48,7 @@ def overview(run: RunReader, now: float | None = None) -> dict[str, Any]:
         "rates": _rates(run, now) if live else dict.fromkeys(_RATES),
         "figures": _figures(run),
         "waits": list(moment.get("waits", ())) if live else [],
-        "alarms": list(reading.get("alarms", ())) if live or state in ("stale", "dead") else [],
+        "alerts": list(reading.get("alerts", ())) if live or state in ("stale", "dead") else [],
         "limits": limits(run),
         "recording": _recording(run, state),
     }

@@ -6,7 +6,7 @@ from typing import Any
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.views.status import began_at, state_of, step_of, steps_of, updated_at
 
-KINDS = ("start", "phase", "version", "restart", "process", "wait", "quarantine", "skipped", "alarm", "end")
+KINDS = ("start", "phase", "version", "restart", "process", "wait", "quarantine", "skipped", "alert", "end")
 MOST_EVENTS = 500
 
 

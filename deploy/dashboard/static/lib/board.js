@@ -15,7 +15,7 @@ import { plainly } from "./text.js";
 
 const EVERY_MS = 2000;
 const CATALOG_EVERY_MS = 10000;
-const MARKED = "restart,skipped,quarantine,alarm";
+const MARKED = "restart,skipped,quarantine,alert";
 
 export class Board {
   constructor(live, params) {
