@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deploy.telemetry.alert_rules import RULES
 from deploy.telemetry.alerts import Rule
-from deploy.telemetry.figures import FIGURES, METRICS
+from deploy.telemetry.figures import FIGURES
 
 ROOT = Path(__file__).parents[2]
 ALERTS = "deploy/monitoring/alerts.yml"
@@ -49,7 +49,8 @@ def metric_table() -> str:
     """The figures that Prometheus sees, as a table in Markdown."""
     rows = [
         (f"`{figure.series}`", figure.unit or "1", ", ".join(figure.tags), _meaning(figure.meaning, figure.aim))
-        for figure in METRICS.values()
+        for figure in FIGURES.values()
+        if figure.metric
     ]
     return _table(("name", "unit", "labels", "meaning"), rows)
 

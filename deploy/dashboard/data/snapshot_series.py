@@ -1,17 +1,13 @@
 """Curves from snapshots. Rates are differences between two snapshots, however far apart they are."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from deploy.telemetry.figures import in_room
 from deploy.telemetry.snapshot import actor_values, rates, worker_values
 
 Values = dict[str, float | None]
-_KEPT = {
-    room: frozenset(figure.field for figure in in_room(room) if figure.curve and "REASON" not in figure.name)
-    for room in ("buffer", "actor", "reward")
-}
-"""Room -> fields of its figures that are kept over time, without those that are counted by reason."""
 
 
 def snapshot_values(
@@ -59,7 +55,14 @@ def _worker_values(before: Mapping[str, Any] | None, status: Mapping[str, Any], 
 
 def _named(room: str, prefix: str, values: Mapping[str, Any]) -> Values:
     """The values that are kept over time, by the name of their curve."""
-    return {f"{prefix}.{field}": value for field, value in values.items() if field in _KEPT[room]}
+    kept = _kept(room)
+    return {f"{prefix}.{field}": value for field, value in values.items() if field in kept}
+
+
+@cache
+def _kept(room: str) -> frozenset[str]:
+    """Fields of the room's figures that are kept over time, without those that are counted by reason."""
+    return frozenset(figure.field for figure in in_room(room) if figure.curve and "REASON" not in figure.name)
 
 
 def _by_name(snapshot: Mapping[str, Any] | None, kind: str) -> dict[str, Mapping[str, Any]]:
