@@ -1,4 +1,4 @@
-"""Recorder and dashboard around a run: from its first moment to its last word."""
+"""Recorder and dashboard around a run: from its start to its last event."""
 
 import sqlite3
 import threading
@@ -63,7 +63,7 @@ def said() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
-def test_what_the_page_says_of_a_run_is_its_recipes(checked: Checked):
+def test_the_page_describes_a_run_by_its_recipe(checked: Checked):
     about = about_run(checked)
     assert about["task"] == "tests.support.tiny:TinyTask" and about["steps"] == 300
     assert about["limits"]["max_grad_norm"] == checked.config.learner.max_grad_norm
@@ -106,7 +106,7 @@ def test_half_a_character_does_not_break_the_pieces():
         (lambda: StoreError("Redis does not answer"), "The run failed: StoreError: Redis does not answer"),
     ],
 )
-def test_whatever_ends_a_run_is_its_historys_last_word(
+def test_the_end_of_a_run_is_the_last_event_of_its_history(
     checked: Checked, folder: RunFolder, said: Console, end: Callable[[], BaseException | None], last: str
 ):
     def run() -> None:
@@ -137,7 +137,7 @@ def test_a_run_has_a_page_whose_address_is_printed_before_anything_else(
         httpx.get(url, timeout=5)
 
 
-def test_a_page_hears_the_last_word_of_a_run_before_its_server_ends(tmp_path: Path, said: Console):
+def test_a_page_receives_the_last_event_of_a_run_before_its_server_ends(tmp_path: Path, said: Console):
     run = make_run(tmp_path / "run", "live")
     heard: list[str] = []
 
@@ -169,7 +169,7 @@ def test_a_port_that_is_taken_is_refused_before_the_run_starts_anything(
             raise AssertionError("it began")
 
 
-def test_a_sink_that_is_not_there_is_refused_likewise(checked: Checked, folder: RunFolder, said: Console):
+def test_an_unknown_sink_is_refused_likewise(checked: Checked, folder: RunFolder, said: Console):
     watching = TrainOptions(dashboard=False, sinks=("nowhere",))
     with pytest.raises(ConfigError, match="--sink nowhere"), recording(checked, folder, 0, watching, said):
         raise AssertionError("it began")

@@ -80,28 +80,28 @@ class Series:
         return newest_first[::-1]
 
 
-def decimate(x: Floats, y: Floats, most: int) -> tuple[list[float], list[float | None]]:
-    """At most `most` points: each bucket's least and largest value, in order, and one None if any was not finite.
+def decimate(x: Floats, y: Floats, max_points: int) -> tuple[list[float], list[float | None]]:
+    """At most `max_points` points: the smallest and largest value of each bucket, in order, and one None if any was not finite.
 
     Spikes and gaps survive; the first and the last x do too, where they are finite.
     """
-    if len(x) <= most:
+    if len(x) <= max_points:
         return x.tolist(), [value if np.isfinite(value) else None for value in y.tolist()]
-    width = -(-len(x) // max(most // 3, 1))
+    width = -(-len(x) // max(max_points // 3, 1))
     padded = np.full(-(-len(x) // width) * width, np.nan)
     padded[: len(y)] = y
-    finite, there = np.isfinite(padded), np.arange(len(padded)) < len(y)
+    finite, filled = np.isfinite(padded), np.arange(len(padded)) < len(y)
     least = _first(np.where(finite, -padded, -np.inf), finite, width)
     largest = _first(np.where(finite, padded, -np.inf), finite, width)
-    gaps = _first((there & ~finite).astype(np.float64), there & ~finite, width)
+    gaps = _first((filled & ~finite).astype(np.float64), filled & ~finite, width)
     kept = np.unique(np.concatenate([least, largest, gaps]))
     return x[kept].tolist(), [value if np.isfinite(value) else None for value in y[kept].tolist()]
 
 
-def _first(score: Floats, counts: NDArray[np.bool_], width: int) -> NDArray[np.int64]:
-    """Index of the highest score of each bucket of `width` that has an entry that counts."""
+def _first(score: Floats, eligible: NDArray[np.bool_], width: int) -> NDArray[np.int64]:
+    """Index of the highest score of each bucket of `width` that has an eligible entry."""
     best = score.reshape(-1, width).argmax(1) + np.arange(0, len(score), width)
-    return np.asarray(best[counts.reshape(-1, width).any(1)], dtype=np.int64)
+    return np.asarray(best[eligible.reshape(-1, width).any(1)], dtype=np.int64)
 
 
 def learner_values(row: Mapping[str, Any]) -> dict[str, float | None]:
