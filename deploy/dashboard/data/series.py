@@ -81,7 +81,7 @@ class Series:
 
 
 def decimate(x: Floats, y: Floats, max_points: int) -> tuple[list[float], list[float | None]]:
-    """At most `max_points` points: the smallest and largest value of each bucket, in order, and one None if any was not finite.
+    """At most `max_points` points: the extremes of each bucket, in order, and one None if any value was not finite.
 
     Spikes and gaps survive; the first and the last x do too, where they are finite.
     """
