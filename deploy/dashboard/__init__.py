@@ -1,1 +1,1 @@
-"""One page a researcher keeps open: a server that only reads a run's history, and the page's files under static/."""
+"""The dashboard: a read-only server for the histories of runs, and the web page under static/."""

@@ -131,8 +131,8 @@ def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_n
         ("names=a&from=nan", "from:"),
         ("names=a&after=inf", "after:"),
         ("names=a&after=1&after=2", "after is given more than once"),
-        ("names=a&colour=red", "there is no parameter 'colour' here; known are: run, x, from"),
-        ("names=" + "a" * 301, "is no curve"),
+        ("names=a&colour=red", "'colour' is not a parameter of this route; use: run, x, from"),
+        ("names=" + "a" * 301, "is not a curve name"),
     ],
 )
 def test_a_bad_question_is_answered_with_the_parameter_and_its_rule(client, finished, query, said):

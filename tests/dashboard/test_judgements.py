@@ -1,4 +1,4 @@
-"""The verdict and the alerts: what is said of which numbers."""
+"""The bottleneck and the alerts, from given measurements."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.dashboard.views.bottleneck import Situation, verdict
+from deploy.dashboard.views.bottleneck import BottleneckInputs, find_bottleneck
 from deploy.dashboard.views.buffer import pace_of
 from deploy.telemetry.alert_rules import alerts_of
 from deploy.telemetry.alerts import AlertInputs
@@ -14,7 +14,7 @@ from deploy.telemetry.event_detector import EventDetector
 from deploy.telemetry.learning_rules import WINDOW
 from tests.support.fixture_runs import LIMITS, learner_row, moment, summary
 
-CALM = Situation(learner_waits=0.02, actors_wait=0.0, engine_busy=0.5, pace=None, actors_alive=2)
+HEALTHY = BottleneckInputs(learner_waits=0.02, actors_wait=0.0, engine_busy=0.5, pace=None, actors_alive=2)
 
 
 @pytest.mark.parametrize(
@@ -31,22 +31,23 @@ CALM = Situation(learner_waits=0.02, actors_wait=0.0, engine_busy=0.5, pace=None
         ({"actors_wait": None, "engine_busy": None}, "learner", "sets the pace"),
     ],
 )
-def test_the_verdict_names_who_does_not_wait(changes, who, word):
-    said = verdict(replace(CALM, **changes))
-    assert said is not None and said.who == who and word in said.sentence and said.change.endswith(".")
+def test_the_bottleneck_is_the_part_that_does_not_wait(changes, who, word):
+    bottleneck = find_bottleneck(replace(HEALTHY, **changes))
+    assert bottleneck is not None and bottleneck.who == who
+    assert word in bottleneck.sentence and bottleneck.change.endswith(".")
 
 
-def test_there_is_no_verdict_before_the_first_step():
-    assert verdict(replace(CALM, learner_waits=None)) is None
+def test_there_is_no_bottleneck_before_the_first_step():
+    assert find_bottleneck(replace(HEALTHY, learner_waits=None)) is None
 
 
-def test_who_is_held_back_by_samples_per_insert_is_the_one_beyond_the_band():
+def test_samples_per_insert_holds_back_the_side_beyond_the_band():
     limits = {"samples_per_insert": 2.0, "samples_per_insert_band": 100.0, "min_size_to_sample": 10}
 
     def limited(drawn: int, arrivals: int) -> object:
-        found = pace_of({"drawn": drawn, "arrivals": arrivals}, limits)
-        assert found is not None and found["ahead_rows"] == drawn - 2 * arrivals
-        return found["limited"]
+        pace = pace_of({"drawn": drawn, "arrivals": arrivals}, limits)
+        assert pace is not None and pace["ahead_rows"] == drawn - 2 * arrivals
+        return pace["limited"]
 
     assert limited(2000, 1000) is None
     assert limited(2080, 1000) == "draws" and limited(2079, 1000) is None

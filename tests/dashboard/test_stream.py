@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from deploy.dashboard.data.run_reader import RunReader
-from deploy.dashboard.web import event_stream as streams
-from deploy.dashboard.web.event_stream import News
+from deploy.dashboard.web import event_stream
+from deploy.dashboard.web.event_stream import EventSource
 from deploy.telemetry.event_detector import Event
 from deploy.telemetry.history_store import HistoryStore
 from deploy.telemetry.recorder import FILE
@@ -33,36 +33,36 @@ def add_event(folder: Path, text: str) -> None:
     store.close()
 
 
-def ticks(news: News) -> list[dict]:
-    return [data for event, _, data in news.look() if event == "tick"]
+def ticks(source: EventSource) -> list[dict]:
+    return [data for event, _, data in source.poll() if event == "tick"]
 
 
 def test_a_new_page_hears_how_the_run_stands_and_then_nothing_until_there_is_news(reader):
-    news = News(reader, None)
-    (first,) = ticks(news)
+    source = EventSource(reader, None)
+    (first,) = ticks(source)
     assert first["overview"]["step"] == 80 and first["events"][-1]["kind"] == "start"
-    assert news.look() == []
+    assert source.poll() == []
     add_event(reader.folder, "Version 81 was published.")
-    (second,) = ticks(news)
+    (second,) = ticks(source)
     assert [event["text"] for event in second["events"]] == ["Version 81 was published."]
     assert second["fresh"] == {"learner": 0, "moments": 0, "samples": 0, "events": 1}
 
 
 def test_a_page_that_comes_back_hears_what_it_missed_and_no_more(reader):
-    news = News(reader, None)
-    cursor = ticks(news)[0]["cursor"]
+    source = EventSource(reader, None)
+    cursor = ticks(source)[0]["cursor"]
     add_event(reader.folder, "Version 81 was published.")
-    (missed,) = ticks(News(reader, cursor))
+    (missed,) = ticks(EventSource(reader, cursor))
     assert [event["text"] for event in missed["events"]] == ["Version 81 was published."]
 
 
 def test_a_page_that_knew_an_earlier_life_of_the_run_is_told_to_begin_anew(reader):
-    cursor = ticks(News(reader, None))[0]["cursor"]
+    cursor = ticks(EventSource(reader, None))[0]["cursor"]
     store = HistoryStore(reader.folder / FILE)
     store.begin(40)
     store.commit()
     store.close()
-    events = News(reader, cursor).look()
+    events = EventSource(reader, cursor).poll()
     assert [event for event, _, _ in events] == ["reset", "tick"]
     assert events[1][2]["overview"]["step"] == 40
 
@@ -71,20 +71,20 @@ def test_a_page_that_knew_an_earlier_life_of_the_run_is_told_to_begin_anew(reade
     "cursor", ["", "nonsense", "1", "1.x", "-1.-1", "9" * 40, "1." + "9" * 40, "\u0661.\u0662", "\u00b2.\u00b3"]
 )
 def test_a_cursor_that_is_none_of_ours_is_a_page_that_knows_nothing(reader, cursor):
-    (first,) = ticks(News(reader, cursor))
+    (first,) = ticks(EventSource(reader, cursor))
     assert first["events"][-1]["kind"] == "start"
 
 
 def test_a_silent_stream_sends_heartbeats_and_ends_when_it_is_told_to(reader, monkeypatch):
     import anyio
 
-    monkeypatch.setattr(streams, "HEARTBEAT_S", 0.0)
-    monkeypatch.setattr(streams, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(event_stream, "POLL_INTERVAL_S", 0.01)
     stopping = threading.Event()
 
     async def listen() -> list[str]:
         heard = []
-        async for text in streams.stream(reader, None, stopping):
+        async for text in event_stream.stream(reader, None, stopping):
             heard.append(text)
             if len(heard) == 5:
                 stopping.set()

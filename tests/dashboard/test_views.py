@@ -38,7 +38,7 @@ def test_the_overview_has_the_three_figures_that_matter_with_where_they_began(cl
 def test_a_live_overview_names_the_bottleneck_and_each_parts_state(client, tmp_path):
     with client(make_run(tmp_path / "live", "live")) as page:
         said = page.get("/api/overview").json()
-        assert said["verdict"]["sentence"] and said["verdict"]["change"]
+        assert said["bottleneck"]["sentence"] and said["bottleneck"]["change"]
         assert {part["name"] for part in said["components"]} == {"learner", "actor-0", "actor-1", "reward-0", "buffer"}
         assert said["step"] == STEPS // 2 and said["steps"] == STEPS
         assert said["rates"]["tokens_per_s"] == pytest.approx(96, rel=0.1)

@@ -1,1 +1,1 @@
-"""What each page shows, as plain values."""
+"""The content of each page, as plain values."""

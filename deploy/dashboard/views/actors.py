@@ -1,19 +1,24 @@
-"""The actors page: who samples how fast, with which version, in which ways."""
+"""The actors page: sampling speed, adapter version and behaviours of each actor."""
 
 from typing import Any
 
 from deploy.dashboard.data.run_reader import RunReader
-from deploy.dashboard.views.status import components
+from deploy.dashboard.views.status import components, newest_snapshot, recent_mean
 
-VERSIONS = 200
-SEEN = 1000
+MAX_VERSIONS = 200
+BEHAVIOUR_ROWS = 1000
+"""Newest fresh rows whose behaviours are counted."""
+_STATUS_FIELDS = (
+    *("seconds", "tokens", "trajectories", "version", "versions_taken", "canary_difference_max", "waiting_for"),
+)
+_MEASURED = ("tokens_per_s", "trajectories_per_s", "busy", "behind")
 
 
 def actor_view(run: RunReader, state: str, now: float, max_staleness: float | None) -> dict[str, Any]:
-    """As `/api/actors` in docs/dashboard-api.md."""
+    """The response of `/api/actors`, as in docs/dashboard-api.md."""
     reading = run.meta.get("now") or {}
-    moment, restarts = reading.get("moment", {}), reading.get("restarts", {})
-    statuses = {actor["name"]: actor for actor in moment.get("actors", ())}
+    restarts = reading.get("restarts", {})
+    statuses = {actor["name"]: actor for actor in newest_snapshot(run).get("actors", ())}
     states = {part["name"]: part["state"] for part in components(run, state, now) if part["role"] == "actor"}
     newest = run.learner.newest("learner.version")
     return {
@@ -22,44 +27,35 @@ def actor_view(run: RunReader, state: str, now: float, max_staleness: float | No
         "max_staleness": max_staleness,
         "behaviours": _behaviours(run),
         "actors": [
-            _actor(run, name, shown, statuses.get(name, {}), restarts.get(name, 0)) for name, shown in states.items()
+            _actor(run, name, state, statuses.get(name, {}), restarts.get(name, 0)) for name, state in states.items()
         ],
         "versions": [
             {"version": int(row["data"].split()[1]), "step": row["step"], "at": row["at"]}
             for row in run.query(
-                f"SELECT at, step, data FROM events WHERE kind = 'version' ORDER BY id DESC LIMIT {VERSIONS}"
+                f"SELECT at, step, data FROM events WHERE kind = 'version' ORDER BY id DESC LIMIT {MAX_VERSIONS}"
             )
         ],
     }
 
 
 def _actor(run: RunReader, name: str, state: str, status: dict[str, Any], restarts: int) -> dict[str, Any]:
-    figures = ("tokens_per_s", "trajectories_per_s", "busy", "behind")
-    newest = {figure: _newest(run, f"actor.{name}.{figure}") for figure in figures}
     at = run.moments.curve(f"actor.{name}.version").at
-    told = ("seconds", "tokens", "trajectories", "version", "versions_taken", "canary_difference_max", "waiting_for")
     return {
         "name": name,
         "state": state,
-        **{figure: status.get(figure) for figure in told},
-        **newest,
+        **{field: status.get(field) for field in _STATUS_FIELDS},
+        **{figure: recent_mean(run, f"actor.{name}.{figure}") for figure in _MEASURED},
         "restarts": restarts,
         "answered_at": float(at[-1]) if len(at) else None,
     }
 
 
-def _newest(run: RunReader, name: str) -> float | None:
-    """Mean of the newest few readings."""
-    values = [value for value in run.moments.newest(name, 5) if value == value]
-    return sum(values) / len(values) if values else None
-
-
 def _behaviours(run: RunReader) -> list[dict[str, Any]]:
-    """The mix that the recipe asks for, and the one among the newest noted fresh rows."""
+    """The configured behaviour mix, and the mix among the newest recorded fresh rows."""
     about = run.meta.get("about") or {}
     weights = {one["name"]: one["weight"] for one in about.get("behaviours", ())}
     total = sum(weights.values())
-    fresh = f"SELECT behaviour FROM samples WHERE phase = 'train' AND fresh = 1 ORDER BY id DESC LIMIT {SEEN}"
+    fresh = f"SELECT behaviour FROM samples WHERE phase = 'train' AND fresh = 1 ORDER BY id DESC LIMIT {BEHAVIOUR_ROWS}"
     rows = run.query(f"SELECT behaviour, COUNT(*) AS n FROM ({fresh}) GROUP BY behaviour ORDER BY behaviour")
     seen = {row["behaviour"]: row["n"] for row in rows}
     return [

@@ -1,20 +1,20 @@
-"""What the run waits for now: one sentence that names the bottleneck, and what to change.
+"""The bottleneck of a run: one sentence that names it, and the setting to change.
 
 Shares are of the newest WINDOW_S seconds. The learner can only wait for data; actors can only wait for reward workers;
-reward workers only for the learner, through samples per insert. So the one who does not wait is the bottleneck.
+reward workers can only wait for the learner, through samples per insert. The part that does not wait is the bottleneck.
 """
 
 from dataclasses import dataclass
 
 WINDOW_S = 30.0
-MUCH = 0.25
-"""A share of its time that is worth a change."""
-LITTLE = 0.05
+HIGH_SHARE = 0.25
+"""A share of waiting that is worth a change of settings."""
+LOW_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """What the verdict rests on; None where it is not known."""
+class BottleneckInputs:
+    """The measurements that `find_bottleneck` reads; None where one is unknown."""
 
     learner_waits: float | None
     """Share of the learner's time without data."""
@@ -23,74 +23,74 @@ class Situation:
     engine_busy: float | None
     """Share of the actors' time in the engine."""
     pace: str | None
-    """Who is held back by samples per insert: "inserts", "draws" or None."""
+    """The side that samples per insert holds back: "inserts", "draws" or None."""
     actors_alive: int
 
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """Who is the bottleneck, why, and what to change."""
+    """The limiting part, the reason in one sentence, and the remedy."""
 
     who: str
     sentence: str
     change: str
 
 
-def verdict(now: Situation) -> Bottleneck | None:
-    """None before there is anything to judge."""
-    if now.learner_waits is None:
+def find_bottleneck(inputs: BottleneckInputs) -> Bottleneck | None:
+    """The bottleneck; None before the first learner step."""
+    if inputs.learner_waits is None:
         return None
-    learner, actors = now.learner_waits, now.actors_wait or 0.0
-    if now.actors_alive == 0 and learner > MUCH:
+    learner, actors = inputs.learner_waits, inputs.actors_wait or 0.0
+    if inputs.actors_alive == 0 and learner > HIGH_SHARE:
         return Bottleneck(
             "actors",
             "No actor answers, so the learner waits for data.",
-            "They are starting or dead: look at Events, and at the logs in Ray's session folder.",
+            "The actors are starting or have died: check Events and the logs in Ray's session folder.",
         )
-    if now.pace == "draws" and learner > MUCH:
+    if inputs.pace == "draws" and learner > HIGH_SHARE:
         return Bottleneck(
             "pace",
             f"The learner waits {_percent(learner)} of its time: it has drawn as often as samples per insert allow.",
-            "Raise buffer.samples_per_insert for more use of each string, or add actors.",
+            "Raise buffer.samples_per_insert to train on each string more often, or add actors.",
         )
-    if learner > MUCH and actors > MUCH:
+    if learner > HIGH_SHARE and actors > HIGH_SHARE:
         return Bottleneck(
             "rewards",
             f"Reward workers are the bottleneck: actors wait for them {_percent(actors)} of the time, and the learner "
             f"waits for data {_percent(learner)}.",
-            "Add rewards.workers, give them more threads or a GPU, or make log_reward faster.",
+            "Raise rewards.workers, give them more threads or a GPU, or make log_reward faster.",
         )
-    if learner > MUCH:
+    if learner > HIGH_SHARE:
         return Bottleneck(
             "actors",
             f"Sampling is the bottleneck: the learner waits for data {_percent(learner)} of its time and reward "
-            f"workers keep up{_busy(now)}.",
-            "Add actors or give them more threads; or replay more (lower learner.fresh_fraction).",
+            f"workers keep up{_engine_note(inputs)}.",
+            "Add actors or give them more threads, or replay more (lower learner.fresh_fraction).",
         )
-    if actors > MUCH and now.pace == "inserts":
+    if actors > HIGH_SHARE and inputs.pace == "inserts":
         return Bottleneck(
             "learner",
-            "The learner is the bottleneck: reward workers may not add faster than it draws (samples per insert), so "
-            f"actors wait {_percent(actors)} of the time.",
+            "The learner is the bottleneck: samples per insert stop reward workers from adding faster than it draws, "
+            f"so actors wait {_percent(actors)} of the time.",
             "Give the learner more threads or a GPU, lower buffer.samples_per_insert, or run fewer actors.",
         )
-    if actors > MUCH:
+    if actors > HIGH_SHARE:
         return Bottleneck(
             "rewards",
-            f"Reward workers are slower than actors, which wait {_percent(actors)} of the time; the learner has data "
-            "enough.",
-            "Nothing has to change. Fresher data needs more rewards.workers, a faster log_reward, or fewer actors.",
+            f"Reward workers are slower than actors, which wait {_percent(actors)} of the time; the learner has enough "
+            "data.",
+            "No change is needed. For fresher data raise rewards.workers, make log_reward faster, or run fewer actors.",
         )
-    if learner < LITTLE:
+    if learner < LOW_SHARE:
         return Bottleneck(
             "learner",
-            f"The learner sets the pace: it waits for data {_percent(learner)} of its time, and nobody else waits.",
+            f"The learner sets the pace: it waits for data {_percent(learner)} of its time, and no other part waits.",
             "To go faster, give the learner more threads or a GPU.",
         )
     return Bottleneck(
         "balanced",
         f"Well balanced: the learner waits {_percent(learner)} of its time, actors {_percent(actors)}.",
-        "Nothing to change; more of everything goes faster.",
+        "No change is needed; more resources for every part make the run faster.",
     )
 
 
@@ -98,5 +98,5 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _busy(now: Situation) -> str:
-    return "" if now.engine_busy is None else f" (the engines compute {_percent(now.engine_busy)} of theirs)"
+def _engine_note(inputs: BottleneckInputs) -> str:
+    return "" if inputs.engine_busy is None else f" (the engines are busy {_percent(inputs.engine_busy)} of their time)"

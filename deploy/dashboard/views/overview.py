@@ -1,31 +1,41 @@
-"""The first page in one answer: how the run stands, what it waits for, what is wrong."""
+"""The overview page: state, progress, bottleneck, key figures, waits and alerts of a run."""
 
 import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
 from deploy.dashboard.data.run_reader import RunReader
-from deploy.dashboard.views.bottleneck import WINDOW_S, Situation, verdict
+from deploy.dashboard.views.bottleneck import WINDOW_S, BottleneckInputs, find_bottleneck
 from deploy.dashboard.views.buffer import pace_of
-from deploy.dashboard.views.status import began_at, components, state_of, step_of, steps_of, updated_at
+from deploy.dashboard.views.status import (
+    began_at,
+    components,
+    newest_snapshot,
+    state_of,
+    step_of,
+    steps_of,
+    updated_at,
+)
 
 READINGS = 10
-"""That a figure is a median of."""
+"""Readings in the median of a key figure."""
 PACE_STEPS = 50
-NO_ROOM_BYTES = 16 * 2**20
+"""Newest steps from which the time left is estimated."""
+DISK_FULL_BYTES = 16 * 2**20
 
 
 def overview(run: RunReader, now: float | None = None) -> dict[str, Any]:
-    """As `/api/overview` in docs/dashboard-api.md. Refresh the run before."""
+    """The response of `/api/overview`, as in docs/dashboard-api.md. Call `run.refresh()` first."""
     now = time.time() if now is None else now
     state, sentence = state_of(run, now)
     reading = run.meta.get("now") or {}
-    moment = reading.get("moment") or {}
+    snapshot = newest_snapshot(run)
     updated, began = updated_at(run), began_at(run)
     live = state in ("running", "starting", "judging")
     return {
@@ -38,16 +48,16 @@ def overview(run: RunReader, now: float | None = None) -> dict[str, Any]:
         "updated_at": updated,
         "age_s": None if updated is None else max(now - updated, 0.0),
         "cursor": f"{run.generation}.{run.cursor}",
-        "phase": moment.get("phase"),
+        "phase": snapshot.get("phase"),
         "step": step_of(run),
         "steps": steps_of(run),
-        "elapsed_s": moment.get("elapsed_s") if moment else _elapsed(run),
+        "elapsed_s": snapshot.get("elapsed_s") if snapshot else _elapsed(run),
         "left_s": left_s(run) if live else None,
-        "verdict": _verdict(run, now) if state == "running" else None,
+        "bottleneck": _bottleneck(run, now) if state == "running" else None,
         "components": [*components(run, state, now), *_redis(run)],
         "rates": _rates(run, now) if live else dict.fromkeys(_RATES),
         "figures": _figures(run),
-        "waits": list(moment.get("waits", ())) if live else [],
+        "waits": list(snapshot.get("waits", ())) if live else [],
         "alerts": list(reading.get("alerts", ())) if live or state in ("stale", "dead") else [],
         "limits": limits(run),
         "recording": _recording(run, state),
@@ -55,7 +65,7 @@ def overview(run: RunReader, now: float | None = None) -> dict[str, Any]:
 
 
 def limits(run: RunReader) -> dict[str, float | None]:
-    """What the recipe allows, for the lines that plots draw; None where it is not known."""
+    """Limits of the recipe, which plots draw as lines; None where one is unknown."""
     about = run.meta.get("about") or {}
     if "limits" in about:
         return dict(about["limits"])
@@ -65,7 +75,7 @@ def limits(run: RunReader) -> dict[str, float | None]:
 
 
 def left_s(run: RunReader) -> float | None:
-    """Seconds to the last step at the pace of the newest ones; None before there are two."""
+    """Estimated seconds to the last step, at the pace of the newest PACE_STEPS; None before there are two steps."""
     curve = run.curve("learner.loss")
     step, at = curve.step[-PACE_STEPS:], curve.at[-PACE_STEPS:]
     left = steps_of(run) - step_of(run)
@@ -74,20 +84,19 @@ def left_s(run: RunReader) -> float | None:
     return float((at[-1] - at[0]) / (step[-1] - step[0]) * left)
 
 
-def situation(run: RunReader, now: float) -> Situation:
-    """What the verdict rests on, of the newest WINDOW_S."""
+def bottleneck_inputs(run: RunReader, now: float) -> BottleneckInputs:
+    """Measurements of the newest WINDOW_S seconds."""
     since = now - WINDOW_S
-    waited, took = (run.learner.since(f"learner.{name}", since) for name in ("wait_s", "step_s"))
-    if not took:  # steps longer than the window, or a learner that waits all through it
-        waited, took = (run.learner.newest(f"learner.{name}", 3) for name in ("wait_s", "step_s"))
-        reading = (run.meta.get("now") or {}).get("moment", {})
-        if any(str(wait).startswith("learner waits") for wait in reading.get("waits", ())):
-            waited, took = [1.0], [1.0]
-    moment = (run.meta.get("now") or {}).get("moment", {})
-    names = [actor["name"] for actor in moment.get("actors", ())]
-    pace = pace_of(moment.get("buffer"), limits(run))
-    return Situation(
-        learner_waits=sum(waited) / sum(took) if took and sum(took) > 0 else None,
+    snapshot = newest_snapshot(run)
+    wait_s, step_s = (run.learner.since(f"learner.{name}", since) for name in ("wait_s", "step_s"))
+    if not step_s:  # a step is longer than the window, or the learner has waited all the time
+        wait_s, step_s = (run.learner.newest(f"learner.{name}", 3) for name in ("wait_s", "step_s"))
+        if any(str(wait).startswith("learner waits") for wait in snapshot.get("waits", ())):
+            wait_s, step_s = [1.0], [1.0]
+    names = [actor["name"] for actor in snapshot.get("actors", ())]
+    pace = pace_of(snapshot.get("buffer"), limits(run))
+    return BottleneckInputs(
+        learner_waits=sum(wait_s) / sum(step_s) if step_s and sum(step_s) > 0 else None,
         actors_wait=_mean_since(run, [f"actor.{name}.waits" for name in names], since),
         engine_busy=_mean_since(run, [f"actor.{name}.busy" for name in names], since),
         pace=pace["limited"] if pace else None,
@@ -95,17 +104,13 @@ def situation(run: RunReader, now: float) -> Situation:
     )
 
 
-def _verdict(run: RunReader, now: float) -> dict[str, Any] | None:
-    found = situation(run, now)
-    said = verdict(found)
-    if said is None:
+def _bottleneck(run: RunReader, now: float) -> dict[str, Any] | None:
+    inputs = bottleneck_inputs(run, now)
+    bottleneck = find_bottleneck(inputs)
+    if bottleneck is None:
         return None
-    shares = {
-        "learner_waits": found.learner_waits,
-        "actors_wait": found.actors_wait,
-        "engine_busy": found.engine_busy,
-    }
-    return {"who": said.who, "sentence": said.sentence, "change": said.change, "shares": shares}
+    shares = {name: getattr(inputs, name) for name in ("learner_waits", "actors_wait", "engine_busy")}
+    return {**asdict(bottleneck), "shares": shares}
 
 
 _RATES = ("trajectories_per_s", "tokens_per_s", "steps_per_s")
@@ -127,14 +132,14 @@ def _mean_since(run: RunReader, names: Sequence[str], at: float) -> float | None
 
 
 def _figures(run: RunReader) -> list[dict[str, Any]]:
-    """The three that matter: how far from the posterior, how good, how different."""
+    """The three key figures: distance from the posterior, quality, diversity."""
     labels = sorted(name for name in run.learner.counts() if name.startswith("learner.labels."))
-    valid = next((name for name in labels if name.endswith((".valid", ".accuracy", ".correct"))), "")
-    good = valid or (labels[0] if labels else "learner.log_reward")
-    title = good.removeprefix("learner.labels.") if labels else "log R, mean"
+    quality = next((name for name in labels if name.endswith((".valid", ".accuracy", ".correct"))), "")
+    quality = quality or (labels[0] if labels else "learner.log_reward")
+    title = quality.removeprefix("learner.labels.") if labels else "log R, mean"
     return [
         _figure(run, "var_u", "Var(u)", "nats²", "lower", "learner.var_u"),
-        _figure(run, "valid", title, _unit(run, good), "higher", good),
+        _figure(run, "valid", title, _unit(run, quality), "higher", quality),
         _figure(run, "diversity", "diversity", "share", "higher", "learner.diversity"),
     ]
 
@@ -166,7 +171,7 @@ def _elapsed(run: RunReader) -> float | None:
 
 
 def _redis(run: RunReader) -> list[Mapping[str, str]]:
-    """The server itself, where the dashboard was told of one."""
+    """The Redis server as a component, if the dashboard was given its address."""
     if run.live is None:
         return []
     error = run.live.error
@@ -175,8 +180,9 @@ def _redis(run: RunReader) -> list[Mapping[str, str]]:
 
 
 def _recording(run: RunReader, state: str) -> dict[str, Any]:
-    if state == "stale" and run.folder.is_dir() and shutil.disk_usage(run.folder).free < NO_ROOM_BYTES:
-        return {"ok": False, "sentence": "The disk of the run's folder is full, so its history stands still."}
+    if state == "stale" and run.folder.is_dir() and shutil.disk_usage(run.folder).free < DISK_FULL_BYTES:
+        sentence = "The disk of the run's folder is full, so its history is not updated. Free some space."
+        return {"ok": False, "sentence": sentence}
     if not run.has_history and state != "empty":
-        return {"ok": False, "sentence": "This run has no history.sqlite: only the learner's figures can be shown."}
+        return {"ok": False, "sentence": "This run has no history.sqlite: only the learner's figures are shown."}
     return {"ok": True, "sentence": None}

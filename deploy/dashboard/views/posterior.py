@@ -1,4 +1,4 @@
-"""The posterior page: does q follow R, and do all prefixes agree on log Z."""
+"""The posterior page: log q against log R, bounds of log Z, and the estimate u of log Z at each prefix."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,46 +11,53 @@ from deploy.dashboard.views.rewards import by_position
 from deploy.dashboard.views.samples import newest
 from rewards.judging.posterior import line
 
-MOST_SAMPLES = 2000
-LINES = 64
-FEWEST = 8
-"""On-policy samples below which nothing is fitted."""
+MAX_SAMPLES = 2000
+MAX_LINES = 64
+MIN_FIT_SAMPLES = 8
+"""Fewest on-policy samples for a fit."""
+GLOSSARY = {
+    "log R": "the log of the reward of a string, in nats; the target is proportional to R^(1/T), T the temperature",
+    "log Z": "the log of the sum of R^(1/T) over all strings: it normalises the target",
+    "u": "the estimate of log Z that a prefix makes; all agree at the optimum",
+    "⊤": "the stop sign: the action that ends a string",
+}
+"""Terms of the posterior page and of the plots; static/lib/glossary.js holds the same words."""
 EXPLANATION = (
-    "u_i is what the prefix of length i says log Z is: log R of stopping there, minus log q of getting there and "
-    "stopping. At the optimum every u_i is log Z: all lines lie flat on one another."
+    "u_i is the estimate of log Z that the prefix of length i makes: log R / T of stopping there, minus log q of "
+    "reaching it and stopping. At the optimum every u_i equals log Z: all lines are flat and coincide."
 )
 
 
 def posterior_view(run: RunReader, prompt: str | None, steps: int, log_z_exact: float | None) -> dict[str, Any]:
-    """As `/api/posterior` in docs/dashboard-api.md."""
-    noted = [
+    """The response of `/api/posterior`, as in docs/dashboard-api.md."""
+    samples = [
         sample
-        for sample in newest(run, MOST_SAMPLES, prompt, steps)
+        for sample in newest(run, MAX_SAMPLES, prompt, steps)
         if sample["log_q"] is not None and sample["log_reward"] is not None
     ]
     temperature = (run.learner.newest("learner.reward_temperature") or [1.0])[0]
-    names = list(dict.fromkeys(sample["prompt_id"] for sample in noted))
-    on_policy = [sample for sample in noted if sample["behaviour"] == "on_policy"]
+    names = list(dict.fromkeys(sample["prompt_id"] for sample in samples))
+    on_policy = [sample for sample in samples if sample["behaviour"] == "on_policy"]
     lower, mean = _newest(run, "learner.log_z_lower"), _newest(run, "learner.log_z_mean")
     return {
         "run": run.id,
         "temperature": temperature,
-        "from_step": min((sample["step"] for sample in noted), default=None),
-        "to_step": max((sample["step"] for sample in noted), default=None),
+        "from_step": min((sample["step"] for sample in samples), default=None),
+        "to_step": max((sample["step"] for sample in samples), default=None),
         "prompts": [
             {
                 "id": name,
-                "samples": sum(sample["prompt_id"] == name for sample in noted),
+                "samples": sum(sample["prompt_id"] == name for sample in samples),
                 "curves": len(run.curve(f"prompt.{name}.log_z_mean").y) > 0,
             }
             for name in names
         ],
         "scatter": {
-            "log_reward": [sample["log_reward"] / temperature for sample in noted],
-            "log_q": [sample["log_q"] for sample in noted],
-            "prompt": [names.index(sample["prompt_id"]) for sample in noted],
-            "id": [sample["id"] for sample in noted],
-            "on_policy": [sample["behaviour"] == "on_policy" for sample in noted],
+            "log_reward": [sample["log_reward"] / temperature for sample in samples],
+            "log_q": [sample["log_q"] for sample in samples],
+            "prompt": [names.index(sample["prompt_id"]) for sample in samples],
+            "id": [sample["id"] for sample in samples],
+            "on_policy": [sample["behaviour"] == "on_policy" for sample in samples],
         },
         "fit": fit(on_policy, temperature),
         "log_z_bounds": {"lower": lower, "mean": mean, "exact": log_z_exact},
@@ -60,7 +67,7 @@ def posterior_view(run: RunReader, prompt: str | None, steps: int, log_z_exact: 
         "kl": _newest(run, "learner.kl"),
         "u": {
             **by_position([sample["u"] for sample in on_policy]),
-            "lines": [{"id": sample["id"], "u": sample["u"]} for sample in on_policy[:LINES]],
+            "lines": [{"id": sample["id"], "u": sample["u"]} for sample in on_policy[:MAX_LINES]],
         },
         "explanation": EXPLANATION,
     }
@@ -69,10 +76,10 @@ def posterior_view(run: RunReader, prompt: str | None, steps: int, log_z_exact: 
 def fit(samples: Sequence[Mapping[str, Any]], temperature: float) -> dict[str, float | None] | None:
     """log q against log R / T by least squares; None with too few samples.
 
-    Over several prompts each one's mean is taken out first: every prompt has a log Z of its own. Slope and correlation
-    are None where log R does not vary, or where one sample alone makes it vary.
+    The mean of each prompt is subtracted first, since every prompt has its own log Z. Slope and correlation are None
+    where log R does not vary, or varies through one sample only.
     """
-    if len(samples) < FEWEST:
+    if len(samples) < MIN_FIT_SAMPLES:
         return None
     means: dict[str, list[tuple[float, float]]] = {}
     for sample in samples:
@@ -90,7 +97,7 @@ def fit(samples: Sequence[Mapping[str, Any]], temperature: float) -> dict[str, f
 
 
 def _newest(run: RunReader, name: str) -> float | None:
-    """Median of the newest ten finite readings: one batch is noise."""
+    """Median of the newest ten finite readings, since a single batch is noisy."""
     values = run.curve(name).y
     finite = values[np.isfinite(values)][-10:]
     return float(np.median(finite)) if len(finite) else None

@@ -1,4 +1,4 @@
-"""Runs side by side: which there are, what differs between them, what happened in each."""
+"""The list of runs, the comparison of several, and the events of one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,22 +7,22 @@ from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.views.status import began_at, state_of, step_of, steps_of, updated_at
 
 KINDS = ("start", "phase", "version", "restart", "process", "wait", "quarantine", "skipped", "alert", "end")
-MOST_EVENTS = 500
+MAX_EVENTS = 500
 
 
 def runs_view(runs: Sequence[RunReader], token_required: bool, version: str) -> dict[str, Any]:
-    """As `/api/runs` in docs/dashboard-api.md. Refresh the runs before."""
-    return {"runs": [about(run) for run in runs], "token_required": token_required, "version": version}
+    """The response of `/api/runs`, as in docs/dashboard-api.md. Call `glance()` of each run first."""
+    return {"runs": [run_entry(run) for run in runs], "token_required": token_required, "version": version}
 
 
-def about(run: RunReader) -> dict[str, Any]:
-    """A run in one line."""
-    said, config = run.meta.get("about") or {}, run.config()
+def run_entry(run: RunReader) -> dict[str, Any]:
+    """One entry of the list of runs."""
+    about, config = run.meta.get("about") or {}, run.config()
     return {
         "id": run.id,
         "name": run.folder.name,
-        "task": said.get("task") or config.get("task", {}).get("name"),
-        "model": said.get("model") or config.get("model", {}).get("name"),
+        "task": about.get("task") or config.get("task", {}).get("name"),
+        "model": about.get("model") or config.get("model", {}).get("name"),
         "state": state_of(run)[0],
         "steps": steps_of(run),
         "step": step_of(run),
@@ -34,7 +34,7 @@ def about(run: RunReader) -> dict[str, Any]:
 
 
 def compare(runs: Sequence[RunReader]) -> dict[str, Any]:
-    """As `/api/compare`."""
+    """The response of `/api/compare`."""
     configs = [_flat(run.config()) for run in runs]
     summaries = [_flat((run.summary() or {}).get("metrics") or {}) for run in runs]
     fields = sorted({name for config in configs for name in config})
@@ -43,7 +43,7 @@ def compare(runs: Sequence[RunReader]) -> dict[str, Any]:
     counts = [run.learner.counts() | run.moments.counts() for run in runs]
     names = sorted({name for count in counts for name in count})
     return {
-        "runs": [about(run) for run in runs],
+        "runs": [run_entry(run) for run in runs],
         "config": [{"field": name, "values": [config.get(name) for config in configs]} for name in differ],
         "same_fields": len(fields) - len(differ),
         "summary": [{"figure": name, "values": [summary.get(name) for summary in summaries]} for name in figures],
@@ -52,7 +52,7 @@ def compare(runs: Sequence[RunReader]) -> dict[str, Any]:
 
 
 def events(run: RunReader, kinds: Sequence[str], before: int | None, limit: int, after: int = 0) -> dict[str, Any]:
-    """As `/api/events`; newest first."""
+    """The response of `/api/events`, newest first."""
     where, values = ["id > ?"], [after]
     if before is not None:
         where.append("id < ?")
@@ -63,22 +63,22 @@ def events(run: RunReader, kinds: Sequence[str], before: int | None, limit: int,
         f"SELECT id, at, step, kind, level, who, data FROM events WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?",
         [*values, *kinds, limit],
     )
-    found = [{**{name: row[name] for name in _EVENT}, "text": row["data"]} for row in rows]
-    return {"run": run.id, "events": found, "kinds": list(KINDS)}
+    listed = [{**{name: row[name] for name in _EVENT_COLUMNS}, "text": row["data"]} for row in rows]
+    return {"run": run.id, "events": listed, "kinds": list(KINDS)}
 
 
-_EVENT = ("id", "at", "step", "kind", "level", "who")
+_EVENT_COLUMNS = ("id", "at", "step", "kind", "level", "who")
 
 
-def _flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Names joined by dots; lists stay whole."""
-    found: dict[str, Any] = {}
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested table as one level, with names joined by dots; lists are values."""
+    fields: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{above}{name}.")
+            fields |= _flat(value, f"{prefix}{name}.")
         else:
-            found[f"{above}{name}"] = value
-    return found
+            fields[f"{prefix}{name}"] = value
+    return fields
 
 
 def _is_figure(name: str, summaries: Sequence[Mapping[str, Any]]) -> bool:

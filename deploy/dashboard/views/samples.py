@@ -1,4 +1,4 @@
-"""Samples: which ones, one of them, and what they were before training."""
+"""The samples page: a filtered list, one sample in full, and samples from before and after training."""
 
 import json
 import math
@@ -9,9 +9,10 @@ from typing import Any
 
 from deploy.dashboard.data.run_reader import RunReader
 
-SIDE = 32
-"""Samples of a side, before and after."""
-SAME = 50
+MAX_COMPARED = 32
+"""Samples from before training, and as many from after."""
+MAX_SAME_STRING = 50
+MAX_PROMPTS = 500
 ORDERS = {
     "newest": "id DESC",
     "oldest": "id",
@@ -26,7 +27,7 @@ _COLUMNS = "id, at, step, phase, prompt_id, behaviour, fresh, version, log_q, lo
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which samples; None is any."""
+    """A filter of samples; None accepts any value."""
 
     phase: str = "train"
     prompt: str | None = None
@@ -41,7 +42,7 @@ class Filter:
     text: str | None = None
 
     def where(self) -> tuple[str, list[Any]]:
-        """As SQL with marks, and the values for them."""
+        """The WHERE clause with placeholders, and their values."""
         rules = [
             ("phase = ?", self.phase),
             ("prompt_id = ?", self.prompt),
@@ -59,15 +60,15 @@ class Filter:
         return " AND ".join(rule for rule, _ in used), [value for _, value in used]
 
 
-def samples(run: RunReader, wanted: Filter, sort: str, limit: int, page: int) -> dict[str, Any]:
-    """As `/api/samples` in docs/dashboard-api.md."""
-    where, values = wanted.where()
+def samples(run: RunReader, filter: Filter, sort: str, limit: int, page: int) -> dict[str, Any]:
+    """The response of `/api/samples`, as in docs/dashboard-api.md."""
+    where, values = filter.where()
     total = run.query(f"SELECT COUNT(*) AS n FROM samples WHERE {where}", values)
     rows = run.query(
         f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY {ORDERS[sort]} LIMIT ? OFFSET ?",
         [*values, limit, limit * page],
     )
-    behaviours = run.query("SELECT DISTINCT behaviour FROM samples WHERE phase = ? ORDER BY behaviour", [wanted.phase])
+    behaviours = run.query("SELECT DISTINCT behaviour FROM samples WHERE phase = ? ORDER BY behaviour", [filter.phase])
     return {
         "run": run.id,
         "total": total[0]["n"] if total else 0,
@@ -79,22 +80,22 @@ def samples(run: RunReader, wanted: Filter, sort: str, limit: int, page: int) ->
 
 
 def one_sample(run: RunReader, number: int) -> dict[str, Any] | None:
-    """As `/api/samples/ID`; None where there is none."""
-    found = run.query(f"SELECT {_COLUMNS} FROM samples WHERE id = ?", [number])
-    if not found:
+    """The response of `/api/samples/ID`; None if the sample does not exist."""
+    rows = run.query(f"SELECT {_COLUMNS} FROM samples WHERE id = ?", [number])
+    if not rows:
         return None
-    row = found[0]
+    row = rows[0]
     same = run.query(
         f"SELECT {_COLUMNS} FROM samples WHERE prompt_id = ? AND phase = ? AND text = ? AND id <> ? "
         "ORDER BY id DESC LIMIT ?",
-        [row["prompt_id"], row["phase"], row["text"], number, SAME],
+        [row["prompt_id"], row["phase"], row["text"], number, MAX_SAME_STRING],
     )
     short = [{key: value for key, value in full(other).items() if key not in (*_LISTS, "terms")} for other in same]
     return full(row) | {"run": run.id, "prompt": _prompt(run, row["prompt_id"]), "same_string": short}
 
 
 def before_after(run: RunReader, prompt_id: str) -> dict[str, Any]:
-    """As `/api/before-after`."""
+    """The response of `/api/before-after`."""
     sides = {phase: _of_phase(run, prompt_id, phase, "id") for phase in ("before", "after")}
     source = "judging"
     if not any(sides.values()):
@@ -106,13 +107,13 @@ def before_after(run: RunReader, prompt_id: str) -> dict[str, Any]:
     return {"run": run.id, "prompt": _prompt(run, prompt_id), "source": source, **sides}
 
 
-def prompts(run: RunReader, most: int = 500) -> dict[str, Any]:
-    """As `/api/prompts`."""
+def prompts(run: RunReader, limit: int = MAX_PROMPTS) -> dict[str, Any]:
+    """The response of `/api/prompts`."""
     counts: dict[str, dict[str, int]] = {}
     for row in run.query("SELECT prompt_id, phase, COUNT(*) AS n FROM samples GROUP BY prompt_id, phase"):
         counts.setdefault(row["prompt_id"], {})[row["phase"]] = row["n"]
     texts = {row["id"]: row["text"] for row in run.query("SELECT id, text FROM prompts")}
-    listed = [
+    entries = [
         {
             "id": name,
             "text": texts.get(name, ""),
@@ -122,24 +123,24 @@ def prompts(run: RunReader, most: int = 500) -> dict[str, Any]:
         }
         for name in {**texts, **counts}
     ]
-    return {"run": run.id, "prompts": sorted(listed, key=lambda one: (-int(one["samples"]), one["id"]))[:most]}
+    return {"run": run.id, "prompts": sorted(entries, key=lambda entry: (-int(entry["samples"]), entry["id"]))[:limit]}
 
 
-def newest(run: RunReader, most: int, prompt: str | None = None, steps: int = 0) -> list[dict[str, Any]]:
-    """The newest noted samples in full, at most `most`, of the newest `steps` noted steps (0: any)."""
-    wanted = Filter(prompt=prompt)
+def newest(run: RunReader, limit: int, prompt: str | None = None, steps: int = 0) -> list[dict[str, Any]]:
+    """The newest `limit` recorded samples in full, from the newest `steps` recorded steps (0: from all)."""
+    step_from = None
     if steps:
-        found = run.query(
+        rows = run.query(
             "SELECT DISTINCT step FROM samples WHERE phase = 'train' ORDER BY step DESC LIMIT 1 OFFSET ?", [steps - 1]
         )
-        wanted = Filter(prompt=prompt, step_from=found[0]["step"] if found else 0)
-    where, values = wanted.where()
-    rows = run.query(f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY id DESC LIMIT ?", [*values, most])
+        step_from = rows[0]["step"] if rows else None
+    where, values = Filter(prompt=prompt, step_from=step_from).where()
+    rows = run.query(f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY id DESC LIMIT ?", [*values, limit])
     return [full(row) for row in rows]
 
 
 def full(row: Row) -> dict[str, Any]:
-    """One SAMPLE of docs/dashboard-api.md."""
+    """A row as SAMPLE of docs/dashboard-api.md."""
     data = json.loads(row["data"])
     defined = [value for value in data.get("u", ()) if value is not None]
     return {
@@ -168,14 +169,14 @@ def full(row: Row) -> dict[str, Any]:
 def _of_phase(run: RunReader, prompt_id: str, phase: str, order: str) -> list[dict[str, Any]]:
     where, values = "prompt_id = ? AND phase = ? AND behaviour = 'on_policy'", [prompt_id, phase]
     rows: Sequence[Row] = run.query(
-        f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY {order} LIMIT ?", [*values, SIDE]
+        f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY {order} LIMIT ?", [*values, MAX_COMPARED]
     )
     return [full(row) for row in rows]
 
 
 def _prompt(run: RunReader, prompt_id: str) -> dict[str, str]:
-    found = run.query("SELECT text FROM prompts WHERE id = ?", [prompt_id])
-    return {"id": prompt_id, "text": found[0]["text"] if found else ""}
+    rows = run.query("SELECT text FROM prompts WHERE id = ?", [prompt_id])
+    return {"id": prompt_id, "text": rows[0]["text"] if rows else ""}
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""What state a run is in, said in one sentence, and the state of each of its parts."""
+"""The state of a run as a word and a sentence, and the state of each of its components."""
 
 import math
 import socket
@@ -10,13 +10,14 @@ import psutil
 
 from deploy.dashboard.data.run_reader import RunReader
 
+READINGS = 5
+"""Newest values in a recent mean."""
 STALE_S = 15.0
-"""A run that trains says something every second."""
-WAITING = " waits "
+"""Silence after which a run is stale; a training run writes once a second."""
 
 
 def state_of(run: RunReader, now: float | None = None) -> tuple[str, str]:
-    """(state, sentence); the states are told in docs/dashboard-api.md."""
+    """(state, sentence); docs/dashboard-api.md lists the states."""
     now = time.time() if now is None else now
     if end := run.meta.get("end"):
         return _ended(end, steps_of(run))
@@ -24,16 +25,16 @@ def state_of(run: RunReader, now: float | None = None) -> tuple[str, str]:
         return ("running", "Watching the buffer.") if run.live.error is None else ("down", run.live.error)
     if not run.has_history:
         return _without_history(run, step_of(run), steps_of(run))
-    moment = run.meta.get("now")
+    snapshot = newest_snapshot(run)
     silent_s = now - (updated_at(run) or now)
-    silent = f"Nothing was written for {_seconds(silent_s)}"
+    silent = f"The run has written nothing for {_seconds(silent_s)}"
     if silent_s > STALE_S and _is_gone(run.meta.get("process")):
-        return "dead", f"{silent} and the run's process is gone: it was killed. `tributary train --resume` goes on."
-    if moment is None:
-        return "empty", "The run has begun and nothing is recorded yet."
+        return "dead", f"{silent} and its process is gone: it was killed. Continue it with `tributary train --resume`."
+    if not snapshot:
+        return "empty", "The run has started and has recorded nothing yet."
     if silent_s > STALE_S:
-        return "stale", f"{silent}: the run is held up, its disk is full, or it was killed on another machine."
-    return _of_phase(str(moment["moment"]["phase"]), step_of(run), steps_of(run))
+        return "stale", f"{silent}: it hangs, its disk is full, or it was killed on another machine."
+    return _of_phase(str(snapshot["phase"]), step_of(run), steps_of(run))
 
 
 def _ended(end: Mapping[str, Any], steps: int) -> tuple[str, str]:
@@ -48,15 +49,15 @@ def _of_phase(phase: str, step: int, steps: int) -> tuple[str, str]:
     if phase.startswith("starting"):
         return "starting", "The processes are loading their models."
     if phase.startswith(("base model", "trained model")):
-        return "judging", f"Drawing samples to judge: {phase}."
+        return "judging", f"Drawing samples for evaluation: {phase}."
     return "running", f"Training: step {step} of {steps}."
 
 
 def _without_history(run: RunReader, step: int, steps: int) -> tuple[str, str]:
     if run.summary() is not None:
-        return "finished", f"Finished: {step} of {steps} steps. It has no history, only the learner's figures."
+        return "finished", f"Finished: {step} of {steps} steps. The run has no history, only the learner's figures."
     if step:
-        return "stale", f"After step {step} of {steps}. It has no history, only the learner's figures."
+        return "stale", f"After step {step} of {steps}. The run has no history, only the learner's figures."
     return "empty", "Nothing is recorded yet."
 
 
@@ -67,20 +68,20 @@ def step_of(run: RunReader) -> int:
 
 
 def steps_of(run: RunReader) -> int:
-    """Steps to be done in all."""
+    """Total learner steps of the run."""
     about = run.meta.get("about") or {}
     return int(about.get("steps") or run.config().get("learner", {}).get("steps", 0))
 
 
 def updated_at(run: RunReader) -> float | None:
-    """Unix time of the newest moment; of the beginning before there is one."""
+    """Unix time of the newest snapshot; of the start before there is one."""
     if now := run.meta.get("now"):
         return float(now["at"])
     return began_at(run)
 
 
 def began_at(run: RunReader) -> float | None:
-    """Unix time of the first thing known of this run."""
+    """Unix time of the start of the run; of its first learner step if the run has no history."""
     about = run.meta.get("about")
     if about:
         return float(about["began_at"])
@@ -88,27 +89,38 @@ def began_at(run: RunReader) -> float | None:
     return float(at[0]) if len(at) else None
 
 
+def newest_snapshot(run: RunReader) -> dict[str, Any]:
+    """The newest recorded snapshot of the run's processes; empty before the first."""
+    reading = run.meta.get("now") or {}
+    return reading.get("moment") or {}
+
+
+def recent_mean(run: RunReader, name: str) -> float | None:
+    """Mean of the finite ones among the newest READINGS values of a curve of snapshots."""
+    values = [value for value in run.moments.newest(name, READINGS) if math.isfinite(value)]
+    return sum(values) / len(values) if values else None
+
+
 def components(run: RunReader, state: str, now: float) -> list[dict[str, str]]:
-    """Learner, each actor, each reward worker, the buffer."""
-    reading = run.meta.get("now")
-    if reading is None:
+    """Learner, each actor, each reward worker, and the buffer."""
+    snapshot, live = newest_snapshot(run), state in ("starting", "running", "judging")
+    if not snapshot:
         return []
-    moment, live = reading["moment"], state in ("starting", "running", "judging")
-    over = "finished" if state == "finished" else "down" if state in ("dead", "stopped") else "unknown"
-    waits = [str(wait) for wait in moment["waits"]]
-    found = [{"name": "learner", "role": "learner", **_learner(run, state, waits)}]
-    heard = _heard(run)
-    for name in sorted({*heard, *(actor["name"] for actor in moment["actors"])}):
-        actor = next((a for a in moment["actors"] if a["name"] == name), None)
-        found.append({"name": name, "role": "actor", **_actor(actor, now - heard.get(name, now))})
-    for worker in moment["rewards"]:
-        found.append({"name": worker["name"], "role": "reward", **_worker(worker, waits)})
-    if buffer := moment["buffer"]:
-        said = f"{buffer['size']:,} of {buffer['capacity']:,}"
-        found.append({"name": "buffer", "role": "buffer", "state": "running", "detail": said})
+    ended = "finished" if state == "finished" else "down" if state in ("dead", "stopped") else "unknown"
+    waits = [str(wait) for wait in snapshot["waits"]]
+    parts = [{"name": "learner", "role": "learner", **_learner(run, state, waits)}]
+    last_reply = _last_reply(run)
+    actors = {actor["name"]: actor for actor in snapshot["actors"]}
+    for name in sorted({*last_reply, *actors}):
+        parts.append({"name": name, "role": "actor", **_actor(actors.get(name), now - last_reply.get(name, now))})
+    for worker in snapshot["rewards"]:
+        parts.append({"name": worker["name"], "role": "reward", **_worker(worker, waits)})
+    if buffer := snapshot["buffer"]:
+        detail = f"{buffer['size']:,} of {buffer['capacity']:,}"
+        parts.append({"name": "buffer", "role": "buffer", "state": "running", "detail": detail})
     if not live:
-        found = [part | {"state": over} for part in found]
-    return found
+        parts = [part | {"state": ended} for part in parts]
+    return parts
 
 
 def _learner(run: RunReader, state: str, waits: list[str]) -> dict[str, str]:
@@ -132,22 +144,22 @@ def _actor(actor: Mapping[str, Any] | None, silent_s: float) -> dict[str, str]:
 
 
 def _worker(worker: Mapping[str, Any], waits: list[str]) -> dict[str, str]:
-    held_up = next((wait for wait in waits if wait.startswith(f"{worker['name']} has been at")), None)
-    if held_up:
-        return {"state": "waiting", "detail": held_up}
-    said = f"{worker['strings']:,} strings, {100 * worker['cache_hits']:.0f} % from the cache"
-    return {"state": "running", "detail": said + (f", {worker['failed']:,} set aside" if worker["failed"] else "")}
+    slow_call = next((wait for wait in waits if wait.startswith(f"{worker['name']} has been at")), None)
+    if slow_call:
+        return {"state": "waiting", "detail": slow_call}
+    detail = f"{worker['strings']:,} strings, {100 * worker['cache_hits']:.0f} % from the cache"
+    return {"state": "running", "detail": detail + (f", {worker['failed']:,} failed" if worker["failed"] else "")}
 
 
-def _heard(run: RunReader) -> dict[str, float]:
-    """Actor -> when it last answered, from its curves."""
+def _last_reply(run: RunReader) -> dict[str, float]:
+    """Actor -> Unix time of its last reply, from its curves."""
     names = {name.split(".")[1] for name in run.moments.counts() if name.startswith("actor.")}
-    found = {name: run.moments.curve(f"actor.{name}.version").at for name in names}
-    return {name: float(at[-1]) for name, at in found.items() if len(at)}
+    times = {name: run.moments.curve(f"actor.{name}.version").at for name in names}
+    return {name: float(at[-1]) for name, at in times.items() if len(at)}
 
 
 def _is_gone(process: Mapping[str, Any] | None) -> bool:
-    """Whether the process that wrote is certainly gone: looked up only on its own machine."""
+    """True if the process that wrote the history has ended; it can be looked up on its own machine only."""
     if not process or process["host"] != socket.gethostname():
         return False
     try:

@@ -1,1 +1,1 @@
-"""Serves the page and its API."""
+"""The web server: the page, its API and access control."""

@@ -1,4 +1,4 @@
-"""The routes under /api/: each reads its parameters, asks a view, answers in JSON (docs/dashboard-api.md)."""
+"""Routes under /api/: each parses its parameters, calls a view and returns JSON (docs/dashboard-api.md)."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ from deploy.dashboard.data.run_index import Runs
 from deploy.dashboard.data.run_reader import HistoryUnreadable, RunReader
 from deploy.dashboard.views.actors import actor_view
 from deploy.dashboard.views.buffer import buffer_view
-from deploy.dashboard.views.curves import Asked, catalog, csv_lines, curves
+from deploy.dashboard.views.curves import CurveQuery, catalog, csv_lines, curves
 from deploy.dashboard.views.overview import limits, overview
 from deploy.dashboard.views.posterior import posterior_view
 from deploy.dashboard.views.rewards import reward_view
@@ -29,33 +29,33 @@ from deploy.dashboard.views.samples import before_after, one_sample, prompts, sa
 from deploy.dashboard.views.status import state_of
 from deploy.dashboard.web.event_stream import stream
 from deploy.dashboard.web.params import (
-    BadQuestion,
-    Login,
-    OfComparison,
-    OfCurves,
-    OfEvents,
-    OfPosterior,
-    OfPrompt,
-    OfRun,
-    OfSamples,
+    BadParams,
+    CompareParams,
+    CurveParams,
+    EventParams,
+    LoginBody,
+    PosteriorParams,
+    PromptParams,
+    RunParams,
+    SampleParams,
     curve_names,
     parse,
 )
 from deploy.dashboard.web.security import Access
 
-MOST_STREAMS = 32
-MOST_LOGIN_BYTES = 1024
+MAX_STREAMS = 32
+MAX_LOGIN_BYTES = 1024
 SESSION_S = 30 * 24 * 3600
-NAMES = frozenset({"names", "name"})
+NAME_KEYS = frozenset({"names", "name"})
 
 
 class Json(Response):
-    """ASCII, so that any string of a model can be sent; null for what is not finite."""
+    """A JSON response in ASCII, so that any string of a model can be sent; non-finite numbers become null."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The body."""
+        """Encode the body."""
         try:
             return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
         except (ValueError, TypeError):
@@ -63,7 +63,7 @@ class Json(Response):
 
 
 class Api:
-    """Answers of one dashboard."""
+    """Request handlers of one dashboard."""
 
     def __init__(self, runs: Runs, access: Access, stopping: threading.Event) -> None:
         self._runs = runs
@@ -72,17 +72,17 @@ class Api:
         self._streams = 0
 
     def routes(self) -> list[Route]:
-        """All of them; every one but login and logout is a GET."""
-        answers: Mapping[str, Callable[[Request], Any]] = {
+        """All routes; every one except login and logout is a GET."""
+        handlers: Mapping[str, Callable[[Request], Any]] = {
             "runs": self._all_runs,
             "overview": self._overview,
-            "catalog": lambda request: catalog(self._run(request, parse(OfRun, request.query_params).run)),
+            "catalog": lambda request: catalog(self._run(request, parse(RunParams, request.query_params).run)),
             "curves": self._curves,
             "buffer": self._buffer,
             "rewards": self._rewards,
             "posterior": self._posterior,
             "actors": self._actors,
-            "prompts": lambda request: prompts(self._run(request, parse(OfRun, request.query_params).run)),
+            "prompts": lambda request: prompts(self._run(request, parse(RunParams, request.query_params).run)),
             "samples": self._samples,
             "samples/{number:int}": self._sample,
             "before-after": self._before_after,
@@ -90,7 +90,8 @@ class Api:
             "compare": self._compare,
         }
         plain_routes = [
-            Route(f"/api/{path}", partial(self._answer, answer), methods=["GET"]) for path, answer in answers.items()
+            Route(f"/api/{path}", partial(self._respond, handler), methods=["GET"])
+            for path, handler in handlers.items()
         ]
         return [
             *plain_routes,
@@ -100,14 +101,14 @@ class Api:
             Route("/api/logout", self._logout, methods=["POST"]),
         ]
 
-    async def _answer(self, answer: Callable[[Request], Any], request: Request) -> Response:
-        """In a thread: reading takes time and the streams go on meanwhile."""
-        return Json(await run_in_threadpool(self._locked, answer, request))
+    async def _respond(self, handler: Callable[[Request], Any], request: Request) -> Response:
+        """Call the handler in a thread: reading takes time, and the streams must not stop meanwhile."""
+        return Json(await run_in_threadpool(self._call, handler, request))
 
-    def _locked(self, answer: Callable[[Request], Any], request: Request) -> Any:
+    def _call(self, handler: Callable[[Request], Any], request: Request) -> Any:
         try:
-            return answer(request)
-        except BadQuestion as error:
+            return handler(request)
+        except BadParams as error:
             raise HTTPException(400, str(error)) from error
         except HistoryUnreadable as error:
             raise HTTPException(503, str(error)) from error
@@ -115,82 +116,82 @@ class Api:
     def _run(self, request: Request, run_id: str | None) -> RunReader:
         run = self._runs.get(run_id)
         if run is None:
-            raise HTTPException(404, f"there is no run {run_id!r} here; /api/runs lists them")
+            raise HTTPException(404, f"run {run_id!r} does not exist; /api/runs lists the runs")
         return run
 
     def _all_runs(self, request: Request) -> Any:
-        parse(OfRun, request.query_params)
+        parse(RunParams, request.query_params)
         runs = self._runs.look()
         for run in runs:
             run.glance()
         return runs_view(runs, self._access.token is not None, installed_versions().get("tributary", ""))
 
     def _overview(self, request: Request) -> Any:
-        return overview(self._run(request, parse(OfRun, request.query_params).run))
+        return overview(self._run(request, parse(RunParams, request.query_params).run))
 
     def _curves(self, request: Request) -> Any:
-        asked = parse(OfCurves, request.query_params, NAMES)
+        params = parse(CurveParams, request.query_params, NAME_KEYS)
         names = curve_names(request.query_params)
-        wanted = Asked(names, asked.x, asked.begin, asked.end, asked.after, asked.points)
-        return curves(self._run(request, asked.run), wanted)
+        query = CurveQuery(names, params.x, params.begin, params.end, params.after, params.points)
+        return curves(self._run(request, params.run), query)
 
     def _buffer(self, request: Request) -> Any:
-        run = self._run(request, parse(OfRun, request.query_params).run)
+        run = self._run(request, parse(RunParams, request.query_params).run)
         return buffer_view(run, limits(run))
 
     def _rewards(self, request: Request) -> Any:
-        asked = parse(OfPrompt, request.query_params)
-        return reward_view(self._run(request, asked.run), asked.prompt)
+        params = parse(PromptParams, request.query_params)
+        return reward_view(self._run(request, params.run), params.prompt)
 
     def _posterior(self, request: Request) -> Any:
-        asked = parse(OfPosterior, request.query_params)
-        run = self._run(request, asked.run)
-        return posterior_view(run, asked.prompt, asked.steps, limits(run).get("log_z_exact"))
+        params = parse(PosteriorParams, request.query_params)
+        run = self._run(request, params.run)
+        return posterior_view(run, params.prompt, params.steps, limits(run).get("log_z_exact"))
 
     def _actors(self, request: Request) -> Any:
-        run = self._run(request, parse(OfRun, request.query_params).run)
+        run = self._run(request, parse(RunParams, request.query_params).run)
         now = time.time()
         return actor_view(run, state_of(run, now)[0], now, limits(run).get("max_staleness"))
 
     def _samples(self, request: Request) -> Any:
-        asked = parse(OfSamples, request.query_params)
-        return samples(self._run(request, asked.run), asked.filter, asked.sort, asked.limit, asked.page)
+        params = parse(SampleParams, request.query_params)
+        return samples(self._run(request, params.run), params.filter, params.sort, params.limit, params.page)
 
     def _sample(self, request: Request) -> Any:
-        asked = parse(OfRun, request.query_params)
+        params = parse(RunParams, request.query_params)
         number = request.path_params["number"]
-        found = one_sample(self._run(request, asked.run), min(number, 2**62))
-        if found is None:
-            raise HTTPException(404, f"there is no sample {number}: it was thinned out, or never was")
-        return found
+        sample = one_sample(self._run(request, params.run), min(number, 2**62))
+        if sample is None:
+            raise HTTPException(404, f"sample {number} does not exist, or was removed when old ones were thinned out")
+        return sample
 
     def _before_after(self, request: Request) -> Any:
-        asked = parse(OfPrompt, request.query_params)
-        if asked.prompt is None:
-            raise HTTPException(400, "prompt=ID is missing; /api/prompts lists them")
-        return before_after(self._run(request, asked.run), asked.prompt)
+        params = parse(PromptParams, request.query_params)
+        if params.prompt is None:
+            raise HTTPException(400, "prompt=ID is missing; /api/prompts lists the ids")
+        return before_after(self._run(request, params.run), params.prompt)
 
     def _events(self, request: Request) -> Any:
-        asked = parse(OfEvents, request.query_params)
-        return events(self._run(request, asked.run), asked.kinds, asked.before, asked.limit)
+        params = parse(EventParams, request.query_params)
+        return events(self._run(request, params.run), params.kinds, params.before, params.limit)
 
     def _compare(self, request: Request) -> Any:
-        return compare([self._run(request, name) for name in parse(OfComparison, request.query_params).ids])
+        return compare([self._run(request, name) for name in parse(CompareParams, request.query_params).ids])
 
     async def _csv(self, request: Request) -> Response:
-        def found() -> tuple[RunReader, list[str]]:
-            asked = parse(OfRun, request.query_params, NAMES)
-            return self._run(request, asked.run), curve_names(request.query_params)
+        def run_and_names(request: Request) -> tuple[RunReader, list[str]]:
+            params = parse(RunParams, request.query_params, NAME_KEYS)
+            return self._run(request, params.run), curve_names(request.query_params)
 
-        run, names = await run_in_threadpool(self._locked, lambda _: found(), request)
+        run, names = await run_in_threadpool(self._call, run_and_names, request)
         headers = {"content-disposition": 'attachment; filename="curves.csv"'}
         return StreamingResponse(csv_lines(run, names), media_type="text/csv; charset=utf-8", headers=headers)
 
     async def _stream(self, request: Request) -> Response:
-        if self._streams >= MOST_STREAMS:
-            raise HTTPException(503, f"{MOST_STREAMS} pages are open at once, which is the limit: close some")
-        asked = await run_in_threadpool(self._locked, lambda r: parse(OfRun, r.query_params), request)
-        run = await run_in_threadpool(self._locked, lambda r: self._run(r, asked.run), request)
+        if self._streams >= MAX_STREAMS:
+            raise HTTPException(503, f"{MAX_STREAMS} pages are open, which is the limit: close one")
+        params = await run_in_threadpool(self._call, lambda r: parse(RunParams, r.query_params), request)
+        run = await run_in_threadpool(self._call, lambda r: self._run(r, params.run), request)
 
         async def counted() -> AsyncIterator[str]:
             self._streams += 1
@@ -206,16 +207,16 @@ class Api:
         body = b""
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MOST_LOGIN_BYTES:
-                raise HTTPException(400, f"the body has more than {MOST_LOGIN_BYTES} bytes")
+            if len(body) > MAX_LOGIN_BYTES:
+                raise HTTPException(400, f"the body is longer than {MAX_LOGIN_BYTES} bytes")
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise HTTPException(400, 'send {"token": "..."} as application/json')
         try:
-            given = Login.model_validate_json(body).token
+            token = LoginBody.model_validate_json(body).token
         except ValidationError as error:
-            raise HTTPException(400, 'send {"token": "..."} and nothing else') from error
-        if self._access.token is not None and not self._access.is_token(given):
-            raise HTTPException(401, "this is not the token. The server printed it when it was started.")
+            raise HTTPException(400, 'send {"token": "..."} without other fields') from error
+        if self._access.token is not None and not self._access.is_token(token):
+            raise HTTPException(401, "the token is wrong. The server printed the right one when it started.")
         answer = Response(status_code=204)
         answer.set_cookie(
             self._access.cookie, self._access.session, SESSION_S, path="/", httponly=True, samesite="strict"

@@ -1,8 +1,8 @@
-"""News as they come: server-sent events, one stream a page.
+"""Server-sent events: one stream for each open page.
 
-consumes   the run's history, looked at once a second
-produces   tick, heartbeat, reset, as docs/dashboard-api.md tells
-waits for  news
+consumes   the run's history, polled once a second
+produces   the events tick, heartbeat, trouble and reset (docs/dashboard-api.md)
+waits for  new rows
 unblocked by  the run, which writes once a second
 """
 
@@ -21,42 +21,42 @@ from deploy.dashboard.data.run_reader import HistoryUnreadable, RunReader
 from deploy.dashboard.views.overview import overview
 from deploy.dashboard.views.runs import events
 
-LOOK_EVERY_S = 1.0
+POLL_INTERVAL_S = 1.0
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 2000
-MOST_EVENTS = 50
+MAX_EVENTS = 50
 _TABLES = ("learner", "moments", "samples", "events")
 
 
-class News:
-    """What one stream has told so far. `look` may take its time: call it in a thread."""
+class EventSource:
+    """The position of one stream in a run's history. `poll` reads files: call it in a thread."""
 
     def __init__(self, run: RunReader, last_event_id: str | None) -> None:
-        """`last_event_id` is the cursor that a returning client saw last."""
+        """`last_event_id` is the last cursor that a reconnecting client received."""
         self._run = run
         self._generation, self._row = _cursor(last_event_id)
         self._state: object = None
 
-    def look(self) -> list[tuple[str, str | None, dict[str, Any]]]:
-        """(event, id, data) of what is new; empty where nothing is."""
+    def poll(self) -> list[tuple[str, str | None, dict[str, Any]]]:
+        """New events as (event, id, data); empty if nothing changed."""
         run = self._run
         with run.lock:
             run.refresh()
-            found: list[tuple[str, str | None, dict[str, Any]]] = []
+            messages: list[tuple[str, str | None, dict[str, Any]]] = []
             if self._generation not in (None, run.generation):
-                found.append(("reset", None, {"reason": "the run's history was begun anew"}))
+                messages.append(("reset", None, {"reason": "the run's history was started again"}))
                 self._row = 0
             self._generation = run.generation
-            said = overview(run)
+            view = overview(run)
             row = run.cursor
-            state = (row, said["state"], [part["state"] for part in said["components"]])
+            state = (row, view["state"], [part["state"] for part in view["components"]])
             if state == self._state:
-                return found
+                return messages
             fresh = {table: self._count(table) for table in _TABLES}
-            news = events(run, (), None, MOST_EVENTS, after=self._row)["events"]
-            tick = {"cursor": said["cursor"], "overview": said, "fresh": fresh, "events": news}
+            new_events = events(run, (), None, MAX_EVENTS, after=self._row)["events"]
+            tick = {"cursor": view["cursor"], "overview": view, "fresh": fresh, "events": new_events}
             self._row, self._state = row, state
-            return [*found, ("tick", said["cursor"], tick)]
+            return [*messages, ("tick", view["cursor"], tick)]
 
     def _count(self, table: str) -> int:
         rows = self._run.query(f"SELECT COUNT(*) AS n FROM {table} WHERE id > ?", [self._row])
@@ -64,40 +64,40 @@ class News:
 
 
 async def stream(run: RunReader, last_event_id: str | None, stopping: threading.Event) -> AsyncIterator[str]:
-    """The text of a stream, until the client goes or `stopping` is set."""
-    news, said_at = News(run, last_event_id), time.monotonic()
+    """The text of a stream, until the client disconnects or `stopping` is set."""
+    source, sent_at = EventSource(run, last_event_id), time.monotonic()
     yield f"retry: {RECONNECT_MS}\n\n"
     ending = False
     while not ending:
-        ending = stopping.is_set()  # then one more look, for the last words of a run
+        ending = stopping.is_set()  # then one last poll, for the final events of a run
         try:
-            found = await run_sync(news.look)
+            messages = await run_sync(source.poll)
         except HistoryUnreadable as error:
-            found = [("trouble", None, {"error": str(error)})]
-        if not found and time.monotonic() - said_at > HEARTBEAT_S:
-            found = [("heartbeat", None, {"now": time.time()})]
-        for event, number, data in found:
-            said_at = time.monotonic()
+            messages = [("trouble", None, {"error": str(error)})]
+        if not messages and time.monotonic() - sent_at > HEARTBEAT_S:
+            messages = [("heartbeat", None, {"now": time.time()})]
+        for event, number, data in messages:
+            sent_at = time.monotonic()
             yield _message(event, number, data)
         if not ending:
             await _pause(stopping)
 
 
 async def _pause(stopping: threading.Event) -> None:
-    """LOOK_EVERY_S, or less where the server ends."""
+    """Sleep POLL_INTERVAL_S, or less if the server stops."""
     for _ in range(10):
         if stopping.is_set():
             return
-        await anyio.sleep(LOOK_EVERY_S / 10)
+        await anyio.sleep(POLL_INTERVAL_S / 10)
 
 
 def _message(event: str, number: str | None, data: dict[str, Any]) -> str:
-    """One event; JSON has no line breaks of its own, so one data line is enough."""
+    """One event as text; JSON contains no line breaks, so one data line is enough."""
     identified = f"id: {number}\n" if number else ""
     return f"event: {event}\n{identified}data: {json.dumps(plain(data), allow_nan=False)}\n\n"
 
 
 def _cursor(text: str | None) -> tuple[int | None, int]:
-    """(generation, row) of GENERATION.ROW; one that is none of ours is a client that knows nothing."""
-    found = re.fullmatch(r"([0-9]{1,9})\.([0-9]{1,15})", text or "")
-    return (int(found[1]), int(found[2])) if found else (None, 0)
+    """(generation, row) of a cursor GENERATION.ROW; any other text is treated as a new client."""
+    match = re.fullmatch(r"([0-9]{1,9})\.([0-9]{1,15})", text or "")
+    return (int(match[1]), int(match[2])) if match else (None, 0)

@@ -1,55 +1,56 @@
-"""What may be asked: the parameters of each route, checked at the door."""
+"""Query parameters of each route, validated before a view sees them."""
 
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.datastructures import QueryParams
 
-from deploy.dashboard.views.curves import MOST_NAMES, MOST_POINTS
-from deploy.dashboard.views.runs import KINDS, MOST_EVENTS
+from deploy.dashboard.views.curves import MAX_NAMES, MAX_POINTS
+from deploy.dashboard.views.runs import KINDS, MAX_EVENTS
 from deploy.dashboard.views.samples import Filter
 
+MAX_NAME_LENGTH = 300
 Text = Annotated[str, Field(max_length=1000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
-class BadQuestion(Exception):
-    """A parameter that breaks its rule; the message is for people."""
+class BadParams(Exception):
+    """An invalid parameter; the message is for the user."""
 
 
-class OfRun(BaseModel):
-    """Any route: which run."""
+class RunParams(BaseModel):
+    """The run, common to all routes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: Text | None = None
 
 
-class OfPrompt(OfRun):
-    """Rewards, before and after."""
+class PromptParams(RunParams):
+    """`/api/rewards` and `/api/before-after`."""
 
     prompt: Text | None = None
 
 
-class OfPosterior(OfPrompt):
-    """The posterior page."""
+class PosteriorParams(PromptParams):
+    """`/api/posterior`."""
 
     steps: int = Field(default=20, ge=1, le=10_000)
 
 
-class OfCurves(OfRun):
-    """Curves; names come beside, since they may be many."""
+class CurveParams(RunParams):
+    """`/api/curves`, without the names, which `curve_names` reads."""
 
     x: Literal["step", "time"] = "step"
     begin: Finite | None = Field(default=None, alias="from")
     end: Finite | None = Field(default=None, alias="to")
     after: Finite | None = None
-    points: int = Field(default=MOST_POINTS, ge=3, le=MOST_POINTS)
+    points: int = Field(default=MAX_POINTS, ge=3, le=MAX_POINTS)
 
 
-class OfSamples(OfRun):
-    """Which samples, in which order."""
+class SampleParams(RunParams):
+    """`/api/samples`: filter, order and page."""
 
     prompt: Text | None = None
     behaviour: Text | None = None
@@ -68,31 +69,31 @@ class OfSamples(OfRun):
 
     @property
     def filter(self) -> Filter:
-        """Without order and paging."""
+        """The filter, without order and page."""
         return Filter(**self.model_dump(exclude={"run", "sort", "limit", "page"}))
 
 
-class OfEvents(OfRun):
-    """Which events."""
+class EventParams(RunParams):
+    """`/api/events`."""
 
     kind: Text = ""
     before: Count | None = None
-    limit: int = Field(default=100, ge=1, le=MOST_EVENTS)
+    limit: int = Field(default=100, ge=1, le=MAX_EVENTS)
 
     @property
     def kinds(self) -> list[str]:
-        """Those asked for; none is all."""
+        """The kinds to return; an empty list means all kinds."""
         return [name for name in self.kind.split(",") if name]
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _check_kinds(self) -> Self:
         if unknown := [name for name in self.kinds if name not in KINDS]:
-            raise ValueError(f"kind = {unknown[0]!r} is none of {', '.join(KINDS)}")
+            raise ValueError(f"kind = {unknown[0]!r} is unknown; use one of {', '.join(KINDS)}")
         return self
 
 
-class OfComparison(BaseModel):
-    """Which runs."""
+class CompareParams(BaseModel):
+    """`/api/compare`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -100,18 +101,18 @@ class OfComparison(BaseModel):
 
     @property
     def ids(self) -> list[str]:
-        """Different ones, in the order given."""
+        """Distinct run ids, in the order given."""
         return list(dict.fromkeys(name for name in self.runs.split(",") if name))
 
     @model_validator(mode="after")
-    def _several(self) -> Self:
+    def _check_count(self) -> Self:
         if not 2 <= len(self.ids) <= 8:
             raise ValueError(f"runs names {len(self.ids)} runs and 2 to 8 can be compared: runs=A,B")
         return self
 
 
-class Login(BaseModel):
-    """What the page posts."""
+class LoginBody(BaseModel):
+    """The JSON body of `/api/login`."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -121,28 +122,28 @@ class Login(BaseModel):
 Params = TypeVar("Params", bound=BaseModel)
 
 
-def parse(kind: type[Params], params: QueryParams, beside: frozenset[str] = frozenset()) -> Params:
-    """The parameters as `kind`, those named in `beside` left out. Raise BadQuestion."""
-    keys = [key for key in params.keys() if key not in beside]  # noqa: SIM118 - it is no dict
-    if twice := [key for key in keys if len(params.getlist(key)) > 1]:
-        raise BadQuestion(f"{twice[0]} is given more than once; give it once")
+def parse(kind: type[Params], query: QueryParams, ignored: frozenset[str] = frozenset()) -> Params:
+    """The query as `kind`, without the keys in `ignored`. Raise BadParams."""
+    keys = [key for key in query.keys() if key not in ignored]  # noqa: SIM118 - QueryParams is not a dict
+    if repeated := [key for key in keys if len(query.getlist(key)) > 1]:
+        raise BadParams(f"{repeated[0]} is given more than once; give it once")
     try:
-        return kind.model_validate_strings({key: params[key] for key in keys})
+        return kind.model_validate_strings({key: query[key] for key in keys})
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "extra_forbidden":
-            known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
-            raise BadQuestion(f"there is no parameter {first['loc'][-1]!r} here; known are: {known}") from None
+            allowed = ", ".join(field.alias or name for name, field in kind.model_fields.items())
+            raise BadParams(f"{first['loc'][-1]!r} is not a parameter of this route; use: {allowed}") from None
         where = f"{first['loc'][-1]}: " if first["loc"] else ""
-        raise BadQuestion(f"{where}{first['msg'].removeprefix('Value error, ')}; see docs/dashboard-api.md") from None
+        raise BadParams(f"{where}{first['msg'].removeprefix('Value error, ')}; see docs/dashboard-api.md") from None
 
 
-def curve_names(params: QueryParams) -> list[str]:
-    """Of `names=A,B` and any number of `name=C`, for names with a comma in them. Raise BadQuestion."""
-    listed = [name for value in params.getlist("names") for name in value.split(",")]
-    names = list(dict.fromkeys(name for name in [*listed, *params.getlist("name")] if name))
-    if not names or len(names) > MOST_NAMES:
-        raise BadQuestion(f"{len(names)} curves are named and 1 to {MOST_NAMES} may be; use names=A,B")
-    if long := [name for name in names if len(name) > 300]:
-        raise BadQuestion(f"{long[0][:40]}... is no curve; /api/catalog lists them")
+def curve_names(query: QueryParams) -> list[str]:
+    """Curve names of `names=A,B` and of each `name=C` (for names that contain a comma). Raise BadParams."""
+    listed = [name for value in query.getlist("names") for name in value.split(",")]
+    names = list(dict.fromkeys(name for name in [*listed, *query.getlist("name")] if name))
+    if not names or len(names) > MAX_NAMES:
+        raise BadParams(f"{len(names)} curves are named and 1 to {MAX_NAMES} are allowed; use names=A,B")
+    if long := [name for name in names if len(name) > MAX_NAME_LENGTH]:
+        raise BadParams(f"{long[0][:40]}... is not a curve name; /api/catalog lists them")
     return names

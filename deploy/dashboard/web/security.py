@@ -1,8 +1,7 @@
-"""Who may look: Host, Origin, token; and the headers that keep a page from doing what it should not.
+"""Access control (Host, Origin, token), and the security headers of every response.
 
-Where the server listens on loopback only, being on the machine is enough, unless a token is set. Anywhere else a token
-is needed. The Host header must be an address of this server's, or another site's name could be pointed at it (DNS
-rebinding); an Origin must be our own.
+On loopback no token is needed unless one is set; on any other address a token is required. The Host header must be an
+address of this server, or another site could point its name at it (DNS rebinding). An Origin header must be our own.
 """
 
 import hashlib
@@ -20,11 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from buffer.errors import ConfigError
 
 TOKEN_VARIABLE = "TRIBUTARY_DASHBOARD_TOKEN"
-"""Environment variable with the token; where it is not set and one is needed, a random one is made and printed."""
-SHORTEST_TOKEN = 16
+"""Environment variable with the token. If it is unset and a token is required, a random one is created and printed."""
+MIN_TOKEN_LENGTH = 16
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 OPEN_PATHS = ("/api/login", "/api/logout")
-"""What answers without a token: apart from these, the page and its files, which hold nothing of a run."""
+"""API paths that need no token. The page and its files need none either: they contain no data of a run."""
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -41,41 +40,41 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The rules of one server."""
+    """The access rules of one server."""
 
     token: str | None
-    """None: nobody is asked."""
+    """None: no token is required."""
     hosts: frozenset[str]
-    """Names it may be called by, without port, lower case."""
+    """Allowed Host names, without port, in lower case."""
     cookie: str
-    """Name of the cookie: it has the port in it, since browsers don't tell ports apart."""
+    """Name of the cookie. It contains the port, since browsers share cookies between the ports of a host."""
 
     @property
     def session(self) -> str:
-        """What the cookie holds: proof that the token was known, and no way back to it."""
+        """The value of the cookie: it proves that the client had the token, which cannot be derived from it."""
         return hmac.new((self.token or "").encode(), b"tributary dashboard session", hashlib.sha256).hexdigest()
 
-    def is_token(self, given: str) -> bool:
-        """Whether `given` is the token, in a time that does not tell how much of it is right."""
-        digests = [hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (given, self.token or "")]
+    def is_token(self, candidate: str) -> bool:
+        """True if `candidate` is the token, compared in constant time."""
+        digests = [hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (candidate, self.token or "")]
         return self.token is not None and hmac.compare_digest(*digests)
 
     def admits(self, headers: Headers) -> bool:
-        """Whether a request carries the token, or the cookie that was given for it."""
+        """True if a request carries the token, or the cookie that login set."""
         if self.token is None:
             return True
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(given.strip()):
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.is_token(credentials.strip()):
             return True
         return hmac.compare_digest(_cookie(headers, self.cookie).encode("utf-8", "replace"), self.session.encode())
 
 
 def access(host: str, port: int, token: str | None, public_hosts: tuple[str, ...] = ()) -> Access:
-    """Rules for a server that listens on `host`. Raise ConfigError for a token that can be guessed."""
-    if token is not None and len(token) < SHORTEST_TOKEN:
+    """Access rules for a server that listens on `host`. Raise ConfigError for a token that is too short."""
+    if token is not None and len(token) < MIN_TOKEN_LENGTH:
         raise ConfigError(
-            f"{TOKEN_VARIABLE} has {len(token)} characters and needs at least {SHORTEST_TOKEN}, or it can be guessed. "
-            "Unset it to have a random one made."
+            f"{TOKEN_VARIABLE} has {len(token)} characters and needs at least {MIN_TOKEN_LENGTH}, or it can be "
+            "guessed. Choose a longer one, or unset it to get a random one."
         )
     names = {*LOOPBACK_NAMES, *(name.lower() for name in public_hosts)}
     if not is_loopback(host):
@@ -85,7 +84,7 @@ def access(host: str, port: int, token: str | None, public_hosts: tuple[str, ...
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """True if only this machine can reach `host`."""
     if host.lower() == "localhost":
         return True
     try:
@@ -95,14 +94,14 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware: refuses what the rules forbid before anything else sees it, and adds HEADERS to each answer."""
+    """ASGI middleware: rejects forbidden requests before any route sees them, and adds HEADERS to every response."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -116,21 +115,21 @@ class Guard:
                 headers["cache-control"] = "no-store" if path.startswith("/api/") else "no-cache"
             await send(message)
 
-        refusal = self._refusal(path, Headers(scope=scope))
-        await (refusal or self._app)(scope, receive, with_headers)
+        rejection = self._rejection(path, Headers(scope=scope))
+        await (rejection or self._app)(scope, receive, with_headers)
 
-    def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
+    def _rejection(self, path: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or _name(host) not in self._access.hosts:
             return _error(
                 421,
-                "this server is not called by this Host. Use the address it printed, or name it with --public-host.",
+                "this Host is not a name of this server. Use the address that it printed, or --public-host NAME.",
             )
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return _error(403, "a page of another site may not ask this server.")
+            return _error(403, "a page of another site may not call this server. Open the address that it printed.")
         if path.startswith("/api/") and path not in OPEN_PATHS and not self._access.admits(headers):
-            return _error(401, "the token is missing or wrong. The server printed it when it was started.")
+            return _error(401, "the token is missing or wrong. The server printed it when it started.")
         return None
 
 
@@ -149,6 +148,6 @@ def _bracketed(host: str) -> str:
 
 
 def _cookie(headers: Headers, name: str) -> str:
-    """The value of one cookie; others on this host may be as odd as they like."""
+    """The value of one cookie; malformed cookies of other servers on this host are ignored."""
     pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
     return next((value for key, _, value in pairs if key == name), "")

@@ -1,7 +1,7 @@
-"""The dashboard's web server: a process of its own that only reads, and dies with whoever started it.
+"""The dashboard's web server: a separate, read-only process that ends with the process that started it.
 
-consumes   requests; the run's history, and Redis where it is told of one
-produces   the page, answers, streams of news
+consumes   requests; the run's history, and Redis if its address is given
+produces   the page, API responses, event streams
 waits for  requests
 unblocked by  browsers
 """
@@ -13,7 +13,6 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -32,22 +31,26 @@ from deploy.dashboard.web.security import Access, Guard, is_loopback
 STATIC = Path(__file__).parent.parent / "static"
 
 
-def application(runs: Runs, access: Access, stopping: threading.Event, squeeze: bool = False) -> Starlette:
-    """The ASGI application; `squeeze` compresses answers, which pays on a network and costs on loopback."""
+def application(runs: Runs, access: Access, stopping: threading.Event, compress: bool = False) -> Starlette:
+    """The ASGI application; `compress` gzips responses, which helps on a network and only costs on loopback."""
 
     async def page(request: Request) -> Response:
         return FileResponse(STATIC / "index.html", media_type="text/html; charset=utf-8")
 
-    async def unhappy(request: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        said = error.detail if error.detail not in ("Not Found", "Method Not Allowed") else _words(request, error)
-        return Json({"error": said}, error.status_code, headers=error.headers)
+        generic = error.detail in ("Not Found", "Method Not Allowed")
+        return Json(
+            {"error": _routing_error(request, error) if generic else error.detail},
+            error.status_code,
+            headers=error.headers,
+        )
 
-    async def broken(request: Request, error: Exception) -> Response:
-        return Json({"error": f"the dashboard failed ({type(error).__name__}); its terminal says more"}, 500)
+    async def internal_error(request: Request, error: Exception) -> Response:
+        return Json({"error": f"the dashboard failed ({type(error).__name__}); its terminal has the traceback"}, 500)
 
     middleware = [Middleware(Guard, access=access)]
-    if squeeze:
+    if compress:
         middleware.append(Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4))
     return Starlette(
         routes=[
@@ -56,18 +59,18 @@ def application(runs: Runs, access: Access, stopping: threading.Event, squeeze: 
             Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
         ],
         middleware=middleware,
-        exception_handlers={HTTPException: unhappy, Exception: broken},
+        exception_handlers={HTTPException: http_error, Exception: internal_error},
     )
 
 
-def serve(runs: Runs, access: Access, listening: socket.socket, with_parent: bool = False) -> None:
-    """Answer on a bound socket until a signal comes.
+def serve(runs: Runs, access: Access, listener: socket.socket, with_parent: bool = False) -> None:
+    """Serve on a bound socket until a signal arrives.
 
-    `with_parent` also ends when stdin does: whoever holds its other end is gone then, however it died.
+    `with_parent` also stops at the end of stdin: the parent holds its other end, so it closes however the parent dies.
     """
-    stopping, host = threading.Event(), listening.getsockname()[0]
+    stopping, host = threading.Event(), listener.getsockname()[0]
     config = uvicorn.Config(
-        application(runs, access, stopping, squeeze=not is_loopback(host)),
+        application(runs, access, stopping, compress=not is_loopback(host)),
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -78,38 +81,38 @@ def serve(runs: Runs, access: Access, listening: socket.socket, with_parent: boo
     )
     server = _Server(config, stopping)
     if with_parent:
-        threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
+        threading.Thread(target=_stop_at_stdin_end, args=(server,), daemon=True).start()
     try:
         if runs.live:
             runs.live.start()
-        server.run(sockets=[listening])
+        server.run(sockets=[listener])
     finally:
         if runs.live:
             runs.live.stop()
         runs.close()
-        listening.close()
+        listener.close()
 
 
 class _Server(uvicorn.Server):
-    """Tells open streams to end first: they would hold up the end of everything."""
+    """Ends open streams first: uvicorn waits for them before it stops."""
 
     def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
         super().__init__(config)
         self._stopping = stopping
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """Handle a signal."""
         self._stopping.set()
         super().handle_exit(sig, frame)
 
 
-def _end_with_stdin(server: _Server) -> None:
+def _stop_at_stdin_end(server: _Server) -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
     server.handle_exit(signal.SIGTERM, None)
 
 
-def _words(request: Request, error: HTTPException) -> Any:
+def _routing_error(request: Request, error: HTTPException) -> str:
     if error.status_code == 405:
-        return f"{request.method} is not for {request.url.path}; docs/dashboard-api.md lists the routes"
-    return f"there is nothing at {request.url.path}; docs/dashboard-api.md lists the routes"
+        return f"{request.url.path} does not accept {request.method}; docs/dashboard-api.md lists the routes"
+    return f"{request.url.path} does not exist; docs/dashboard-api.md lists the routes"

@@ -82,7 +82,7 @@ function specs(overview) {
 }
 
 function showNow(host, overview) {
-  const { verdict, step, steps, rates } = overview;
+  const { bottleneck, step, steps, rates } = overview;
   const going = ["starting", "running", "judging", "empty", "stale"].includes(overview.state);
   const bar = steps
     ? h("progress", { max: steps, value: Math.min(step ?? 0, steps), "aria-label": "Learner steps done" })
@@ -105,8 +105,8 @@ function showNow(host, overview) {
       h("span", { "aria-hidden": "true" }, `${mark} `),
       shown(overview.sentence ?? words, 400),
     ),
-    verdict && h("p", {}, h("b", {}, shown(verdict.sentence, 400))),
-    verdict && h("p", { class: "note" }, shown(verdict.change, 400)),
+    bottleneck && h("p", {}, h("b", {}, shown(bottleneck.sentence, 400))),
+    bottleneck && h("p", { class: "note" }, shown(bottleneck.change, 400)),
     overview.waits.map((wait) => h("p", { class: "note" }, "◐ ", shown(wait, 300))),
     bar,
     h(
