@@ -181,7 +181,7 @@ _LEARNER = (
           f"The {n} % quantile of log R over fresh on-policy rows.", page="rewards")
         for n in (5, 25, 50, 75, 95)
     ),
-    F("learner.diversity", "different strings of a step", "share",
+    F("learner.diversity", "diversity", "share",
       "Share of different strings among the fresh on-policy rows of a step.", page="rewards"),
     F("learner.terms.NAME", "term {}", "nats",
       "Mean of one reward term, unweighted; a term whose name begins with _ counts for nothing.", page="rewards"),

@@ -43,7 +43,7 @@ def test_rows_can_be_read_while_the_run_goes_on(tmp_path):
     assert reader.curve("learner.loss").step.tolist() == list(range(1, 21))
     record(writer, 21, 30)
     reader.refresh()
-    assert reader.newest_step == 30 and len(reader.moments.curve("buffer.size").y) == 2
+    assert reader.newest_step == 30 and len(reader.snapshots.curve("buffer.size").y) == 2
     assert rows(tmp_path, "SELECT COUNT(*) FROM samples") == [(30 * 16,)]
     assert rows(tmp_path, "SELECT text FROM samples LIMIT 1")[0][0], "pieces were made of the token ids"
     writer.close(None)

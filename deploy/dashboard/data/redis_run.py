@@ -21,7 +21,7 @@ class RedisRun(RunReader):
 
     def __init__(self, poller: RedisPoller) -> None:
         super().__init__(Path(poller.name), "redis", primary=True)
-        self.live = poller
+        self.redis_poller = poller
         self._read, self._generation = 0, 1
         self._earlier: tuple[float, dict[str, Any]] | None = None
         self._about: dict[str, Any] = {"task": None, "model": None, "steps": 0, "began_at": time.time(), "limits": {}}
@@ -45,13 +45,17 @@ class RedisRun(RunReader):
     def glance(self) -> None:
         """Take in the newest reading."""
         with self.lock:
-            if self.live is None or self.live.newest is None or self.live.readings == self._read:
+            if (
+                self.redis_poller is None
+                or self.redis_poller.newest is None
+                or self.redis_poller.readings == self._read
+            ):
                 return
             if self._read >= MAX_READINGS * self._generation:
                 self._generation += 1
-                self.moments = Series()
-            self._read = self.live.readings
-            at, totals = self.live.newest
+                self.snapshots = Series()
+            self._read = self.redis_poller.readings
+            at, totals = self.redis_poller.newest
             scalars = {name: value for name, value in totals.items() if name not in HISTOGRAMS}
             snapshot: dict[str, Any] = {
                 "phase": "watching",
@@ -62,7 +66,7 @@ class RedisRun(RunReader):
                 "waits": [],
             }
             before_at, before = self._earlier or (at, None)
-            self.moments.add(at, 0, snapshot_values(before, snapshot, at - before_at, totals["newest_version"]))
+            self.snapshots.add(at, 0, snapshot_values(before, snapshot, at - before_at, totals["newest_version"]))
             self._earlier = at, snapshot
             newest = {"at": at, "step": 0, "moment": snapshot, "alerts": [], "restarts": {}, "buffer": totals}
             self.meta = {"generation": self._generation, "about": self._about, "now": newest}

@@ -18,18 +18,18 @@ MAX_NEIGHBOURS = 50
 class Runs:
     """Named runs first, then neighbours, newest first."""
 
-    def __init__(self, folders: Sequence[Path], live: RedisPoller | None = None) -> None:
-        """`live` polls the buffer of the first run, or is itself the only run where no folder is named."""
+    def __init__(self, folders: Sequence[Path], redis_poller: RedisPoller | None = None) -> None:
+        """`redis_poller` polls the buffer of the first run, or is itself the only run where no folder is named."""
         self._folders = [folder.expanduser().absolute() for folder in folders]
-        self.live = live
+        self.redis_poller = redis_poller
         self._runs: dict[str, RunReader] = {}
         self._lock = threading.Lock()
         for folder in self._folders:
             self._add(folder, primary=True)
-        if live and not self._runs:
-            self._runs["redis"] = RedisRun(live)
+        if redis_poller and not self._runs:
+            self._runs["redis"] = RedisRun(redis_poller)
         self.first = next(iter(self._runs))
-        self._runs[self.first].live = live
+        self._runs[self.first].redis_poller = redis_poller
 
     def get(self, run_id: str | None) -> RunReader | None:
         """A run by its id, refreshed; the first one for None; None for an unknown id."""

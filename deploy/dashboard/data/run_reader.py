@@ -39,14 +39,14 @@ class RunReader:
     def __init__(self, folder: Path, run_id: str, primary: bool) -> None:
         self.folder, self.id, self.primary = folder, run_id, primary
         self.lock = threading.RLock()
-        self.live: RedisPoller | None = None
+        self.redis_poller: RedisPoller | None = None
         """Polls its buffer's Redis, where the dashboard was given its address."""
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._forget()
 
     def _forget(self) -> None:
-        self.learner, self.moments = Series(), Series()
+        self.learner, self.snapshots = Series(), Series()
         self.meta: dict[str, Any] = {}
         self._last = {"learner": 0, "moments": 0}
         self._before: tuple[float, Row] | None = None
@@ -124,7 +124,7 @@ class RunReader:
     def curve(self, name: str) -> Curve:
         """A curve of the catalogue; without points for an unknown name."""
         kind = name.split(".")[0]
-        return (self.learner if kind in ("learner", "prompt") else self.moments).curve(name)
+        return (self.learner if kind in ("learner", "prompt") else self.snapshots).curve(name)
 
     def config(self) -> Row:
         """The resolved recipe; empty where it cannot be read."""
@@ -177,7 +177,7 @@ class RunReader:
                 at, snapshot = float(row["at"]), json.loads(row["data"])
                 before_at, before = self._before or (at, None)
                 version = int((snapshot.get("buffer") or {}).get("newest_version", -1))  # at that time
-                self.moments.add(at, row["step"], snapshot_values(before, snapshot, at - before_at, version))
+                self.snapshots.add(at, row["step"], snapshot_values(before, snapshot, at - before_at, version))
                 self._before = at, snapshot
 
     def _refresh_metrics(self) -> None:

@@ -64,7 +64,7 @@ def curves(run: RunReader, query: CurveQuery) -> dict[str, Any]:
 
 def catalog(run: RunReader) -> dict[str, Any]:
     """The response of `/api/catalog`."""
-    counts = run.learner.counts() | run.moments.counts()
+    counts = run.learner.counts() | run.snapshots.counts()
     prompts = [name for name in counts if name.startswith("prompt.")]
     longest = sorted(prompts, key=lambda name: -counts[name])[: 2 * MAX_PROMPTS]  # two bounds each
     entries = []
