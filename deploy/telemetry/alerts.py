@@ -74,7 +74,7 @@ class Query:
     expr: str
     summary: str
     hold: str = ""
-    """How long the expression must hold, such as 2m, so that a passing state alerts nobody."""
+    """Time for which the expression must hold, such as 2m, so that a passing state alerts nobody."""
     comment: str = ""
 
 

@@ -37,7 +37,7 @@ class Figure:
     metric: str = ""
     """Name in Prometheus, without what Ray and Prometheus add; empty where it is not exported."""
     curve: bool = True
-    """Whether the dashboard keeps it over time."""
+    """True if the dashboard keeps it over time."""
     rate_of: str = ""
     """Field of the total whose growth per second this is."""
     page: str = ""
@@ -282,14 +282,14 @@ _PROCESSES = (
       "Largest difference so far between engine and learner on a canary.",
       axis="log", aim=0.0, metric="tributary_actor_canary_difference_nats"),
     F("reward.NAME.strings", "{}: strings", "strings",
-      "Strings asked for, those found in the cache included.",
+      "Strings asked for, cached ones included.",
       "counter", curve=False, metric="tributary_reward_strings"),
     F("reward.NAME.strings_per_s", "{}: strings per second", "1/s",
-      "Strings asked for per second, those found in the cache included.", "curve", rate_of="strings"),
+      "Strings asked for per second, cached ones included.", "curve", rate_of="strings"),
     F("reward.NAME.cached_strings", "{}: strings from the cache", "strings",
-      "Strings whose score was found in the cache.", "counter", curve=False, metric="tributary_reward_cache_hits"),
+      "Strings whose score came from the cache.", "counter", curve=False, metric="tributary_reward_cache_hits"),
     F("reward.NAME.cache_hits", "{}: cache hits", "share",
-      "Share of the strings whose score was found in the cache."),
+      "Share of the strings whose score came from the cache."),
     F("reward.NAME.failed", "{}: failed strings", "strings",
       "Strings quarantined because they could not be scored.", "counter", metric="tributary_reward_failed_strings"),
     F("reward.NAME.function_s", "{}: time of a reward function", "s",

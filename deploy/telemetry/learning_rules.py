@@ -9,7 +9,7 @@ FAILURE_WINDOW_S = 600
 MAX_FAILED_SHARE = 0.01
 MAX_FUNCTION_S = 1.0
 MIN_ESS_SHARE, MIN_ESS_SIZE = 0.01, 1000
-"""Of the buffer's size; the size from which the rule applies."""
+"""Share of the buffer's size; the size above which the rule applies."""
 WINDOW = 50
 """Learner steps in a median of Var(u)."""
 CONVERGED = 0.05

@@ -27,7 +27,7 @@ _CURVES = {FIGURES[f"learner.{field}"].title: field for field in ("loss", "var_u
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What earlier snapshots add to this one."""
+    """The context of a snapshot: total steps, time left, course of the figures."""
 
     steps: int
     """Total learner steps of the run."""

@@ -61,7 +61,7 @@ class GuardedSink:
 def open_sink(name: str, folder: Path, config: Config) -> Sink:
     """A sink for the run in `folder`. Raise ConfigError for an unknown name, and where its library cannot be used.
 
-    `config` is the resolved recipe, which these tools show beside the curves.
+    `config` is the resolved recipe, which these tools show next to the curves.
     """
     if name not in _OPEN:
         raise ConfigError(f"unknown sink: --sink {name}; use one of {', '.join(_OPEN)}")

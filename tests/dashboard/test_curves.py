@@ -1,4 +1,4 @@
-"""Curves: thinned out without losing a spike or a gap, cut to the stretch that was asked for, whole as CSV."""
+"""Curves: decimated without losing a spike or a gap, cut to a range of x, complete as CSV."""
 
 import math
 
@@ -63,7 +63,7 @@ def test_a_long_run_sends_at_most_two_thousand_points_a_curve_and_all_of_them_as
         assert lines[61].startswith('"learner.loss",61,') and lines[61].endswith(","), "NaN is nothing"
 
 
-def test_what_is_new_can_be_asked_for_alone(client, finished):
+def test_new_points_can_be_requested_alone(client, finished):
     with client(finished) as page:
         whole = page.get("/api/curves?names=learner.loss").json()["curves"]["learner.loss"]
         assert whole["x"] == [float(step) for step in range(1, STEPS + 1)]
@@ -121,7 +121,7 @@ def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_n
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("", "0 curves are named"),
         ("names=" + ",".join(f"c{k}" for k in range(25)), "25 curves are named and 1 to 24"),
@@ -135,10 +135,10 @@ def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_n
         ("names=" + "a" * 301, "is not a curve name"),
     ],
 )
-def test_a_bad_question_is_answered_with_the_parameter_and_its_rule(client, finished, query, said):
+def test_a_bad_parameter_is_refused_with_its_name_and_rule(client, finished, query, message):
     with client(finished) as page:
         answer = page.get(f"/api/curves?{query}")
-        assert answer.status_code == 400 and said in answer.json()["error"]
+        assert answer.status_code == 400 and message in answer.json()["error"]
 
 
 def test_a_run_without_a_history_still_has_its_learners_curves(client, tmp_path):

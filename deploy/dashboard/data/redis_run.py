@@ -1,4 +1,4 @@
-"""A run of which only the buffer's Redis is known: its newest hours are kept in memory."""
+"""A run that is read through its buffer's Redis only: its newest hours are kept in memory."""
 
 import sqlite3
 import time
@@ -45,17 +45,14 @@ class RedisRun(RunReader):
     def glance(self) -> None:
         """Take in the newest reading."""
         with self.lock:
-            if (
-                self.redis_poller is None
-                or self.redis_poller.newest is None
-                or self.redis_poller.readings == self._read
-            ):
+            poller = self.redis_poller
+            if poller is None or poller.newest is None or poller.readings == self._read:
                 return
             if self._read >= MAX_READINGS * self._generation:
                 self._generation += 1
                 self.snapshots = Series()
-            self._read = self.redis_poller.readings
-            at, totals = self.redis_poller.newest
+            self._read = poller.readings
+            at, totals = poller.newest
             scalars = {name: value for name, value in totals.items() if name not in HISTOGRAMS}
             snapshot: dict[str, Any] = {
                 "phase": "watching",

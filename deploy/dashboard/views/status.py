@@ -22,9 +22,8 @@ def state_of(run: RunReader, now: float | None = None) -> tuple[str, str]:
     if end := run.meta.get("end"):
         return _ended(end, steps_of(run))
     if run.redis_poller is not None and not run.has_history and not run.folder.is_dir():
-        return (
-            ("running", "Watching the buffer.") if run.redis_poller.error is None else ("down", run.redis_poller.error)
-        )
+        error = run.redis_poller.error
+        return ("running", "Watching the buffer.") if error is None else ("down", error)
     if not run.has_history:
         return _without_history(run, step_of(run), steps_of(run))
     snapshot = newest_snapshot(run)
