@@ -87,6 +87,10 @@ class Meter:
     def _metric(self, figure: Figure) -> Any:
         if figure.metric not in self._metrics:
             kind = Counter if figure.metric_kind == "counter" else Gauge
-            description = f"{figure.meaning} [{figure.unit or 1}]"
-            self._metrics[figure.metric] = kind(figure.metric, description=description, tag_keys=figure.tags)
+            self._metrics[figure.metric] = kind(figure.metric, description=help_text(figure), tag_keys=figure.tags)
         return self._metrics[figure.metric]
+
+
+def help_text(figure: Figure) -> str:
+    """Meaning and unit of a metric, in ASCII, which is all that Ray takes."""
+    return f"{figure.meaning} [{figure.unit or 1}]".replace("²", "^2")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from buffer.store.statistics import BufferStats
-from deploy.cluster.metrics import Meter
+from deploy.cluster.metrics import Meter, help_text
 from deploy.commands.buffer_table import stats_table
 from deploy.dashboard.data import snapshot_series
 from deploy.dashboard.data.series import learner_values
@@ -93,6 +93,13 @@ def test_the_metrics_of_all_processes_are_the_exported_entries(exported: dict[st
     assert set(exported) == set(METRICS)
     for name, tags in exported.items():
         assert set(tags) == set(METRICS[name].tags), name
+
+
+def test_ray_takes_every_metric() -> None:
+    meter = Meter("demo", "actor-0")
+    report(meter)
+    assert set(meter._metrics) == set(METRICS)
+    assert help_text(METRICS["tributary_learner_var_u"]).endswith("[nats^2]")
 
 
 def test_a_total_that_starts_again_keeps_counting(monkeypatch: pytest.MonkeyPatch) -> None:
