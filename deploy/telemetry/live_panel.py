@@ -121,7 +121,7 @@ def curves(row: Mapping[str, Any]) -> dict[str, float]:
     """Title -> value of the figures that are shown with their course, in order; empty before the first step."""
     if "step" not in row:
         return {}
-    return {title: row[field] for title, field in _CURVES.items()} | row["labels"]
+    return {**{title: row[field] for title, field in _CURVES.items()}, **row["labels"]}
 
 
 def shown(name: str, value: float) -> str:

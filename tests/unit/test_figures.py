@@ -161,8 +161,8 @@ def test_a_new_figure_is_one_entry_and_the_place_that_computes_it(
 ) -> None:
     new = Figure("buffer.novelty", "novelty", "share", "Share of novel strings.", metric="tributary_buffer_novelty")
     rate = Figure("buffer.novelty_rate", "novelty per second", "1/s", "Its growth.", "curve", rate_of="novelty")
-    monkeypatch.setitem(FIGURES, new.name, new)  # type: ignore[arg-type]
-    monkeypatch.setitem(FIGURES, rate.name, rate)  # type: ignore[arg-type]
+    monkeypatch.setitem(FIGURES, new.name, new)
+    monkeypatch.setitem(FIGURES, rate.name, rate)
     for cached in (figures.in_room, figures.rates_in, snapshot_series._kept):
         cached.cache_clear()
     try:
