@@ -64,8 +64,8 @@ def check_placement(config: RunConfig) -> None:
         if part.advanced.labels and not any(part.advanced.labels.items() <= labels.items() for labels in nodes):
             required = ", ".join(f"{name}={value}" for name, value in part.advanced.labels.items())
             raise ConfigError(
-                f"{section}.advanced.labels requires a node with {required}, and no node of the cluster has these labels. Start "
-                f"one with `ray start --labels {required}`, or correct {section}.labels."
+                f"{section}.advanced.labels requires a node with {required}, and no node of the cluster has them. "
+                f"Start one with `ray start --labels {required}`, or correct {section}.advanced.labels."
             )
 
 

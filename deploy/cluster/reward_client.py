@@ -64,8 +64,8 @@ class RewardClient:
                 return
             if time.monotonic() > deadline:
                 raise WaitTimeout(
-                    f"no reward worker was ready for {self._wait_limit_s:.0f} s (actors.advanced.wait_limit_s). Start one: "
-                    "tributary scale rewards=1 --run DIR"
+                    f"no reward worker was ready for {self._wait_limit_s:.0f} s (actors.advanced.wait_limit_s). Start "
+                    "one: tributary scale rewards=1 --run DIR"
                 )
             time.sleep(RETRY_DELAY_S)
 

@@ -1,4 +1,4 @@
-"""How the statistics of a buffer look: a table for people, plain values for programs."""
+"""The statistics of a buffer: a table for people, plain values for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,32 +12,33 @@ from buffer.quarantine import Quarantined
 from buffer.store.binary_layout import BINS_PER_NAT
 from buffer.store.statistics import BufferStats
 from deploy.formatting import clock, figure, visible
+from deploy.telemetry.figures import FIGURES
 
-MOST_BARS = 12
+MAX_BARS = 12
 BAR_WIDTH = 24
 REASONS_SHOWN = 5
 
 
 def stats_table(stats: BufferStats, quarantine: Sequence[Quarantined]) -> Table:
-    """Totals, what is in the buffer now, and its histograms as bars."""
+    """Totals, the current content of the buffer, and its histograms as bars."""
     table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _rows(stats):
-        table.add_row(name, value)
+    for name, value in _rows(stats).items():
+        table.add_row(FIGURES[name].label, value)
     for note in quarantine[:REASONS_SHOWN]:
         table.add_row("", Text(f"{visible(note.id)[:8]}  {visible(note.reason)}", "red"))
-    for name, bars in (
+    for title, bars in (
         ("log R [nats]", _reward_bars(stats.reward_histogram)),
         ("staleness of draws", _staleness_bars(stats.staleness_histogram)),
     ):
         table.add_section()
-        table.add_row(name, bars or "-")
+        table.add_row(title, bars or "-")
     return table
 
 
 def stats_values(stats: BufferStats, quarantine: Sequence[Quarantined]) -> dict[str, Any]:
-    """The same as values that JSON can hold, ages in s."""
+    """The same as plain values for JSON, ages in s."""
     return asdict(stats) | {
         "draws_per_insert": stats.draws_per_insert,
         "unique_ratio": stats.unique_ratio,
@@ -45,27 +46,31 @@ def stats_values(stats: BufferStats, quarantine: Sequence[Quarantined]) -> dict[
     }
 
 
-def _rows(stats: BufferStats) -> list[tuple[str, str]]:
+def _rows(stats: BufferStats) -> dict[str, str]:
+    """Figure -> value in words, in the order shown."""
     refused = ", ".join(f"{number:,} {visible(reason)}" for reason, number in sorted(stats.refused.items()))
     fill = 100 * stats.size / stats.capacity
-    return [
-        ("in it", f"{stats.size:,} of {stats.capacity:,} ({fill:.0f} %), {stats.prompts:,} prompts"),
-        ("fresh, waiting", f"{stats.fresh_waiting:,}"),
-        ("arrivals", f"{stats.arrivals:,}"),
-        ("  new", f"{stats.inserted:,} ({100 * stats.unique_ratio:.0f} %)"),
-        ("  duplicates", f"{stats.duplicates:,}"),
-        ("refused", refused or "0"),
-        ("evicted", f"{stats.evicted:,}"),
-        ("left as stale", f"{stats.expired:,}"),
-        ("left with last draw", f"{stats.max_draws_reached:,}"),
-        ("drawn", f"{stats.drawn:,} ({stats.draws_per_insert:.2f} an arrival)"),
-        ("priorities set", f"{stats.updated:,}, {stats.update_misses:,} of what had left"),
-        ("effective size", f"{figure(stats.priority_ess)} by draw weight"),
-        ("age", f"mean {_age(stats.mean_age_s)}, oldest {_age(stats.oldest_age_s)}"),
-        ("last arrival", "never" if stats.last_insert_age_s is None else f"{_age(stats.last_insert_age_s)} ago"),
-        ("newest version", f"{stats.newest_version}" if stats.newest_version >= 0 else "-"),
-        ("quarantined", f"{stats.quarantined:,}"),
-    ]
+    return {
+        "buffer.size": f"{stats.size:,} of {stats.capacity:,} ({fill:.0f} %)",
+        "buffer.prompts": f"{stats.prompts:,}",
+        "buffer.fresh_waiting": f"{stats.fresh_waiting:,}",
+        "buffer.arrivals": f"{stats.arrivals:,}",
+        "buffer.inserted": f"{stats.inserted:,} ({100 * stats.unique_ratio:.0f} % of the arrivals)",
+        "buffer.duplicates": f"{stats.duplicates:,}",
+        "buffer.refused.REASON": refused or "0",
+        "buffer.evicted": f"{stats.evicted:,}",
+        "buffer.expired": f"{stats.expired:,}",
+        "buffer.max_draws_reached": f"{stats.max_draws_reached:,}",
+        "buffer.drawn": f"{stats.drawn:,} ({stats.draws_per_insert:.2f} per arrival)",
+        "buffer.updated": f"{stats.updated:,}",
+        "buffer.update_misses": f"{stats.update_misses:,}",
+        "buffer.priority_ess": figure(stats.priority_ess),
+        "buffer.mean_age_s": _age(stats.mean_age_s),
+        "buffer.oldest_age_s": _age(stats.oldest_age_s),
+        "buffer.last_insert_age_s": f"{_age(stats.last_insert_age_s)} ago" if stats.arrivals else "never",
+        "buffer.newest_version": f"{stats.newest_version}" if stats.newest_version >= 0 else "-",
+        "buffer.quarantined": f"{stats.quarantined:,}",
+    }
 
 
 def _age(seconds: float | None) -> str:
@@ -73,10 +78,10 @@ def _age(seconds: float | None) -> str:
 
 
 def _reward_bars(histogram: Mapping[float, int]) -> str:
-    """At most MOST_BARS rows: neighbours share one where there are more bins, so that one far off hides nothing."""
+    """At most MAX_BARS rows: where there are more bins, neighbours share a row, so that an outlier hides nothing."""
     edges = sorted(histogram)
-    together = -(-len(edges) // MOST_BARS)
-    rows = [edges[start : start + together] for start in range(0, len(edges), together or 1)]
+    bins_per_row = -(-len(edges) // MAX_BARS)
+    rows = [edges[start : start + bins_per_row] for start in range(0, len(edges), bins_per_row or 1)]
     return _bars(
         [f"{row[0]:g} to {row[-1] + 1 / BINS_PER_NAT:g}" for row in rows],
         [sum(histogram[edge] for edge in row) for row in rows],
@@ -84,14 +89,14 @@ def _reward_bars(histogram: Mapping[float, int]) -> str:
 
 
 def _staleness_bars(histogram: Mapping[int, int]) -> str:
-    least = sorted(histogram)
-    names = [f"{n}" if n < 2 else f"{n} to {2 * n - 1}" for n in least]
-    return _bars(names, [histogram[n] for n in least])
+    lowest = sorted(histogram)
+    names = [f"{n}" if n < 2 else f"{n} to {2 * n - 1}" for n in lowest]
+    return _bars(names, [histogram[n] for n in lowest])
 
 
 def _bars(names: Sequence[str], numbers: Sequence[int]) -> str:
-    width, most = max(map(len, names), default=0), max(numbers, default=0)
+    width, largest = max(map(len, names), default=0), max(numbers, default=0)
     return "\n".join(
-        f"{name:>{width}}  {'█' * max(round(BAR_WIDTH * number / most), 1)} {number:,}"
+        f"{name:>{width}}  {'█' * max(round(BAR_WIDTH * number / largest), 1)} {number:,}"
         for name, number in zip(names, numbers, strict=True)
     )

@@ -104,7 +104,7 @@ def _runs(folders: list[Path], url: str | None, name: str | None) -> "Runs":
     """The runs to show. ConfigError if none is given, or a folder does not contain a run."""
     from buffer.store.keys import Keys
     from deploy.artifacts.run_folder import RunFolder
-    from deploy.dashboard.data.redis_poller import LiveBuffer
+    from deploy.dashboard.data.redis_poller import RedisPoller
     from deploy.dashboard.data.run_index import Runs
 
     opened = [RunFolder.open(folder) for folder in folders]
@@ -119,5 +119,5 @@ def _runs(folders: list[Path], url: str | None, name: str | None) -> "Runs":
         buffer_name = name or opened[0].name
         Keys(buffer_name)  # raises ConfigError for an invalid name
         capacity = opened[0].read_config().get("buffer", {}).get("capacity", 0) if opened else 0
-        live = LiveBuffer(url, buffer_name, int(capacity))
+        live = RedisPoller(url, buffer_name, int(capacity))
     return Runs([folder.path for folder in opened], live)

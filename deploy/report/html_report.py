@@ -85,8 +85,8 @@ def _page(run: RunReader) -> Iterator[str]:
 def _plots(
     run: RunReader, posterior: Mapping[str, Any], rewards: Mapping[str, Any], buffer: Mapping[str, Any]
 ) -> Iterator[tuple[str, list[Plot | None]]]:
-    names = list(run.learner.counts() | run.moments.counts())
-    labels = sorted(name for name in names if name.startswith("learner.advanced.labels."))[:MAX_LABELS]
+    names = list(run.learner.counts() | run.snapshots.counts())
+    labels = sorted(name for name in names if name.startswith("learner.labels."))[:MAX_LABELS]
     terms = sorted(name for name in names if name.startswith("learner.terms."))[:MAX_LABELS]
     fan = [f"learner.log_reward_{q}" for q in ("q05", "q25", "q50", "q75", "q95")]
     seconds = [f"learner.{name}" for name in ("wait_s", "work_s", "publish_s")]

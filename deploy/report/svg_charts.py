@@ -12,8 +12,8 @@ import numpy as np
 
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.data.series import decimate
-from deploy.dashboard.data.series_catalog import about
 from deploy.report.plot_style import COLOURS, INK, LINES, add_legend, literal, new_figure
+from deploy.telemetry.figures import describe
 
 MAX_POINTS = 1500
 SIZE_INCHES = (5.6, 2.7)
@@ -41,7 +41,7 @@ def line_plot(run: RunReader, title: str, names: Sequence[str], log: bool = Fals
             continue
         x, y = decimate(curve.step, curve.y, MAX_POINTS)
         shown = np.array([np.nan if value is None or (log and value <= 0) else value for value in y])
-        words = about(name)
+        words = describe(name)
         colour, line = COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]
         panel.plot(x, shown, color=colour, linestyle=line, linewidth=1.2, label=literal(words.title))
         unit = f" {words.unit}" if words.unit else ""
@@ -52,7 +52,7 @@ def line_plot(run: RunReader, title: str, names: Sequence[str], log: bool = Fals
         return None
     if log:
         panel.set_yscale("log")
-    units = {about(name).unit for name in names} - {""}
+    units = {describe(name).unit for name in names} - {""}
     panel.set_ylabel(literal(", ".join(sorted(units))))
     return _plot(figure, panel, title, "; ".join(descriptions) + ".", legend=len(descriptions) > 1)
 

@@ -1,1 +1,1 @@
-"""What a run reports: figures, recorder, events, alert rules, sinks, logs, live view."""
+"""The reports of a run: figures, recorder, events, alert rules, sinks, logs, live view."""

@@ -1,5 +1,6 @@
-"""From one moment of a run to the next: what happened, and which alarms stand."""
+"""Detects events and alerts from one snapshot of a run to the next."""
 
+import math
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -7,14 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deploy.telemetry.alert_rules import RECENT_S, WINDOW, Alert, AlertInputs, alerts_of, is_number
+from deploy.telemetry.alert_rules import alerts_of
+from deploy.telemetry.alerts import Alert, AlertInputs
+from deploy.telemetry.learning_rules import WINDOW
+from deploy.telemetry.process_rules import RESTART_WINDOW_S
 
 VERSION_EVERY_S = 10.0
-"""Between two noted versions: a learner may publish several a second."""
+"""Between two recorded versions: a learner may publish several a second."""
 LONG_WAIT = 10
-"""Snapshots in a row after which a wait is an event."""
-NOTED = 10
-"""Noted steps that rules on fresh rows look back on."""
+"""Consecutive snapshots after which a wait is an event."""
+RECORDED_STEPS = 10
+"""Recorded steps that rules on fresh rows look back on."""
+MAX_READINGS = 10_000
+
+Readings = deque[tuple[float, float]]
+"""(time, total), oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +30,7 @@ class Event:
     """Something that happened."""
 
     kind: str
-    """start, phase, version, restart, process, wait, quarantine, skipped, alarm, end"""
+    """start, phase, version, restart, process, wait, quarantine, skipped, alert, end"""
     level: str
     """info, warning or error"""
     who: str
@@ -30,103 +38,126 @@ class Event:
 
 
 class EventDetector:
-    """Remembers what the last moments said, in bounded space."""
+    """Keeps what it needs of earlier steps and snapshots, in bounded space."""
 
     def __init__(self, limits: Mapping[str, float], folder: Path) -> None:
-        self._known = AlertInputs(limits)
+        self._inputs = AlertInputs(limits)
         self._folder = folder
         self._phase = ""
         self._first_var_u: list[float] = []
-        self._var_u: deque[float] = deque(maxlen=2 * WINDOW)
-        self._spreads: deque[float] = deque(maxlen=NOTED)
-        self._diversity: deque[float] = deque(maxlen=NOTED)
-        self._skipped: deque[tuple[float, int]] = deque()
-        self._set_aside: deque[tuple[float, int]] = deque()
-        self._version_noted_at = float("-inf")
+        self._newest_var_u: deque[float] = deque(maxlen=2 * WINDOW)
+        self._spreads: deque[float] = deque(maxlen=RECORDED_STEPS)
+        self._diversity: deque[float] = deque(maxlen=RECORDED_STEPS)
+        self._totals: dict[str, Readings] = {}
+        self._version_recorded_at = float("-inf")
         self._lived_s: dict[str, float] = {}
         self._waiting: dict[str, int] = {}
-        self._standing: dict[str, Alert] = {}
+        self._active: dict[str, Alert] = {}
         self.restarts: dict[str, int] = {}
-        """Actor -> times it was seen to begin anew."""
+        """Actor -> restarts seen."""
 
     @property
-    def alarms(self) -> list[Alert]:
-        """Those that stand now."""
-        return list(self._standing.values())
+    def alerts(self) -> list[Alert]:
+        """The active alerts."""
+        return list(self._active.values())
 
     def step(self, at: float, row: Mapping[str, Any]) -> Iterator[Event]:
-        """Take in a learner row with what its fresh rows said."""
-        if is_number(row["var_u"]):
-            (self._var_u if len(self._first_var_u) >= WINDOW else self._first_var_u).append(row["var_u"])
-        if "quantiles" in row and is_number(row["quantiles"][0]):
+        """Take in a learner row and the figures of its fresh rows."""
+        if _is_finite(row["var_u"]):
+            (self._newest_var_u if len(self._first_var_u) >= WINDOW else self._first_var_u).append(row["var_u"])
+        if "quantiles" in row and _is_finite(row["quantiles"][0]):
             self._spreads.append(row["quantiles"][-1] - row["quantiles"][0])
             self._diversity.append(row["diversity"])
-        if self._skipped and row["skipped_steps"] > self._skipped[-1][1]:
+        if self._add_reading("skipped_steps", at, row["skipped_steps"]) > 0:
             yield Event("skipped", "warning", "learner", f"Step {row['step']} was skipped: its loss was not finite.")
-        _remember(self._skipped, at, row["skipped_steps"])
-        if row["version"] != self._known.version and at - self._version_noted_at >= VERSION_EVERY_S:
-            self._version_noted_at = at
+        if row["version"] != self._inputs.version and at - self._version_recorded_at >= VERSION_EVERY_S:
+            self._version_recorded_at = at
             yield Event("version", "info", "learner", f"Version {row['version']} was published.")
-        self._known.version = row["version"]
+        self._inputs.version, self._inputs.last_step_at = row["version"], at
 
-    def moment(self, at: float, moment: Mapping[str, Any]) -> list[Event]:
-        """Take in how the run stands; `moment` as in deploy/telemetry/snapshot.py."""
-        events = [*self._phases(moment), *self._restarts(at, moment), *self._waits(moment), *self._losses(at, moment)]
-        return events + self._alarms(at, moment)
+    def snapshot(self, at: float, snapshot: Mapping[str, Any]) -> list[Event]:
+        """Take in the run's state; `snapshot` as in deploy/telemetry/snapshot.py."""
+        events = [
+            *self._phase_events(snapshot),
+            *self._restart_events(at, snapshot),
+            *self._wait_events(snapshot),
+            *self._quarantine_events(at, snapshot),
+        ]
+        self._read_totals(at, snapshot)
+        return events + self._alert_events(at, snapshot)
 
-    def _phases(self, moment: Mapping[str, Any]) -> Iterator[Event]:
-        if moment["phase"] != self._phase:
-            self._phase = moment["phase"]
+    def _phase_events(self, snapshot: Mapping[str, Any]) -> Iterator[Event]:
+        if snapshot["phase"] != self._phase:
+            self._phase = snapshot["phase"]
             yield Event("phase", "info", "run", f"{self._phase[:1].upper()}{self._phase[1:]}.")
 
-    def _restarts(self, at: float, moment: Mapping[str, Any]) -> Iterator[Event]:
-        """An actor's own clock starts anew with its loop."""
-        for actor in moment["actors"]:
+    def _restart_events(self, at: float, snapshot: Mapping[str, Any]) -> Iterator[Event]:
+        """An actor's own clock starts again at 0 with its loop."""
+        for actor in snapshot["actors"]:
             name = actor["name"]
             if actor["seconds"] < self._lived_s.get(name, 0.0):
                 self.restarts[name] = self.restarts.get(name, 0) + 1
                 yield Event("restart", "warning", name, f"{name} was started again.")
             self._lived_s[name] = actor["seconds"]
-        heard = {actor["name"]: at for actor in moment["actors"]}
-        self._known.heard = {**self._known.heard, **heard}
+        replies = {actor["name"]: at for actor in snapshot["actors"]}
+        self._inputs.last_reply = {**self._inputs.last_reply, **replies}
 
-    def _waits(self, moment: Mapping[str, Any]) -> Iterator[Event]:
-        """A wait is known by its name, the sentence up to the first colon; its counts change."""
-        now = {sentence.split(":")[0]: sentence for sentence in moment["waits"]}
-        self._waiting = {name: self._waiting.get(name, 0) + 1 for name in now}
-        for name, moments in self._waiting.items():
-            if moments == LONG_WAIT:
-                yield Event("wait", "info", name.split(" waits")[0], now[name])
+    def _wait_events(self, snapshot: Mapping[str, Any]) -> Iterator[Event]:
+        """A wait is identified by its name, the sentence up to the first colon; its counts change."""
+        sentences = {sentence.split(":")[0]: sentence for sentence in snapshot["waits"]}
+        self._waiting = {name: self._waiting.get(name, 0) + 1 for name in sentences}
+        for name, snapshots in self._waiting.items():
+            if snapshots == LONG_WAIT:
+                yield Event("wait", "info", name.split(" waits")[0], sentences[name])
 
-    def _losses(self, at: float, moment: Mapping[str, Any]) -> Iterator[Event]:
-        buffer = moment["buffer"]
+    def _quarantine_events(self, at: float, snapshot: Mapping[str, Any]) -> Iterator[Event]:
+        buffer = snapshot["buffer"]
         if not buffer:
             return
         total = buffer["quarantined"] + buffer["refused"].get("reward_failed", 0)
-        if self._set_aside and (more := total - self._set_aside[-1][1]) > 0:
-            reasons = [worker["last_failure"] for worker in moment["rewards"] if worker["last_failure"]]
-            why = f" The last one because {reasons[-1]}" if reasons else ""
-            yield Event("quarantine", "warning", "buffer", f"{more} strings were set aside.{why}")
-        _remember(self._set_aside, at, total)
+        if (more := self._add_reading("quarantined", at, total)) > 0:
+            reasons = [worker["last_failure"] for worker in snapshot["rewards"] if worker["last_failure"]]
+            reason = f" The last one because {reasons[-1]}" if reasons else ""
+            yield Event("quarantine", "warning", "buffer", f"{more:.0f} strings were quarantined.{reason}")
 
-    def _alarms(self, at: float, moment: Mapping[str, Any]) -> list[Event]:
-        known = self._known
-        known.now, known.buffer, known.actors = at, moment["buffer"], moment["actors"]
-        known.var_u = [*self._first_var_u, *self._var_u]
-        known.spreads, known.diversity = list(self._spreads), list(self._diversity)
-        known.skipped, known.set_aside = list(self._skipped), list(self._set_aside)
-        known.free_bytes = shutil.disk_usage(self._folder).free
-        found = {alarm.id: alarm for alarm in alerts_of(known)}
-        raised = [Event("alarm", a.level, a.id, a.what) for a in found.values() if a.id not in self._standing]
-        cleared = [Event("alarm", "info", name, f"No longer: {self._standing[name].what}") for name in self._standing]
-        cleared = [event for event in cleared if event.who not in found]
-        since = {name: alarm.since for name, alarm in self._standing.items()}
-        self._standing = {name: replace(alarm, since=since.get(name, at)) for name, alarm in found.items()}
+    def _read_totals(self, at: float, snapshot: Mapping[str, Any]) -> None:
+        if buffer := snapshot["buffer"]:
+            self._add_reading("inserted", at, buffer["inserted"])
+            self._add_reading("refused", at, sum(buffer["refused"].values()))
+        for total in ("strings", "failed"):
+            self._add_reading(total, at, sum(worker[total] for worker in snapshot["rewards"]))
+        self._add_reading("restarts", at, sum(self.restarts.values()))
+
+    def _alert_events(self, at: float, snapshot: Mapping[str, Any]) -> list[Event]:
+        inputs = self._inputs
+        inputs.now, inputs.buffer = at, snapshot["buffer"]
+        inputs.actors, inputs.workers = snapshot["actors"], snapshot["rewards"]
+        inputs.var_u = [*self._first_var_u, *self._newest_var_u]
+        inputs.spreads, inputs.diversity = list(self._spreads), list(self._diversity)
+        inputs.totals = self._totals
+        inputs.free_bytes = shutil.disk_usage(self._folder).free
+        alerts = {alert.id: alert for alert in alerts_of(inputs)}
+        raised = [Event("alert", a.level, a.id, a.what) for a in alerts.values() if a.id not in self._active]
+        cleared = [
+            Event("alert", "info", name, f"No longer: {alert.what}")
+            for name, alert in self._active.items()
+            if name not in alerts
+        ]
+        since = {name: alert.since for name, alert in self._active.items()}
+        self._active = {name: replace(alert, since=since.get(name, at)) for name, alert in alerts.items()}
         return raised + cleared
 
+    def _add_reading(self, total: str, at: float, value: float) -> float:
+        """Keep a reading; returns the growth since the one before. Of equal readings the first and last are kept."""
+        readings = self._totals.setdefault(total, deque(maxlen=MAX_READINGS))
+        growth = value - readings[-1][1] if readings else 0
+        if len(readings) >= 2 and readings[-2][1] == readings[-1][1] == value:
+            readings.pop()
+        readings.append((at, value))
+        while readings[0][0] < at - RESTART_WINDOW_S:  # the longest window of a rule
+            readings.popleft()
+        return growth
 
-def _remember(readings: deque[tuple[float, int]], at: float, value: int) -> None:
-    """The readings of the last RECENT_S, bounded also where there are many a second."""
-    readings.append((at, value))
-    while readings[0][0] < at - RECENT_S or len(readings) > 10_000:
-        readings.popleft()
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

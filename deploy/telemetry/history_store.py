@@ -1,4 +1,7 @@
-"""The tables of history.sqlite: opening, adding rows, keeping them within bounds."""
+"""The tables of history.sqlite: opens them, adds rows, keeps them within bounds.
+
+Names of tables, columns and JSON keys are the file format of SCHEMA_VERSION: the table `moments` holds snapshots.
+"""
 
 import contextlib
 import json
@@ -12,7 +15,7 @@ from deploy.telemetry.event_detector import Event
 
 SCHEMA_VERSION = 1
 BUSY_S = 2.0
-MOST_BYTES = {"learner": 80 * 2**20, "moments": 40 * 2**20, "samples": 48 * 2**20, "events": 4 * 2**20}
+MAX_BYTES = {"learner": 80 * 2**20, "moments": 40 * 2**20, "samples": 48 * 2**20, "events": 4 * 2**20}
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS prompts (id TEXT PRIMARY KEY, text TEXT NOT NULL);
@@ -36,45 +39,45 @@ class HistoryStore:
         self._db.execute("PRAGMA synchronous=NORMAL")  # the last seconds may be lost with the power, not the file
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN IMMEDIATE")
-        found = self.known("schema")
-        if found not in (None, SCHEMA_VERSION):
+        version = self.read_meta("schema")
+        if version not in (None, SCHEMA_VERSION):
             raise sqlite3.DatabaseError(
-                f"its tables are of version {found} and this release writes version {SCHEMA_VERSION}"
+                f"its tables are of version {version} and this release writes version {SCHEMA_VERSION}"
             )
         self.meta("schema", SCHEMA_VERSION)
-        self._bytes = {table: self._size(table) for table in MOST_BYTES}
-        self._id = max(self._newest(table) for table in MOST_BYTES)
+        self._bytes = {table: self._size(table) for table in MAX_BYTES}
+        self._id = max(self._newest(table) for table in MAX_BYTES)
 
     def begin(self, after_step: int) -> None:
-        """Cut what lies beyond `after_step`, and tell readers that all they know is out of date."""
+        """Delete the rows beyond `after_step`, and start a new generation, so that readers read everything again."""
         for table in ("learner", "moments", "samples", "events"):
             self._db.execute(f"DELETE FROM {table} WHERE step > ?", (after_step,))
             self._bytes[table] = self._size(table)
-        self._db.execute("DELETE FROM samples WHERE phase <> 'train'")  # a run that goes on is judged anew
-        self.meta("generation", 1 + (self.known("generation") or 0))
+        self._db.execute("DELETE FROM samples WHERE phase <> 'train'")  # a resumed run is judged again
+        self.meta("generation", 1 + (self.read_meta("generation") or 0))
 
-    def known(self, key: str) -> Any:
-        """One value; None where there is none."""
-        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return json.loads(found[0]) if found else None
+    def read_meta(self, key: str) -> Any:
+        """One value of `meta`; None where the key is absent."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else None
 
     def meta(self, key: str, value: Any) -> None:
-        """Replace one value."""
+        """Set one value of `meta`."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _json(value)))
 
     def prompts(self, texts: Mapping[str, str]) -> None:
-        """Replace what is known of prompts: id -> text."""
+        """Replace the prompts: id -> text."""
         self._db.execute("DELETE FROM prompts")
         rows = [(_text(name), _text(text)) for name, text in texts.items()]
         self._db.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?)", rows)
 
     def learner(self, at: float, step: int, figures: Mapping[str, Any]) -> None:
-        """A step's figures."""
+        """The figures of a step."""
         self._add("learner", (at, step), _json(_short(figures)))
 
-    def moment(self, at: float, step: int, moment: Mapping[str, Any]) -> None:
-        """How the run stood."""
-        self._add("moments", (at, step), _json(_short(moment)))
+    def snapshot(self, at: float, step: int, row: Mapping[str, Any]) -> None:
+        """The run's state, as `as_row` in deploy/telemetry/snapshot.py gives it."""
+        self._add("moments", (at, step), _json(_short(row)))
 
     def event(self, at: float, step: int, event: Event) -> None:
         """Something that happened."""
@@ -95,20 +98,20 @@ class HistoryStore:
         self._db.execute("BEGIN IMMEDIATE")
 
     def thin(self) -> None:
-        """Every second row of the older half goes, in tables that have outgrown their bytes."""
-        for table, most in MOST_BYTES.items():
-            some = "phase = 'train'" if table == "samples" else "TRUE"  # what was judged stays
+        """Delete every second row of the older half of each table that exceeds its limit."""
+        for table, max_bytes in MAX_BYTES.items():
+            condition = "phase = 'train'" if table == "samples" else "TRUE"  # judged samples stay
             numbered = f"SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n, COUNT(*) OVER () AS total FROM {table}"
-            older = f"SELECT id FROM ({numbered} WHERE {some}) WHERE n % 2 = 0 AND n <= total / 2"
-            while self._bytes[table] > most:
-                gone = self._db.execute(f"DELETE FROM {table} WHERE id IN ({older})").rowcount
+            older = f"SELECT id FROM ({numbered} WHERE {condition}) WHERE n % 2 = 0 AND n <= total / 2"
+            while self._bytes[table] > max_bytes:
+                deleted = self._db.execute(f"DELETE FROM {table} WHERE id IN ({older})").rowcount
                 self._bytes[table] = self._size(table)
                 self.commit()
-                if not gone:  # a handful of huge rows
+                if not deleted:  # a handful of huge rows
                     break
 
     def close(self) -> None:
-        """Write all into the one file; the two beside it go too, unless a reader has them open."""
+        """Write everything into the one file, and remove its WAL files unless a reader has them open."""
         self._db.execute("COMMIT")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with contextlib.suppress(sqlite3.OperationalError):
@@ -116,7 +119,7 @@ class HistoryStore:
         self._db.close()
 
     def abandon(self) -> None:
-        """After a failure: forget what was not committed."""
+        """Close after a failure; uncommitted rows are lost."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
 
@@ -127,20 +130,19 @@ class HistoryStore:
         self._bytes[table] += len(data)
 
     def _size(self, table: str) -> int:
-        found = self._db.execute(f"SELECT COALESCE(SUM(LENGTH(data)), 0) FROM {table}").fetchone()
-        return int(found[0])
+        return int(self._db.execute(f"SELECT COALESCE(SUM(LENGTH(data)), 0) FROM {table}").fetchone()[0])
 
     def _newest(self, table: str) -> int:
         return int(self._db.execute(f"SELECT COALESCE(MAX(id), 0) FROM {table}").fetchone()[0])
 
 
 def _json(value: Any) -> str:
-    """Compact, ASCII (so that any string of a model can be kept), null where a figure is not finite."""
+    """Compact ASCII, so that any string of a model can be kept; null where a figure is not finite."""
     return json.dumps(plain(value), allow_nan=False, separators=(",", ":"))
 
 
 def _short(value: Any) -> Any:
-    """Six digits are enough to look at."""
+    """Floats rounded to six digits: enough for a plot."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
@@ -149,5 +151,5 @@ def _short(value: Any) -> Any:
 
 
 def _text(text: str) -> str:
-    """SQLite keeps UTF-8: lone surrogates become question marks."""
+    """Text as UTF-8, which SQLite needs: lone surrogates become question marks."""
     return text.encode("utf-8", "replace").decode()

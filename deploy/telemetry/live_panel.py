@@ -1,4 +1,4 @@
-"""How a snapshot looks: the panel of a terminal, and the words that a log line shares with it."""
+"""The panel that shows a snapshot on a terminal, and the words that a log line shares with it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,23 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.formatting import clock, figure
+from deploy.telemetry.figures import FIGURES
 from deploy.telemetry.snapshot import Snapshot
 
 SPARK_WIDTH = 16
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_NARROW, _WIDEST = 80, 100
-"""Below the first the two columns stand one above the other; columns of the terminal."""
+_MIN_TWO_COLUMNS, _MAX_WIDTH = 80, 100
+"""Columns of the terminal. Below the first, the two halves of the panel are stacked."""
+_CURVES = {FIGURES[f"learner.{field}"].title: field for field in ("loss", "var_u", "log_z")}
+"""Title -> field of the learner's row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the moments before add to this one."""
+    """The context of a snapshot: total steps, time left, course of the figures."""
 
     steps: int
-    """To be done in all."""
+    """Total learner steps of the run."""
     left_s: float | None
     """Until the last step; None while unknown."""
     history: Mapping[str, Sequence[float]]
@@ -37,7 +40,7 @@ class Progress:
 def draw_panel(title: str, snapshot: Snapshot, progress: Progress, console: Console) -> Panel:
     """The panel for `console`'s width and character set."""
     body = Table.grid(expand=True, padding=(0, 3))
-    if console.width < _NARROW:
+    if console.width < _MIN_TWO_COLUMNS:
         body.add_row(_learning(snapshot, progress))
         body.add_row(_flow(snapshot))
     else:
@@ -50,12 +53,12 @@ def draw_panel(title: str, snapshot: Snapshot, progress: Progress, console: Cons
         box=box.ROUNDED,
         border_style="dim",
         padding=(1, 2),
-        width=min(console.width, _WIDEST),
+        width=min(console.width, _MAX_WIDTH),
     )
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """All values in at most `width` blocks: a block is the mean of its stretch, a space where nothing is finite."""
+    """All values in at most `width` blocks: each is the mean of its stretch, a space where no value is finite."""
     stretches = np.array_split(np.asarray(values, dtype=np.float64), max(min(width, len(values)), 1))
     means = [float(part[np.isfinite(part)].mean()) if np.isfinite(part).any() else math.nan for part in stretches]
     finite = [mean for mean in means if math.isfinite(mean)]
@@ -80,28 +83,28 @@ def _head(snapshot: Snapshot, progress: Progress) -> Table:
 
 
 def _learning(snapshot: Snapshot, progress: Progress) -> Table:
-    """Left column: what the learner measures, each with its course."""
+    """Left half: the learner's figures, each with its course so far."""
     table = _pairs()
     table.add_column(no_wrap=True, style="cyan")
-    for name, value in (curves(snapshot.row) or dict.fromkeys(("loss", "Var(u)", "log Z"), math.nan)).items():
+    for name, value in (curves(snapshot.row) or dict.fromkeys(_CURVES, math.nan)).items():
         table.add_row(Text(name), shown(name, value), sparkline(progress.history.get(name, []), SPARK_WIDTH))
     return table
 
 
 def _flow(snapshot: Snapshot) -> Table:
-    """Right column: what runs through the buffer."""
+    """Right half: the flow through the buffer."""
     table, stats = _pairs(), snapshot.buffer
     if stats:
         table.add_row("buffer", f"{stats.size:,} of {stats.capacity:,}")
-        table.add_row("fresh, waiting", f"{stats.fresh_waiting:,}")
+        table.add_row(FIGURES["buffer.fresh_waiting"].label, f"{stats.fresh_waiting:,}")
         if stats.quarantined:
-            table.add_row(Text("unreadable", "red"), f"{stats.quarantined:,}")
-    table.add_row("staleness", staleness(snapshot.row))
+            table.add_row(Text(FIGURES["buffer.quarantined"].label, "red"), f"{stats.quarantined:,}")
+    table.add_row(FIGURES["learner.staleness_mean"].label, staleness(snapshot.row))
     if strings := sum(worker["strings"] for worker in snapshot.rewards):
-        known = sum(worker["cache_hits"] * worker["strings"] for worker in snapshot.rewards)
-        table.add_row("rewards from cache", f"{100 * known / strings:.0f} %")
+        cached = sum(worker["cache_hits"] * worker["strings"] for worker in snapshot.rewards)
+        table.add_row(FIGURES["reward.NAME.cache_hits"].label, f"{100 * cached / strings:.0f} %")
     rate = sum(actor["trajectories"] / max(actor["seconds"], 1e-9) for actor in snapshot.actors)
-    table.add_row("trajectories / s", f"{rate:.1f}" if snapshot.actors else "-")
+    table.add_row(FIGURES["system.trajectories_per_s"].label, f"{rate:.1f}" if snapshot.actors else "-")
     for actor in snapshot.actors:
         table.add_row(Text(str(actor["name"])), f"{actor['tokens_per_s']:.0f} tokens/s · v{actor['version']}")
     return table
@@ -115,18 +118,18 @@ def _pairs() -> Table:
 
 
 def curves(row: Mapping[str, Any]) -> dict[str, float]:
-    """The figures with a course, in the order shown."""
+    """Title -> value of the figures that are shown with their course, in order; empty before the first step."""
     if "step" not in row:
         return {}
-    return {"loss": row["loss"], "Var(u)": row["var_u"], "log Z": row["log_z"], **row["labels"]}
+    return {**{title: row[field] for title, field in _CURVES.items()}, **row["labels"]}
 
 
 def shown(name: str, value: float) -> str:
-    """A label between 0 and 1 is a share."""
-    is_share = name not in ("loss", "Var(u)", "log Z") and 0 <= value <= 1
+    """Three digits; per cent for a label between 0 and 1."""
+    is_share = name not in _CURVES and 0 <= value <= 1
     return f"{100 * value:.0f} %" if is_share else figure(value)
 
 
 def staleness(row: Mapping[str, Any]) -> str:
-    """Mean / max of the last batch's fresh rows, versions."""
+    """Mean / maximum over the last batch's fresh rows, versions."""
     return f"{row['staleness_mean']:.1f} / {row['staleness_max']}" if "step" in row else "-"

@@ -1,4 +1,4 @@
-"""What a person sees while it trains: a panel on a terminal, single lines anywhere else."""
+"""The view of a training run: a panel on a terminal, single lines anywhere else."""
 
 import math
 import shutil
@@ -22,12 +22,12 @@ from rewards.judging.bootstrap import Interval
 from rewards.task import Figure
 
 LINE_EVERY_S = 10.0
-"""Away from a terminal, between two lines of one phase."""
+"""Without a terminal, between two lines of one phase."""
 
 
 @dataclass
 class LiveView:
-    """A context manager; `update` it as often as there is news. It starts no thread and asks no clock."""
+    """A context manager; call `update` with each snapshot. It starts no thread and reads no clock."""
 
     console: Console
     title: str
@@ -35,7 +35,8 @@ class LiveView:
     _history: dict[str, list[float]] = field(default_factory=dict)
     _first: tuple[int, float] | None = None
     _newest: tuple[int, float] = (0, 0.0)
-    _said: tuple[str, float, int] = ("", -math.inf, 0)
+    _printed: tuple[str, float, int] = ("", -math.inf, 0)
+    """Phase, elapsed seconds and step of the last line."""
     _snapshot: Snapshot | None = None
     _live: Live | None = None
 
@@ -44,7 +45,7 @@ class LiveView:
             self._live = Live(console=self.console, auto_refresh=False)
             self._live.start()
         else:
-            self._say(self.title)
+            self._print(self.title)
         return self
 
     def __exit__(
@@ -52,8 +53,8 @@ class LiveView:
     ) -> None:
         if self._live:
             self._live.stop()
-        elif self._snapshot and self._snapshot.row.get("step", 0) != self._said[2]:
-            self._say(self._line(self._snapshot))
+        elif self._snapshot and self._snapshot.row.get("step", 0) != self._printed[2]:
+            self._print(self._line(self._snapshot))
 
     def update(self, snapshot: Snapshot) -> None:
         """Show `snapshot`."""
@@ -62,9 +63,9 @@ class LiveView:
         if self._live:
             progress = Progress(self.steps, self._left_s(snapshot), self._history)
             self._live.update(draw_panel(self.title, snapshot, progress, self.console), refresh=True)
-        elif snapshot.phase != self._said[0] or snapshot.elapsed_s - self._said[1] >= LINE_EVERY_S:
-            self._said = snapshot.phase, snapshot.elapsed_s, snapshot.row.get("step", 0)
-            self._say(self._line(snapshot))
+        elif snapshot.phase != self._printed[0] or snapshot.elapsed_s - self._printed[1] >= LINE_EVERY_S:
+            self._printed = snapshot.phase, snapshot.elapsed_s, snapshot.row.get("step", 0)
+            self._print(self._line(snapshot))
 
     def _remember(self, snapshot: Snapshot) -> None:
         step = snapshot.row.get("step", 0)
@@ -76,14 +77,14 @@ class LiveView:
             self._history.setdefault(name, []).append(value)
 
     def _left_s(self, snapshot: Snapshot) -> float | None:
-        """Seconds to the last step, from the steps seen so far; None before there are two, and after the last."""
+        """Seconds to the last step at the mean pace so far; None before the second step and after the last."""
         step, at = self._newest
         if self._first is None or step in (self._first[0], self.steps):
             return None
         pace = (at - self._first[1]) / (step - self._first[0])
         return max(pace * (self.steps - step) - (snapshot.elapsed_s - at), 0.0)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
 
     def _line(self, snapshot: Snapshot) -> str:
@@ -100,29 +101,29 @@ class LiveView:
 def before_after_table(
     before: Mapping[str, Figure], after: Mapping[str, Figure], explanations: Mapping[str, str]
 ) -> Table:
-    """The figures of the base model beside those of the trained one, with intervals and explanations where given."""
+    """The figures of the base model next to those of the trained one, with intervals and explanations where given."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric")
     table.add_column("base model", justify="right")
     table.add_column("trained", justify="right", style="bold")
     for name in [*before, *(name for name in after if name not in before)]:
-        told = Text(name)
+        metric = Text(name)
         if name in explanations:
-            told.append(f"\n{explanations[name]}", "dim")
-        table.add_row(told, _with_interval(before.get(name, math.nan)), _with_interval(after.get(name, math.nan)))
+            metric.append(f"\n{explanations[name]}", "dim")
+        table.add_row(metric, _with_interval(before.get(name, math.nan)), _with_interval(after.get(name, math.nan)))
     return table
 
 
-def _with_interval(found: Figure) -> str:
-    """Such as 0.81 [0.74, 0.88]"""
-    if not isinstance(found, Interval):
-        return figure(found)
-    ends = f" [{figure(found.low)}, {figure(found.high)}]" if math.isfinite(found.low) else ""
-    return f"{figure(found.value)}{ends}"
+def _with_interval(value: Figure) -> str:
+    """Such as 0.81 [0.74, 0.88]."""
+    if not isinstance(value, Interval):
+        return figure(value)
+    ends = f" [{figure(value.low)}, {figure(value.high)}]" if math.isfinite(value.low) else ""
+    return f"{figure(value.value)}{ends}"
 
 
 def next_commands(run: Path, steps: int) -> str:
-    """What to type next, as plain text: with the command in the form that works where it is read."""
+    """The commands that come next, as plain text; `tributary` with its path where it is not on PATH."""
     tributary = "tributary" if shutil.which("tributary") else f"{_shown_path(Path(sys.executable).parent)}/tributary"
     run = _shown_path(run)
     return (
@@ -131,11 +132,11 @@ def next_commands(run: Path, steps: int) -> str:
         f"  {tributary} evaluate --run {run}\n"
         f"  {tributary} dashboard --run {run}\n"
         f"  {tributary} train --resume {run} learner.steps={2 * steps}\n"
-        f"Pictures are in {run}/plots, figures in {run}/summary.json.\n"
+        f"Plots are in {run}/plots, figures in {run}/summary.json.\n"
         f"{run}/adapter is a PEFT adapter: vLLM, PEFT and transformers load it on top of the base model."
     )
 
 
 def _shown_path(path: Path) -> Path:
-    """Relative where it lies below the working directory."""
+    """The path, relative where it is below the working directory."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

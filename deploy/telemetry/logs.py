@@ -1,7 +1,7 @@
-"""One line of JSON for each thing that a process of a run has to say, with the run, the process and the release.
+"""Logs of a run's processes: one line of JSON per record, with the run, the process and the release.
 
-Those of the driver go to log.jsonl in the run's folder, those of the others to standard error, which Ray keeps in a
-file for each process (`worker-*.err` in the session's logs).
+The driver logs to log.jsonl in the run's folder, the other processes to standard error, which Ray keeps in a file for
+each process (`worker-*.err` in the session's logs).
 """
 
 import logging
@@ -43,8 +43,8 @@ def process_log(run: str, process: str, file: Path | None = None) -> Log:
 
 
 class _Adapter(logging.LoggerAdapter[logging.Logger]):
-    """Keeps the fields of a single call beside its own."""
+    """Adds its own fields to those of a call."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Both in `extra`."""
+        """Merge both into `extra`."""
         return msg, {**kwargs, "extra": {**(self.extra or {}), **kwargs.get("extra", {})}}

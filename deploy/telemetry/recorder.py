@@ -1,19 +1,19 @@
-"""A run's history, for the dashboard: what the driver hears anyway, kept in `history.sqlite` in the run's folder.
+"""A run's history for the dashboard, in `history.sqlite` in the run's folder.
 
 consumes   learner rows with their notes, snapshots, judged samples
-produces   history.sqlite: tables below, one writer, WAL, one transaction a moment
-waits for  nothing; what can't be written is told (`trouble`), never raised into the run
+produces   history.sqlite: tables below, one writer, WAL, one transaction per snapshot
+waits for  nothing; a failed write is reported (`trouble`), never raised into the run
 unblocked by  nobody
 
 table     row                                                                    thinned out beyond
-meta      key -> JSON: about the run, newest moment in full, pid, end
-learner   one a learner step: figures, and what its fresh rows said               80 MiB
-moments   one a second: totals of the buffer, actors, reward workers, waits       40 MiB
-samples   noted rows, all that is known of each                                   48 MiB
-events    what happened                                                            4 MiB
+meta      key -> JSON: about the run, newest snapshot in full, pid, end
+learner   one per learner step: its figures, and those of its fresh rows          80 MiB
+moments   snapshots, one a second: buffer totals, actors, reward workers, waits   40 MiB
+samples   noted rows in full                                                      48 MiB
+events    restarts, versions, alerts, ...                                          4 MiB
 prompts   id, text
 
-`id` counts through all tables, so one number says how far a reader has read. A table that outgrows its bytes loses
+`id` counts through all tables, so one number tells how far a reader has read. A table that exceeds its limit loses
 every second row of its older half: the older, the coarser.
 """
 
@@ -34,19 +34,19 @@ from deploy.telemetry.snapshot import Snapshot, as_row, buffer_totals
 from rewards.task import Sample
 
 FILE = "history.sqlite"
-MOMENT_EVERY_S = 1.0
-TRY_AGAIN_S = 60.0
-MOST_TEXT = 4000
-"""Characters kept of a prompt."""
-JUDGED_KEPT = 32
-"""Of a prompt's samples, before and after training."""
+SNAPSHOT_EVERY_S = 1.0
+RETRY_DELAY_S = 60.0
+MAX_PROMPT_LENGTH = 4000
+"""Characters of a prompt."""
+MAX_JUDGED = 32
+"""Samples of a prompt, before and after training each."""
 
 Pieces = Callable[[Sequence[int]], list[str]]
-"""Token ids -> as many pieces of text."""
+"""Token ids -> the text of each token."""
 
 
 class Recorder:
-    """The one writer. No method raises; a failure is in `trouble` and another try is made after TRY_AGAIN_S."""
+    """The one writer. No method raises: a failure is kept in `trouble`, and retried after RETRY_DELAY_S."""
 
     def __init__(
         self,
@@ -57,41 +57,41 @@ class Recorder:
         after_step: int = 0,
         sinks: Sequence[Sink] = (),
     ) -> None:
-        """`about` is what the page says of the run (task, model, steps, limits ...); `prompts` id -> text.
+        """`about` describes the run to the page (task, model, steps, limits ...); `prompts` maps id -> text.
 
-        What an earlier life of the run recorded beyond `after_step` is cut.
+        A resumed run's history beyond `after_step` is cut.
         """
         self._path = path
         self._about = dict(about)
-        self._prompts = {name: text[:MOST_TEXT] for name, text in prompts.items()}
+        self._prompts = {name: text[:MAX_PROMPT_LENGTH] for name, text in prompts.items()}
         self._pieces = pieces
         self._sinks = sinks
         self._closed = False
-        self._watch = EventDetector(self._about["limits"], path.parent)
+        self._detector = EventDetector(self._about["limits"], path.parent)
         self._store: HistoryStore | None = None
-        self._last_moment_s = self._failed_s = float("-inf")
+        self._last_snapshot_s = self._failed_s = float("-inf")
         self._phase, self._step = "", after_step
         self.trouble: str | None = None
-        """Why nothing is recorded now, in a sentence."""
+        """The reason why recording fails, as a sentence; None while it works."""
         self._guarded(self._open)
 
     def step(self, row: Mapping[str, Any], notes: Mapping[str, Any] | None) -> None:
-        """One learner row, and its notes (learner/step_samples.py) if it has any. Written with the next moment."""
+        """One learner row, and its notes (learner/step_samples.py) if it has any. Written with the next snapshot."""
         self._step = int(row["step"])
         self._guarded(lambda store: self._take_step(store, row, notes))
         for sink in self._sinks:
             sink.row(row)
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """How the run stands; at most one a second, and whenever the phase changes. Writes what came before."""
+        """The run's state; at most one a second, and whenever the phase changes. Commits earlier rows."""
         now = time.monotonic()
-        if now - self._last_moment_s < MOMENT_EVERY_S and snapshot.phase == self._phase:
+        if now - self._last_snapshot_s < SNAPSHOT_EVERY_S and snapshot.phase == self._phase:
             return
-        self._last_moment_s, self._phase = now, snapshot.phase
-        self._guarded(lambda store: self._take_moment(store, snapshot))
+        self._last_snapshot_s, self._phase = now, snapshot.phase
+        self._guarded(lambda store: self._take_snapshot(store, snapshot))
 
     def process(self, text: str, is_trouble: bool) -> None:
-        """A process joined, left, or could not start. Written with the next moment."""
+        """A process joined, left, or could not start. Written with the next snapshot."""
         event = Event("process", "warning" if is_trouble else "info", "driver", text)
         self._guarded(lambda store: store.event(time.time(), self._step, event))
 
@@ -100,12 +100,12 @@ class Recorder:
         self._guarded(lambda store: self._take_judged(store, phase, samples))
 
     def close(self, stopped_by: str | None, error: str | None = None) -> None:
-        """The run's end: its last words. Nothing is written afterwards; a second call does nothing."""
+        """Record the end of the run. Nothing is written afterwards; a second call does nothing."""
 
         def end(store: HistoryStore) -> None:
-            said = f"The run failed: {error}" if error else f"Stopped by {stopped_by}." if stopped_by else "Finished."
+            text = f"The run failed: {error}" if error else f"Stopped by {stopped_by}." if stopped_by else "Finished."
             level = "error" if error else "warning" if stopped_by else "info"
-            store.event(time.time(), self._step, Event("end", level, "run", said))
+            store.event(time.time(), self._step, Event("end", level, "run", text))
             end = {"at": time.time(), "stopped_by": stopped_by, "error": error, "step": self._step}
             store.meta("end", end)
             store.close()
@@ -121,44 +121,43 @@ class Recorder:
     def _open(self, store: HistoryStore) -> None:
         store.begin(self._step)
         process = {"pid": os.getpid(), "host": socket.gethostname(), "started": psutil.Process().create_time()}
-        earlier = store.known("about") or self._about
-        store.meta("about", self._about | {"began_at": earlier["began_at"]})  # of the run's first life
+        earlier = store.read_meta("about") or self._about
+        store.meta("about", self._about | {"began_at": earlier["began_at"]})  # of the run's first start
         store.meta("process", process)
         store.meta("end", None)
         store.prompts(self._prompts)
-        said = f"Goes on after step {self._step}." if self._step else "The run began."
+        text = f"Resumed after step {self._step}." if self._step else "The run began."
         if self.trouble:
-            said = f"Recording goes on after step {self._step}; what lies between could not be written."
-        store.event(time.time(), self._step, Event("start", "info", "run", said))
+            text = f"Recording continues after step {self._step}; earlier rows could not be written."
+        store.event(time.time(), self._step, Event("start", "info", "run", text))
         store.commit()
 
     def _take_step(self, store: HistoryStore, row: Mapping[str, Any], notes: Mapping[str, Any] | None) -> None:
         at = time.time()
-        said = {name: value for name, value in (notes or {}).items() if name != "rows"}
-        store.learner(at, self._step, {**row, **said})
+        figures = {**row, **{name: value for name, value in (notes or {}).items() if name != "rows"}}
+        store.learner(at, self._step, figures)
         for noted in (notes or {}).get("rows", ()):
-            ids = noted["token_ids"]
-            pieces = self._pieces(ids)
-            kept = {name: value for name, value in noted.items() if name != "token_ids"}
-            store.sample(at, self._step, {**kept, "phase": "train", "pieces": pieces})
-        for event in self._watch.step(at, {**row, **said}):
+            pieces = self._pieces(noted["token_ids"])
+            sample = {name: value for name, value in noted.items() if name != "token_ids"}
+            store.sample(at, self._step, {**sample, "phase": "train", "pieces": pieces})
+        for event in self._detector.step(at, figures):
             store.event(at, self._step, event)
 
-    def _take_moment(self, store: HistoryStore, snapshot: Snapshot) -> None:
+    def _take_snapshot(self, store: HistoryStore, snapshot: Snapshot) -> None:
         at = time.time()
-        moment = as_row(snapshot)
-        for event in self._watch.moment(at, moment):
+        row = as_row(snapshot)
+        for event in self._detector.snapshot(at, row):
             store.event(at, self._step, event)
-        store.moment(at, self._step, moment)
-        alarms = [alarm.as_dict() for alarm in self._watch.alarms]
-        now = {"at": at, "step": self._step, "moment": moment, "alarms": alarms, "restarts": self._watch.restarts}
-        store.meta("now", now | {"buffer": buffer_totals(snapshot.buffer, histograms=True)})
+        store.snapshot(at, self._step, row)
+        alerts = [alert.as_dict() for alert in self._detector.alerts]
+        newest = {"at": at, "step": self._step, "moment": row, "alerts": alerts, "restarts": self._detector.restarts}
+        store.meta("now", newest | {"buffer": buffer_totals(snapshot.buffer, histograms=True)})
         store.commit()
         store.thin()
 
     def _take_judged(self, store: HistoryStore, phase: str, samples: Mapping[str, Sequence[Sample]]) -> None:
-        for prompt_id, some in samples.items():
-            for sample in some[:JUDGED_KEPT]:
+        for prompt_id, drawn in samples.items():
+            for sample in drawn[:MAX_JUDGED]:
                 row = {
                     "prompt_id": prompt_id,
                     "behaviour": "on_policy",
@@ -172,8 +171,8 @@ class Recorder:
         store.commit()
 
     def _guarded(self, write: Callable[[HistoryStore], None]) -> None:
-        """Whatever goes wrong here is told and tried again later: a page to look at must not end a run of days."""
-        if self._store is None and time.monotonic() - self._failed_s < TRY_AGAIN_S:
+        """Report a failure and try again later: the dashboard's history must not end a run of days."""
+        if self._store is None and time.monotonic() - self._failed_s < RETRY_DELAY_S:
             return
         try:
             if self._store is None:
@@ -184,14 +183,14 @@ class Recorder:
             self.trouble = None
         except Exception as error:
             self._failed_s = time.monotonic()
-            self.trouble = f"the dashboard's history can't be written ({_reason(error)}): {self._path}"
+            self.trouble = f"the dashboard's history cannot be written ({_reason(error)}): {self._path}"
             if self._store is not None:
                 self._store.abandon()
             self._store = None
 
 
 def _reason(error: Exception) -> str:
-    """In words; the usual one is a full disk."""
+    """The failure in words; the usual one is a full disk."""
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-        return "the disk is full; free some space, the run itself goes on"
+        return "the disk is full; free some space, the run itself continues"
     return f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
-"""The learner's figures to other tools, through their own libraries: TensorBoard, Weights & Biases, trackio.
+"""Sends the learner's figures to other tools, through their own libraries: TensorBoard, Weights & Biases, trackio.
 
-Off unless `train --sink NAME` asks for one. None of them is a dependency: each is imported when asked for. What a
-library raises while the run goes on is told once, and its sink is silent from then on.
+Off unless `train --sink NAME` selects one. None of them is a dependency: each is imported when it is selected. An
+error of the library during the run is reported once; the sink is then disabled.
 """
 
 import importlib
@@ -25,11 +25,11 @@ class Sink(Protocol):
         """Figures of one learner step."""
 
     def close(self) -> None:
-        """No more will come."""
+        """No more figures follow."""
 
 
 class GuardedSink:
-    """A sink made of two calls of some library."""
+    """A sink made of two calls of a library, disabled by its first error."""
 
     def __init__(self, name: str, log: Callable[[dict[str, float], int], object], end: Callable[[], object]) -> None:
         self._name = name
@@ -37,7 +37,7 @@ class GuardedSink:
         self._end = end
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Finite figures only: these tools have no word for NaN. The step is their axis, and none of the figures."""
+        """Log the finite figures; these tools have no NaN. The step is their axis, not a figure."""
         if self._log is None:
             return
         log, figures = self._log, scalars(row)
@@ -45,7 +45,7 @@ class GuardedSink:
         self._guarded(lambda: log(figures, step))
 
     def close(self) -> None:
-        """Let the library write what it holds."""
+        """Flush and end the library's log."""
         if self._log is not None:
             self._guarded(self._end)
         self._log = None
@@ -53,18 +53,18 @@ class GuardedSink:
     def _guarded(self, call: Callable[[], object]) -> None:
         try:
             call()
-        except Exception as error:  # of a library for looking at runs: no reason to end one
+        except Exception as error:  # an error in a library for watching runs does not end the run
             self._log = None
-            warnings.warn(f"--sink {self._name} failed and gets no more: {error}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"--sink {self._name} failed and is disabled: {error}", RuntimeWarning, stacklevel=2)
 
 
 def open_sink(name: str, folder: Path, config: Config) -> Sink:
-    """A sink for the run in `folder`. Raise ConfigError for an unknown name, and where its library can't be used.
+    """A sink for the run in `folder`. Raise ConfigError for an unknown name, and where its library cannot be used.
 
-    `config` is the resolved recipe, which these tools show beside the curves.
+    `config` is the resolved recipe, which these tools show next to the curves.
     """
     if name not in _OPEN:
-        raise ConfigError(f"--sink {name} is none of {', '.join(_OPEN)}; give one of these")
+        raise ConfigError(f"unknown sink: --sink {name}; use one of {', '.join(_OPEN)}")
     try:
         return _OPEN[name](folder, config)
     except ModuleNotFoundError as error:
@@ -73,18 +73,18 @@ def open_sink(name: str, folder: Path, config: Config) -> Sink:
             f"`pip install {INSTALL[name]}` into the run's environment, or leave the option out."
         ) from error
     except Exception as error:
-        raise ConfigError(f"--sink {name} can't start: {error}. Mend that, or leave the option out.") from error
+        raise ConfigError(f"--sink {name} cannot start: {error}. Fix that, or leave the option out.") from error
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a row by name, those of a table with its name before them."""
-    found: dict[str, float] = {}
+    """The finite numbers of a row by name; those of a nested table as table/name."""
+    numbers: dict[str, float] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
-            found |= {f"{name}/{inner}": number for inner, number in scalars(value).items()}
+            numbers |= {f"{name}/{inner}": number for inner, number in scalars(value).items()}
         elif isinstance(value, (int, float)) and math.isfinite(value):
-            found[name] = float(value)
-    return found
+            numbers[name] = float(value)
+    return numbers
 
 
 def _tensorboard(folder: Path, config: Config) -> Sink:

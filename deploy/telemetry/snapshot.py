@@ -1,27 +1,20 @@
-"""How a run stands at one moment, as plain values: what the recorder keeps and the dashboard reads."""
+"""The state of a run at one time, as plain values: the recorder keeps it and the dashboard reads it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from buffer.store.statistics import BufferStats
+from deploy.telemetry.figures import rates_in
 
 HISTOGRAMS = ("reward_histogram", "staleness_histogram", "priority_histogram")
-TOTALS = {
-    "arrival_rate": "arrivals",
-    "insert_rate": "inserted",
-    "duplicate_rate": "duplicates",
-    "sample_rate": "drawn",
-    "evict_rate": "evicted",
-    "expired_rate": "expired",
-    "update_rate": "updated",
-}
-"""Rate -> the total that it is a difference of."""
+TOTALS = rates_in("buffer")
+"""Rate of the buffer -> the total that it is a difference of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of a run at one moment."""
+    """The state of a run at one time."""
 
     row: Mapping[str, Any]
     """Newest figures of the learner, as in `Learner.step`; empty before the first step."""
@@ -29,16 +22,16 @@ class Snapshot:
     actors: Sequence[Mapping[str, Any]]
     """As in `RolloutActor.status`."""
     phase: str
-    """What is going on, in words."""
+    """The run's current activity, in words."""
     elapsed_s: float
     waits: Sequence[str] = ()
-    """The named waits of this moment."""
+    """Named waits at this time."""
     rewards: Sequence[Mapping[str, Any]] = ()
     """As in `RewardWorker.status`."""
 
 
 def as_row(snapshot: Snapshot) -> dict[str, Any]:
-    """What the history keeps of a snapshot, without histograms: about 1 kB for a few actors."""
+    """The part of a snapshot that the history keeps, without histograms: about 1 kB for a few actors."""
     return {
         "phase": snapshot.phase,
         "elapsed_s": snapshot.elapsed_s,
@@ -65,12 +58,36 @@ def buffer_totals(stats: BufferStats | None, histograms: bool = False) -> dict[s
     }
 
 
-def rates(before: Mapping[str, Any], now: Mapping[str, Any], seconds: float) -> dict[str, float | None]:
-    """Per second, from two readings of a buffer's totals; None where a total fell, as after a clear."""
-    return {name: _rate(before.get(total), now.get(total), seconds) for name, total in TOTALS.items()}
+def actor_values(status: Mapping[str, Any]) -> dict[str, float]:
+    """Field of an actor's figure -> value, of `RolloutActor.status`."""
+    return {
+        "trajectories": status["trajectories"],
+        "tokens": status["tokens"],
+        "engine_s": status["engine_s"],
+        "version": status["version"],
+        "canary_difference": status["canary_difference_max"],
+        "waits": float(status.get("waiting_for") is not None),
+    }
 
 
-def _rate(before: float | None, now: float | None, seconds: float) -> float | None:
-    if before is None or now is None or now < before or seconds <= 0:
+def worker_values(status: Mapping[str, Any]) -> dict[str, float]:
+    """Field of a reward worker's figure -> value, of `RewardWorker.status`."""
+    return {
+        "strings": status["strings"],
+        "cached_strings": round(status["cache_hits"] * status["strings"]),
+        "cache_hits": status["cache_hits"],
+        "failed": status["failed"],
+        "function_s": status["function_s"],
+        "slowest_s": status["slowest_s"],
+    }
+
+
+def rates(room: str, before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> dict[str, float | None]:
+    """Rates per second of a room's totals, from two readings; None where a total fell, as after a restart."""
+    return {name: _rate(before.get(total), after.get(total), seconds) for name, total in rates_in(room).items()}
+
+
+def _rate(before: float | None, after: float | None, seconds: float) -> float | None:
+    if before is None or after is None or after < before or seconds <= 0:
         return None
-    return (now - before) / seconds
+    return (after - before) / seconds

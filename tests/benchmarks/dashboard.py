@@ -67,9 +67,9 @@ def source(folder: Path, rate: int) -> None:
                 store.event(at, step, Event("version", "info", "learner", f"Version {step} was published."))
         written += behind
         now = moment(step, time.monotonic() - began + 60, rng)
-        store.moment(time.time(), step, now)
+        store.snapshot(time.time(), step, now)
         store.meta(
-            "now", {"at": time.time(), "step": step, "moment": now, "alarms": [], "restarts": {}, "buffer": None}
+            "now", {"at": time.time(), "step": step, "moment": now, "alerts": [], "restarts": {}, "buffer": None}
         )
         store.commit()
         store.thin()

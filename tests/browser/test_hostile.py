@@ -39,8 +39,8 @@ def test_hostile_text_is_harmless_in_every_view(stages: Stages, eye: OpenPage) -
     _check_harmless(looking, "one sample")
 
 
-def test_alarms_that_quote_hostile_text_are_harmless(stages: Stages, eye: OpenPage) -> None:
-    looking = eye(stages.at("alarms").url)
+def test_alerts_that_quote_hostile_text_are_harmless(stages: Stages, eye: OpenPage) -> None:
+    looking = eye(stages.at("alerts").url)
     for view in ("overview", "buffer", "rewards", "events"):
         looking.open(view)
         _check_harmless(looking, view)

@@ -1,4 +1,4 @@
-"""Curves: thinned out without losing a spike or a gap, cut to the stretch that was asked for, whole as CSV."""
+"""Curves: decimated without losing a spike or a gap, cut to a range of x, complete as CSV."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.dashboard.data.series import Points, decimate
+from deploy.dashboard.data.series import Series, decimate
 from tests.support.fixture_runs import LONG, STEPS, learner_row, make_run
 
 values = st.one_of(st.floats(-1e6, 1e6), st.just(math.nan), st.just(math.inf))
@@ -36,7 +36,7 @@ def test_one_spike_and_one_gap_among_a_hundred_thousand_points_survive():
 
 
 def test_a_row_without_a_figure_is_no_point_of_its_curve_and_nan_is_one():
-    points = Points()
+    points = Series()
     points.add(1.0, 1, {"a": 1.0, "b": None})
     points.add(2.0, 2, {"a": 2.0})
     assert points.curve("a").step.tolist() == [1.0, 2.0]
@@ -63,7 +63,7 @@ def test_a_long_run_sends_at_most_two_thousand_points_a_curve_and_all_of_them_as
         assert lines[61].startswith('"learner.loss",61,') and lines[61].endswith(","), "NaN is nothing"
 
 
-def test_what_is_new_can_be_asked_for_alone(client, finished):
+def test_new_points_can_be_requested_alone(client, finished):
     with client(finished) as page:
         whole = page.get("/api/curves?names=learner.loss").json()["curves"]["learner.loss"]
         assert whole["x"] == [float(step) for step in range(1, STEPS + 1)]
@@ -75,7 +75,7 @@ def test_what_is_new_can_be_asked_for_alone(client, finished):
 
 def test_a_curve_has_its_title_and_unit_and_an_unknown_one_is_missing(client, finished):
     with client(finished) as page:
-        answer = page.get("/api/curves?names=learner.var_u,learner.advanced.labels.valid,nonsense&name=a,b").json()
+        answer = page.get("/api/curves?names=learner.var_u,learner.labels.valid,nonsense&name=a,b").json()
         assert answer["curves"]["learner.var_u"]["title"] == "Var(u)"
         assert answer["curves"]["learner.var_u"]["unit"] == "nats²"
         assert answer["missing"] == ["nonsense", "a,b"]
@@ -98,7 +98,7 @@ def test_every_curve_of_the_catalog_has_points_a_title_and_a_group(client, finis
 
 
 def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_negative_rate():
-    from deploy.dashboard.data.snapshot_series import moment_figures
+    from deploy.dashboard.data.snapshot_series import snapshot_values
 
     def at(seconds, tokens, drawn):
         actor = {
@@ -113,15 +113,15 @@ def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_n
         }
         return {"buffer": {"drawn": drawn, "refused": {}}, "actors": [actor], "rewards": []}
 
-    found = moment_figures(at(10.0, 100, 64), at(14.0, 180, 256), 4.0, 5)
-    assert found["actor.a.tokens_per_s"] == 20.0 and found["actor.a.busy"] == 0.5 and found["actor.a.behind"] == 2
-    assert found["buffer.sample_rate"] == 48.0 and found["system.tokens_per_s"] == 20.0
-    again = moment_figures(at(14.0, 180, 256), at(1.0, 10, 100), 4.0, 5)
+    values = snapshot_values(at(10.0, 100, 64), at(14.0, 180, 256), 4.0, 5)
+    assert values["actor.a.tokens_per_s"] == 20.0 and values["actor.a.busy"] == 0.5 and values["actor.a.behind"] == 2
+    assert values["buffer.sample_rate"] == 48.0 and values["system.tokens_per_s"] == 20.0
+    again = snapshot_values(at(14.0, 180, 256), at(1.0, 10, 100), 4.0, 5)
     assert again["actor.a.tokens_per_s"] is None and again["buffer.sample_rate"] is None
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("", "0 curves are named"),
         ("names=" + ",".join(f"c{k}" for k in range(25)), "25 curves are named and 1 to 24"),
@@ -135,15 +135,15 @@ def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_n
         ("names=" + "a" * 301, "is not a curve name"),
     ],
 )
-def test_a_bad_question_is_answered_with_the_parameter_and_its_rule(client, finished, query, said):
+def test_a_bad_parameter_is_refused_with_its_name_and_rule(client, finished, query, message):
     with client(finished) as page:
         answer = page.get(f"/api/curves?{query}")
-        assert answer.status_code == 400 and said in answer.json()["error"]
+        assert answer.status_code == 400 and message in answer.json()["error"]
 
 
 def test_a_run_without_a_history_still_has_its_learners_curves(client, tmp_path):
     with client(make_run(tmp_path / "old", "no_history")) as page:
-        loss = page.get("/api/curves?names=learner.loss,learner.advanced.labels.valid").json()["curves"]["learner.loss"]
+        loss = page.get("/api/curves?names=learner.loss,learner.labels.valid").json()["curves"]["learner.loss"]
         assert loss["points"] == STEPS and loss["y"][60] is None
         assert page.get("/api/overview").json()["recording"]["ok"] is False
         assert page.get("/api/samples").json()["samples"] == []

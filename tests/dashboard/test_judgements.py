@@ -8,8 +8,10 @@ import pytest
 
 from deploy.dashboard.views.bottleneck import BottleneckInputs, find_bottleneck
 from deploy.dashboard.views.buffer import pace_of
-from deploy.telemetry.alert_rules import WINDOW, AlertInputs, alerts_of
+from deploy.telemetry.alert_rules import alerts_of
+from deploy.telemetry.alerts import AlertInputs
 from deploy.telemetry.event_detector import EventDetector
+from deploy.telemetry.learning_rules import WINDOW
 from tests.support.fixture_runs import LIMITS, learner_row, moment, summary
 
 HEALTHY = BottleneckInputs(learner_waits=0.02, actors_wait=0.0, engine_busy=0.5, pace=None, actors_alive=2)
@@ -58,30 +60,43 @@ BUFFER = {"size": 5000, "priority_ess": 2000.0}
 ACTOR = {"name": "actor-0", "version": 99, "canary_difference_max": 5e-5}
 GOOD = AlertInputs(
     LIMITS, now=1000.0, version=100, var_u=[8.0] * WINDOW + [0.5] * (2 * WINDOW), spreads=[3.0] * 5, diversity=[0.9] * 5,
-    skipped=[(990.0, 0), (1000.0, 0)], set_aside=[(990.0, 7), (1000.0, 7)], buffer=BUFFER, actors=[ACTOR], heard={"actor-0": 999.0}, free_bytes=10**11,
+    totals={name: [(100.0, 7), (1000.0, 7)] for name in ("skipped_steps", "quarantined", "refused", "inserted", "restarts", "failed", "strings")},
+    buffer=BUFFER, actors=[ACTOR], workers=[{"function_s": 0.2}], last_reply={"actor-0": 999.0}, last_step_at=990.0, free_bytes=10**11,
 )  # fmt: skip
+
+
+def grown(**by: int):
+    """Totals that grew by so much within five minutes."""
+    return {"totals": {name: [(700.0, 7), (1000.0, 7 + more)] for name, more in by.items()}}
+
+
 BAD = {
     "staleness": {"actors": [ACTOR | {"version": 60}]},
     "canary": {"actors": [ACTOR | {"canary_difference_max": 1.5e-3}]},
-    "silent": {"heard": {"actor-0": 985.0}},
-    "skipped": {"skipped": [(990.0, 0), (1000.0, 2)]},
-    "quarantine": {"set_aside": [(990.0, 7), (1000.0, 9)]},
+    "silent": {"last_reply": {"actor-0": 985.0}},
+    "skipped": grown(skipped_steps=2),
+    "quarantine": grown(quarantined=2),
     "var_u": {"var_u": [8.0] * WINDOW + [8.5] * (2 * WINDOW)},
     "equal_rewards": {"spreads": [0.0] * 5},
     "diversity": {"diversity": [0.05] * 5},
     "priority_ess": {"buffer": BUFFER | {"priority_ess": 20.0}},
     "disk": {"free_bytes": 10**8},
+    "restarts": grown(restarts=2),
+    "no_steps": {"last_step_at": 50.0},
+    "rewards_fail": grown(failed=20, strings=1000),
+    "rewards_slow": {"workers": [{"function_s": 2.0}]},
+    "refusals": grown(refused=30, inserted=10),
 }
 
 
-def test_a_healthy_run_has_no_alarm():
+def test_a_healthy_run_has_no_alert():
     assert alerts_of(GOOD) == []
 
 
 @pytest.mark.parametrize(("name", "changes"), BAD.items())
-def test_each_trouble_raises_its_own_alarm_with_cause_and_remedy(name, changes):
-    (alarm,) = alerts_of(replace(GOOD, **changes))
-    assert alarm.id == name and alarm.what.endswith(".") and len(alarm.cause) > 20 and len(alarm.remedy) > 20
+def test_each_problem_raises_its_own_alert_with_cause_and_remedy(name, changes):
+    (alert,) = alerts_of(replace(GOOD, **changes))
+    assert alert.id == name and alert.what.endswith(".") and len(alert.cause) > 20 and len(alert.remedy) > 20
 
 
 @pytest.mark.parametrize(
@@ -93,39 +108,41 @@ def test_each_trouble_raises_its_own_alarm_with_cause_and_remedy(name, changes):
         {"buffer": None},
         {"actors": [ACTOR | {"version": -1}]},  # it has not begun
         {"spreads": [0.0] * 2, "diversity": [0.0] * 2},
+        {"last_step_at": None},  # it has not begun
+        grown(restarts=1, failed=5, strings=1000, refused=3, inserted=10),
     ],
 )
 def test_what_is_no_trouble_raises_none(changes):
     assert alerts_of(replace(GOOD, **changes)) == []
 
 
-def test_a_watch_tells_of_a_restart_a_long_wait_a_loss_and_an_alarm_that_comes_and_goes(tmp_path: Path):
-    watch, rng = EventDetector(LIMITS, tmp_path), np.random.default_rng(0)
+def test_events_are_a_restart_a_long_wait_a_loss_and_an_alert_that_comes_and_goes(tmp_path: Path):
+    detector, rng = EventDetector(LIMITS, tmp_path), np.random.default_rng(0)
     texts = []
 
     def see(at: float, **changes) -> None:
         now = moment(50, 50.0, rng) | {"waits": []}
         for name, value in changes.items():
             now[name] = value
-        texts.extend(event.text for event in watch.moment(at, now))
+        texts.extend(event.text for event in detector.snapshot(at, now))
 
-    for event in watch.step(0.0, learner_row(50, 160, rng) | summary(50, 160, rng)):
+    for event in detector.step(0.0, learner_row(50, 160, rng) | summary(50, 160, rng)):
         texts.append(event.text)
     assert texts == ["Version 50 was published."]
     see(1.0)
     assert texts[1:] == ["Training."]
     actors = moment(50, 50.0, rng)["actors"]
     see(2.0, actors=[actors[0] | {"seconds": 0.5}, actors[1]])
-    assert texts[2:] == ["actor-0 was started again."] and watch.restarts == {"actor-0": 1}
+    assert texts[2:] == ["actor-0 was started again."] and detector.restarts == {"actor-0": 1}
     for second in range(3, 14):
         see(float(second), actors=actors[:1], waits=[f"learner waits for data: {second} of 64"])
     assert texts[3:] == ["learner waits for data: 12 of 64", "actor-1 has not answered for 11 s (1 silent in all)."]
-    assert [alarm.since for alarm in watch.alarms] == [13.0]
+    assert [alert.since for alert in detector.alerts] == [13.0]
     see(14.0)
-    assert texts[-1].startswith("No longer: actor-1") and watch.alarms == []
+    assert texts[-1].startswith("No longer: actor-1") and detector.alerts == []
     lost = moment(50, 50.0, rng)
     lost["buffer"]["quarantined"] = 4
     lost["rewards"][0]["last_failure"] = "log_reward raised"
     see(15.0, buffer=lost["buffer"], rewards=lost["rewards"])
-    assert "4 strings were set aside. The last one because log_reward raised" in texts
-    assert {alarm.id for alarm in watch.alarms} == {"quarantine"}
+    assert "4 strings were quarantined. The last one because log_reward raised" in texts
+    assert {alert.id for alert in detector.alerts} == {"quarantine"}

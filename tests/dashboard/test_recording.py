@@ -1,4 +1,4 @@
-"""Recorder and dashboard around a run: from its first moment to its last word."""
+"""Recorder and dashboard around a run: from its start to its last event."""
 
 import sqlite3
 import threading
@@ -52,18 +52,18 @@ def kept(folder: RunFolder, sql: str) -> list:
         return db.execute(sql).fetchall()
 
 
-def address(said: Console) -> str:
-    return said.file.getvalue().split("Dashboard: ")[1].split()[0]  # type: ignore[attr-defined]
+def address(console: Console) -> str:
+    return console.file.getvalue().split("Dashboard: ")[1].split()[0]  # type: ignore[attr-defined]
 
 
 @pytest.fixture
-def said() -> Console:
+def console() -> Console:
     import io
 
     return Console(file=io.StringIO(), width=200)
 
 
-def test_what_the_page_says_of_a_run_is_its_recipes(checked: Checked):
+def test_the_page_describes_a_run_by_its_recipe(checked: Checked):
     about = about_run(checked)
     assert about["task"] == "tests.support.tiny:TinyTask" and about["steps"] == 300
     assert about["limits"]["max_grad_norm"] == checked.config.learner.advanced.max_grad_norm
@@ -106,11 +106,11 @@ def test_half_a_character_does_not_break_the_pieces():
         (lambda: StoreError("Redis does not answer"), "The run failed: StoreError: Redis does not answer"),
     ],
 )
-def test_whatever_ends_a_run_is_its_historys_last_word(
-    checked: Checked, folder: RunFolder, said: Console, end: Callable[[], BaseException | None], last: str
+def test_the_end_of_a_run_is_the_last_event_of_its_history(
+    checked: Checked, folder: RunFolder, console: Console, end: Callable[[], BaseException | None], last: str
 ):
     def run() -> None:
-        with recording(checked, folder, 0, TrainOptions(dashboard=False), said) as recorder:
+        with recording(checked, folder, 0, TrainOptions(dashboard=False), console) as recorder:
             recorder.step(learner_row(1, 300, np.random.default_rng(0)), None)
             error = end()
             if error is not None:
@@ -126,18 +126,18 @@ def test_whatever_ends_a_run_is_its_historys_last_word(
 
 
 def test_a_run_has_a_page_whose_address_is_printed_before_anything_else(
-    checked: Checked, folder: RunFolder, said: Console
+    checked: Checked, folder: RunFolder, console: Console
 ):
     folder.write_config({"task": {"name": "tiny"}})
-    with recording(checked, folder, 0, TrainOptions(port=0), said) as recorder:
+    with recording(checked, folder, 0, TrainOptions(port=0), console) as recorder:
         recorder.snapshot(view(5, 300, 1.0, np.random.default_rng(0)))
-        url = address(said)
+        url = address(console)
         assert httpx.get(f"{url}api/overview", timeout=60).json()["state"] == "running"
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, timeout=5)
 
 
-def test_a_page_hears_the_last_word_of_a_run_before_its_server_ends(tmp_path: Path, said: Console):
+def test_a_page_receives_the_last_event_of_a_run_before_its_server_ends(tmp_path: Path, console: Console):
     run = make_run(tmp_path / "run", "live")
     heard: list[str] = []
 
@@ -146,8 +146,8 @@ def test_a_page_hears_the_last_word_of_a_run_before_its_server_ends(tmp_path: Pa
             for line in answer.iter_lines():
                 heard.append(line)
 
-    with serve_dashboard(run, 0, said):
-        url = address(said)
+    with serve_dashboard(run, 0, console):
+        url = address(console)
         assert httpx.get(f"{url}api/overview", timeout=60).json()["state"] == "running"
         page = threading.Thread(target=listen_to, args=(url,))
         page.start()
@@ -161,15 +161,15 @@ def test_a_page_hears_the_last_word_of_a_run_before_its_server_ends(tmp_path: Pa
 
 
 def test_a_port_that_is_taken_is_refused_before_the_run_starts_anything(
-    checked: Checked, folder: RunFolder, said: Console
+    checked: Checked, folder: RunFolder, console: Console
 ):
     with listen("127.0.0.1", 0) as taken:
         watching = TrainOptions(port=taken.getsockname()[1])
-        with pytest.raises(ConfigError, match="can't listen"), recording(checked, folder, 0, watching, said):
+        with pytest.raises(ConfigError, match="can't listen"), recording(checked, folder, 0, watching, console):
             raise AssertionError("it began")
 
 
-def test_a_sink_that_is_not_there_is_refused_likewise(checked: Checked, folder: RunFolder, said: Console):
+def test_an_unknown_sink_is_refused_likewise(checked: Checked, folder: RunFolder, console: Console):
     watching = TrainOptions(dashboard=False, sinks=("nowhere",))
-    with pytest.raises(ConfigError, match="--sink nowhere"), recording(checked, folder, 0, watching, said):
+    with pytest.raises(ConfigError, match="--sink nowhere"), recording(checked, folder, 0, watching, console):
         raise AssertionError("it began")

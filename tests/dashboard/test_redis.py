@@ -13,7 +13,7 @@ from buffer.replay import ReplayBuffer
 from buffer.server.connect import PASSWORD_VARIABLE, connect
 from buffer.server.redis_server import RedisServer
 from buffer.types import Prompt, given_trajectory
-from deploy.dashboard.data.redis_poller import LiveBuffer
+from deploy.dashboard.data.redis_poller import RedisPoller
 from deploy.dashboard.data.run_index import Runs
 from deploy.dashboard.web.security import access
 from deploy.dashboard.web.server import application
@@ -65,7 +65,7 @@ def as_dashboard(url: str) -> str:
 def test_the_buffer_is_shown_with_no_more_rights_than_the_dashboards_own(server: RedisServer):
     filled(server.url)
     url = as_dashboard(server.url)
-    live = LiveBuffer(url, "watched", 0)
+    live = RedisPoller(url, "watched", 0)
     live.read()
     assert live.error is None
     with page(Runs([], live)) as client:
@@ -83,7 +83,7 @@ def test_the_buffer_is_shown_with_no_more_rights_than_the_dashboards_own(server:
 
 def test_a_stopped_server_is_reported_as_down_and_reconnected_automatically(server: RedisServer, tmp_path: Path):
     filled(server.url)
-    live = LiveBuffer(server.url, "watched", 0)
+    live = RedisPoller(server.url, "watched", 0)
     runs = Runs([make_run(tmp_path / "run", "live")], live)
     with page(runs) as client:
         live.read()
@@ -104,7 +104,7 @@ def test_a_stopped_server_is_reported_as_down_and_reconnected_automatically(serv
 
 
 def test_a_wrong_password_is_reported_and_not_shown():
-    live = LiveBuffer("redis://user:secret-word@127.0.0.1:1/0", "watched", 0)
+    live = RedisPoller("redis://user:secret-word@127.0.0.1:1/0", "watched", 0)
     live.read()
     assert live.error is not None and "secret-word" not in live.error
     with page(Runs([], live)) as client:

@@ -13,7 +13,7 @@ from tests.support.running import ROOT
 
 STATES = {
     "empty": "empty", "live": "running", "stale": "stale", "dead": "dead", "finished": "finished", "stopped": "stopped",
-    "failed": "stopped", "judging": "judging", "alarms": "running", "no_history": "stale",
+    "failed": "stopped", "judging": "judging", "alerts": "running", "no_history": "stale",
 }  # fmt: skip
 
 
@@ -46,13 +46,13 @@ def test_a_live_overview_names_the_bottleneck_and_each_parts_state(client, tmp_p
         assert view["rates"]["tokens_per_s"] == pytest.approx(96, rel=0.1)
 
 
-def test_alarms_have_cause_and_remedy(client, tmp_path):
-    with client(make_run(tmp_path / "alarms", "alarms")) as page:
-        alarms = page.get("/api/overview").json()["alarms"]
-        assert {"staleness", "canary"} <= {alarm["id"] for alarm in alarms}
-        assert all(alarm["what"] and alarm["cause"] and alarm["remedy"] and alarm["since"] > 0 for alarm in alarms)
-        kinds = [event["kind"] for event in page.get("/api/events?kind=alarm").json()["events"]]
-        assert kinds and set(kinds) == {"alarm"}
+def test_alerts_have_cause_and_remedy(client, tmp_path):
+    with client(make_run(tmp_path / "alerts", "alerts")) as page:
+        alerts = page.get("/api/overview").json()["alerts"]
+        assert {"staleness", "canary"} <= {alert["id"] for alert in alerts}
+        assert all(alert["what"] and alert["cause"] and alert["remedy"] and alert["since"] > 0 for alert in alerts)
+        kinds = [event["kind"] for event in page.get("/api/events?kind=alert").json()["events"]]
+        assert kinds and set(kinds) == {"alert"}
 
 
 def test_histograms_of_the_buffer_count_every_trajectory(client, finished):

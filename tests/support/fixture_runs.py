@@ -1,7 +1,7 @@
 """Run folders in every state that the dashboard can show, for tests of the server and of the page.
 
     make_run(folder, "finished")     empty, live, stale, dead, finished, stopped, failed, judging, long, hostile,
-                                     alarms, no_history
+                                     alerts, no_history
     with live_run(folder): ...       a run that is written continuously, as the driver does
 
 The numbers are invented; the shapes and the writer (deploy.telemetry.recorder) are real.
@@ -38,7 +38,7 @@ STATES = (
     "judging",
     "long",
     "hostile",
-    "alarms",
+    "alerts",
     "no_history",
 )
 STEPS, LONG = 160, 100_000
@@ -86,16 +86,16 @@ def _write(path: Path, steps: int, began: float, state: str, rng: np.random.Gene
     for step in range(1, steps):
         at = began + duration_s * step / max(steps, 1)
         recorded = step % every == 0
-        row = learner_row(step, total, rng, broken=state == "alarms" and step > steps - 40)
+        row = learner_row(step, total, rng, broken=state == "alerts" and step > steps - 40)
         store.learner(at, step, {**row, **(summary(step, total, rng) if recorded else {})})
         if recorded:
-            store.moment(at, step, moment(step, at - began, rng, silent=state == "alarms" and step > steps - 20))
+            store.snapshot(at, step, moment(step, at - began, rng, silent=state == "alerts" and step > steps - 20))
             for note in notes(step, total, rng, hostile=state == "hostile")[:: 1 if every == 1 else 4]:
                 store.sample(at, step, note)
     if steps:
         recorder.step(learner_row(steps, total, rng), {"rows": [], **summary(steps, total, rng)})
         phase = f"base model: {256:,} samples per prompt" if state == "judging" else "training"
-        recorder.snapshot(view(steps, total, duration_s, rng, phase, alarming=state == "alarms"))
+        recorder.snapshot(view(steps, total, duration_s, rng, phase, alerting=state == "alerts"))
         recorder.judged("before", judged(rng, trained=False))
     if state in ("finished", "long", "hostile"):
         recorder.judged("after", judged(rng, trained=True))
@@ -258,10 +258,10 @@ def judged(rng: np.random.Generator, trained: bool) -> dict[str, list[Sample]]:
 
 
 def view(
-    step: int, total: int, elapsed_s: float, rng: np.random.Generator, phase: str = "training", alarming: bool = False
+    step: int, total: int, elapsed_s: float, rng: np.random.Generator, phase: str = "training", alerting: bool = False
 ) -> Snapshot:
     """A snapshot, as the driver makes it."""
-    found = moment(step, elapsed_s, rng, alarming)
+    found = moment(step, elapsed_s, rng, alerting)
     return Snapshot(
         {"step": step}, stats(step, elapsed_s, rng), found["actors"], phase, elapsed_s, found["waits"], found["rewards"]
     )

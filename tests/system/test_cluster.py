@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.cluster.metrics import METRICS
+from deploy.telemetry.figures import METRICS
 from tests.support.processes import MARK, ROOT, Command, free_port, marked, rows_of, until
 
 pytestmark = pytest.mark.slow

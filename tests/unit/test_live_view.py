@@ -1,4 +1,4 @@
-"""LiveView and its words: quiet away from a terminal, complete on one, honest about what is not known."""
+"""LiveView: single lines without a terminal, complete on one, dashes for missing values."""
 
 import io
 import math
@@ -41,44 +41,44 @@ def a_console(**options: Any) -> Console:
     return Console(file=io.StringIO(), **options)
 
 
-def said(console: Console) -> str:
+def printed(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def test_away_from_a_terminal_a_phase_says_one_line_in_ten_seconds() -> None:
+def test_without_a_terminal_a_phase_prints_one_line_in_ten_seconds() -> None:
     console = a_console()
     with LiveView(console, "title", 100) as view:
         for tenth in range(250):  # 0.0 to 24.9 s
             view.update(a_view(tenth // 10 + 1, tenth / 10))
-        lines = said(console).splitlines()
+        lines = printed(console).splitlines()
     assert [line.split("  ")[0] for line in lines] == ["title", "[0:00] training", "[0:10] training", "[0:20] training"]
 
 
-def test_a_new_phase_is_said_at_once() -> None:
+def test_a_new_phase_is_printed_at_once() -> None:
     console = a_console()
     with LiveView(console, "title", 100) as view:
         view.update(a_view(0, 0.0, "starting the engines"))
         view.update(a_view(0, 0.1, "base model: 2,000 samples"))
-    assert "[0:00] base model: 2,000 samples" in said(console).splitlines()
+    assert "[0:00] base model: 2,000 samples" in printed(console).splitlines()
 
 
 def test_a_log_has_no_control_codes_and_no_wrapped_lines() -> None:
     console = a_console(width=40)
     with LiveView(console, "title [red]", 100) as view:
         view.update(a_view(3, 1.0, waits=("learner waits for data: 12 of 64 trajectories, 0 of 2 actors alive",)))
-    assert "\x1b" not in said(console)
-    assert len(said(console).splitlines()) == 2
-    assert said(console).startswith("title [red]\n")
-    assert "12 of 64 trajectories" in said(console)
+    assert "\x1b" not in printed(console)
+    assert len(printed(console).splitlines()) == 2
+    assert printed(console).startswith("title [red]\n")
+    assert "12 of 64 trajectories" in printed(console)
 
 
-def test_the_last_step_is_said_even_when_the_last_line_is_fresh() -> None:
+def test_the_last_step_is_printed_even_when_the_last_line_is_recent() -> None:
     console = a_console()
     with LiveView(console, "title", 100) as view:
         view.update(a_view(99, 50.0))
         view.update(a_view(100, 50.5))
-    assert "step 100/100" in said(console).splitlines()[-1]
+    assert "step 100/100" in printed(console).splitlines()[-1]
 
 
 def test_time_left_follows_the_pace_of_the_steps_seen() -> None:
@@ -86,7 +86,7 @@ def test_time_left_follows_the_pace_of_the_steps_seen() -> None:
     with LiveView(console, "title", 10) as view:
         view.update(a_view(1, 100.0))
         view.update(a_view(3, 110.0))  # 5 s a step, 7 to go
-    first, last = said(console).splitlines()[1:]
+    first, last = printed(console).splitlines()[1:]
     assert "left" not in first and last.endswith("0:35 left")
 
 
@@ -94,7 +94,7 @@ def test_the_panel_shows_every_figure_and_the_wait_at_eighty_columns() -> None:
     console = a_console(force_terminal=True, color_system=None, width=80, height=40, _environ={"TERM": "xterm"})
     with LiveView(console, "integer", 80) as view:
         view.update(a_view(40, 60.0, waits=("learner waits for data",)))
-    shown_words = said(console)
+    shown_words = printed(console)
     for word in (
         "integer", "step 40 of 80", "1.5", "4.6", "25 %", "7.5", "640 of 20,000", "0.5 / 2", "30.0", "rollout-0",
         "90 tokens/s", "learner waits for data",
@@ -104,14 +104,14 @@ def test_the_panel_shows_every_figure_and_the_wait_at_eighty_columns() -> None:
     assert "nan" not in shown_words
 
 
-def test_the_panel_can_be_drawn_before_anything_is_known() -> None:
+def test_the_panel_can_be_drawn_before_the_first_report() -> None:
     console = a_console(force_terminal=True, color_system=None, width=50, _environ={"TERM": "xterm"})
     with LiveView(console, "integer", 80) as view:
         view.update(Snapshot({}, None, [], "starting the engines", 0.0))
-    assert "starting the engines" in said(console)
+    assert "starting the engines" in printed(console)
 
 
-def test_a_sparkline_covers_the_whole_course_in_its_width() -> None:
+def test_a_sparkline_covers_all_values_in_its_width() -> None:
     line = sparkline([float(k) for k in range(1000)], SPARK_WIDTH)
     assert len(line) == SPARK_WIDTH
     assert line[0] == "▁" and line[-1] == "█" and list(line) == sorted(line)
@@ -124,7 +124,7 @@ def test_a_sparkline_leaves_a_space_for_nan_and_survives_constants_and_nothing()
     assert sparkline([], 16).strip() == ""
 
 
-def test_only_labels_between_nought_and_one_are_shares() -> None:
+def test_only_labels_between_zero_and_one_are_shares() -> None:
     assert shown("valid", 0.256) == "26 %"
     assert shown("length", 7.5) == "7.5"
     assert shown("loss", 0.256) == "0.256"
@@ -139,7 +139,7 @@ def test_the_table_keeps_metrics_that_only_one_side_has() -> None:
     console = a_console(width=80)
     console.print(before_after_table({"valid": 0.15}, {"valid": 0.98, "new": 2000.0}, {"valid": "share in range"}))
     assert [column.header for column in before_after_table({}, {}, {}).columns] == ["metric", "base model", "trained"]
-    lines = [line.split() for line in said(console).splitlines()]
+    lines = [line.split() for line in printed(console).splitlines()]
     assert ["valid", "0.15", "0.98"] in lines and ["share", "in", "range"] in lines and ["new", "-", "2,000"] in lines
 
 

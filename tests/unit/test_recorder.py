@@ -1,4 +1,4 @@
-"""The recorder: what it keeps, how little it may keep, and that it never gets in the run's way."""
+"""The recorder: its tables, their limits, and that it never disturbs the run."""
 
 import json
 import sqlite3
@@ -26,7 +26,7 @@ def recorder(folder: Path, after_step: int = 0, began_at: float = 1.0, **more) -
 def record(to: Recorder, first: int, last: int, phase: str = "training") -> None:
     for step in range(first, last + 1):
         to.step(learner_row(step, 160, RNG), {"rows": notes(step, 160, RNG), **summary(step, 160, RNG)})
-    to._last_moment_s = float("-inf")  # as if a second had gone by
+    to._last_snapshot_s = float("-inf")  # as if a second had passed
     to.snapshot(view(last, 160, float(last), RNG, phase))
 
 
@@ -35,7 +35,7 @@ def rows(folder: Path, sql: str) -> list:
         return db.execute(sql).fetchall()
 
 
-def test_what_the_driver_hands_over_can_be_read_while_the_run_goes_on(tmp_path):
+def test_rows_can_be_read_while_the_run_goes_on(tmp_path):
     writer = recorder(tmp_path)
     record(writer, 1, 20)
     reader = RunReader(tmp_path, "run", primary=True)
@@ -43,7 +43,7 @@ def test_what_the_driver_hands_over_can_be_read_while_the_run_goes_on(tmp_path):
     assert reader.curve("learner.loss").step.tolist() == list(range(1, 21))
     record(writer, 21, 30)
     reader.refresh()
-    assert reader.newest_step == 30 and len(reader.moments.curve("buffer.size").y) == 2
+    assert reader.newest_step == 30 and len(reader.snapshots.curve("buffer.size").y) == 2
     assert rows(tmp_path, "SELECT COUNT(*) FROM samples") == [(30 * 16,)]
     assert rows(tmp_path, "SELECT text FROM samples LIMIT 1")[0][0], "pieces were made of the token ids"
     writer.close(None)
@@ -52,7 +52,7 @@ def test_what_the_driver_hands_over_can_be_read_while_the_run_goes_on(tmp_path):
     reader.close()
 
 
-def test_a_moment_is_kept_once_a_second_and_whenever_the_phase_changes(tmp_path):
+def test_a_snapshot_is_kept_once_a_second_and_whenever_the_phase_changes(tmp_path):
     writer = recorder(tmp_path)
     for phase in ("starting the engines", "training", "training", "training", "done"):
         writer.snapshot(view(1, 160, 1.0, RNG, phase))
@@ -75,7 +75,7 @@ def test_a_finished_history_is_one_file_even_while_it_is_looked_at(tmp_path):
         one.close()
 
 
-def test_a_history_whose_writer_was_killed_is_read_up_to_its_last_moment(tmp_path):
+def test_a_history_whose_writer_was_killed_is_read_up_to_its_last_snapshot(tmp_path):
     writer = recorder(tmp_path)
     record(writer, 1, 5)
     writer.step(learner_row(6, 160, RNG), None)  # never committed
@@ -87,7 +87,7 @@ def test_a_history_whose_writer_was_killed_is_read_up_to_its_last_moment(tmp_pat
     reader.close()
 
 
-def test_a_resumed_run_writes_again_what_lay_beyond_its_checkpoint(tmp_path):
+def test_a_resumed_run_rewrites_the_rows_beyond_its_checkpoint(tmp_path):
     writer = recorder(tmp_path)
     record(writer, 1, 20)
     writer.judged("before", {})
@@ -99,8 +99,8 @@ def test_a_resumed_run_writes_again_what_lay_beyond_its_checkpoint(tmp_path):
     assert steps == list(range(1, 16))
     ids = [i for (i,) in rows(tmp_path, "SELECT id FROM learner ORDER BY step")]
     assert ids == sorted(ids), "ids go on growing, so a reader's place stays a place"
-    said = [text for (text,) in rows(tmp_path, "SELECT data FROM events WHERE kind = 'start' ORDER BY id")]
-    assert said == ["The run began.", "Goes on after step 10."]
+    texts = [text for (text,) in rows(tmp_path, "SELECT data FROM events WHERE kind = 'start' ORDER BY id")]
+    assert texts == ["The run began.", "Resumed after step 10."]
     assert rows(tmp_path, "SELECT value FROM meta WHERE key = 'generation'") == [("2",)]
     about = json.loads(rows(tmp_path, "SELECT value FROM meta WHERE key = 'about'")[0][0])
     assert about["began_at"] == 1.0, "time goes on from the first life's beginning"
@@ -108,7 +108,7 @@ def test_a_resumed_run_writes_again_what_lay_beyond_its_checkpoint(tmp_path):
 
 def test_a_table_that_outgrows_its_bytes_loses_every_second_row_of_its_older_half(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        history_store, "MOST_BYTES", {"learner": 40_000, "moments": 10**6, "samples": 100_000, "events": 10**6}
+        history_store, "MAX_BYTES", {"learner": 40_000, "moments": 10**6, "samples": 100_000, "events": 10**6}
     )
     writer = recorder(tmp_path)
     for first in range(1, 160, 10):
@@ -126,7 +126,7 @@ def test_a_table_that_outgrows_its_bytes_loses_every_second_row_of_its_older_hal
 def test_judged_samples_outlive_the_thinning(tmp_path, monkeypatch):
     from tests.support.fixture_runs import judged
 
-    monkeypatch.setattr(history_store, "MOST_BYTES", dict(history_store.MOST_BYTES, samples=50_000))
+    monkeypatch.setattr(history_store, "MAX_BYTES", dict(history_store.MAX_BYTES, samples=50_000))
     writer = recorder(tmp_path)
     writer.judged("before", judged(RNG, trained=False))
     record(writer, 1, 100)
@@ -135,7 +135,7 @@ def test_judged_samples_outlive_the_thinning(tmp_path, monkeypatch):
     writer.close(None)
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on_and_so_does_the_recording_once_there_is_room(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_recording_continues_once_there_is_room(tmp_path, monkeypatch):
     writer = recorder(tmp_path)
     record(writer, 1, 5)
     assert writer._store is not None and writer.trouble is None
@@ -144,21 +144,21 @@ def test_a_full_disk_is_told_and_the_run_goes_on_and_so_does_the_recording_once_
     for first in range(6, 60, 10):
         record(writer, first, first + 9)
     assert writer.trouble is not None and "disk is full" in writer.trouble
-    monkeypatch.setattr(recorder_module, "TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(recorder_module, "RETRY_DELAY_S", 0.0)
     record(writer, 66, 70)
     assert writer.trouble is None
     writer.close(None)
     steps = [step for (step,) in rows(tmp_path, "SELECT step FROM learner ORDER BY id")]
-    assert steps[:5] == [1, 2, 3, 4, 5] and steps[-1] == 70, "what was there stays there"
-    said = [text for (text,) in rows(tmp_path, "SELECT data FROM events WHERE kind = 'start' ORDER BY id")]
-    assert "could not be written" in said[-1]
+    assert steps[:5] == [1, 2, 3, 4, 5] and steps[-1] == 70, "earlier rows are kept"
+    texts = [text for (text,) in rows(tmp_path, "SELECT data FROM events WHERE kind = 'start' ORDER BY id")]
+    assert "could not be written" in texts[-1]
 
 
-def test_a_folder_that_is_gone_is_told_and_nothing_is_raised(tmp_path):
+def test_a_missing_folder_is_reported_and_nothing_is_raised(tmp_path):
     writer = recorder(tmp_path / "gone")
     record(writer, 1, 3)
     writer.judged("after", {})
-    assert writer.trouble is not None and "can't be written" in writer.trouble
+    assert writer.trouble is not None and "cannot be written" in writer.trouble
     writer.close(None)
 
 
@@ -184,7 +184,7 @@ def test_figures_that_are_not_finite_are_kept_as_null(tmp_path):
     assert json.loads(data) == {"loss": None, "norm": None, "labels": {"a": None}, "precise": 1.23457}
 
 
-def test_a_sink_gets_the_finite_figures_and_one_that_fails_is_told_once(tmp_path):
+def test_a_sink_gets_the_finite_figures_and_a_failing_one_is_reported_once(tmp_path):
     got: list[tuple[dict[str, float], int]] = []
     good = GuardedSink("good", lambda figures, step: got.append((figures, step)), lambda: None)
 
@@ -192,7 +192,7 @@ def test_a_sink_gets_the_finite_figures_and_one_that_fails_is_told_once(tmp_path
         raise OSError("no network")
 
     writer = recorder(tmp_path, sinks=[good, GuardedSink("bad", fail, lambda: None)])
-    with pytest.warns(RuntimeWarning, match="--sink bad failed and gets no more: no network"):
+    with pytest.warns(RuntimeWarning, match="--sink bad failed and is disabled: no network"):
         record(writer, 1, 1)
     record(writer, 2, 3)
     writer.close(None)
@@ -209,5 +209,5 @@ def test_a_sink_that_is_not_installed_is_refused_before_the_run_with_what_to_ins
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="needs the package wandb"):
         open_sink("wandb", tmp_path, {})
-    with pytest.raises(ConfigError, match="--sink other is none of tensorboard, wandb, trackio"):
+    with pytest.raises(ConfigError, match="--sink other; use one of tensorboard, wandb, trackio"):
         open_sink("other", tmp_path, {})

@@ -1,1 +1,1 @@
-"""Reads a run: history, Redis, folder."""
+"""Readers of a run: its history, its Redis, its folder."""

@@ -1,4 +1,4 @@
-"""The runs that a dashboard shows, by id: those that were named, and their neighbours, to compare with.
+"""The runs that a dashboard shows, by id: those named on the command line, and their neighbours to compare with.
 
 A request names a run by id and never by path, so no request reaches a file that is not in this list.
 """
@@ -8,31 +8,31 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deploy.dashboard.data.redis_poller import LiveBuffer
+from deploy.dashboard.data.redis_poller import RedisPoller
 from deploy.dashboard.data.redis_run import RedisRun
 from deploy.dashboard.data.run_reader import RunReader
 
-MOST_NEIGHBOURS = 50
+MAX_NEIGHBOURS = 50
 
 
 class Runs:
     """Named runs first, then neighbours, newest first."""
 
-    def __init__(self, folders: Sequence[Path], live: LiveBuffer | None = None) -> None:
-        """`live` is the buffer of the first run, or is a run by itself where no folder is named."""
+    def __init__(self, folders: Sequence[Path], redis_poller: RedisPoller | None = None) -> None:
+        """`redis_poller` polls the buffer of the first run, or is itself the only run where no folder is named."""
         self._folders = [folder.expanduser().absolute() for folder in folders]
-        self.live = live
+        self.redis_poller = redis_poller
         self._runs: dict[str, RunReader] = {}
         self._lock = threading.Lock()
         for folder in self._folders:
             self._add(folder, primary=True)
-        if live and not self._runs:
-            self._runs["redis"] = RedisRun(live)
+        if redis_poller and not self._runs:
+            self._runs["redis"] = RedisRun(redis_poller)
         self.first = next(iter(self._runs))
-        self._runs[self.first].live = live
+        self._runs[self.first].redis_poller = redis_poller
 
     def get(self, run_id: str | None) -> RunReader | None:
-        """A run by its id, refreshed; the first one for None; None where there is no such run."""
+        """A run by its id, refreshed; the first one for None; None for an unknown id."""
         if run_id is not None and run_id not in self._runs:
             self.look()
         run = self._runs.get(self.first if run_id is None else run_id)
@@ -41,7 +41,7 @@ class Runs:
         return run
 
     def look(self) -> list[RunReader]:
-        """All runs; neighbours that came are found, those that went are dropped."""
+        """All runs; new neighbours are added, deleted ones are dropped."""
         with self._lock:
             for folder in self._neighbours():
                 if folder not in {run.folder for run in self._runs.values()}:
@@ -52,7 +52,7 @@ class Runs:
             return list(self._runs.values())
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Close all files."""
         for run in self._runs.values():
             run.close()
 
@@ -63,16 +63,16 @@ class Runs:
         self._runs[name] = RunReader(folder, name, primary)
 
     def _neighbours(self) -> list[Path]:
-        """Folders beside the first run that are runs themselves."""
+        """Folders next to the first run that are runs themselves."""
         if not self._folders:
             return []
-        found: list[tuple[float, Path]] = []
-        with suppress(OSError):  # a folder above that may be entered and not listed
+        by_age: list[tuple[float, Path]] = []
+        with suppress(OSError):  # the folder above may not be listable
             for path in self._folders[0].parent.iterdir():
-                with suppress(OSError):  # somebody else's, or just removed
+                with suppress(OSError):  # unreadable, or just removed
                     if path not in self._folders and _is_run(path):
-                        found.append((path.stat().st_mtime, path))
-        return [path for _, path in sorted(found, reverse=True)[:MOST_NEIGHBOURS]]
+                        by_age.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(by_age, reverse=True)[:MAX_NEIGHBOURS]]
 
 
 def _is_run(path: Path) -> bool:

@@ -1,9 +1,9 @@
-"""One run as the dashboard sees it: its history read forward, never written.
+"""One run on the dashboard: its history is read forward and never written.
 
 consumes   history.sqlite (read-only), config.toml, summary.json, or metrics.jsonl of a run without a history
-produces   curves in memory, the newest moment, answers from the tables
-waits for  nothing: a file that can't be read now is a HistoryUnreadable, and the next look tries again
-unblocked by  the run, which goes on whoever looks
+produces   curves in memory, the newest snapshot, rows of the tables
+waits for  nothing: an unreadable file raises HistoryUnreadable, and the next refresh tries again
+unblocked by  nobody; the run does not depend on its readers
 """
 
 import json
@@ -19,34 +19,34 @@ from urllib.parse import quote
 
 from buffer.errors import TributaryError
 from deploy.artifacts.json_files import read_lines
-from deploy.dashboard.data.redis_poller import LiveBuffer
-from deploy.dashboard.data.series import Curve, Points, learner_figures
-from deploy.dashboard.data.snapshot_series import moment_figures
+from deploy.dashboard.data.redis_poller import RedisPoller
+from deploy.dashboard.data.series import Curve, Series, learner_values
+from deploy.dashboard.data.snapshot_series import snapshot_values
 
-READ_AT_ONCE = 5000
-"""Rows of a table taken in one go, so that no read holds the file for long."""
+MAX_ROWS_PER_READ = 5000
+"""Bounds the time that one read holds the file."""
 BUSY_S = 2.0
 Row = dict[str, Any]
 
 
 class HistoryUnreadable(TributaryError):
-    """The history can't be read at this moment."""
+    """The history cannot be read at this moment."""
 
 
 class RunReader:
-    """Call `refresh` before asking. Several threads may: one reads at a time."""
+    """Call `refresh` before reading. Safe for several threads; one reads at a time."""
 
     def __init__(self, folder: Path, run_id: str, primary: bool) -> None:
         self.folder, self.id, self.primary = folder, run_id, primary
         self.lock = threading.RLock()
-        self.live: LiveBuffer | None = None
-        """Its buffer's Redis, where the dashboard was told of it."""
+        self.redis_poller: RedisPoller | None = None
+        """Polls its buffer's Redis, where the dashboard was given its address."""
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._forget()
 
     def _forget(self) -> None:
-        self.learner, self.moments = Points(), Points()
+        self.learner, self.snapshots = Series(), Series()
         self.meta: dict[str, Any] = {}
         self._last = {"learner": 0, "moments": 0}
         self._before: tuple[float, Row] | None = None
@@ -58,17 +58,17 @@ class RunReader:
 
     @property
     def has_history(self) -> bool:
-        """Whether the run keeps one."""
+        """True if the run has a history file."""
         return self._path.is_file()
 
     @property
     def generation(self) -> int:
-        """Grows where the run begins anew or goes on: what was read before is out of date."""
+        """Grows when the run is replaced or resumed: rows read before are out of date."""
         return int(self.meta.get("generation", 0))
 
     @property
     def cursor(self) -> int:
-        """The newest row of any table, as the tables count them."""
+        """Id of the newest row of any table."""
         if not self.has_history:
             return self._metrics_size
         tables = ("learner", "moments", "samples", "events")
@@ -77,7 +77,7 @@ class RunReader:
 
     @property
     def newest_step(self) -> int:
-        """Of the learner; 0 before its first."""
+        """Newest learner step; 0 before the first."""
         if self.has_history:
             rows = self.query("SELECT step FROM learner ORDER BY id DESC LIMIT 1")
             return int(rows[0]["step"]) if rows else 0
@@ -85,24 +85,24 @@ class RunReader:
         return int(steps[-1]) if len(steps) else 0
 
     def refresh(self) -> None:
-        """Take in all that is new."""
+        """Read all new rows."""
         with self.lock:
             self.glance()
             if self.has_history:
                 self._refresh_learner()
-                self._refresh_moments()
+                self._refresh_snapshots()
 
     def glance(self) -> None:
-        """Take in how the run stands, and leave its curves for `refresh`: enough for a list of runs."""
+        """Read the run's state without its curves: enough for a list of runs."""
         with self.lock:
             if not self.has_history:
                 self._refresh_metrics()
                 return
-            found = self._path.stat()
-            if self._file != (found.st_dev, found.st_ino):
+            status = self._path.stat()
+            if self._file != (status.st_dev, status.st_ino):
                 self._close()
                 self._forget()
-                self._file = (found.st_dev, found.st_ino)
+                self._file = (status.st_dev, status.st_ino)
             rows = self.query("SELECT key, value FROM meta")
             meta = {row["key"]: json.loads(row["value"]) for row in rows}
             if meta.get("generation") != self.meta.get("generation"):
@@ -110,45 +110,45 @@ class RunReader:
             self.meta = meta
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """All rows of one SELECT; none where there is no history. Raise HistoryUnreadable."""
+        """All rows of one SELECT; [] without a history. Raise HistoryUnreadable."""
         with self.lock:
             try:
                 return self._open().execute(sql, tuple(values)).fetchall() if self.has_history else []
             except sqlite3.Error as error:
                 self._close()
                 raise HistoryUnreadable(
-                    f"{self._path.name} of {self.folder.name} can't be read now ({error}). The page tries again; if "
-                    "it stays so, the file is damaged: move it away, the run's other files are whole."
+                    f"{self._path.name} of {self.folder.name} cannot be read now ({error}). The page tries again; if "
+                    "that does not help, the file is damaged: move it away, the run's other files are intact."
                 ) from error
 
     def curve(self, name: str) -> Curve:
-        """Of a name of the catalog; no points where there is none."""
+        """A curve of the catalogue; without points for an unknown name."""
         kind = name.split(".")[0]
-        return (self.learner if kind in ("learner", "prompt") else self.moments).curve(name)
+        return (self.learner if kind in ("learner", "prompt") else self.snapshots).curve(name)
 
     def config(self) -> Row:
-        """The resolved recipe; empty where it can't be read."""
+        """The resolved recipe; empty where it cannot be read."""
         with suppress(OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
             return tomllib.loads((self.folder / "config.toml").read_text())
         return {}
 
     def summary(self) -> Row | None:
-        """summary.json; None while the run has not come to its end."""
+        """summary.json; None before the end of the run."""
         with suppress(OSError, json.JSONDecodeError, UnicodeDecodeError):
-            found: Row = json.loads((self.folder / "summary.json").read_text())
-            return found
+            summary: Row = json.loads((self.folder / "summary.json").read_text())
+            return summary
         return None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self.lock:
             self._close()
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
-            # a WAL file in a folder that can't be written to opens only as one that nobody changes
-            alone = "" if os.access(self.folder, os.W_OK) else "&immutable=1"
-            address = f"file:{quote(str(self._path))}?mode=ro{alone}"
+            # SQLite opens a WAL file in a read-only folder only if it is declared immutable
+            immutable = "" if os.access(self.folder, os.W_OK) else "&immutable=1"
+            address = f"file:{quote(str(self._path))}?mode=ro{immutable}"
             self._db = sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA query_only = ON")
@@ -160,7 +160,7 @@ class RunReader:
         self._db = None
 
     def _new_rows(self, table: str) -> list[sqlite3.Row]:
-        sql = f"SELECT id, at, step, data FROM {table} WHERE id > ? ORDER BY id LIMIT {READ_AT_ONCE}"
+        sql = f"SELECT id, at, step, data FROM {table} WHERE id > ? ORDER BY id LIMIT {MAX_ROWS_PER_READ}"
         rows = self.query(sql, (self._last[table],))
         if rows:
             self._last[table] = rows[-1]["id"]
@@ -169,19 +169,19 @@ class RunReader:
     def _refresh_learner(self) -> None:
         while rows := self._new_rows("learner"):
             for row in rows:
-                self.learner.add(row["at"], row["step"], learner_figures(json.loads(row["data"])))
+                self.learner.add(row["at"], row["step"], learner_values(json.loads(row["data"])))
 
-    def _refresh_moments(self) -> None:
+    def _refresh_snapshots(self) -> None:
         while rows := self._new_rows("moments"):
             for row in rows:
-                at, now = float(row["at"]), json.loads(row["data"])
+                at, snapshot = float(row["at"]), json.loads(row["data"])
                 before_at, before = self._before or (at, None)
-                version = int((now.get("buffer") or {}).get("newest_version", -1))  # of then, not of the end
-                self.moments.add(at, row["step"], moment_figures(before, now, at - before_at, version))
-                self._before = at, now
+                version = int((snapshot.get("buffer") or {}).get("newest_version", -1))  # at that time
+                self.snapshots.add(at, row["step"], snapshot_values(before, snapshot, at - before_at, version))
+                self._before = at, snapshot
 
     def _refresh_metrics(self) -> None:
-        """A run of an earlier release, or one that could not write: what metrics.jsonl has."""
+        """Read metrics.jsonl, for a run without a history."""
         path = self.folder / "metrics.jsonl"
         size = path.stat().st_size if path.is_file() else 0
         if size == self._metrics_size:
@@ -193,4 +193,4 @@ class RunReader:
         lasted = rows[-1].get("elapsed_s", 0.0) if rows else 0.0
         for row in rows:
             at = began - lasted + row.get("elapsed_s", 0.0)
-            self.learner.add(at, row["step"], learner_figures(row))
+            self.learner.add(at, row["step"], learner_values(row))

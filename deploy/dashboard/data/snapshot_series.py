@@ -1,76 +1,69 @@
-"""Curves of what moments say: rates are differences between two of them, so they hold however far apart they are."""
+"""Curves from snapshots. Rates are differences between two snapshots, however far apart they are."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from deploy.telemetry.snapshot import rates
+from deploy.telemetry.figures import in_room
+from deploy.telemetry.snapshot import actor_values, rates, worker_values
 
-_BUFFER = (
-    *("size", "fill", "fresh_waiting", "priority_ess", "mean_age_s", "draws_per_insert", "unique_ratio", "prompts"),
-    "quarantined",
-)
-
-Figures = dict[str, float | None]
+Values = dict[str, float | None]
 
 
-def moment_figures(
-    before: Mapping[str, Any] | None, now: Mapping[str, Any], seconds: float, newest_version: int
-) -> Figures:
-    """Curve name -> value of a moment that comes `seconds` after `before`."""
-    found: Figures = {}
-    if buffer := now.get("buffer"):
-        found |= _buffer_figures((before or {}).get("buffer"), buffer, seconds)
-    old_actors = _by_name(before, "actors")
-    for actor in now.get("actors", ()):
-        found |= _actor_figures(old_actors.get(actor["name"]), actor, newest_version)
-    old_workers = _by_name(before, "rewards")
-    for worker in now.get("rewards", ()):
-        found |= _worker_figures(old_workers.get(worker["name"]), worker, seconds)
-    for figure in ("tokens_per_s", "trajectories_per_s"):
-        each = [found.get(f"actor.{actor['name']}.{figure}") for actor in now.get("actors", ())]
-        known = [value for value in each if value is not None]
-        if known:
-            found[f"system.{figure}"] = sum(known)
-    return found
+def snapshot_values(
+    before: Mapping[str, Any] | None, snapshot: Mapping[str, Any], seconds: float, newest_version: int
+) -> Values:
+    """Curve name -> value of a snapshot taken `seconds` after `before`."""
+    values: Values = {}
+    if buffer := snapshot.get("buffer"):
+        values |= _buffer_values((before or {}).get("buffer"), buffer, seconds)
+    earlier_actors = _by_name(before, "actors")
+    for actor in snapshot.get("actors", ()):
+        values |= _actor_values(earlier_actors.get(actor["name"]), actor, newest_version)
+    earlier_workers = _by_name(before, "rewards")
+    for worker in snapshot.get("rewards", ()):
+        values |= _worker_values(earlier_workers.get(worker["name"]), worker, seconds)
+    for field in (figure.field for figure in in_room("system")):
+        per_actor = [values.get(f"actor.{actor['name']}.{field}") for actor in snapshot.get("actors", ())]
+        readings = [value for value in per_actor if value is not None]
+        if readings:
+            values[f"system.{field}"] = sum(readings)
+    return values
 
 
-def _buffer_figures(before: Mapping[str, Any] | None, now: Mapping[str, Any], seconds: float) -> Figures:
-    found: Figures = {f"buffer.{name}": now.get(name) for name in _BUFFER}
-    found |= {f"buffer.refused.{reason}": count for reason, count in now.get("refused", {}).items()}
-    if before:
-        found |= {f"buffer.{name}": value for name, value in rates(before, now, seconds).items()}
-    return found
+def _buffer_values(before: Mapping[str, Any] | None, totals: Mapping[str, Any], seconds: float) -> Values:
+    changes = rates("buffer", before, totals, seconds) if before else {}
+    values = _named("buffer", "buffer", {**totals, **changes})
+    return values | {f"buffer.refused.{reason}": count for reason, count in totals.get("refused", {}).items()}
 
 
-def _actor_figures(before: Mapping[str, Any] | None, now: Mapping[str, Any], newest_version: int) -> Figures:
-    """By the actor's own clock, which starts anew when it does: a gap then."""
-    name = f"actor.{now['name']}"
-    version = now["version"]
-    found: Figures = {
-        f"{name}.version": version,
-        f"{name}.behind": max(newest_version - version, 0) if version >= 0 else None,
-        f"{name}.waits": float(now.get("waiting_for") is not None),
-        f"{name}.canary_difference": now["canary_difference_max"],
-    }
-    lived = now["seconds"] - before["seconds"] if before else now["seconds"]
-    old: Mapping[str, Any] = before or {"tokens": 0, "trajectories": 0, "engine_s": 0.0}
-    for figure, total in (("tokens_per_s", "tokens"), ("trajectories_per_s", "trajectories"), ("busy", "engine_s")):
-        grown = now[total] - old[total]
-        found[f"{name}.{figure}"] = grown / lived if lived > 0 and grown >= 0 else None
-    return found
+def _actor_values(before: Mapping[str, Any] | None, status: Mapping[str, Any], newest_version: int) -> Values:
+    """Rates are by the actor's own clock, which starts again at 0 when the actor does: a gap then."""
+    values = actor_values(status)
+    earlier = actor_values(before) if before else dict.fromkeys(values, 0.0)
+    seconds = status["seconds"] - before["seconds"] if before else status["seconds"]
+    version = status["version"]
+    behind = {"behind": max(newest_version - version, 0) if version >= 0 else None}
+    return _named("actor", f"actor.{status['name']}", {**values, **behind, **rates("actor", earlier, values, seconds)})
 
 
-def _worker_figures(before: Mapping[str, Any] | None, now: Mapping[str, Any], seconds: float) -> Figures:
-    name = f"reward.{now['name']}"
-    grown = now["strings"] - before["strings"] if before else None
-    return {
-        f"{name}.strings_per_s": grown / seconds if grown is not None and grown >= 0 and seconds > 0 else None,
-        f"{name}.cache_hits": now["cache_hits"],
-        f"{name}.failed": now["failed"],
-        f"{name}.function_s": now["function_s"],
-        f"{name}.slowest_s": now["slowest_s"],
-    }
+def _worker_values(before: Mapping[str, Any] | None, status: Mapping[str, Any], seconds: float) -> Values:
+    values = worker_values(status)
+    changes = rates("reward", worker_values(before) if before else {}, values, seconds)
+    return _named("reward", f"reward.{status['name']}", {**values, **changes})
 
 
-def _by_name(moment: Mapping[str, Any] | None, kind: str) -> dict[str, Mapping[str, Any]]:
-    return {one["name"]: one for one in (moment or {}).get(kind, ())}
+def _named(room: str, prefix: str, values: Mapping[str, Any]) -> Values:
+    """The values that are kept over time, by the name of their curve."""
+    kept = _kept(room)
+    return {f"{prefix}.{field}": value for field, value in values.items() if field in kept}
+
+
+@cache
+def _kept(room: str) -> frozenset[str]:
+    """Fields of the room's figures that are kept over time, without those that are counted by reason."""
+    return frozenset(figure.field for figure in in_room(room) if figure.curve and "REASON" not in figure.name)
+
+
+def _by_name(snapshot: Mapping[str, Any] | None, kind: str) -> dict[str, Mapping[str, Any]]:
+    return {status["name"]: status for status in (snapshot or {}).get(kind, ())}

@@ -39,7 +39,7 @@ def actor_view(run: RunReader, state: str, now: float, max_staleness: float | No
 
 
 def _actor(run: RunReader, name: str, state: str, status: dict[str, Any], restarts: int) -> dict[str, Any]:
-    at = run.moments.curve(f"actor.{name}.version").at
+    at = run.snapshots.curve(f"actor.{name}.version").at
     return {
         "name": name,
         "state": state,

@@ -17,7 +17,7 @@ MAX_QUARANTINED = 50
 def buffer_view(run: RunReader, limits: Mapping[str, float | None]) -> dict[str, Any]:
     """The response of `/api/buffer`, as in docs/dashboard-api.md."""
     reading = run.meta.get("now") or {}
-    live = run.live
+    live = run.redis_poller
     totals = reading.get("buffer")
     at, source, error = reading.get("at"), "history", None
     if live is not None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.data.series import Curve, Floats, decimate
-from deploy.dashboard.data.series_catalog import about
 from deploy.dashboard.views.status import began_at
+from deploy.telemetry.figures import FIGURES, describe
 
 MAX_POINTS = 2000
 MAX_NAMES = 24
@@ -42,10 +42,10 @@ def curves(run: RunReader, query: CurveQuery) -> dict[str, Any]:
         x, y = _in_range(curve, query, began)
         shown_x, shown_y = decimate(x, y, query.points)
         finite = curve.y[np.isfinite(curve.y)]
-        words = about(name)
+        figure = describe(name)
         curves_by_name[name] = {
-            "title": words.title,
-            "unit": words.unit,
+            "title": figure.title,
+            "unit": figure.unit,
             "x": shown_x,
             "y": shown_y,
             "points": len(x),
@@ -64,25 +64,15 @@ def curves(run: RunReader, query: CurveQuery) -> dict[str, Any]:
 
 def catalog(run: RunReader) -> dict[str, Any]:
     """The response of `/api/catalog`."""
-    counts = run.learner.counts() | run.moments.counts()
+    counts = run.learner.counts() | run.snapshots.counts()
     prompts = [name for name in counts if name.startswith("prompt.")]
     longest = sorted(prompts, key=lambda name: -counts[name])[: 2 * MAX_PROMPTS]  # two bounds each
     entries = []
     for name in sorted(counts):
         if name.startswith("prompt.") and name not in longest:
             continue
-        words = about(name)
-        entries.append(
-            {
-                "name": name,
-                "title": words.title,
-                "unit": words.unit,
-                "group": words.group,
-                "log": words.log,
-                "points": counts[name],
-            }
-        )
-    return {"run": run.id, "curves": entries}
+        entries.append(describe(name).as_dict() | {"points": counts[name]})
+    return {"run": run.id, "curves": entries, "figures": [figure.as_dict() for figure in FIGURES.values()]}
 
 
 def csv_lines(run: RunReader, names: Sequence[str]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from deploy.dashboard.views.status import (
     steps_of,
     updated_at,
 )
+from deploy.telemetry.figures import describe
 
 READINGS = 10
 """Readings in the median of a key figure."""
@@ -58,7 +59,7 @@ def overview(run: RunReader, now: float | None = None) -> dict[str, Any]:
         "rates": _rates(run, now) if live else dict.fromkeys(_RATES),
         "figures": _figures(run),
         "waits": list(snapshot.get("waits", ())) if live else [],
-        "alarms": list(reading.get("alarms", ())) if live or state in ("stale", "dead") else [],
+        "alerts": list(reading.get("alerts", ())) if live or state in ("stale", "dead") else [],
         "limits": limits(run),
         "recording": _recording(run, state),
     }
@@ -130,37 +131,35 @@ def _rates(run: RunReader, now: float) -> dict[str, float | None]:
 
 
 def _mean_since(run: RunReader, names: Sequence[str], at: float) -> float | None:
-    values = [value for name in names for value in run.moments.since(name, at) if math.isfinite(value)]
+    values = [value for name in names for value in run.snapshots.since(name, at) if math.isfinite(value)]
     return fmean(values) if values else None
 
 
 def _figures(run: RunReader) -> list[dict[str, Any]]:
     """The three key figures: distance from the posterior, quality, diversity."""
-    labels = sorted(name for name in run.learner.counts() if name.startswith("learner.advanced.labels."))
+    labels = sorted(name for name in run.learner.counts() if name.startswith("learner.labels."))
     quality = next((name for name in labels if name.endswith((".valid", ".accuracy", ".correct"))), "")
     quality = quality or (labels[0] if labels else "learner.log_reward")
-    title = quality.removeprefix("learner.advanced.labels.") if labels else "log R, mean"
     return [
-        _figure(run, "var_u", "Var(u)", "nats²", "lower", "learner.var_u"),
-        _figure(run, "valid", title, _unit(run, quality), "higher", quality),
-        _figure(run, "diversity", "diversity", "share", "higher", "learner.diversity"),
+        _figure(run, "var_u", "lower", "learner.var_u"),
+        _figure(run, "valid", "higher", quality),
+        _figure(run, "diversity", "higher", "learner.diversity"),
     ]
 
 
-def _unit(run: RunReader, name: str) -> str:
-    if name == "learner.log_reward":
-        return "nats"
+def _label_unit(run: RunReader, name: str) -> str:
+    """Labels between 0 and 1 are shares."""
     values = [value for value in run.learner.newest(name, 100) if math.isfinite(value)]
     return "share" if values and all(0 <= value <= 1 for value in values) else ""
 
 
-def _figure(run: RunReader, name: str, title: str, unit: str, better: str, curve: str) -> dict[str, Any]:
-    values = run.curve(curve).y
+def _figure(run: RunReader, name: str, better: str, curve: str) -> dict[str, Any]:
+    values, figure = run.curve(curve).y, describe(curve)
     finite = values[np.isfinite(values)]
     return {
         "name": name,
-        "title": title,
-        "unit": unit,
+        "title": figure.title,
+        "unit": figure.unit or _label_unit(run, curve),
         "value": median(finite[-READINGS:].tolist()) if len(finite) else None,
         "before": median(finite[:READINGS].tolist()) if len(finite) else None,
         "better": better,
@@ -175,9 +174,9 @@ def _elapsed(run: RunReader) -> float | None:
 
 def _redis(run: RunReader) -> list[Mapping[str, str]]:
     """The Redis server as a component, if the dashboard was given its address."""
-    if run.live is None:
+    if run.redis_poller is None:
         return []
-    error = run.live.error
+    error = run.redis_poller.error
     state = "running" if error is None else "down"
     return [{"name": "redis", "role": "redis", "state": state, "detail": error or "answers"}]
 

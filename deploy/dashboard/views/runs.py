@@ -6,7 +6,7 @@ from typing import Any
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.views.status import began_at, state_of, step_of, steps_of, updated_at
 
-KINDS = ("start", "phase", "version", "restart", "process", "wait", "quarantine", "skipped", "alarm", "end")
+KINDS = ("start", "phase", "version", "restart", "process", "wait", "quarantine", "skipped", "alert", "end")
 MAX_EVENTS = 500
 
 
@@ -40,7 +40,7 @@ def compare(runs: Sequence[RunReader]) -> dict[str, Any]:
     fields = sorted({name for config in configs for name in config})
     differ = [name for name in fields if len({repr(config.get(name)) for config in configs}) > 1]
     figures = [n for n in dict.fromkeys(n for summary in summaries for n in summary) if _is_figure(n, summaries)]
-    counts = [run.learner.counts() | run.moments.counts() for run in runs]
+    counts = [run.learner.counts() | run.snapshots.counts() for run in runs]
     names = sorted({name for count in counts for name in count})
     return {
         "runs": [run_entry(run) for run in runs],

@@ -21,8 +21,9 @@ def state_of(run: RunReader, now: float | None = None) -> tuple[str, str]:
     now = time.time() if now is None else now
     if end := run.meta.get("end"):
         return _ended(end, steps_of(run))
-    if run.live is not None and not run.has_history and not run.folder.is_dir():
-        return ("running", "Reading the buffer from Redis.") if run.live.error is None else ("down", run.live.error)
+    if run.redis_poller is not None and not run.has_history and not run.folder.is_dir():
+        error = run.redis_poller.error
+        return ("running", "Reading the buffer from Redis.") if error is None else ("down", error)
     if not run.has_history:
         return _without_history(run, step_of(run), steps_of(run))
     snapshot = newest_snapshot(run)
@@ -97,7 +98,7 @@ def newest_snapshot(run: RunReader) -> dict[str, Any]:
 
 def recent_mean(run: RunReader, name: str) -> float | None:
     """Mean of the finite ones among the newest READINGS values of a curve of snapshots."""
-    values = [value for value in run.moments.newest(name, READINGS) if math.isfinite(value)]
+    values = [value for value in run.snapshots.newest(name, READINGS) if math.isfinite(value)]
     return sum(values) / len(values) if values else None
 
 
@@ -153,8 +154,8 @@ def _worker(worker: Mapping[str, Any], waits: list[str]) -> dict[str, str]:
 
 def _last_reply(run: RunReader) -> dict[str, float]:
     """Actor -> Unix time of its last reply, from its curves."""
-    names = {name.split(".")[1] for name in run.moments.counts() if name.startswith("actor.")}
-    times = {name: run.moments.curve(f"actor.{name}.version").at for name in names}
+    names = {name.split(".")[1] for name in run.snapshots.counts() if name.startswith("actor.")}
+    times = {name: run.snapshots.curve(f"actor.{name}.version").at for name in names}
     return {name: float(at[-1]) for name, at in times.items() if len(at)}
 
 

@@ -83,12 +83,12 @@ def serve(runs: Runs, access: Access, listener: socket.socket, with_parent: bool
     if with_parent:
         threading.Thread(target=_stop_at_stdin_end, args=(server,), daemon=True).start()
     try:
-        if runs.live:
-            runs.live.start()
+        if runs.redis_poller:
+            runs.redis_poller.start()
         server.run(sockets=[listener])
     finally:
-        if runs.live:
-            runs.live.stop()
+        if runs.redis_poller:
+            runs.redis_poller.stop()
         runs.close()
         listener.close()
 

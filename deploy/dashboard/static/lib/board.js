@@ -15,7 +15,7 @@ import { oneLine } from "./text.js";
 
 const UPDATE_INTERVAL_MS = 2000;
 const CATALOG_INTERVAL_MS = 10000;
-const MARKED = "restart,skipped,quarantine,alarm";
+const MARKED = "restart,skipped,quarantine,alert";
 
 export class Board {
   constructor(live, params) {

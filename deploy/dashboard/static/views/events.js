@@ -1,4 +1,4 @@
-// What happened: restarts, versions, quarantines, alarms. Newest first.
+// What happened: restarts, versions, quarantines, alerts. Newest first.
 
 import { get } from "../lib/api.js";
 import { h, put, renew, scroller } from "../lib/dom.js";

@@ -1,4 +1,4 @@
-// How the run stands now: one sentence on what it waits for, the figures that matter, alarms.
+// How the run stands now: one sentence on what it waits for, the figures that matter, alerts.
 
 import { Board } from "../lib/board.js";
 import { h, put, renew, scroller } from "../lib/dom.js";
@@ -13,12 +13,12 @@ const ARROWS = { lower: "lower is better", higher: "higher is better" };
 export function render(root, live, params) {
   const current = h("div", {}),
     figures = h("dl", { class: "figures" }),
-    alarms = h("section", { "aria-label": "Alarms" }),
+    alerts = h("section", { "aria-label": "Alerts" }),
     parts = h("section", { class: "card" });
   const cards = h("div", { class: "cards" });
   const board = new Board(live, params);
   root.append(
-    alarms,
+    alerts,
     h("div", { class: "split" }, h("section", { class: "card" }, current), parts),
     figures,
     h("p", { class: "note" }, "Medians of the newest ten and of the first ten readings."),
@@ -33,7 +33,7 @@ export function render(root, live, params) {
     if (!overview) return void put(current, status("loading", "Loading …"));
     showNow(current, overview);
     showFigures(figures, overview);
-    showAlarms(alarms, overview.alarms);
+    showAlerts(alerts, overview.alerts);
     showParts(parts, overview);
     const curves = overview.figures.map((figure) => figure.curve).join();
     if (curves !== shownCurves) {
@@ -134,12 +134,12 @@ function showFigures(host, overview) {
   put(host, overview.figures.map(figure));
 }
 
-function showAlarms(host, alarms) {
-  const alarm = (one) => {
+function showAlerts(host, alerts) {
+  const alert = (one) => {
     const [mark, words, kind] = levelLabel(one.level);
     return h(
       "div",
-      { class: `alarm ${kind}` },
+      { class: `alert ${kind}` },
       h(
         "h3",
         {},
@@ -152,10 +152,10 @@ function showAlarms(host, alarms) {
       h("p", { class: "note" }, `Since ${clock(one.since)}.`),
     );
   };
-  const key = JSON.stringify(alarms);
+  const key = JSON.stringify(alerts);
   if (host.dataset.key === key) return;
   host.dataset.key = key;
-  put(host, alarms.map(alarm));
+  put(host, alerts.map(alert));
 }
 
 function showParts(host, overview) {
@@ -169,7 +169,7 @@ function showParts(host, overview) {
       h("td", { class: "words" }, safeText(part.detail ?? "", 200)),
     );
   };
-  const quiet = overview.alarms.length ? null : h("p", { class: "note" }, "✓ No alarms.");
+  const quiet = overview.alerts.length ? null : h("p", { class: "note" }, "✓ No alerts.");
   const heads = h(
     "thead",
     {},

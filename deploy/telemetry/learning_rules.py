@@ -1,0 +1,231 @@
+"""Alert rules on the learner, the rewards and the buffer."""
+
+from statistics import median
+
+from deploy.telemetry.alerts import RUN, SERIES, VALUE, AlertInputs, Finding, Query, RuleSet, growth, span
+
+WINDOW_S = 900
+FAILURE_WINDOW_S = 600
+MAX_FAILED_SHARE = 0.01
+MAX_FUNCTION_S = 1.0
+MIN_ESS_SHARE, MIN_ESS_SIZE = 0.01, 1000
+"""Share of the buffer's size; the size above which the rule applies."""
+WINDOW = 50
+"""Learner steps in a median of Var(u)."""
+CONVERGED = 0.05
+"""nats²: below it Var(u) need not fall any more."""
+
+rule = RuleSet()
+
+
+@rule(
+    "no_steps",
+    "critical",
+    Query(
+        "TributaryNoSteps",
+        f"sum by (run) (increase({SERIES['learner.steps']}[{span(WINDOW_S)}])) == 0 and on (run) {SERIES['run.waits']}",
+        f"{RUN}: no learner step for {WINDOW_S // 60} minutes.",
+        hold="1m",
+    ),
+)
+def _no_steps(inputs: AlertInputs) -> Finding:
+    """The learner has stopped stepping. A long evaluation after training raises it too."""
+    if inputs.last_step_at is None or inputs.now - inputs.last_step_at <= WINDOW_S:
+        return None
+    return (
+        f"The learner has made no step for {(inputs.now - inputs.last_step_at) / 60:.0f} minutes.",
+        "It waits for data, hangs, or a step takes longer than that. After training, an evaluation is still running.",
+        "Look at the waits and at the time of a step. If it hangs, stop the run and `tributary train --resume` it.",
+    )
+
+
+@rule(
+    "learner_starved",
+    "info",
+    Query(
+        "TributaryLearnerStarved",
+        f"max by (run) (rate({SERIES['learner.waited_s']}[{span(WINDOW_S)}])) > 0.5",
+        f"{RUN}: the learner waits for data {{{{ $value | humanizePercentage }}}} of its time.",
+        hold="15m",
+    ),
+)
+def _learner_starved(inputs: AlertInputs) -> Finding:
+    """The learner waits most of its time. Prometheus only: the dashboard names the bottleneck instead."""
+    return None
+
+
+@rule(
+    "skipped",
+    "warning",
+    Query(
+        "TributarySkippedSteps",
+        f"sum by (run) (\n  {growth(SERIES['learner.skipped_steps'], WINDOW_S)}\n) > 0",
+        f"{RUN}: {VALUE} steps in {WINDOW_S // 60} minutes had a loss or gradient that was not finite.",
+    ),
+)
+def _skipped(inputs: AlertInputs) -> Finding:
+    """Steps were skipped."""
+    skipped = inputs.increase("skipped_steps", WINDOW_S)
+    if not skipped:
+        return None
+    return (
+        f"{skipped:.0f} steps of the last {WINDOW_S // 60} minutes were skipped: loss or gradient was not finite.",
+        "Rewards that are huge, or a precision too low for them. The batches are in quarantine.",
+        "Lower learner.learning_rate, look at the rewards, or raise model.dtype's precision.",
+    )
+
+
+@rule(
+    "rewards_fail",
+    "warning",
+    Query(
+        "TributaryRewardsFail",
+        f"sum by (run) (increase({SERIES['reward.NAME.failed']}[{span(FAILURE_WINDOW_S)}]))\n"
+        f"> {MAX_FAILED_SHARE:g} * sum by (run) (increase({SERIES['reward.NAME.strings']}[{span(FAILURE_WINDOW_S)}]))",
+        f"{RUN}: {VALUE} strings in {FAILURE_WINDOW_S // 60} minutes could not be scored, "
+        f"over {100 * MAX_FAILED_SHARE:g} %.",
+        hold="1m",
+    ),
+)
+def _rewards_fail(inputs: AlertInputs) -> Finding:
+    """Many strings cannot be scored."""
+    failed, strings = (inputs.increase(total, FAILURE_WINDOW_S) for total in ("failed", "strings"))
+    if failed <= MAX_FAILED_SHARE * strings:
+        return None
+    return (
+        f"{failed:.0f} of {strings:.0f} strings of the last {FAILURE_WINDOW_S // 60} minutes could not be scored.",
+        "The task's log_reward raises, is too slow, or returns no finite number.",
+        "Read the reasons on the Buffer page. Fix the task and `tributary train --resume`.",
+    )
+
+
+@rule(
+    "rewards_slow",
+    "info",
+    Query(
+        "TributaryRewardsSlow",
+        f"max by (run) ({SERIES['reward.NAME.function_s']}) > {MAX_FUNCTION_S:g}",
+        f"{RUN}: the task's function takes {{{{ $value | humanizeDuration }}}} a string.",
+        hold="5m",
+    ),
+)
+def _rewards_slow(inputs: AlertInputs) -> Finding:
+    """The task's own functions are slow."""
+    slowest = max((worker["function_s"] for worker in inputs.workers), default=0.0)
+    if slowest <= MAX_FUNCTION_S:
+        return None
+    return (
+        f"The task's functions take {slowest:.1f} s per string.",
+        "They run once for each new string; at rewards.time_limit_s a string is quarantined.",
+        "Make them faster (cache, batch), or add rewards.workers.",
+    )
+
+
+@rule(
+    "quarantine",
+    "warning",
+    Query(
+        "TributaryQuarantine",
+        f"sum by (run) (delta({SERIES['buffer.quarantined']}[{span(WINDOW_S)}]))\n"
+        f'+ (sum by (run) (delta({SERIES["buffer.refused.REASON"]}{{reason="reward_failed"}}[{span(WINDOW_S)}]))\n'
+        f"  or 0 * sum by (run) ({SERIES['buffer.quarantined']})) > 0",
+        f"{RUN}: trajectories went into quarantine in the last {WINDOW_S // 60} minutes.",
+    ),
+)
+def _quarantine(inputs: AlertInputs) -> Finding:
+    """Trajectories were quarantined."""
+    quarantined = inputs.increase("quarantined", WINDOW_S)
+    if not quarantined:
+        return None
+    return (
+        f"{quarantined:.0f} strings were quarantined within {WINDOW_S // 60} minutes.",
+        "The task's log_reward failed, was too slow or gave no finite number; or a record could not be read.",
+        "Read the reasons on the Buffer page. Fix the task and `tributary train --resume`.",
+    )
+
+
+@rule(
+    "refusals",
+    "info",
+    Query(
+        "TributaryRefusals",
+        f"sum by (run) (delta({SERIES['buffer.refused.REASON']}[{span(WINDOW_S)}]))\n"
+        f"> sum by (run) (delta({SERIES['buffer.inserted']}[{span(WINDOW_S)}]))",
+        f"{RUN}: the buffer refuses more than it takes in ({VALUE} in {WINDOW_S // 60} minutes).",
+        hold="5m",
+    ),
+)
+def _refusals(inputs: AlertInputs) -> Finding:
+    """The buffer refuses more than it lets in."""
+    refused, inserted = (inputs.increase(total, WINDOW_S) for total in ("refused", "inserted"))
+    if refused <= inserted:
+        return None
+    return (
+        f"The buffer refused {refused:.0f} trajectories in {WINDOW_S // 60} minutes and let in {inserted:.0f}.",
+        "Actors lag behind (stale), or the policy repeats itself (quota, near_duplicate).",
+        "The Buffer page lists the reasons. For `stale`, raise learner.publish_every or buffer.advanced.max_staleness.",
+    )
+
+
+@rule("var_u", "warning")
+def _not_falling(inputs: AlertInputs) -> Finding:
+    """Var(u) does not fall. Dashboard only: Prometheus would need the first WINDOW steps, which it may have dropped."""
+    if len(inputs.var_u) < 3 * WINDOW:
+        return None
+    first, newest = median(inputs.var_u[:WINDOW]), median(inputs.var_u[-WINDOW:])
+    if newest <= max(0.9 * first, CONVERGED):
+        return None
+    return (
+        f"Var(u) does not fall: {newest:.3g} nats² over the last {WINDOW} steps, {first:.3g} over the first.",
+        "The policy does not approach the posterior: steps too small or too large, rewards that jump, or data that "
+        "misses the mass.",
+        "Look at gradient norm and loss; try another learner.learning_rate, a reward temperature that starts higher, "
+        "or a tempered behaviour.",
+    )
+
+
+@rule("equal_rewards", "warning")
+def _equal_rewards(inputs: AlertInputs) -> Finding:
+    """All rewards are equal. Dashboard only: the quantiles of log R are recorded and not exported."""
+    if len(inputs.spreads) < 5 or max(inputs.spreads) > 1e-6:
+        return None
+    return (
+        "All fresh strings have the same reward.",
+        "The reward does not distinguish strings, or the policy samples one string only.",
+        "Look at Samples. If strings differ, check the task's log_reward; if not, add tempered behaviours.",
+    )
+
+
+@rule("diversity", "warning")
+def _collapsed(inputs: AlertInputs) -> Finding:
+    """The policy repeats itself. Dashboard only: diversity is recorded and not exported."""
+    if len(inputs.diversity) < 5 or max(inputs.diversity) >= 0.2:
+        return None
+    return (
+        f"At most {100 * max(inputs.diversity):.0f} % of the fresh on-policy strings of a step differ.",
+        "The policy repeats a few strings. If the target has more than these, it has collapsed to one of its modes.",
+        "Add tempered and suppress_stop behaviours, raise the reward temperature, or use group_subtb.",
+    )
+
+
+@rule(
+    "priority_ess",
+    "info",
+    Query(
+        "TributaryFewRowsDrawn",
+        f"max by (run) ({SERIES['buffer.priority_ess']})\n"
+        f"< {MIN_ESS_SHARE:g} * max by (run) ({SERIES['buffer.size']} > {MIN_ESS_SIZE})",
+        f"{RUN}: replay is spread over {VALUE} trajectories, under {100 * MIN_ESS_SHARE:g} % of the buffer.",
+        hold="15m",
+    ),
+)
+def _few_drawn(inputs: AlertInputs) -> Finding:
+    """Replay draws few trajectories over and over."""
+    buffer = inputs.buffer
+    if not buffer or buffer["size"] <= MIN_ESS_SIZE or buffer["priority_ess"] >= MIN_ESS_SHARE * buffer["size"]:
+        return None
+    return (
+        f"Replay draws spread over {buffer['priority_ess']:.0f} of {buffer['size']:,} trajectories.",
+        "A few priorities are far above the others, so the learner sees the same strings over and over.",
+        "Lower buffer.priority_exponent, raise learner.fresh_fraction, or mix learner.priority with recency.",
+    )

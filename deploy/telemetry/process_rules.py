@@ -1,0 +1,186 @@
+"""Alert rules on processes and machines."""
+
+from actors.config import ActorConfig
+from deploy.telemetry.alerts import RUN, SERIES, VALUE, AlertInputs, Finding, Query, RuleSet, growth
+
+MAX_STALENESS_SHARE = 0.5
+"""Share of actors.advanced.max_staleness, at which the run stops."""
+CANARY_SHARE = 0.5
+"""Share of learner.canary_tolerance, at which the run stops."""
+BF16_CANARY_TOLERANCE = 0.3
+"""The tolerance that Prometheus assumes, nats: in fp32 the run stops before it could alert."""
+SILENT_S = 10.0
+RESTART_WINDOW_S = 1800
+MAX_RESTARTS = 1
+MAX_MEMORY_SHARE = 0.92
+MIN_FREE_BYTES = 2e9
+
+rule = RuleSet()
+
+
+@rule(
+    "target_down",
+    "critical",
+    Query(
+        "TributaryTargetDown",
+        'up{job="ray"} == 0',
+        "{{ $labels.instance }} does not answer Prometheus: the node, or Ray on it, is gone.",
+        hold="2m",
+    ),
+)
+def _target_down(inputs: AlertInputs) -> Finding:
+    """A node does not answer. Prometheus only: the dashboard does not scrape nodes."""
+    return None
+
+
+@rule(
+    "members_missing",
+    "critical",
+    Query(
+        "TributaryMembersMissing",
+        f"sum by (run, role) ({SERIES['run.members.ROLE']}) < sum by (run, role) ({SERIES['run.members_wanted.ROLE']})",
+        f"{RUN}: {{{{ $value }}}} processes of role {{{{ $labels.role }}}} are alive, fewer than wanted.",
+        hold="3m",
+    ),
+)
+def _members_missing(inputs: AlertInputs) -> Finding:
+    """Fewer processes than requested. Prometheus only: a snapshot lists processes that answer, and `silent` reports
+    those that no longer do."""
+    return None
+
+
+@rule("silent", "critical")
+def _silent(inputs: AlertInputs) -> Finding:
+    """An actor does not answer. Dashboard only: Prometheus sees no gauge of a silent process, and reports it as a
+    missing member."""
+    silent = {name: inputs.now - at for name, at in inputs.last_reply.items() if inputs.now - at > SILENT_S}
+    if not silent:
+        return None
+    name, seconds = max(silent.items(), key=lambda pair: pair[1])
+    return (
+        f"{name} has not answered for {seconds:.0f} s ({len(silent)} silent in all).",
+        "Its process died and is being started again, or its engine hangs.",
+        "Look at Events for restarts and at Ray's logs; `Killed` there is often memory.",
+    )
+
+
+@rule(
+    "restarts",
+    "warning",
+    Query(
+        "TributaryRestarts",
+        f"sum by (run, role) (\n  {growth(SERIES['run.restarts.ROLE'], RESTART_WINDOW_S)}\n) >= {MAX_RESTARTS + 1}",
+        f"{RUN}: processes of role {{{{ $labels.role }}}} died {VALUE} times in {RESTART_WINDOW_S // 60} minutes.",
+        comment="A counter appears with its first count, so `increase` would not see that one: hence the difference.",
+    ),
+)
+def _restarts(inputs: AlertInputs) -> Finding:
+    """Processes die again and again. The dashboard counts actors of all names, whose clocks show a restart."""
+    restarts = inputs.increase("restarts", RESTART_WINDOW_S)
+    if restarts <= MAX_RESTARTS:
+        return None
+    return (
+        f"Actors died {restarts:.0f} times in {RESTART_WINDOW_S // 60} minutes.",
+        "Memory, an error of the GPU, or a bug in the engine. After actors.advanced.max_restarts the run ends.",
+        "Read the end of the actor's log; `Killed` there is often memory.",
+    )
+
+
+@rule(
+    "waits",
+    "warning",
+    Query(
+        "TributaryWaits",
+        f"max by (run) ({SERIES['run.waits']}) > 0",
+        f"{RUN}: {{{{ $value }}}} named waits for 5 minutes. Its log says who waits for what.",
+        hold="5m",
+    ),
+)
+def _waits(inputs: AlertInputs) -> Finding:
+    """A wait lasts. Prometheus only: the dashboard shows every wait with its sentence as soon as there is one."""
+    return None
+
+
+@rule(
+    "staleness",
+    "warning",
+    Query(
+        "TributaryActorStale",
+        f"max by (run) ({SERIES['learner.version']})\n"
+        f"- on (run) group_right () max by (run, process) ({SERIES['actor.NAME.version']})"
+        f" > {MAX_STALENESS_SHARE * ActorConfig().advanced.max_staleness:g}",
+        f"{RUN}: {{{{ $labels.process }}}} serves an adapter {{{{ $value }}}} versions old.",
+        hold="2m",
+    ),
+)
+def _staleness(inputs: AlertInputs) -> Finding:
+    """An actor falls behind. Prometheus does not know the recipe: it takes the default of max_staleness."""
+    limit = inputs.limits.get("max_staleness", 0)
+    behind = {a["name"]: inputs.version - a["version"] for a in inputs.actors if a["version"] >= 0}
+    name, most = max(behind.items(), key=lambda pair: pair[1], default=("", 0))
+    if not limit or most <= MAX_STALENESS_SHARE * limit:
+        return None
+    return (
+        f"{name} is {most} versions behind the newest; at more than {limit:g} it stops the run.",
+        "The learner publishes faster than the actor can take adapters: they wait for requests in flight.",
+        "Raise learner.publish_every or actors.advanced.max_staleness, or give actors more threads.",
+    )
+
+
+@rule(
+    "canary",
+    "warning",
+    Query(
+        "TributaryCanaryDrift",
+        f"max by (run) ({SERIES['actor.NAME.canary_difference']}) > {CANARY_SHARE * BF16_CANARY_TOLERANCE:g}",
+        f"{RUN}: engine and learner differ by {VALUE} nats on the canary.",
+    ),
+)
+def _canary(inputs: AlertInputs) -> Finding:
+    """Engine and learner disagree. Prometheus does not know the recipe and assumes the tolerance for bf16."""
+    tolerance = inputs.limits.get("canary_tolerance", 0.0)
+    worst = max((a["canary_difference_max"] for a in inputs.actors), default=0.0)
+    if not tolerance or worst <= CANARY_SHARE * tolerance:
+        return None
+    return (
+        f"The engines' log-probabilities differ from the learner's by up to {worst:.2g} nats; at {tolerance:.2g} the "
+        "run stops.",
+        "Rounding in another precision, or weights that are not quite those that were published.",
+        "In bf16 learner.canary_tolerance = 0.3 is right. In fp32 don't raise it: find out what differs.",
+    )
+
+
+@rule(
+    "memory",
+    "warning",
+    Query(
+        "TributaryMemoryShort",
+        f"max by (instance) (ray_node_mem_used / ray_node_mem_total) > {MAX_MEMORY_SHARE:g}",
+        "{{ $labels.instance }}: {{ $value | humanizePercentage }} of its memory is used.",
+        hold="2m",
+    ),
+)
+def _memory(inputs: AlertInputs) -> Finding:
+    """A node is short of memory. Prometheus only: the dashboard sees one machine, Ray measures all."""
+    return None
+
+
+@rule(
+    "disk",
+    "warning",
+    Query(
+        "TributaryDiskShort",
+        f"min by (instance) (ray_node_disk_free) < {MIN_FREE_BYTES:g}",
+        "{{ $labels.instance }}: {{ $value | humanize1024 }}B free on Ray's disk.",
+        hold="2m",
+    ),
+)
+def _disk(inputs: AlertInputs) -> Finding:
+    """A disk is nearly full: of the run's folder on the dashboard, of Ray's session folder in Prometheus."""
+    if inputs.free_bytes is None or inputs.free_bytes >= MIN_FREE_BYTES:
+        return None
+    return (
+        f"{inputs.free_bytes / 1e9:.2f} GB are free on the disk of the run's folder.",
+        "Checkpoints, the buffer's log and this history are written there.",
+        "Free some space: a full disk ends the buffer's writes, and with them the run.",
+    )
