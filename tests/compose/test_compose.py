@@ -37,10 +37,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     engine.build()
     folder = tmp_path_factory.mktemp("compose")
     tasks = folder / "tasks"
-    (tasks / "tests").mkdir(parents=True)
+    (tasks / "tests" / "support").mkdir(parents=True)
     shutil.copy(HERE / "tiny.toml", tasks)
     for name in ("tiny.py", "oracle.py"):
-        shutil.copy(ROOT / "tests" / name, tasks / "tests")
+        shutil.copy(ROOT / "tests" / "support" / name, tasks / "tests" / "support")
     for file in make_tiny_model(folder / "model").iterdir():
         file.chmod(0o644)  # the container's user is not ours
     secrets = folder / "secrets"
