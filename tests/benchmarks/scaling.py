@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--window", type=float, default=8.0, help="Seconds of each measurement.")
     parser.add_argument("--rewards", type=int, default=1, help="The number of reward workers.")
     parser.add_argument("--plot", type=Path, help="Write the curve to this file (svg or png).")
-    args = parse(parser, most=2, window=3.0, rate=5.0)
+    args = parse(parser, most=2, window=3.0, rate=20.0)
     with tempfile.TemporaryDirectory() as scratch, RedisServer.start(Path(scratch) / "redis") as server:
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error", num_cpus=4)
         try:

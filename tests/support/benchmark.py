@@ -45,13 +45,15 @@ def print_result(result: Mapping[str, Any], json_only: bool) -> None:
     sys.stdout.flush()
 
 
-def run_python(arguments: Sequence[str]) -> str:
+def run_python(arguments: Sequence[str], limit_s: float | None = None) -> str:
     """Standard output of another Python process, run from the root. SystemExit with all its output when it fails.
 
     The output goes through files: a pipe would stay open as long as any grandchild, such as Ray's, holds it.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=output, stderr=errors, check=False)
+        process = subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, stdout=output, stderr=errors, timeout=limit_s, check=False
+        )
         output.seek(0)
         errors.seek(0)
         if process.returncode:

@@ -4,15 +4,13 @@ import ast
 import fnmatch
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.benchmark import ROOT, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -22,10 +20,8 @@ LIMIT_S = 400.0
 
 def run_small(name: str) -> dict[str, Any]:
     """The JSON object in the last line of a benchmark's output."""
-    command = [sys.executable, f"tests/benchmarks/{name}.py", "--small", "--json"]
-    process = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=LIMIT_S)  # fmt: skip
-    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
-    result = json.loads(process.stdout.splitlines()[-1])
+    output = run_python([f"tests/benchmarks/{name}.py", "--small", "--json"], LIMIT_S)
+    result = json.loads(output.splitlines()[-1])
     assert isinstance(result, dict)
     return result
 
