@@ -82,7 +82,7 @@ def distances(
     batch = collate(rows, policy.spec)
     with torch.no_grad():
         found = policy.log_probs(batch)
-    q = log_q_of_strings(found.log_pf, found.log_pterm, batch.counts).double().exp().numpy()
+    q = log_q_of_strings(found.log_pf, found.log_pterm, batch.is_terminal).double().exp().numpy()
     log_r = np.array([total_log_reward(row, weights)[-1] for row in rows], np.float64) / temperature
     p = np.exp(log_r - np.logaddexp.reduce(log_r))
     return float(0.5 * np.abs(q - p).sum()), float(q.sum())

@@ -101,7 +101,7 @@ def test_acting_with_a_tool_is_what_replay_makes_of_it(
     for b, s in enumerate(samples):
         n, acts = len(s.token_ids), s.is_action
         np.testing.assert_allclose(found.log_pf[b, :n].numpy()[acts], s.log_pf[acts], atol=BOUND)
-        counts = batch.counts[b, : n + 1].numpy()
+        counts = batch.is_terminal[b, : n + 1].numpy()
         np.testing.assert_allclose(found.log_pterm[b, : n + 1].numpy()[counts], s.log_pterm[counts], atol=BOUND)
         assert not s.log_pf[~acts].any(), "no log q where the tool wrote"
 
