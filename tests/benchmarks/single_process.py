@@ -213,6 +213,7 @@ def main() -> None:
         options = ["--model", model, "--updates", str(args.updates), "--threads", str(args.threads), "--side", "single"]
         single = json.loads(run_python([__file__, *options]).splitlines()[-1])
         system = ours(model, args.steps)
+    single["model"] = "tiny" if args.small else single["model"]
     ratio = system["ours_per_s"] / single["single_process_per_s"]
     print_result({"ours_over_single_process": ratio} | single | system, args.json)
 
