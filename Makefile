@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/installed-$(EXTRA)
 help:
 	@echo "make demo          set up, train the integer task on this machine and show the result (runs/demo)"
 	@echo "make test          set up, run the fast tests and one whole tiny training run (at most 12 minutes on 2 cores)"
-	@echo "make test-all      set up, run every test that needs neither a browser nor containers (half an hour on 2 cores)"
+	@echo "make test-all      set up, run every test that needs neither a browser nor containers (35 minutes on 2 cores)"
 	@echo "make test-browser  set up, test the dashboard in Chromium (apt-get install chromium fonts-dejavu-core)"
 	@echo "make test-compose  set up, run docker-compose.yml on a Docker engine and kill parts of it"
 	@echo "make check         set up, run format, lint, types, import contracts and unit tests (two minutes)"
