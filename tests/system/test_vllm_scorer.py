@@ -13,8 +13,6 @@ from rewards.base_model import BaseModel
 from rewards.task import ScoreRequest
 from rewards.vllm_scorer import VllmScorer
 
-pytestmark = pytest.mark.slow
-
 LIMIT = 1e-3
 """Largest difference in nats, fp32."""
 
