@@ -6,15 +6,16 @@ EXTRA  ?= cpu
 RUN    ?= runs/demo
 INSTALLED := $(VENV)/installed-$(EXTRA)
 
-.PHONY: help setup demo check lint test test-browser test-compose clean
+.PHONY: help setup demo check lint test test-all test-browser test-compose clean
 
 help:
-	@echo "make demo    set up, train the integer task on this machine, show the result (runs/demo)"
-	@echo "make test    set up, run every test that needs neither a browser nor containers"
-	@echo "make test-browser  set up, look at the dashboard with Chromium (apt-get install chromium fonts-dejavu-core)"
+	@echo "make demo          set up, train the integer task on this machine and show the result (runs/demo)"
+	@echo "make test          set up, run the fast tests and one whole tiny training run (at most 12 minutes on 2 cores)"
+	@echo "make test-all      set up, run every test that needs neither a browser nor containers (35 minutes on 2 cores)"
+	@echo "make test-browser  set up, test the dashboard in Chromium (apt-get install chromium fonts-dejavu-core)"
 	@echo "make test-compose  set up, run docker-compose.yml on a Docker engine and kill parts of it"
-	@echo "make check   format, lint, types, import contracts, unit tests (one or two minutes)"
-	@echo "make setup   only the set-up; EXTRA=gpu for CUDA machines"
+	@echo "make check         set up, run format, lint, types, import contracts and unit tests (two minutes)"
+	@echo "make setup         only set up; EXTRA=gpu for CUDA machines"
 
 setup: $(INSTALLED)
 
@@ -34,8 +35,13 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+TWO_AT_A_TIME := --ignore=tests/browser -n 2 --dist loadfile --no-loadscope-reorder
+
 test: setup
-	@$(BIN)/pytest --ignore=tests/browser -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest $(TWO_AT_A_TIME) -m "not docker and not slow"
+
+test-all: setup
+	@$(BIN)/pytest $(TWO_AT_A_TIME)
 
 test-browser: setup
 	@$(BIN)/pytest tests/browser

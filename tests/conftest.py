@@ -1,4 +1,4 @@
-"""What every test may want."""
+"""Fixtures of every test."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,7 +11,7 @@ from tests.support.processes import Command
 
 @pytest.fixture(scope="module", autouse=True)
 def no_command_outlives_its_file() -> Iterator[None]:
-    """A test that failed may have left one running."""
+    """Kills the commands that a failed test left running."""
     yield
     while Command.started:
         Command.started.pop().end()
@@ -19,11 +19,11 @@ def no_command_outlives_its_file() -> Iterator[None]:
 
 @pytest.fixture
 def make_trajectory() -> Callable[..., Trajectory]:
-    """A scored trajectory whose content, and so its id, follows from a number; fields can be overridden."""
+    """Builds a scored trajectory whose content, and so its id, is set by a number; fields can be overridden."""
 
     def make(number: int = 0, length: int = 5, **fields: object) -> Trajectory:
         rng = np.random.default_rng(number)
-        known: dict[str, object] = {
+        defaults: dict[str, object] = {
             "prompt_id": f"prompt-{number}",
             "prompt_token_ids": np.array([1, 2, number], dtype=np.int32),
             "token_ids": rng.integers(0, 1000, length, dtype=np.int32),
@@ -41,6 +41,6 @@ def make_trajectory() -> Callable[..., Trajectory]:
             "labels": {"valid": 1.0},
             "scoring_s": 0.125,
         }
-        return Trajectory(**{**known, **fields})  # type: ignore[arg-type]
+        return Trajectory(**{**defaults, **fields})  # type: ignore[arg-type]
 
     return make

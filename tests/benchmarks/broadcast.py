@@ -1,21 +1,25 @@
-"""What a new adapter costs: until the engine samples from it, and in tokens.
+"""The cost of a new adapter: seconds until the engine samples from it, and tokens lost.
 
-    python tests/benchmarks/broadcast.py [--recipe demo] [--versions 12] [--interval 2.0] [--window 20] [--json]
+    python tests/benchmarks/broadcast.py [--small] [--json] [--recipe demo] [--versions 12] [--interval 2.0] [--window 20]
 
-One Ray process with the real rollout loop around a real vLLM engine on the demo's prompt; the learner's side is this process, with
-real LoRA weights of rank 16 on q, k, v, o. Both ways end when the engine has read the new version's canary, which is its first tokens.
+One Ray process runs the real rollout loop around a real vLLM engine on the demo's prompt. This process plays the learner, with
+real LoRA weights of rank 16 on q, k, v, o. Both ways end when the engine has read the canary of the new version, which is the
+first thing that it computes with it.
 
-board   serialise the adapter, publish it by the object store, the actor is told, fetches and loads it
-local   serialise it, write it to a file, and the same engine, between two of its steps, reads and loads that file
+broadcast   serialise the adapter and publish it through the object store; the actor is notified, fetches and loads it
+local       serialise it and write it to a file; the same engine reads and loads that file between two of its steps
 
-broadcast_over_local   median seconds of the first over the second; the two take turns
-throughput_ratio       tokens/s with a version every `interval` seconds over tokens/s with none, while the learner's side makes its
-                       versions in both; windows take turns
-Last line: one JSON object.
+Figures, in the JSON object of the last line:
+
+broadcast_over_local     broadcast_s / local_s; the two ways take turns
+broadcast_s, local_s     median seconds from the end of the optimiser step until the version is served
+throughput_ratio         tokens/s with a version every `interval_s` seconds over tokens/s with none. The learner's side makes its
+                         versions in both cases; windows take turns
+tokens_per_s             medians, `never` and `often`
+adapter_bytes            size of one adapter
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -25,7 +29,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -45,157 +49,149 @@ from deploy.config import load_recipe
 from deploy.driver.preflight import check
 from learner.adapter import adapter_files, adapter_version
 from learner.policy import LoraPolicy
+from tests.support.benchmark import make_parser, parse, print_result, write_tiny_recipe
 
 
-class Nobody:
-    """Takes trajectories and forgets them: a RewardGate without reward workers."""
+class DiscardingGate:
+    """A RewardGate without reward workers: trajectories are dropped."""
 
     def send(self, trajectories: list[Any]) -> None:
-        """Forget."""
+        """Drop them."""
 
     def free_slots(self, timeout_s: float) -> int:
-        """Always."""
+        """There is always a free slot."""
         return 1
 
 
-class Timed(ActorProcess):
-    """An actor that says when it began to serve a version, and can find one in a file instead of on the board."""
+class TimedActor(ActorProcess):
+    """An actor that records when it began to serve a version, and can take a version from a file instead of the store."""
 
     def __init__(self, number: int, address: Address) -> None:
         super().__init__(number, address)
         rollout = self._rollout
-        rollout._rewards = Nobody()
-        self._from_board, self._file, self._version = rollout._adapters, None, None
-        self._served: dict[int, float] = {}
+        rollout._rewards = DiscardingGate()
+        self._from_store, self._file, self._version = rollout._adapters, None, None
+        self._served_at: dict[int, float] = {}
         rollout._adapters = self._newest
         self._serve = rollout._engine.serve
-        rollout._engine.serve = self._timed  # type: ignore[method-assign]
+        rollout._engine.serve = self._timed_serve  # type: ignore[method-assign]
 
-    def give_file(self, path: str, version: AdapterVersion) -> None:
-        """From now on the newest version is in this file; an empty path: on the board again."""
+    def read_from(self, path: str, version: AdapterVersion) -> None:
+        """From now on the newest version is in this file; an empty path: in the store again."""
         self._file, self._version = path, version
 
-    def served(self, number: int) -> float | None:
+    def served_at(self, number: int) -> float | None:
         """Unix time at which the version's canary had been read; None before."""
-        return self._served.get(number)
+        return self._served_at.get(number)
 
     def _newest(self, known: int) -> Any:
         if not self._file:
-            return self._from_board(known)
+            return self._from_store(known)
         version = self._version
         if version.number <= known:
             return version.number, None
-        return version.number, (
-            version,
-            AdapterFiles(Path(self._file).read_bytes(), Path(f"{self._file}.json").read_text()),
-        )
+        files = AdapterFiles(Path(self._file).read_bytes(), Path(f"{self._file}.json").read_text())
+        return version.number, (version, files)
 
-    def _timed(self, version: AdapterVersion, files: AdapterFiles) -> float:
+    def _timed_serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
         difference = self._serve(version, files)
-        self._served[version.number] = time.time()
+        self._served_at[version.number] = time.time()
         return difference
 
 
-class Learner:
-    """The publishing side."""
+class Publisher:
+    """The learner's side."""
 
-    def __init__(self, checked: Any, board: AdapterStoreClient, actor: Any, folder: Path) -> None:
+    def __init__(self, checked: Any, store: AdapterStoreClient, actor: Any, folder: Path) -> None:
         self._policy = LoraPolicy(checked.spec, torch.device("cpu"))
-        self._prompt, self._tolerance = checked.prompts[0], checked.config.learner.canary_tolerance
-        self._board, self._actor, self._folder = board, actor, folder
+        self._tolerance = checked.config.learner.canary_tolerance
+        self._store, self._actor, self._folder = store, actor, folder
         self._number = -1
-        self._example = given_trajectory(
-            self._prompt, np.zeros(0, np.int32), "canary", np.zeros((1, 1), np.float32), ("none",)
-        )
+        no_tokens, no_reward = np.zeros(0, np.int32), np.zeros((1, 1), np.float32)
+        self._example = given_trajectory(checked.prompts[0], no_tokens, "canary", no_reward, ("none",))
 
     def step(self) -> tuple[AdapterVersion, AdapterFiles, float]:
-        """Weights as after an optimiser step, in their files; and when that step ended."""
+        """Weights as after an optimiser step, their files, and the time at which that step ended."""
         with torch.no_grad():
             for name, parameter in self._policy.model.named_parameters():
                 if "lora_B" in name:
                     parameter.normal_(std=0.02)
         self._number += 1
-        canary_of = adapter_version(
-            self._policy, adapter_files(self._policy), self._number, 0, self._example, self._tolerance
-        )
+        files = adapter_files(self._policy)
+        version = adapter_version(self._policy, files, self._number, 0, self._example, self._tolerance)
         began = time.time()  # the canary's own forward pass is the same for both ways, and is left out
-        return canary_of, adapter_files(self._policy), began
+        return version, adapter_files(self._policy), began
 
-    def by_board(self) -> float:
-        """Seconds from the step's end until the version is served."""
+    def publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
+        """Put the version into the store."""
+        self._store.publish(version, files)
+
+    def broadcast_s(self) -> float:
+        """Seconds from the step's end until the version is served, through the store."""
         version, files, began = self.step()
         self.publish(version, files)
         return self._wait(version.number) - began
 
-    def publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
-        """Put it on the board."""
-        self._board.publish(version, files)
-
-    def by_file(self) -> float:
-        """Likewise."""
+    def local_s(self) -> float:
+        """Seconds from the step's end until the version is served, through a file."""
         version, files, began = self.step()
         path = self._folder / f"{version.number}"
         path.write_bytes(files.weights)
         Path(f"{path}.json").write_text(files.config_json)
-        ray.get(self._actor.give_file.remote(str(path), version))
-        served = self._wait(version.number)
-        ray.get(self._actor.give_file.remote("", version))
-        return served - began
+        ray.get(self._actor.read_from.remote(str(path), version))
+        served_at = self._wait(version.number)
+        ray.get(self._actor.read_from.remote("", version))
+        return served_at - began
 
     def _wait(self, number: int) -> float:
         while True:
-            if (at := ray.get(self._actor.served.remote(number))) is not None:
-                return at
+            if (served_at := ray.get(self._actor.served_at.remote(number))) is not None:
+                return served_at
             threading.Event().wait(0.002)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="demo")
-    parser.add_argument("--versions", type=int, default=12, help="of each way")
+    parser = make_parser(__doc__)
+    parser.add_argument("--recipe", default="demo", help="The recipe to run: a shipped name or a file.")
+    parser.add_argument("--versions", type=int, default=12, help="The number of versions timed in each way.")
     parser.add_argument(
-        "--interval", type=float, default=2.0, help="seconds between two versions, while tokens are counted"
+        "--interval", type=float, default=2.0, help="Seconds between versions while tokens are counted."
     )
-    parser.add_argument("--window", type=float, default=20.0, help="seconds of counting")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print only the JSON object")
-    parser.add_argument("overrides", nargs="*", help="section.field=value")
-    args = parser.parse_args()
-    checked = check(load_recipe(args.recipe, ["actors.advanced.max_staleness=100000", *args.overrides]))
+    parser.add_argument("--window", type=float, default=20.0, help="Seconds of each count of tokens.")
+    parser.add_argument("--rounds", type=int, default=3, help="The number of counts with and without versions.")
+    parser.add_argument("overrides", nargs="*", help="Fields of the recipe to change, as section.field=value.")
+    args = parse(parser, recipe="", versions=2, interval=0.5, window=2.0, rounds=1)
     with tempfile.TemporaryDirectory() as scratch, RedisServer.start(Path(scratch) / "redis") as server:
+        recipe = args.recipe or str(write_tiny_recipe(Path(scratch) / "recipe"))
+        checked = check(load_recipe(recipe, ["actors.advanced.max_staleness=100000", *args.overrides]))
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error", num_cpus=4)
         try:
             result = measure(args, checked, server.url, Path(scratch))
         finally:
             ray.shutdown()
-    if not args.json:
-        for name, value in result.items():
-            print(f"{name:22} {value:.4g}" if isinstance(value, float) else f"{name:22} {value}")
-    print(json.dumps(result))
+    print_result(result, args.json)
 
 
 def measure(args: argparse.Namespace, checked: Any, redis_url: str, scratch: Path) -> dict[str, Any]:
-    """Both figures."""
-    address = Address(
-        checked.config, checked.spec, redis_url, "broadcast", checked.config.task.name, "", "adapter_store"
-    )
-    board = ray.remote(AdapterStore).options(num_cpus=0, name="adapter_store", max_concurrency=100).remote()
-    actor = remote(Timed, checked.config.actors, max_concurrency=4).remote(0, address)
+    """All figures."""
+    address = Address(checked.config, checked.spec, redis_url, "broadcast", checked.config.task.name, "", "store")
+    store = ray.remote(AdapterStore).options(num_cpus=0, name="store", max_concurrency=100).remote()
+    actor = remote(TimedActor, checked.config.actors, max_concurrency=4).remote(0, address)
     ray.get(actor.ready.remote())
-    learner = Learner(checked, AdapterStoreClient(board), actor, scratch)
+    publisher = Publisher(checked, AdapterStoreClient(store), actor, scratch)
     running = actor.run.remote()
-    learner.by_board()
-    learner.by_file()  # both once, so that nothing is done for the first time
-    board_s, file_s = [], []
+    publisher.broadcast_s()
+    publisher.local_s()  # both once before timing, so that caches are warm
+    broadcast_s, local_s = [], []
     for _ in range(args.versions):
-        board_s.append(learner.by_board())
-        file_s.append(learner.by_file())
+        broadcast_s.append(publisher.broadcast_s())
+        local_s.append(publisher.local_s())
     tokens: dict[str, list[float]] = {"never": [], "often": []}
     for _ in range(args.rounds):
         for side in ("never", "often"):
             stopping = threading.Event()
-            thread = threading.Thread(target=_learn, args=(learner, stopping, args.interval, side == "often"))
+            thread = threading.Thread(target=_make_versions, args=(publisher, stopping, args.interval, side == "often"))
             thread.start()
             tokens[side].append(_tokens_per_s(actor, args.window))
             stopping.set()
@@ -203,25 +199,25 @@ def measure(args: argparse.Namespace, checked: Any, redis_url: str, scratch: Pat
     ray.get(actor.stop.remote())
     ray.get(running)
     return {
-        "broadcast_over_local": statistics.median(board_s) / statistics.median(file_s),
+        "broadcast_over_local": statistics.median(broadcast_s) / statistics.median(local_s),
         "throughput_ratio": statistics.median(tokens["often"]) / statistics.median(tokens["never"]),
-        "broadcast_s": statistics.median(board_s),
-        "local_s": statistics.median(file_s),
+        "broadcast_s": statistics.median(broadcast_s),
+        "local_s": statistics.median(local_s),
         "tokens_per_s": {name: statistics.median(values) for name, values in tokens.items()},
         "rounds_tokens_per_s": tokens,
         "interval_s": args.interval,
-        "adapter_bytes": len(learner.step()[1].weights),
+        "adapter_bytes": len(publisher.step()[1].weights),
         "model": Path(checked.spec.base_model).name,
     }
 
 
-def _learn(learner: Learner, stopping: threading.Event, interval: float, publish: bool) -> None:
-    """A version every `interval` seconds; nobody asks when it is served: the questions would cost tokens too."""
+def _make_versions(publisher: Publisher, stopping: threading.Event, interval: float, publish: bool) -> None:
+    """A version every `interval` seconds, without polling for when it is served: those calls would cost tokens too."""
     torch.set_num_threads(1)  # the engine has one core, the learner's side the other
     while not stopping.wait(interval):
-        version, files, _ = learner.step()
+        version, files, _ = publisher.step()
         if publish:
-            learner.publish(version, files)
+            publisher.publish(version, files)
 
 
 def _tokens_per_s(actor: Any, seconds: float) -> float:

@@ -1,14 +1,26 @@
-"""What the replay buffer costs, against the raw commands of the same server in the same run.
+"""The cost of the replay buffer, against the raw commands of the same server in the same run.
 
-    python tests/benchmarks/buffer.py --json [--sizes 10000,100000,1000000] [--reverb-python PATH]
+    python tests/benchmarks/buffer.py [--small] [--json] [--sizes 10000,100000,1000000] [--reverb-python PATH]
 
 draw      the payloads of weighted rows; ceiling: MGET of as many random keys
-insert    everything on (dedup, a full store that evicts one for each, quota, histograms, events); ceiling: pipelined SET
+insert    everything on (dedup, a full store that evicts one row per insert, quota, histograms, events); ceiling: pipelined SET
 update    weights of drawn rows; ceiling: pipelined SET
-Design and ceiling take turns, round by round, since a machine's speed wanders; figures are medians over rounds.
-`prefetched` and `two_writers` keep a second call under way from another thread, as the learner's batch source and two
-reward workers do; the keys at the top use these for draw and insert, and the single call for update.
-Payloads are bytes on both sides: what encoding and decoding of trajectories cost beside is in `codec`.
+
+Design and ceiling take turns, round by round, since a machine's speed drifts; figures are medians over rounds.
+`prefetched` and `two_writers` keep a second call in flight from another thread, as the learner's batch source and two
+reward workers do; the figures for draw and insert use these, the one for update uses the single call. Payloads are bytes on
+both sides: the cost of encoding and decoding trajectories is in `codec`.
+
+Figures, in the JSON object of the last line:
+
+draw_over_mget, insert_over_set, update_over_set    items/s over the ceiling's, batches of 256, worst size
+draw_growth, mget_growth                            microseconds per item at the largest size over those at the smallest
+insert_over_reverb                                  items/s over dm-reverb's; null without --reverb-python
+overhead_bytes_per_item                             size -> server memory per item beyond the payload
+append_only_file                                    inserts with the append-only file off and on
+clients                                             draws and inserts of 1, 4 and 16 processes at once
+codec, cpprb, reverb                                microseconds per item; the last two are null where not installed
+rows                                                all timings, a row per size and batch
 """
 
 import argparse
@@ -29,27 +41,29 @@ from typing import Any
 import numpy as np
 import redis
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
 from buffer.server.connect import connect
 from buffer.server.redis_server import RedisServer
 from buffer.store.item_store import ADD_CHUNK, DrawRequest, Handle, ItemStore, NewItem
 from buffer.store.priority_levels import MIDDLE
 from buffer.store.settings import StoreSettings
+from tests.support.benchmark import make_parser, parse, print_result
 
 PROMPTS = 1000
 FROM_ONE_PROMPT = 16
-"""Items that come one after the other from one prompt, as an actor pushes them."""
+"""Consecutive items of one prompt, as an actor pushes them."""
 LEVEL_SPREAD = 16
 """Standard deviation of an item's level: a factor 4 in weight."""
 UPDATE_SPREAD = 6
-"""Of an update's change of level: a lognormal factor of about exp(0.5)."""
+"""Standard deviation of an update's change of level: a lognormal factor of about exp(0.5)."""
 CLIENTS_SIZE = 100_000
 BATCHES = (64, 256)
 
 
 class Bench:
-    """One store of N items and as many plain keys on one server."""
+    """A store of N items and N plain keys on one server."""
 
     def __init__(self, url: str, pid: int, name: str, n: int, payload: int, fill: bool = True) -> None:
         self.url, self.pid, self.n, self.name = url, pid, n, name
@@ -64,7 +78,7 @@ class Bench:
             self._fill(payload)
 
     def _fill(self, payload: int) -> None:
-        """Beyond the capacity by a tenth, so that every further insert evicts one."""
+        """Insert a tenth more than the capacity, so that every further insert evicts one."""
         before = self.client.info("memory")["used_memory"]
         for _ in range(int(1.1 * self.n) // ADD_CHUNK + 1):
             self.store.put(self.items(ADD_CHUNK))
@@ -74,6 +88,7 @@ class Bench:
             self.client.mset({f"k:{k}": self.payloads[k % 64] for k in keys})
 
     def items(self, batch: int) -> list[NewItem]:
+        """`batch` new items."""
         levels = np.clip(self.rng.normal(MIDDLE, LEVEL_SPREAD, batch), 1, 511).astype(int).tolist()
         numbers = [next(self.numbers) for _ in range(batch)]
         return [
@@ -90,9 +105,11 @@ class Bench:
         ]
 
     def random_keys(self, batch: int) -> list[str]:
+        """Names of `batch` plain keys."""
         return [f"k:{k}" for k in self.rng.integers(0, self.n, batch).tolist()]
 
     def update(self, batch: int) -> tuple[list[Handle], list[int]]:
+        """Handles of `batch` rows and a new level for each."""
         rows = self.store.draw(DrawRequest(rows=batch, sampler="uniform"), next(self.seeds))
         assert rows is not None
         levels = rows.entries["level"] + self.rng.normal(0, UPDATE_SPREAD, batch)
@@ -103,12 +120,14 @@ class Bench:
         return handles, np.clip(levels, 1, 511).astype(int).tolist()
 
     def draw(self, batch: int) -> int:
+        """Draw `batch` rows with their payloads; returns their number."""
         rows = self.store.draw(DrawRequest(rows=batch), next(self.seeds))
         assert rows is not None and all(record is not None for record in rows.records)
         return len(rows.records)
 
 
 def pipelined_set(client: redis.Redis, keys: Sequence[str], payloads: Sequence[bytes]) -> None:
+    """SET all keys in one round trip."""
     with client.pipeline(transaction=False) as pipe:
         for number, key in enumerate(keys):
             pipe.set(key, payloads[number % 64])
@@ -116,13 +135,13 @@ def pipelined_set(client: redis.Redis, keys: Sequence[str], payloads: Sequence[b
 
 
 def server_s(pid: int) -> float:
-    """CPU seconds of a process's threads so far; /proc/PID/stat counts in steps of 10 ms, too coarse for a round."""
+    """CPU seconds of a process's threads so far. /proc/PID/stat counts in steps of 10 ms, too coarse for a round."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 class Timed:
-    """Calls of one kind, over all rounds."""
+    """Timings of one kind of call, over all rounds."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
@@ -133,7 +152,7 @@ class Timed:
 
     @contextlib.contextmanager
     def round(self, pid: int, calls: int) -> Iterator[None]:
-        """Time what is inside; it makes `calls` calls."""
+        """Time the block, which makes `calls` calls."""
         wall, server, own = time.perf_counter(), server_s(pid), time.process_time()
         yield
         for values, spent in (
@@ -143,21 +162,22 @@ class Timed:
         ):
             values.append(spent / calls / self.batch * 1e6)
 
-    def one(self, call: Callable[[], object]) -> None:
+    def time_call(self, call: Callable[[], object]) -> None:
+        """Call, and record the latency."""
         start = time.perf_counter()
         call()
         self.latencies_s.append(time.perf_counter() - start)
 
     @property
     def us(self) -> float:
-        """Wall-clock microseconds an item, median over rounds."""
+        """Wall-clock microseconds per item, median over rounds."""
         return statistics.median(self.rounds_us)
 
     def row(self) -> dict[str, float | None]:
-        """p50 and p99 are null where calls overlapped."""
+        """All figures; p50 and p99 are None where calls overlapped."""
         p50, p99 = np.quantile(self.latencies_s, [0.5, 0.99]) * 1e3 if self.latencies_s else (None, None)
         return {
-            "us_an_item": round(self.us, 2),
+            "us_per_item": round(self.us, 2),
             "items_per_s": round(1e6 / self.us),
             "server_us": round(statistics.median(self.server_us), 2),
             "client_us": round(statistics.median(self.client_us), 2),
@@ -167,7 +187,7 @@ class Timed:
 
 
 def measure(bench: Bench, batch: int, rounds: int, calls: int) -> dict[str, Any]:
-    """All kinds of calls in turn, `rounds` times `calls` of each."""
+    """All kinds of calls in turn: `rounds` rounds, `calls` calls of each per round."""
     kinds = ("mget", "draw", "draw_prefetched", "set", "insert", "insert_two_writers", "update")
     timed = {kind: Timed(batch) for kind in kinds}
     with ThreadPoolExecutor(2) as pool:
@@ -176,24 +196,24 @@ def measure(bench: Bench, batch: int, rounds: int, calls: int) -> dict[str, Any]
             new, more = ([bench.items(batch) for _ in range(calls)] for _ in range(2))
             updates = [bench.update(batch) for _ in range(calls)]
             with timed["mget"].round(bench.pid, calls):
-                for some in keys:
-                    timed["mget"].one(lambda some=some: bench.client.mget(some))  # type: ignore[misc]
+                for names in keys:
+                    timed["mget"].time_call(lambda names=names: bench.client.mget(names))  # type: ignore[misc]
             with timed["draw"].round(bench.pid, calls):
                 for _ in range(calls):
-                    timed["draw"].one(lambda: bench.draw(batch))
+                    timed["draw"].time_call(lambda: bench.draw(batch))
             with timed["draw_prefetched"].round(bench.pid, calls):
                 list(pool.map(bench.draw, [batch] * calls))
             with timed["set"].round(bench.pid, calls):
-                for some in keys:
-                    timed["set"].one(lambda some=some: pipelined_set(bench.client, some, bench.payloads))  # type: ignore[misc]
+                for names in keys:
+                    timed["set"].time_call(lambda names=names: pipelined_set(bench.client, names, bench.payloads))  # type: ignore[misc]
             with timed["insert"].round(bench.pid, calls):
                 for items in new:
-                    timed["insert"].one(lambda items=items: bench.store.put(items))  # type: ignore[misc]
+                    timed["insert"].time_call(lambda items=items: bench.store.put(items))  # type: ignore[misc]
             with timed["insert_two_writers"].round(bench.pid, calls):
                 list(pool.map(bench.store.put, more))
             with timed["update"].round(bench.pid, calls):
                 for handles, levels in updates:
-                    timed["update"].one(lambda h=handles, v=levels: bench.store.reprioritize(h, v))  # type: ignore[misc]
+                    timed["update"].time_call(lambda h=handles, v=levels: bench.store.reprioritize(h, v))  # type: ignore[misc]
     return {
         "items": bench.n,
         "batch": batch,
@@ -207,8 +227,8 @@ def measure(bench: Bench, batch: int, rounds: int, calls: int) -> dict[str, Any]
 
 
 def many_clients(url: str, pid: int, name: str, n: int, payload: int, clients: int, calls: int) -> dict[str, Any]:
-    """Draws and inserts of `clients` processes at once, batches of 256; items a second, all together."""
-    found: dict[str, Any] = {"clients": clients}
+    """Draws and inserts of `clients` processes at once, batches of 256; items/s of all together."""
+    figures: dict[str, Any] = {"clients": clients}
     for number, kind in enumerate(("draw", "insert")):
         turns = max(calls // clients, 4)
         command = [sys.executable, __file__, "--worker", kind, "--url", url, "--name", name, "--size", str(n)]
@@ -220,7 +240,7 @@ def many_clients(url: str, pid: int, name: str, n: int, payload: int, clients: i
             )
             for k in range(clients)
         ]  # fmt: skip
-        for process in processes:  # all are ready before the first one goes
+        for process in processes:  # all are ready before the first one starts
             assert process.stdout is not None and process.stdout.readline().strip() == "ready"
         server = server_s(pid)
         start = time.perf_counter()
@@ -231,12 +251,12 @@ def many_clients(url: str, pid: int, name: str, n: int, payload: int, clients: i
         tails = [json.loads(process.communicate()[0]) for process in processes]
         wall = time.perf_counter() - start
         items = clients * turns * 256
-        found[kind] = {
+        figures[kind] = {
             "items_per_s": round(items / wall),
             "server_busy": round((server_s(pid) - server) / wall, 2),
             "p99_ms": round(max(tail["p99_ms"] for tail in tails), 2),
         }
-    return found
+    return figures
 
 
 def worker(arguments: argparse.Namespace) -> None:
@@ -250,7 +270,7 @@ def worker(arguments: argparse.Namespace) -> None:
     sys.stdout.flush()
     sys.stdin.readline()
     for turn in range(arguments.calls):
-        timed.one((lambda t=turn: bench.store.put(batches[t])) if batches else (lambda: bench.draw(256)))  # type: ignore[misc]
+        timed.time_call((lambda t=turn: bench.store.put(batches[t])) if batches else (lambda: bench.draw(256)))  # type: ignore[misc]
     sys.stdout.write(json.dumps({"p99_ms": float(np.quantile(timed.latencies_s, 0.99)) * 1e3}))
 
 
@@ -265,7 +285,7 @@ def with_append_only_file(bench: Bench, rounds: int, calls: int) -> dict[str, An
             batches = [bench.items(256) for _ in range(calls)]
             with values.round(bench.pid, calls):
                 for items in batches:
-                    values.one(lambda items=items: bench.store.put(items))  # type: ignore[misc]
+                    values.time_call(lambda items=items: bench.store.put(items))  # type: ignore[misc]
     bench.client.config_set("appendonly", "no")
     return {
         "off": timed["no"].row(),
@@ -275,7 +295,7 @@ def with_append_only_file(bench: Bench, rounds: int, calls: int) -> dict[str, An
 
 
 def codec_cost() -> dict[str, float]:
-    """Microseconds to make a trajectory of 48 + 64 tokens into a record with its digest, and back."""
+    """Microseconds to encode a trajectory of 48 + 64 tokens, to compute its digest, and to decode it."""
     from buffer.codec import decode, encode
     from buffer.types import Trajectory
 
@@ -304,7 +324,7 @@ def codec_cost() -> dict[str, float]:
 
 
 def cpprb_rows(n: int, payload: int, batch: int) -> dict[str, float] | None:
-    """The same payload in a buffer of the same process: no server, no network, no other process."""
+    """The same payload in a buffer of this process: no server, no network. None where cpprb is not installed."""
     try:
         from cpprb import PrioritizedReplayBuffer  # type: ignore[import-not-found]
     except ImportError:
@@ -323,15 +343,16 @@ def cpprb_rows(n: int, payload: int, batch: int) -> dict[str, float] | None:
 
 
 def reverb_rows(python: str | None, payload: int) -> dict[str, float] | None:
-    """dm-reverb in its own interpreter: tests/benchmarks/reverb_peer.py."""
+    """dm-reverb in its own interpreter, by tests/support/reverb_peer.py; None without an interpreter."""
     if not python:
         return None
-    script = Path(__file__).with_name("reverb_peer.py")
-    done = subprocess.run([python, str(script), str(payload)], capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    script = ROOT / "tests" / "support" / "reverb_peer.py"
+    process = subprocess.run([python, str(script), str(payload)], capture_output=True, text=True, check=True)
+    return dict(json.loads(process.stdout.splitlines()[-1]))
 
 
 def run(sizes: Sequence[int], payload: int, rounds: int, calls: int, reverb_python: str | None) -> dict[str, Any]:
+    """All figures."""
     rows, clients, log = [], [], {}
     overhead = {}
     for n in sizes:
@@ -348,15 +369,15 @@ def run(sizes: Sequence[int], payload: int, rounds: int, calls: int, reverb_pyth
                 log = with_append_only_file(bench, rounds, calls)
     large = [row for row in rows if row["batch"] == max(BATCHES)]
     reverb = reverb_rows(reverb_python, payload)
-    insert_us = max(row["insert_two_writers"]["us_an_item"] for row in large)
+    insert_us = max(row["insert_two_writers"]["us_per_item"] for row in large)
     return {
         "draw_over_mget": min(row["draw_over_mget"] for row in large),
         "insert_over_set": min(row["insert_over_set"] for row in large),
         "update_over_set": min(row["update_over_set"] for row in large),
-        "draw_growth": large[-1]["draw_prefetched"]["us_an_item"] / large[0]["draw_prefetched"]["us_an_item"],
-        "mget_growth": large[-1]["mget"]["us_an_item"] / large[0]["mget"]["us_an_item"],
+        "draw_growth": large[-1]["draw_prefetched"]["us_per_item"] / large[0]["draw_prefetched"]["us_per_item"],
+        "mget_growth": large[-1]["mget"]["us_per_item"] / large[0]["mget"]["us_per_item"],
         "insert_over_reverb": reverb["insert_us"] / insert_us if reverb else None,
-        "overhead_bytes_an_item": overhead,
+        "overhead_bytes_per_item": overhead,
         "append_only_file": log,
         "clients": clients,
         "codec": codec_cost(),
@@ -368,6 +389,7 @@ def run(sizes: Sequence[int], payload: int, rounds: int, calls: int, reverb_pyth
 
 
 def show(row: dict[str, Any]) -> None:
+    """Print the timings of one size and batch to stderr."""
     sys.stderr.write(f"\n{row['items']:,} items, batches of {row['batch']}\n")
     for kind, values in row.items():
         if isinstance(values, dict):
@@ -378,24 +400,24 @@ def show(row: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    parser.add_argument("--sizes", default="10000,100000,1000000")
-    parser.add_argument("--payload", type=int, default=2048, help="bytes")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=60, help="of each kind a round")
-    parser.add_argument("--reverb-python", help="an interpreter that has dm-reverb")
+    """Measure and print; with --worker, be one client of `many_clients`."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--sizes", default="10000,100000,1000000", help="The numbers of items, separated by commas.")
+    parser.add_argument("--payload", type=int, default=2048, help="Bytes of each item.")
+    parser.add_argument("--rounds", type=int, default=5, help="The number of rounds; figures are medians over them.")
+    parser.add_argument("--calls", type=int, default=60, help="The number of calls of each kind in a round.")
+    parser.add_argument("--reverb-python", help="A Python interpreter that has dm-reverb, to compare with.")
     for hidden in ("worker", "url", "name"):
         parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
     for hidden in ("size", "first"):
         parser.add_argument(f"--{hidden}", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse(parser, sizes="600,1200", rounds=2, calls=4)
     if arguments.worker:
         worker(arguments)
         return
     sizes = [int(size) for size in arguments.sizes.split(",")]
     result = run(sizes, arguments.payload, arguments.rounds, arguments.calls, arguments.reverb_python)
-    sys.stdout.write((json.dumps(result) if arguments.json else json.dumps(result, indent=2)) + "\n")
+    print_result(result, arguments.json)
 
 
 if __name__ == "__main__":

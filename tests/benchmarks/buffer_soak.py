@@ -1,20 +1,23 @@
-"""Producers and learners on one buffer while the server or one of them is killed every so often: is anything lost?
+"""Producers and learners share one buffer while the server or one of them is killed at intervals: is anything lost?
 
-    python tests/benchmarks/buffer_soak.py --minutes 10 --seed 0 --json
+    python tests/benchmarks/buffer_soak.py [--small] [--json] [--minutes 10] [--every 20] [--seed 0]
 
-Four producers add trajectories that no other has, and write down the ids of every add that was answered; two learners
-draw, reprioritise and write down their fresh rows. A schedule made of the seed says who is killed (-9) when: the server,
-which is started again on its folder, or a client, which is started anew. At the end everything is counted:
+Four producers add trajectories that no other producer has, and log the ids of every acknowledged add. Two learners draw,
+reprioritise and log their fresh rows. A schedule made from the seed decides who is killed (-9) when: the server, which is
+restarted on its folder, or a client, which is restarted. At the end everything is counted.
 
-lost           acknowledged trajectories that the store does not hold
-duplicates     arrivals counted beyond those acknowledged or under way in a producer that died, and fresh rows handed out
-               more often than their trajectory arrived
-check_clean    buffer/store/check.py finds every index in order
-client_errors  clients that ended by themselves
+Figures, in the JSON object of the last line:
+
+kills            processes killed
+acknowledged     trajectories whose add was acknowledged
+lost             acknowledged trajectories that the store does not hold
+duplicates       arrivals counted beyond those acknowledged or in flight in a producer that died, and fresh rows handed out
+                 more often than their trajectory arrived
+check_clean      true if buffer/store/check.py finds every index in order
+client_errors    clients that ended by themselves
 """
 
 import argparse
-import json
 import random
 import signal
 import subprocess
@@ -35,17 +38,18 @@ from buffer.server.connect import connect
 from buffer.server.redis_server import RedisServer
 from buffer.store.check import findings, snapshot
 from buffer.types import Trajectory
+from tests.support.benchmark import make_parser, parse, print_result
 
 PRODUCERS, LEARNERS, ADD_SIZE = 4, 2, 32
 RATE = 200
-"""Trajectories a second of one producer."""
+"""Trajectories/s of one producer."""
 CONFIG = BufferConfig(capacity=10_000_000, fresh_capacity=10_000_000, min_size_to_sample=64, priority_exponent=1.0)
-"""Nothing is evicted: what is not there at the end was lost."""
+"""Nothing is evicted, so a trajectory that is missing at the end was lost."""
 NAME = "soak"
 
 
 def trajectory(producer: int, life: int, number: int) -> Trajectory:
-    """Told apart from all others by its tokens."""
+    """A trajectory whose tokens differ from those of all others."""
     tokens = np.array([producer, life, number % 50_000, number // 50_000, 5, 6, 7, 8], dtype=np.int32)
     return Trajectory(
         prompt_id=f"prompt-{number % 50}", prompt_token_ids=np.arange(16, dtype=np.int32), token_ids=tokens,
@@ -57,7 +61,7 @@ def trajectory(producer: int, life: int, number: int) -> Trajectory:
 
 
 def produce(url: str, log: Path, producer: int, life: int) -> None:
-    """Add at RATE; a line of ids for each add once it was answered."""
+    """Add at RATE; log a line of ids for each acknowledged add."""
     buffer, number, began = ReplayBuffer(connect(url), CONFIG, NAME), 0, time.monotonic()
     with log.open("a") as file:
         while True:
@@ -70,7 +74,7 @@ def produce(url: str, log: Path, producer: int, life: int) -> None:
 
 
 def learn(url: str, log: Path, learner: int, life: int) -> None:
-    """Draw, write down the fresh rows, reprioritise."""
+    """Draw, log the fresh rows, reprioritise."""
     buffer, rng = ReplayBuffer(connect(url), CONFIG, NAME), np.random.default_rng([learner, life])
     with log.open("a") as file:
         while True:
@@ -94,6 +98,7 @@ class Soak:
 
     @staticmethod
     def names() -> list[str]:
+        """Names of the clients."""
         return [f"produce-{k}" for k in range(PRODUCERS)] + [f"learn-{k}" for k in range(LEARNERS)]
 
     def _start(self, name: str) -> subprocess.Popen[bytes]:
@@ -107,33 +112,33 @@ class Soak:
     def _errors(self, name: str) -> Path:
         return self.folder / f"{name}.err"
 
-    def kill(self, whom: str) -> float:
-        """Kill -9 and start again; seconds until the server answers again, 0 for a client."""
-        if whom == "server":
+    def kill(self, victim: str) -> float:
+        """Kill -9 and restart; returns the seconds until the server answers again, 0 for a client."""
+        if victim == "server":
             began = time.monotonic()
             self.server.kill()
             self.server = RedisServer.start(self.folder / "redis", self.port)
             return time.monotonic() - began
-        self.clients[whom].kill()
-        self.clients[whom].wait()
-        self.clients[whom] = self._start(whom)
+        self.clients[victim].kill()
+        self.clients[victim].wait()
+        self.clients[victim] = self._start(victim)
         return 0.0
 
-    def look_after_clients(self) -> None:
-        """One that ended by itself is an error, and is started anew."""
+    def restart_failed_clients(self) -> None:
+        """Restart each client that ended by itself, and record the error."""
         for name, process in self.clients.items():
             if process.poll() is not None:
                 self.errors.append(f"{name}: {self._errors(name).read_text()[-300:]}")
                 self.clients[name] = self._start(name)
 
     def end(self) -> None:
-        """Kill all clients where they are."""
+        """Kill all clients."""
         for process in self.clients.values():
             process.kill()
             process.wait()
 
     def ids(self, kind: str) -> list[str]:
-        """Of all whole lines in the logs of one kind of client."""
+        """Ids in all complete lines of the logs of one kind of client."""
         lines = [
             line
             for name in self.names()
@@ -143,24 +148,24 @@ class Soak:
         return [content for line in lines for content in line.split()]
 
     def count(self) -> dict[str, Any]:
-        """What the store holds against what the logs say."""
+        """Counts of the store against the logs."""
         with connect(self.url) as client:
             buffer = ReplayBuffer(client, CONFIG, NAME)
-            found, stats = snapshot(client, buffer.store.keys), buffer.stats()
-        stored = {digest.hex() for digest in found.record_digests}
+            store, stats = snapshot(client, buffer.store.keys), buffer.stats()
+        stored = {digest.hex() for digest in store.record_digests}
         acknowledged, fresh = self.ids("produce"), Counter(self.ids("learn"))
         deaths = sum(self.lives[name] for name in self.names() if name.startswith("produce"))
-        # A producer that was killed may have had one add under way that went through.
-        beyond = stats.arrivals - len(acknowledged)
+        # A producer that was killed may have had one add in flight that went through.
+        unlogged = stats.arrivals - len(acknowledged)
         repeated = (len(acknowledged) - len(set(acknowledged))) + stats.duplicates
         return {
             "acknowledged": len(acknowledged),
             "lost": len(set(acknowledged) - stored),
-            "duplicates": repeated + max(0, beyond - deaths * ADD_SIZE) + sum(n - 1 for n in fresh.values() if n > 1),
-            "check_clean": findings(found) == [],
-            "findings": findings(found),
+            "duplicates": repeated + max(0, unlogged - deaths * ADD_SIZE) + sum(n - 1 for n in fresh.values() if n > 1),
+            "check_clean": findings(store) == [],
+            "findings": findings(store),
             "stored": len(stored),
-            "under_way_at_a_death": beyond,
+            "in_flight_at_a_kill": unlogged,
             "fresh_rows": fresh.total(),
             "drawn": stats.drawn,
             "updated": stats.updated,
@@ -168,7 +173,7 @@ class Soak:
 
 
 def run(minutes: float, every_s: float, seed: int) -> dict[str, Any]:
-    """`minutes` of load with a kill every `every_s`."""
+    """Figures of `minutes` of load with a kill every `every_s` seconds."""
     schedule, kills, outages = random.Random(seed), Counter[str](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder))
@@ -177,14 +182,14 @@ def run(minutes: float, every_s: float, seed: int) -> dict[str, Any]:
         try:
             while time.monotonic() < end:
                 time.sleep(0.2)
-                soak.look_after_clients()
+                soak.restart_failed_clients()
                 if time.monotonic() >= next_kill:
-                    whom = "server" if schedule.random() < 0.5 else schedule.choice(soak.names())
-                    outage = soak.kill(whom)
-                    outages += [outage] if whom == "server" else []
-                    kills[whom.split("-")[0]] += 1
+                    victim = "server" if schedule.random() < 0.5 else schedule.choice(soak.names())
+                    outage = soak.kill(victim)
+                    outages += [outage] if victim == "server" else []
+                    kills[victim.split("-")[0]] += 1
                     next_kill += every_s
-                    sys.stderr.write(f"killed {whom}" + (f", back in {outage:.1f} s" if outage else "") + "\n")
+                    sys.stderr.write(f"killed {victim}" + (f", back in {outage:.1f} s" if outage else "") + "\n")
             soak.end()
             counted = soak.count()
         finally:
@@ -203,15 +208,15 @@ def run(minutes: float, every_s: float, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--every", type=float, default=20.0, help="seconds between kills")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    """Measure and print; with --client, be one client."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="Minutes of load.")
+    parser.add_argument("--every", type=float, default=20.0, help="Seconds between kills.")
+    parser.add_argument("--seed", type=int, default=0, help="The seed of the schedule of kills.")
     for hidden in ("client", "url", "log"):
         parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
     parser.add_argument("--life", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse(parser, minutes=0.25, every=3.0)
     if arguments.client:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         kind, number = arguments.client.split("-")
@@ -219,9 +224,7 @@ def main() -> None:
         work(arguments.url, Path(arguments.log), int(number), arguments.life)
         return
     result = run(arguments.minutes, arguments.every, arguments.seed)
-    for name, value in result.items():
-        sys.stderr.write(f"{name:22}{value}\n")
-    sys.stdout.write((json.dumps(result) if arguments.json else json.dumps(result, indent=2)) + "\n")
+    print_result(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
-"""What a dashboard costs: its server, its page, and the run it looks at.
+"""The cost of a dashboard: of its server, its page, and to the run that it shows.
 
-    python tests/benchmarks/dashboard.py [--seconds 20] [--rate 2000] [--pairs 8] [--model DIR] [--json]
+    python tests/benchmarks/dashboard.py [--small] [--json] [--seconds 20] [--rate 2000] [--pairs 8] [--window 5] [--model DIR]
 
-server_core_fraction   CPU seconds of the server in a second, while a source writes `rate` rows a second into a run's history (half of
-                       them learner rows, two fifths samples, one tenth events) and Chromium has the page open
-frame_ms_p95           95 % of that page's frames are shorter (requestAnimationFrame; software rendering on the same cores)
-throughput_ratio       trajectories/s of a real RolloutActor (vLLM engine, tiny model unless `--model` says otherwise) with a dashboard over
-                       that without: recorder, server and a reader of its stream and curves. Windows with and without follow one another
-                       in turns, the others stopped by SIGSTOP meanwhile; the median over pairs. The browser is left out of this one: it is
-                       on the researcher's machine, or takes what it takes.
+The server and the page are measured while a source writes `rate` rows/s into a run's history (half of them learner rows, two fifths
+samples, one tenth events) and Chromium has the page open.
 
-Without Playwright or Chromium frame_ms_p95 is null. Last line: one JSON object.
+The throughput is that of a real RolloutActor (vLLM engine; the tiny model unless `--model` is given), in windows with and without a
+dashboard: recorder, server and a reader of its stream and curves. Windows take turns, and the processes of a dashboard are stopped by
+SIGSTOP while they are not measured. The browser is left out: it runs on the researcher's machine.
+
+Figures, in the JSON object of the last line:
+
+server_core_fraction      CPU seconds of the server per second
+frame_ms_p95              95 % of the page's frames are shorter (requestAnimationFrame; software rendering on the same cores); null without
+                          Playwright or Chromium
+frames, rows_per_s        frames drawn, and rows/s that the source wrote
+throughput_ratio          trajectories/s with a dashboard over that without, median over pairs of windows
+throughput_ratio_least    smallest ratio of a pair
+throughput_ratio_most     largest ratio of a pair
+trajectories_per_s        median without a dashboard
 """
 
 import argparse
@@ -23,7 +31,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
@@ -31,9 +39,10 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.support.benchmark import make_parser, parse, print_result
+
 VIEWS = ("overview", "learner", "buffer", "samples")
 FRAMES = "seconds => new Promise(done => { const seen = []; let last = performance.now(); const end = last + 1000 * seconds; const tick = now => { seen.push(now - last); last = now; now < end ? requestAnimationFrame(tick) : done(seen); }; requestAnimationFrame(tick); })"
-WINDOW_S = 5.0
 
 
 def source(folder: Path, rate: int) -> None:
@@ -78,7 +87,7 @@ def source(folder: Path, rate: int) -> None:
 
 
 def driver(folder: Path) -> None:
-    """What a run's driver does for its history: four steps a second, notes with each fourth, a moment a second, until stdin ends."""
+    """Write a run's history as its driver does: four steps a second, samples with each fourth, a snapshot per step, until stdin ends."""
     import numpy as np
 
     from deploy.artifacts.run_folder import RunFolder
@@ -93,15 +102,15 @@ def driver(folder: Path) -> None:
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     while not ended.wait(0.25):
         step += 1
-        said = {"rows": notes(step, 10**6, rng), **summary(step, 10**6, rng)} if step % 4 == 0 else None
-        recorder.step(learner_row(step, 10**6, rng), said)
+        summarised = {"rows": notes(step, 10**6, rng), **summary(step, 10**6, rng)} if step % 4 == 0 else None
+        recorder.step(learner_row(step, 10**6, rng), summarised)
         recorder.snapshot(view(step, 10**6, time.time() - began, rng))
     recorder.close(None)
 
 
 @contextmanager
-def beside(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """This file again, in a process of its own; ends with the block."""
+def another(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """This script with other arguments, in a process of its own that ends with the block."""
     process = subprocess.Popen(
         [sys.executable, __file__, *arguments], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -120,14 +129,14 @@ def page_and_server(seconds: float, rate: int) -> dict[str, float | None]:
 
     with tempfile.TemporaryDirectory() as scratch:
         run = make_run(Path(scratch) / "run", "live")
-        with beside("--source", str(run), "--rate", str(rate)) as writer, running("--run", str(run)) as server:
+        with another("--source", str(run), "--rate", str(rate)) as writer, running("--run", str(run)) as server:
             frames: list[float] = []
             used = 0.0
             with opened(server.url) as page:
                 for view in VIEWS:
                     if page:
                         page.goto(f"{server.url}#/{view}")
-                        page.wait_for_timeout(2000)  # its first picture is not what is measured
+                        page.wait_for_timeout(2000)  # the first frames are not measured
                     before, began = server.cpu_s, time.monotonic()
                     if page:
                         frames += page.evaluate(FRAMES, seconds / len(VIEWS))
@@ -143,7 +152,7 @@ def page_and_server(seconds: float, rate: int) -> dict[str, float | None]:
 
 @contextmanager
 def opened(url: str) -> Iterator[object]:
-    """The page in Chromium; None where there is none."""
+    """The page in Chromium; None without Playwright or Chromium."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     try:
         from playwright.sync_api import sync_playwright
@@ -160,24 +169,24 @@ def opened(url: str) -> Iterator[object]:
         launched.close()
 
 
-def throughput(model: str | None, pairs: int) -> dict[str, float]:
+def throughput(model: str | None, pairs: int, window_s: float) -> dict[str, float]:
     """Trajectories/s of one actor, in windows with and without a dashboard."""
     from tests.support.running import running
 
     with tempfile.TemporaryDirectory() as scratch, actor(Path(scratch), model) as count:
         run = Path(scratch) / "run"
-        with beside("--driver", str(run)) as writer:
+        with another("--driver", str(run)) as writer:
             assert writer.stdout.readline().strip() == "writing"
-            with running("--run", str(run)) as server, beside("--reader", server.url) as reader:
+            with running("--run", str(run)) as server, another("--reader", server.url) as reader:
                 assert reader.stdout.readline().strip() == "reading"
                 os.setpriority(os.PRIO_PROCESS, server.process.pid, 10)  # as train starts it
                 rates: dict[bool, list[float]] = {True: [], False: []}
-                window(count)  # warm
+                window(count, window_s)  # warms up
                 for pair in range(pairs):
-                    for looked_at in (True, False) if pair % 2 else (False, True):
+                    for with_dashboard in (True, False) if pair % 2 else (False, True):
                         for process in (writer, server.process, reader):
-                            process.send_signal(signal.SIGCONT if looked_at else signal.SIGSTOP)
-                        rates[looked_at].append(window(count))
+                            process.send_signal(signal.SIGCONT if with_dashboard else signal.SIGSTOP)
+                        rates[with_dashboard].append(window(count, window_s))
                 for process in (writer, server.process, reader):
                     process.send_signal(signal.SIGCONT)
     ratios = [a / b for a, b in zip(rates[True], rates[False], strict=True)]
@@ -189,29 +198,29 @@ def throughput(model: str | None, pairs: int) -> dict[str, float]:
     }
 
 
-def window(count) -> float:
-    """Trajectories/s over WINDOW_S."""
+def window(count: Callable[[], int], seconds: float) -> float:
+    """Trajectories/s over `seconds`."""
     before, began = count(), time.monotonic()
-    threading.Event().wait(WINDOW_S)
+    threading.Event().wait(seconds)
     return (count() - before) / (time.monotonic() - began)
 
 
 def read(url: str) -> None:
-    """A page's questions without a browser: the stream, and six curves after each tick, until stdin ends."""
+    """Make a page's requests without a browser: the stream, and six curves after each tick, until stdin ends."""
     import httpx
 
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
     names = "learner.loss,learner.var_u,learner.log_z,buffer.size,system.tokens_per_s,learner.diversity"
-    with httpx.Client(base_url=url, timeout=600) as client, client.stream("GET", "api/stream") as answer:
+    with httpx.Client(base_url=url, timeout=600) as client, client.stream("GET", "api/stream") as stream:
         print("reading", flush=True)
-        for line in answer.iter_lines():
+        for line in stream.iter_lines():
             if line.startswith("event: tick"):
                 client.get("api/curves", params={"names": names, "after": 10})
 
 
 @contextmanager
-def actor(scratch: Path, model: str | None):
-    """A RolloutActor that samples; gives a function that says how many trajectories it has."""
+def actor(scratch: Path, model: str | None) -> Iterator[Callable[[], int]]:
+    """A RolloutActor that samples; yields a function that returns its number of trajectories so far."""
     import numpy as np
     import torch
     from tokenizers import Tokenizer
@@ -242,7 +251,7 @@ def actor(scratch: Path, model: str | None):
     (scratch / "adapters").mkdir()
     engine = Engine(spec, config, scratch / "adapters", 0, on_gpu=False)
 
-    class Gate:
+    class DiscardingGate:
         def send(self, trajectories) -> None:
             pass
 
@@ -252,7 +261,7 @@ def actor(scratch: Path, model: str | None):
     with RedisServer.start(scratch / "redis") as server:
         newest = lambda known: (0, (version, files) if known < 0 else None)  # noqa: E731
         beats = Heartbeats(connect(server.url), "benchmark")
-        rollout = RolloutActor("actor-0", engine, [prompt], "tiny", config, newest, Gate(), beats, 0)
+        rollout = RolloutActor("actor-0", engine, [prompt], "tiny", config, newest, DiscardingGate(), beats, 0)
         thread = threading.Thread(target=rollout.run)
         thread.start()
         try:
@@ -264,16 +273,18 @@ def actor(scratch: Path, model: str | None):
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--rate", type=int, default=2000)
-    parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--model")
-    parser.add_argument("--json", action="store_true", help="print only the JSON object")
+    parser = make_parser(__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="Seconds for which the page is measured.")
+    parser.add_argument("--rate", type=int, default=2000, help="Rows/s that the source writes.")
+    parser.add_argument(
+        "--pairs", type=int, default=8, help="The number of pairs of windows with and without a dashboard."
+    )
+    parser.add_argument("--window", type=float, default=5.0, help="Seconds of each window.")
+    parser.add_argument("--model", help="The base model of the actor: a name or a folder.")
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--driver", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--reader", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse(parser, seconds=4.0, pairs=1, window=2.0)
     if arguments.source:
         source(arguments.source, arguments.rate)
     elif arguments.driver:
@@ -281,11 +292,9 @@ def main() -> None:
     elif arguments.reader:
         read(arguments.reader)
     else:
-        found = page_and_server(arguments.seconds, arguments.rate) | throughput(arguments.model, arguments.pairs)
-        if not arguments.json:
-            for name, value in found.items():
-                print(f"{name:24} {value}")
-        print(json.dumps(found))
+        result = page_and_server(arguments.seconds, arguments.rate)
+        result |= throughput(arguments.model, arguments.pairs, arguments.window)
+        print_result(result, arguments.json)
 
 
 if __name__ == "__main__":

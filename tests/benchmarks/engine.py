@@ -1,28 +1,36 @@
-"""What the two CPU patches of vLLM bring: the same engine with and without them, one after the other on the same machine.
+"""The gain from the CPU patches of vLLM: the same engine with and without them, one after the other on the same machine.
 
-    python tests/benchmarks/engine.py --model DIR_OR_NAME [--threads 1] [--json]
+    python tests/benchmarks/engine.py [--small] [--json] [--model DIR_OR_NAME] [--threads 1]
 
-Each side runs in a process of its own: 64 requests in flight on one LoRA adapter (rank 16 on q, k, v, o), once 16 tokens each
-(LoRA products dominate) and once 3 tokens behind the 18-token prompt of the integer task (the prompt dominates). Best of three.
-Last line: one JSON object. Keys ending in _ratio are patched / stock of this run.
+Each side runs in a process of its own, with 64 requests in flight on one LoRA adapter (rank 16 on q, k, v, o): once with 16 tokens per
+request (LoRA products dominate) and once with 3 tokens after the 18-token prompt of the integer task (the prompt dominates). Best of
+three rounds.
+
+Figures, in the JSON object of the last line:
+
+tokens_per_s_of_16_ratio, tokens_per_s_of_3_ratio    patched / stock, of this run
+stock_*_tokens, patched_*_tokens                     {tokens_per_s, trajectories_per_s, canary_difference_nats} of one side
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.support.benchmark import make_parser, parse, print_result, run_python
+from tests.support.tiny_text import make_text_model
+
 ROUNDS = 3
 REQUESTS = 64
 PROMPT = "The following is a random integer drawn uniformly between 0 and 100: "
 
 
 def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, float]:
-    """Tokens and trajectories a second of one engine, in this process."""
+    """Tokens/s and trajectories/s of one engine, in this process."""
     import numpy as np
     import torch
 
@@ -49,14 +57,9 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
     files = adapter_files(policy)
-    version = adapter_version(
-        policy,
-        files,
-        0,
-        0,
-        given_trajectory(prompt, np.zeros(0, np.int32), "canary", np.zeros((1, 1), np.float32), ("none",)),
-        2e-3,
-    )
+    no_tokens, no_reward = np.zeros(0, np.int32), np.zeros((1, 1), np.float32)
+    example = given_trajectory(prompt, no_tokens, "canary", no_reward, ("none",))
+    version = adapter_version(policy, files, 0, 0, example, 2e-3)
     with tempfile.TemporaryDirectory() as scratch:
         engine = Engine(spec, ActorConfig(max_in_flight=REQUESTS), Path(scratch), 0, on_gpu=False)
         engine.set_threads(threads)
@@ -73,35 +76,28 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
 
 def main() -> None:
     """Run both sides and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="print only the JSON object")
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="The base model: a name or a folder.")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the engine.")
     parser.add_argument("--side", choices=["patched", "stock"], help=argparse.SUPPRESS)
     parser.add_argument("--tokens", type=int, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse(parser)
     if args.side:
         print(json.dumps(measure(args.model, args.threads, args.tokens, args.side == "patched")))
         return
-    result: dict[str, object] = {"model": args.model, "threads": args.threads}
-    for tokens in (16, 3):
-        rates = {}
-        for side in ("stock", "patched"):
-            options = ["--model", args.model, "--threads", str(args.threads), "--side", side, "--tokens", str(tokens)]
-            done = subprocess.run(
-                [sys.executable, __file__, *options], cwd=ROOT, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            figures = json.loads(done.stdout.splitlines()[-1])
-            result[f"{side}_{tokens}_tokens"] = figures
-            rates[side] = figures["tokens_per_s"]
-            if not args.json:
-                print(side, tokens, "tokens:", figures)
-        result[f"tokens_per_s_of_{tokens}_ratio"] = rates["patched"] / rates["stock"]
-    print(json.dumps(result))
+    result: dict[str, object] = {"model": "tiny" if args.small else args.model, "threads": args.threads}
+    with tempfile.TemporaryDirectory() as scratch:
+        model = str(make_text_model(Path(scratch))) if args.small else args.model
+        for tokens in (16, 3):
+            rates = {}
+            for side in ("stock", "patched"):
+                options = ["--model", model, "--threads", str(args.threads), "--side", side, "--tokens", str(tokens)]
+                figures = json.loads(run_python([__file__, *options]).splitlines()[-1])
+                result[f"{side}_{tokens}_tokens"] = figures
+                rates[side] = figures["tokens_per_s"]
+            result[f"tokens_per_s_of_{tokens}_ratio"] = rates["patched"] / rates["stock"]
+    print_result(result, args.json)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # the packages are imported flat
     main()

@@ -1,41 +1,51 @@
-"""The learner's step: one pass over the distinct prefixes, against one padded row a trajectory.
+"""The learner's step: one pass over the distinct prefixes, against one padded row per trajectory.
 
-    python tests/benchmarks/learner.py [--model NAME_OR_DIR | --architecture 7b] [--device cpu|cuda] [--threads 2] [--json]
+    python tests/benchmarks/learner.py [--small] [--json] [--model NAME_OR_DIR | --architecture 7b] [--device cpu|cuda] [--threads 2]
 
 Both sides take the same trajectories through the same model, objective (SubTB, λ = 1) and AdamW; the plain side too computes logits at
-response positions only. short: 64 trajectories of one 20-token prompt with 4 actions; long: 16 of a 200-token prompt with 60; forced: short,
-at the action limit, where the last states need no output. On a GPU one case, wide: 256 of a 128-token prompt with 64, in bf16,
-both sides in passes of at most 8,192 tokens. Tokens are drawn uniformly from the vocabulary, so that nothing but the prompt is shared: a
-trained policy shares more. Median of the steps after the first. Each side runs in a process of its own, whose peak memory over that
-of the loaded model is compared.
+response positions only. Tokens are drawn uniformly from the vocabulary, so that nothing but the prompt is shared: a trained policy shares
+more. Times are medians of the steps after the first. Each side runs in a process of its own, whose peak memory beyond the loaded model is
+compared.
 
-speedup_CASE     plain seconds / ours                memory_ratio     ours / plain, peak over the loaded model, largest case
-overhead         share of our step outside the model's forward and backward (packing, objective, clipping, optimiser), worst case
-matmul_fraction  floating-point operations of our step (4 a weight and token; attention and recomputation count as none) / its seconds /
-                 the rate of one large matrix product here, worst case
-mfu              the same over the device's published bf16 peak, where it is known
-Last line: one JSON object.
+short    64 trajectories of one 20-token prompt with 4 actions
+forced   short, at the action limit, where the last states need no output
+long     16 trajectories of a 200-token prompt with 60 actions
+wide     on a GPU the only case: 256 trajectories of a 128-token prompt with 64 actions, in bf16, both sides in passes of at most 8,192
+         tokens
+
+Figures, in the JSON object of the last line:
+
+speedup_*          per case: plain seconds / ours
+memory_ratio       ours / plain, peak beyond the loaded model, largest case
+overhead           share of our step outside the model's forward and backward (packing, objective, clipping, optimiser), worst case
+matmul_fraction    floating-point operations of our step (4 per weight and token; attention and recomputation not counted) / its seconds /
+                   the rate of one large matrix product on this device, worst case
+mfu                the same over the device's published bf16 peak; null where the peak is unknown
 """
 
 import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.support.benchmark import make_parser, parse, print_result, run_python
+from tests.support.tiny import make_tiny_model
+
 CASES = {"short": (64, 20, 4, 5), "long": (16, 200, 60, 61), "forced": (64, 20, 4, 4), "wide": (256, 128, 64, 65)}
 """Trajectories, prompt tokens, actions, and the action limit, at which stopping is forced."""
 CASES_OF = {"cpu": ("short", "forced", "long"), "cuda": ("wide",)}
-"""The largest last."""
+"""In order of size: the largest is last."""
 PASS_TOKENS = {"cpu": 0, "cuda": 8192}
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
-"""Dense bf16 operations/s by a part of the device's name, as published."""
+"""Part of the device's name -> its published dense bf16 operations/s."""
 SHAPES = {
     "7b": dict(
         hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8
@@ -44,7 +54,7 @@ SHAPES = {
 
 
 def trajectories(n: int, prompt: int, actions: int, vocabulary: int, side: str) -> list[Any]:
-    """n scored strings of one prompt; for the plain side each has a prompt of its own by name, so that passes count it."""
+    """n scored strings of one prompt. For the plain side each row has its own prompt id, so that no prompt is shared."""
     import numpy as np
 
     from buffer.types import Prompt, given_trajectory
@@ -61,7 +71,7 @@ def trajectories(n: int, prompt: int, actions: int, vocabulary: int, side: str) 
 
 
 def plain_log_probs(policy: Any, rows: list[Any], batch: Any, part: Any) -> Any:
-    """What LoraPolicy.log_probs_of gives, by one padded row a trajectory (all rows here are equally long)."""
+    """The result of LoraPolicy.log_probs_of, by one padded row per trajectory (all rows of a case are equally long)."""
     import torch
 
     from learner.policy import PrefixLogProbs
@@ -79,8 +89,8 @@ def plain_log_probs(policy: Any, rows: list[Any], batch: Any, part: Any) -> Any:
     return PrefixLogProbs(log_pf, torch.where(batch.may_stop[part.rows].to(policy.device), log_pterm, 0.0))
 
 
-class Inside:
-    """Seconds spent in a function, summed over calls."""
+class TimedFunction:
+    """A function that sums the seconds spent in its calls."""
 
     def __init__(self, function: Callable[..., Any], device: str) -> None:
         self._function, self._device, self.seconds = function, device, 0.0
@@ -113,8 +123,8 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
     rows = trajectories(n, prompt, actions, policy.model.config.vocab_size, side)
     if side == "plain":
         policy.log_probs_of = lambda batch, part, masked=True: plain_log_probs(policy, rows, batch, part)  # type: ignore[method-assign]
-    forward = policy.log_probs_of = Inside(policy.log_probs_of, device)  # type: ignore[method-assign]
-    backward = torch.autograd.backward = Inside(torch.autograd.backward, device)
+    forward = policy.log_probs_of = TimedFunction(policy.log_probs_of, device)  # type: ignore[method-assign]
+    backward = torch.autograd.backward = TimedFunction(torch.autograd.backward, device)
     parameters = policy.trainable_parameters()
     gradient = Gradient(policy, parameters, "subtb", 1.0, DataParallel())
     optimiser = torch.optim.AdamW(parameters, lr=1e-4)
@@ -129,7 +139,7 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
         optimiser.step()
         totals.append(now(device) - began)
         overheads.append(1.0 - (forward.seconds + backward.seconds) / totals[-1])
-    # every state is read, or all but the last one where stopping is forced there
+    # the output layer is evaluated at every state, or at all but the last where stopping is forced there
     read = actions + (limit > actions)
     states = 1 + n * (read - 1) if side == "ours" else n * (actions + 1)
     tokens = batch.tree_nodes if side == "ours" else n * (prompt + actions)
@@ -151,7 +161,7 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
 
 
 def published_peak(device: str) -> float | None:
-    """Operations a second by the maker's data sheet; None where it is not known."""
+    """Operations/s by the vendor's data sheet; None where unknown."""
     import torch
 
     name = torch.cuda.get_device_name() if device == "cuda" else ""
@@ -159,7 +169,7 @@ def published_peak(device: str) -> float | None:
 
 
 def matmul_rate(device: str, dtype: str) -> float:
-    """Operations a second of one large square product: the machine's own ceiling."""
+    """Operations/s of one large square matrix product: the ceiling of this machine."""
     import torch
 
     size = 2048 if device == "cpu" else 8192
@@ -173,7 +183,7 @@ def matmul_rate(device: str, dtype: str) -> float:
 
 
 def now(device: str) -> float:
-    """Seconds, after the device has done what it was given."""
+    """Seconds on a clock, once the device has finished all work it was given."""
     import torch
 
     if device == "cuda":
@@ -182,18 +192,16 @@ def now(device: str) -> float:
 
 
 def peak_bytes(device: str) -> float:
-    """Most memory held so far, bytes: of the device, or of the process."""
+    """Peak memory so far in bytes: of the GPU, or of this process."""
     import torch
 
-    return (
-        torch.cuda.max_memory_allocated()
-        if device == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-    )
+    if device == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def random_model(architecture: str, folder: Path) -> str:
-    """A folder with random weights of a known shape."""
+    """Folder of a model of a known shape with random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -204,66 +212,60 @@ def random_model(architecture: str, folder: Path) -> str:
     return str(folder)
 
 
+def run_sides(model: str, args: argparse.Namespace) -> dict[tuple[str, str], dict[str, Any]]:
+    """(case, side) -> its measurements."""
+    options = ["--model", model, "--device", args.device, "--threads", str(args.threads), "--steps", str(args.steps)]
+    measured = {}
+    for case in CASES_OF[args.device]:
+        for side in ("plain", "ours"):
+            output = run_python([__file__, *options, "--side", side, "--case", case])
+            measured[case, side] = json.loads(output.splitlines()[-1])
+    return measured
+
+
 def main() -> None:
-    """Run both sides on both cases and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m-instruct")
+    """Run both sides on all cases and print."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="The base model: a name or a folder.")
     parser.add_argument(
-        "--architecture", choices=sorted(SHAPES), help="random weights of this shape instead of --model"
+        "--architecture", choices=sorted(SHAPES), help="Use random weights of this shape instead of --model."
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=3, help="timed, after one that warms up")
-    parser.add_argument("--json", action="store_true", help="print only the JSON object")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="The device of both sides.")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of each side.")
+    parser.add_argument("--steps", type=int, default=3, help="The number of timed steps, after one that warms up.")
     parser.add_argument("--side", choices=["plain", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--case", choices=sorted(CASES), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse(parser, steps=1)
     if args.side:
         print(json.dumps(measure(args.model, args.device, args.threads, args.side, args.case, args.steps)))
         return
-    import tempfile
-
     from deploy.models.registry import resolve_model
 
     with tempfile.TemporaryDirectory() as scratch:
-        model = random_model(args.architecture, Path(scratch)) if args.architecture else str(resolve_model(args.model))
-        options = [
-            "--model",
-            model,
-            "--device",
-            args.device,
-            "--threads",
-            str(args.threads),
-            "--steps",
-            str(args.steps),
-        ]
-        found = {}
-        cases = CASES_OF[args.device]
-        for case in cases:
-            for side in ("plain", "ours"):
-                command = [sys.executable, __file__, *options, "--side", side, "--case", case]
-                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    raise SystemExit(done.stderr)
-                found[case, side] = json.loads(done.stdout.splitlines()[-1])
-                if not args.json:
-                    print(case, side, found[case, side])
-    ours = [found[case, "ours"] for case in cases]
-    largest, peak = found[cases[-1], "ours"], ours[-1]["peak_per_s"]
-    result: dict[str, Any] = {f"speedup_{c}": found[c, "plain"]["seconds"] / found[c, "ours"]["seconds"] for c in cases}
+        if args.small:
+            model = str(make_tiny_model(Path(scratch) / "model"))
+        elif args.architecture:
+            model = random_model(args.architecture, Path(scratch))
+        else:
+            model = str(resolve_model(args.model))
+        measured = run_sides(model, args)
+    cases = CASES_OF[args.device]
+    ours = [measured[case, "ours"] for case in cases]
+    largest, peak = measured[cases[-1], "ours"], ours[-1]["peak_per_s"]
+    result: dict[str, Any] = {
+        f"speedup_{case}": measured[case, "plain"]["seconds"] / measured[case, "ours"]["seconds"] for case in cases
+    }
     result |= {
-        "overhead": max(f["overhead"] for f in ours),
-        "memory_ratio": largest["peak_bytes"] / found[cases[-1], "plain"]["peak_bytes"],
+        "overhead": max(figures["overhead"] for figures in ours),
+        "memory_ratio": largest["peak_bytes"] / measured[cases[-1], "plain"]["peak_bytes"],
         "matmul_fraction": min(f["operations"] / f["seconds"] / f["matmul_per_s"] for f in ours),
         "mfu": peak and largest["operations"] / largest["seconds"] / peak,
         "device": args.device,
         "threads": args.threads,
-        "model": args.architecture or args.model,
+        "model": "tiny" if args.small else args.architecture or args.model,
     }
-    result |= {f"{case}_{side}": figures for (case, side), figures in found.items()}
-    print(json.dumps(result))
+    print_result(result | {f"{case}_{side}": figures for (case, side), figures in measured.items()}, args.json)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # the packages are imported flat
     main()

@@ -1,20 +1,22 @@
-"""How far the system scales on one machine: 1, 2, 4 ... actors whose engines answer at a set rate, everything else real.
+"""Scaling on one machine: 1, 2, 4, ... actors whose engines finish responses at a set rate; everything else is real.
 
-    python tests/benchmarks/scaling.py [--most 64] [--rate 10] [--window 8] [--json]
+    python tests/benchmarks/scaling.py [--small] [--json] [--most 64] [--rate 10] [--window 8] [--plot FILE]
 
-Each actor is a Ray process with the real rollout loop around a simulated engine; they send to real reward workers, which score
-and add to a real Redis. A stand-in for the learner draws batches of 64, sets priorities, and publishes an adapter of 4 MB every
-second. Between two sizes actors are added to the running system, as `tributary scale` does. Then every engine is as fast as it can:
-the ceiling.
+Each actor is a Ray process with the real rollout loop around a simulated engine. The actors send to real reward workers, which
+score and add to a real Redis. A stand-in for the learner draws batches of 64, sets priorities, and publishes an adapter of 4 MB
+every second. Between two sizes actors are added to the running system, as `tributary scale` does. Last, every engine runs as fast
+as it can: the ceiling.
 
-efficiency   number of actors -> accepted trajectories/s over the sum of the engines' rates (accepted: let into the buffer)
+Figures, in the JSON object of the last line:
+
+efficiency   number of actors -> accepted trajectories/s over the sum of the engines' rates (accepted: added to the buffer)
 ceiling      {trajectories_per_s, actors, limited_by, cores: role -> CPU cores used}
-rows         a row a size: accepted_per_s, learner_wait, broadcast_s (from publish until every actor serves it, median), redis_cores
-Last line: one JSON object. --plot FILE writes the curve.
+rows         a row per size: accepted_per_s, learner_wait, broadcast_s (from publish until every actor serves it, median; null if no
+             broadcast ended), and CPU cores by role
+rate         trajectories/s of each engine
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -26,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -47,6 +49,7 @@ from deploy.cluster.reward_process import RewardProcess
 from deploy.cluster.worker_group import WorkerGroup
 from deploy.config import RunConfig, parse_config
 from tests.support import tiny
+from tests.support.benchmark import make_parser, parse, print_result
 
 ADAPTER_BYTES = 4_000_000
 BATCH = 64
@@ -55,69 +58,67 @@ NAME = "scaling"
 
 
 class ManyStrings(tiny.TinyTask):
-    """The tiny task with so many strings that hardly any comes twice."""
+    """The tiny task with longer strings, so that hardly any comes twice."""
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer)
         self._prompt = Prompt("tiny", "draw", np.array([3], dtype=np.int32))
 
 
-class StandIn(threading.Thread):
-    """Consumes as a learner does, at most `steps_per_s`, and publishes every second."""
+class SimulatedLearner(threading.Thread):
+    """Draws as a learner does, at most `steps_per_s`, and publishes every second."""
 
     def __init__(
-        self, buffer: ReplayBuffer, board: AdapterStoreClient, actors: WorkerGroup, steps_per_s: float
+        self, buffer: ReplayBuffer, store: AdapterStoreClient, actors: WorkerGroup, steps_per_s: float
     ) -> None:
         super().__init__(daemon=True)
-        self._buffer, self._board, self._actors, self._pause = buffer, board, actors, 1.0 / steps_per_s
+        self._buffer, self._store, self._actors, self._step_s = buffer, store, actors, 1.0 / steps_per_s
         self.stopping = threading.Event()
         self.waited_s = 0.0
         self.broadcasts: list[float] = []
         self._version = 0
 
     def publish(self) -> None:
-        """A new version of random bytes."""
-        nothing = Canary(np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.float32), 1.0)
-        self._board.publish(
-            AdapterVersion(self._version, "00" * 32, 0, nothing), AdapterFiles(os.urandom(ADAPTER_BYTES), "{}")
-        )
+        """Publish a new version of random bytes."""
+        canary = Canary(np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.float32), 1.0)
+        version = AdapterVersion(self._version, "00" * 32, 0, canary)
+        self._store.publish(version, AdapterFiles(os.urandom(ADAPTER_BYTES), "{}"))
         self._version += 1
 
     def run(self) -> None:
-        """Until `stopping`."""
+        """Draw and publish until `stopping`."""
         published = 0.0
-        self._rng = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         while not self.stopping.is_set():
             began = time.monotonic()
-            while not (rows := self._buffer.draw(BATCH // 2, BATCH // 2, self._rng)) and not self.stopping.wait(0.02):
-                self.waited_s += 0.02  # nothing there yet
+            while not (rows := self._buffer.draw(BATCH // 2, BATCH // 2, rng)) and not self.stopping.wait(0.02):
+                self.waited_s += 0.02  # the buffer has no rows yet
             self._buffer.reprioritize([row.id for row in rows], [1.0] * len(rows))
             if time.monotonic() - published > 1.0:
                 published = time.monotonic()
                 self.publish()
-                self._time(published)
-            self.stopping.wait(max(self._pause - (time.monotonic() - began), 0.0))
+                self._time_broadcast(published)
+            self.stopping.wait(max(self._step_s - (time.monotonic() - began), 0.0))
 
-    def _time(self, began: float) -> None:
+    def _time_broadcast(self, began: float) -> None:
         version = self._version - 1
         while not self.stopping.is_set():
             calls = [actor.status.remote() for actor in self._actors.members.values()]
             if all(status["version"] >= version for status in ray.get(calls)):
                 self.broadcasts.append(time.monotonic() - began)
                 return
-            self.stopping.wait(0.02)  # the questions are not what is measured
+            self.stopping.wait(0.02)  # so that polling costs the actors little
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--most", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=10.0, help="trajectories/s of each engine")
-    parser.add_argument("--window", type=float, default=8.0, help="seconds of each measurement")
-    parser.add_argument("--rewards", type=int, default=1, help="reward workers")
-    parser.add_argument("--plot", type=Path, help="write the curve here (svg, png)")
-    parser.add_argument("--json", action="store_true", help="print only the JSON object")
-    args = parser.parse_args()
+    parser = make_parser(__doc__)
+    parser.add_argument("--most", type=int, default=64, help="The largest number of actors.")
+    parser.add_argument("--rate", type=float, default=10.0, help="Trajectories/s of each engine.")
+    parser.add_argument("--window", type=float, default=8.0, help="Seconds of each measurement.")
+    parser.add_argument("--rewards", type=int, default=1, help="The number of reward workers.")
+    parser.add_argument("--plot", type=Path, help="Write the curve to this file (svg or png).")
+    args = parse(parser, most=2, window=3.0, rate=20.0)
     with tempfile.TemporaryDirectory() as scratch, RedisServer.start(Path(scratch) / "redis") as server:
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error", num_cpus=4)
         try:
@@ -127,16 +128,13 @@ def main() -> None:
             ray.shutdown()
     if args.plot:
         plot(args.plot, result, args.rate)
-    if not args.json:
-        for row in result["rows"]:
-            print("  ".join(f"{name} {value:.3g}" for name, value in row.items()))
-    print(json.dumps(result))
+    print_result(result, args.json)
 
 
 def measure(args: argparse.Namespace, server: RedisServer, model: Path) -> dict[str, Any]:
     """All sizes, then the ceiling."""
     sizes = [2**k for k in range(args.most.bit_length()) if 2**k <= args.most]
-    rows = [row for row in _sizes(args, server, model, sizes, args.rate)]
+    rows = _sizes(args, server, model, sizes, args.rate)
     [top] = _sizes(args, server, model, [min(8, args.most)], 1e5)
     cores = {name.removesuffix("_cores"): top[name] for name in top if name.endswith("_cores")}
     total = sum(cores.values())
@@ -146,9 +144,9 @@ def measure(args: argparse.Namespace, server: RedisServer, model: Path) -> dict[
     if single[busiest] > 0.85:
         limited = f"one core of {busiest}"
     elif total > 0.75 * count:
-        limited = f"all {count} cores of the machine: {total:.2f} in these processes, the rest in Ray's own"
+        limited = f"all {count} cores of the machine: {total:.2f} in these processes, the rest in Ray's"
     else:
-        limited = f"nobody's core ({total:.2f} of {count} used): batches under way, rewards.advanced.max_in_flight"
+        limited = f"no core ({total:.2f} of {count} used) but batches in flight: rewards.advanced.max_in_flight"
     ceiling = {
         "trajectories_per_s": top["accepted_per_s"],
         "actors": top["actors"],
@@ -161,8 +159,8 @@ def measure(args: argparse.Namespace, server: RedisServer, model: Path) -> dict[
 
 def _sizes(
     args: argparse.Namespace, server: RedisServer, model: Path, sizes: list[int], rate: float
-) -> list[dict[str, float]]:
-    """One system, grown from size to size."""
+) -> list[dict[str, Any]]:
+    """Rows of one system, grown from size to size."""
     config = recipe(model, rate, args.rewards)
     spec = tiny.tiny_spec(model)
     spec = type(spec)(**{field: getattr(spec, field) for field in spec.__slots__} | {"max_actions": MAX_ACTIONS})
@@ -170,9 +168,9 @@ def _sizes(
     buffer = ReplayBuffer(client, config.buffer, NAME)
     buffer.clear()
     buffer.begin_draws()
-    address = Address(config, spec, server.url, NAME, config.task.name, "", "adapter_store")
-    board_actor = ray.remote(AdapterStore).options(num_cpus=0, name="adapter_store", max_concurrency=1000).remote()
-    board = AdapterStoreClient(board_actor)
+    address = Address(config, spec, server.url, NAME, config.task.name, "", "store")
+    store_actor = ray.remote(AdapterStore).options(num_cpus=0, name="store", max_concurrency=1000).remote()
+    store = AdapterStoreClient(store_actor)
     rewards = WorkerGroup(
         "reward", lambda k: remote(RewardProcess, config.rewards, name=f"reward-{k}").remote(k, address), args.rewards
     )
@@ -180,10 +178,10 @@ def _sizes(
         "actor", lambda k: remote(ActorProcess, config.actors, max_concurrency=4).remote(k, address), 0
     )
     _join(rewards)
-    board.set_reward_workers(rewards.names())
-    learner = StandIn(buffer, board, actors, steps_per_s=5.0)
+    store.set_reward_workers(rewards.names())
+    learner = SimulatedLearner(buffer, store, actors, steps_per_s=5.0)
     learner.publish()
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     try:
         for size in sizes:
             actors.resize(size)
@@ -197,13 +195,13 @@ def _sizes(
         learner.stopping.set()
         if learner.ident:
             learner.join(20)
-        for process in (*actors.all_handles(), *rewards.all_handles(), board_actor):
+        for process in (*actors.all_handles(), *rewards.all_handles(), store_actor):
             ray.kill(process)
     return rows
 
 
 def recipe(model: Path, rate: float, rewards: int) -> RunConfig:
-    """Of the system that is measured."""
+    """Configuration of the system that is measured."""
     return parse_config(
         {
             "model": {"name": str(model), "lora_targets": list(tiny.LINEAR_LAYERS)},
@@ -219,36 +217,41 @@ def recipe(model: Path, rate: float, rewards: int) -> RunConfig:
     )  # fmt: skip
 
 
-def _join(crew: WorkerGroup) -> list[int]:
-    """Wait until all of a crew are ready; the numbers of the new ones."""
-    ray.get(crew.calls)
-    joined, troubles = crew.poll()
-    assert not troubles, troubles
+def _join(group: WorkerGroup) -> list[int]:
+    """Wait until all of a group are ready; returns the numbers of the new ones."""
+    ray.get(group.calls)
+    joined, problems = group.poll()
+    assert not problems, problems
     return joined
 
 
 def _settle(actors: WorkerGroup, runs: list[Any]) -> None:
-    """Until every actor has handed on its first trajectories."""
+    """Wait until every actor has sent its first trajectories."""
     while not all(s["trajectories"] for s in ray.get([a.status.remote() for a in actors.members.values()])):
         done, _ = ray.wait(runs, timeout=0.2) if runs else ([], [])
         ray.get(done)
 
 
 def _window(
-    seconds: float, buffer: ReplayBuffer, client: Any, learner: StandIn, actors: WorkerGroup, rewards: WorkerGroup
-) -> dict[str, float]:
-    """What flows in so many seconds, and who computes."""
+    seconds: float,
+    buffer: ReplayBuffer,
+    client: Any,
+    learner: SimulatedLearner,
+    actors: WorkerGroup,
+    rewards: WorkerGroup,
+) -> dict[str, Any]:
+    """Flow and CPU use over `seconds`."""
     learner.broadcasts.clear()
     before, cpu, waited, began = buffer.stats().arrivals, _cpu(client), learner.waited_s, time.monotonic()
     threading.Event().wait(seconds)
     passed = time.monotonic() - began
-    used = {role: (now - cpu[role]) / passed for role, now in _cpu(client).items()}
+    cores = {role: (cpu_s - cpu[role]) / passed for role, cpu_s in _cpu(client).items()}
     return {
         "actors": len(actors.members),
         "accepted_per_s": (buffer.stats().arrivals - before) / passed,
         "learner_wait": (learner.waited_s - waited) / passed,
-        "broadcast_s": statistics.median(learner.broadcasts) if learner.broadcasts else float("nan"),
-        **{f"{role}_cores": value for role, value in used.items()},
+        "broadcast_s": statistics.median(learner.broadcasts) if learner.broadcasts else None,
+        **{f"{role}_cores": value for role, value in cores.items()},
     }
 
 
@@ -266,8 +269,8 @@ def _cpu(client: Any) -> dict[str, float]:
             role = "ray"
         if role:
             used[role] += times.user + times.system
-    own = psutil.Process().cpu_times()
-    return used | {"driver": own.user + own.system}
+    driver = psutil.Process().cpu_times()
+    return used | {"driver": driver.user + driver.system}
 
 
 def plot(path: Path, result: dict[str, Any], rate: float) -> None:

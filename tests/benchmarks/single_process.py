@@ -1,35 +1,41 @@
-"""The whole system, against one process that samples, scores and learns in turns, as the method's first implementation did.
+"""The whole system against one process that samples, scores and learns in turns, as the method's first implementation did.
 
-    python tests/benchmarks/single_process.py [--updates 6] [--steps 30] [--threads 0] [--json]
+    python tests/benchmarks/single_process.py [--small] [--json] [--updates 6] [--steps 30] [--threads 0]
 
-Both sides train the demo recipe: task, base model, dtype, LoRA, batch of 64, learning rate. The single process (after Hu et al., arXiv
-2310.04363) draws on-policy, token by token behind a KV cache and *with gradient*, so that the loss needs no second pass: the prompt once
-for each row, logits at all positions, finished rows padded. log R is a pass over the padded rows with the adapter off. Plain SubTB,
-a loop over lengths. Ours is `tributary train demo`, shortened, after the other and never beside it; with learner.fresh_fraction=1.0 it
-replays only while nothing new has arrived. A trajectory counts once it was sampled, scored and learned from for the first time; a replayed
-one does not. Not timed: the first update there, the first 3 steps of ours.
-The machine must be idle: the single process's threads wait for one another, so a busy neighbour costs it far more than it costs ours.
+Both sides train the demo recipe: the same task, base model, dtype, LoRA, batch of 64 and learning rate. The single process (after Hu et
+al., arXiv 2310.04363) draws on-policy, token by token with a KV cache and *with gradient*, so that the loss needs no second pass: one
+copy of the prompt per row, logits at all positions, finished rows padded. log R is a pass over the padded rows with the adapter off. The
+loss is plain SubTB, a loop over lengths. Ours is `tributary train demo`, shortened, and runs after the other side, never at the same time;
+with learner.fresh_fraction=1.0 it replays only while nothing new has arrived. A trajectory counts once it was sampled, scored and learned
+from for the first time; a replayed one does not. The first update there and the first 3 steps of ours are not timed.
+The machine must be idle: the threads of the single process wait for one another, so a busy neighbour costs it far more than it costs ours.
 Ours evaluates each distinct prefix once and so gains as the policy gathers on 101 strings; that is part of the comparison.
 
-ours_over_single_process     ours_per_s / single_process_per_s, aim at least 2.5
-single_process_per_s         trajectories/s: 64 x timed updates / their seconds
-ours_per_s                   trajectories/s: fresh rows of metrics.jsonl / seconds between them, as the run's own clock saw them (0.5 s)
-*_s_per_update               median seconds of an update, waits included
-ours_fresh_per_update        mean trajectories; below 64 the learner had to replay for want of new ones
-single_process_losses        nats², the warm-up first: SubTB on the batch just drawn. They should fall
-Last line: one JSON object.
+Figures, in the JSON object of the last line:
+
+ours_over_single_process      ours_per_s / single_process_per_s, aim at least 2.5
+single_process_per_s          trajectories/s: batch size x timed updates / their seconds
+ours_per_s                    trajectories/s: fresh rows of metrics.jsonl / seconds between them, by the run's own clock (0.5 s)
+single_process_s_per_update   median seconds of an update
+ours_s_per_update             median seconds of an update, waits included
+ours_fresh_per_update         mean trajectories; below the batch size the learner had to replay for want of new ones
+single_process_losses         nats², the warm-up first: SubTB on the batch just drawn. They should fall
 """
 
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.support.benchmark import make_parser, parse, print_result, run_python
+from tests.support.tiny_text import make_text_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,9 +44,8 @@ if TYPE_CHECKING:
     from learner.policy import LoraPolicy
     from rewards.task import Task
 
-ROOT = Path(__file__).parent.parent.parent
 WARM_UP_UPDATES, WARM_UP_STEPS = 1, 3
-"""Left out: of the single process, of ours."""
+"""Not timed, of the single process and of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +55,11 @@ class Sampled:
     token_ids: "Tensor"
     """[B, T] int64; the stop token as padding."""
     lengths: "Tensor"
-    """[B] int64 tokens before the stop."""
+    """[B] int64, the number of tokens before the stop."""
     log_pf: "Tensor"
-    """[B, T] of the token drawn; 0 at padding."""
+    """[B, T] log q of the token drawn; 0 at padding."""
     log_pterm: "Tensor"
-    """[B, T+1] of the stop token; 0 where stopping is forced, and at padding."""
+    """[B, T+1] log q of the stop token; 0 where stopping is forced, and at padding."""
 
 
 def sample_with_gradient(policy: "LoraPolicy", prompt: "IntArray", rows: int) -> Sampled:
@@ -99,14 +104,14 @@ def score(policy: "LoraPolicy", task: "Task", prompt: "Prompt", sampled: Sampled
     stop = log_p[..., policy.spec.stop_token_id].numpy()
     log_reward = torch.zeros(stop.shape)
     for row, n in enumerate(sampled.lengths.tolist()):
-        base = BaseLogProbs(taken[row, :n], stop[row, : n + 1])
-        terms = task.log_reward(prompt, tokens[row, :n].numpy().astype(np.int32), base)
+        base_scores = BaseLogProbs(taken[row, :n], stop[row, : n + 1], np.zeros(n + 1, np.float32))
+        terms = task.log_reward(prompt, tokens[row, :n].numpy().astype(np.int32), [base_scores])
         log_reward[row, : n + 1] = torch.from_numpy(check_terms(terms, n, "integer").sum(0))
     return log_reward
 
 
 def subtb_by_lengths(sampled: Sampled, log_reward: "Tensor") -> "Tensor":
-    """Modified SubTB, λ = 1, [] nats²: for each length of a sub-trajectory, all that are so long. log_reward [B, T+1]."""
+    """Modified SubTB, λ = 1, [] nats²: summed over the lengths of sub-trajectories. log_reward [B, T+1]."""
     import torch
 
     flow = log_reward - sampled.log_pterm
@@ -121,7 +126,7 @@ def subtb_by_lengths(sampled: Sampled, log_reward: "Tensor") -> "Tensor":
     return total / max(pairs, 1)
 
 
-def single_process(updates: int, threads: int) -> dict[str, Any]:
+def single_process(model: str, updates: int, threads: int) -> dict[str, Any]:
     """Seconds and losses of `updates` updates after the warm-up, in this process."""
     import torch
 
@@ -130,9 +135,9 @@ def single_process(updates: int, threads: int) -> dict[str, Any]:
     from learner.policy import LoraPolicy
     from learner.schedule import learning_rate
 
-    checked = check(load_recipe("demo"))
+    checked = check(load_recipe("demo", model_override(model)))
     config, spec, prompt = checked.config.learner, checked.spec, checked.prompts[0]
-    assert spec.min_actions == 0 and spec.allowed_token_ids is None, "the sampler here masks nothing"
+    assert spec.min_actions == 0 and spec.allowed_token_ids is None, "this sampler masks nothing"
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(checked.config.seed)
@@ -162,12 +167,17 @@ def single_process(updates: int, threads: int) -> dict[str, Any]:
     }
 
 
-def ours(steps: int) -> dict[str, Any]:
+def model_override(model: str) -> list[str]:
+    """The demo recipe with another base model; its own where `model` is empty."""
+    return [f'model.name="{model}"'] if model else []
+
+
+def ours(model: str, steps: int) -> dict[str, Any]:
     """Rates of `tributary train demo` with `steps` steps, from its metrics."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        options = [f"learner.steps={steps}", "learner.fresh_fraction=1.0", "evaluation.samples=64", "--run", str(run)]
-        run_python(["-m", "deploy.cli", "train", "demo", *options])
+        options = [f"learner.steps={steps}", "learner.fresh_fraction=1.0", "evaluation.samples=64"]
+        run_python(["-m", "deploy.cli", "train", "demo", *options, *model_override(model), "--run", str(run)])
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     before, timed = rows[WARM_UP_STEPS - 1], rows[WARM_UP_STEPS:]
     fresh = [row["fresh"] for row in timed]
@@ -179,43 +189,34 @@ def ours(steps: int) -> dict[str, Any]:
     }
 
 
-def run_python(arguments: list[str]) -> str:
-    """Output of another Python. By way of a file: a pipe would stay open as long as any grandchild holds it."""
-    with tempfile.TemporaryFile("w+") as output:
-        command = [sys.executable, *arguments]
-        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, check=False)
-        output.seek(0)
-        text = output.read()
-    if done.returncode:
-        raise SystemExit(text)
-    return text
-
-
 def main() -> None:
     """Run both sides, one after the other, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=6, help="timed, of the single process")
-    parser.add_argument("--steps", type=int, default=30, help=f"of ours, the first {WARM_UP_STEPS} not timed")
-    parser.add_argument("--threads", type=int, default=0, help="of the single process; 0: all cores")
-    parser.add_argument("--json", action="store_true", help="print only the JSON object")
+    parser = make_parser(__doc__)
+    parser.add_argument("--updates", type=int, default=6, help="The number of timed updates of the single process.")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=30,
+        help=f"The number of steps of ours, of which the first {WARM_UP_STEPS} are not timed.",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="Threads of the single process; 0 means all cores.")
+    parser.add_argument("--model", default="", help="A base model to use instead of the recipe's.")
     parser.add_argument("--side", choices=["single"], help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse(parser, updates=1, steps=WARM_UP_STEPS + 5, threads=1)
     if args.updates < 1 or args.steps <= WARM_UP_STEPS:
         parser.error(f"--updates must be at least 1 and --steps at least {WARM_UP_STEPS + 1}: nothing would be timed")
     if args.side:
-        print(json.dumps(single_process(args.updates, args.threads)))
+        print(json.dumps(single_process(args.model, args.updates, args.threads)))
         return
-    options = ["--updates", str(args.updates), "--threads", str(args.threads), "--side", "single"]
-    single = json.loads(run_python([__file__, *options]).splitlines()[-1])
-    if not args.json:
-        print("single process", single)
-    system = ours(args.steps)
-    if not args.json:
-        print("ours", system)
+    with tempfile.TemporaryDirectory() as scratch:
+        model = str(make_text_model(Path(scratch))) if args.small else args.model
+        options = ["--model", model, "--updates", str(args.updates), "--threads", str(args.threads), "--side", "single"]
+        single = json.loads(run_python([__file__, *options]).splitlines()[-1])
+        system = ours(model, args.steps)
+    single["model"] = "tiny" if args.small else single["model"]
     ratio = system["ours_per_s"] / single["single_process_per_s"]
-    print(json.dumps({"ours_over_single_process": ratio} | single | system))
+    print_result({"ours_over_single_process": ratio} | single | system, args.json)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # the packages are imported flat
     main()

@@ -1,83 +1,74 @@
-"""The whole loop on one device: how much of its time the engine computes, and how long the learner waits for it.
+"""The whole loop on one device: the share of time the engine computes, and how long the learner waits for it.
 
-    python tests/benchmarks/whole_loop.py [--device cpu|cuda] [--recipe demo] [--steps 60] [--gpus 0.5,0.3,0.2] [--json] [section.field=value ...]
+    python tests/benchmarks/whole_loop.py [--small] [--json] [--device cpu|cuda] [--recipe demo] [--steps 60] [--gpus 0.5,0.3,0.2]
+                                          [section.field=value ...]
 
-Runs `tributary train` and reads its summary. On one GPU, engine, learner and reward worker share it by the fractions given (the engine's
-also bounds vLLM's memory); on a CPU they share its cores. Evaluation is left out of all figures; the start is not.
+Runs `tributary train` and reads its summary. On one GPU the engine, the learner and the reward worker share it by the fractions
+given (the engine's fraction also bounds vLLM's memory); on a CPU they share its cores. The figures cover training, not the start
+and not the evaluation.
 
-engine_waits        share of the actors' time outside the engine: waiting for reward workers, taking adapters, packing
-learner_waits       share of the learner's time without data
-trajectories_per_s  sampled, while training             steps_per_s   of the learner
-Last line: one JSON object.
+Figures, in the JSON object of the last line:
+
+engine_waits          share of the actors' time outside the engine: waiting for reward workers, taking adapters, packing
+learner_waits         share of the learner's time without data
+trajectories_per_s    trajectories sampled while training
+steps_per_s           steps of the learner
+staleness             versions by which trajectories lag behind the learner: mean and max
 """
 
-import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.support.benchmark import make_parser, parse, print_result, run_python, write_tiny_recipe
+
+
+def gpu_options(shares: str) -> list[str]:
+    """Overrides that give engine, learner and reward worker their shares of one GPU."""
+    engine, learner, rewards = shares.split(",")
+    return [
+        f"actors.gpus={engine}",
+        f"actors.gpu_memory_fraction={engine}",
+        f"learner.gpus={learner}",
+        f"rewards.gpus={rewards}",
+        "model.dtype=bfloat16",
+        "learner.canary_tolerance=0.3",
+    ]
 
 
 def main() -> None:
     """Train and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--recipe", default="demo")
-    parser.add_argument("--steps", type=int, default=60)
+    parser = make_parser(__doc__)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="The device that all parts run on.")
+    parser.add_argument("--recipe", default="demo", help="The recipe to train: a shipped name or a file.")
+    parser.add_argument("--steps", type=int, default=60, help="The number of learner steps.")
     parser.add_argument(
-        "--gpus", default="0.5,0.3,0.2", help="shares of engine, learner, reward worker; with --device cuda"
+        "--gpus", default="0.5,0.3,0.2", help="With --device cuda: the shares of engine, learner and reward worker."
     )
-    parser.add_argument("--json", action="store_true", help="print only the JSON object")
-    parser.add_argument("overrides", nargs="*", help="section.field=value")
-    args = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", help="Fields of the recipe to change, as section.field=value.")
+    args = parse(parser, recipe="", steps=20)
     options = [f"learner.steps={args.steps}", "evaluation.samples=64"]
-    if args.device == "cuda":
-        engine, learner, rewards = args.gpus.split(",")
-        options += [
-            f"actors.gpus={engine}",
-            f"actors.gpu_memory_fraction={engine}",
-            f"learner.gpus={learner}",
-            f"rewards.gpus={rewards}",
-        ]
-        options += ["model.dtype=bfloat16", "learner.canary_tolerance=0.3"]
+    options += gpu_options(args.gpus) if args.device == "cuda" else []
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        command = [
-            sys.executable,
-            "-m",
-            "deploy.cli",
-            "train",
-            args.recipe,
-            *options,
-            *args.overrides,
-            "--run",
-            str(run),
-        ]
-        with (Path(scratch) / "output").open("w+") as output:  # no pipe: Ray's helpers would hold it open
-            done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, check=False)
-            output.seek(0)
-            said = output.read()
-        if done.returncode:
-            raise SystemExit(said)
+        recipe = args.recipe or str(write_tiny_recipe(Path(scratch) / "recipe"))
+        output = run_python(["-m", "deploy.cli", "train", recipe, *options, *args.overrides, "--run", str(run)])
         if not args.json:
-            print(said)
+            print(output)
         summary = json.loads((run / "summary.json").read_text())
-    print(
-        json.dumps(
-            {
-                "engine_waits": 1.0 - summary["engine_busy"],
-                "learner_waits": summary["learner_waits"],
-                "trajectories_per_s": summary["trajectories_per_s"],
-                "steps_per_s": summary["steps"] / summary["training_seconds"],
-                "staleness": summary["staleness"],
-                "device": args.device,
-                "recipe": args.recipe,
-            }
-        )
-    )
+    result = {
+        "engine_waits": 1.0 - summary["engine_busy"],
+        "learner_waits": summary["learner_waits"],
+        "trajectories_per_s": summary["trajectories_per_s"],
+        "steps_per_s": summary["steps"] / summary["training_seconds"],
+        "staleness": summary["staleness"],
+        "device": args.device,
+        "recipe": args.recipe or "tiny",
+    }
+    print_result(result, args.json)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A compose project on a real Docker engine.
 
-TRIBUTARY_DOCKER              the docker command, `docker` by default; it knows build, compose, info, inspect, run, volume
-TRIBUTARY_DOCKER_BUILD_ARGS   more arguments of `docker build`, such as --build-arg FIND_LINKS=...
+TRIBUTARY_DOCKER              the docker command, `docker` by default; it must support build, compose, info, inspect, run, volume
+TRIBUTARY_DOCKER_BUILD_ARGS   further arguments of `docker build`, such as --build-arg FIND_LINKS=...
 """
 
 import json
@@ -21,30 +21,30 @@ CALL_LIMIT_S = 300.0
 
 
 def docker(*args: str, limit_s: float = CALL_LIMIT_S, environment: Mapping[str, str] | None = None) -> str:
-    """What a docker command prints. AssertionError, with all it said, when it fails."""
-    ended = subprocess.run(
+    """Output of a docker command. AssertionError with all its output when it fails."""
+    process = subprocess.run(
         [*DOCKER, *args], cwd=ROOT, env=os.environ | (environment or {}), capture_output=True, text=True, timeout=limit_s, check=False
     )  # fmt: skip
-    assert ended.returncode == 0, (
-        f"docker {' '.join(args)} ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}"
+    assert process.returncode == 0, (
+        f"docker {' '.join(args)} ended with {process.returncode}:\n{process.stdout}{process.stderr}"
     )
-    return ended.stdout
+    return process.stdout
 
 
-def why_none() -> str | None:
-    """Why there is no engine to test on; None where there is one."""
+def missing_engine() -> str | None:
+    """The reason why there is no Docker engine to test on; None if there is one."""
     for args in (("info",), ("compose", "version")):
         try:
             docker(*args)
         except FileNotFoundError:
-            return f"no command {DOCKER[0]!r}; TRIBUTARY_DOCKER may name another"
+            return f"no command {DOCKER[0]!r}: install Docker, or name another command in TRIBUTARY_DOCKER"
         except (AssertionError, subprocess.TimeoutExpired) as error:
             return f"no Docker engine: {' '.join(str(error).split())}"
     return None
 
 
 def build() -> None:
-    """The image of the CPU profile, from this checkout."""
+    """Build the image of the CPU profile from this checkout."""
     docker("build", *BUILD_ARGS, "-t", IMAGE, "-f", "deploy/docker/cpu.Dockerfile", ".", limit_s=BUILD_LIMIT_S)
 
 
@@ -55,32 +55,32 @@ class Project:
         self.name = name
         self.secrets = Path(settings["SECRETS"])
         self.settings = settings
-        """May be changed; `up` then makes anew the containers that it concerns."""
+        """May be changed; `up` then recreates the containers that use the changed settings."""
         self._files = [ROOT / "docker-compose.yml", override]
 
     def compose(self, *args: str, limit_s: float = CALL_LIMIT_S) -> str:
-        """What `docker compose ARGS` prints."""
+        """Output of `docker compose ARGS`."""
         files = [option for file in self._files for option in ("-f", str(file))]
         where = ["--project-directory", str(ROOT), "--env-file", os.devnull]
         return docker("compose", "-p", self.name, *files, *where, *args, limit_s=limit_s, environment=self.settings)
 
     def run_in(self, service: str, *command: str) -> str:
-        """What a command prints in a service's running container."""
+        """Output of a command in a service's running container."""
         return self.compose("exec", "-T", service, *command)
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """All that the engine knows of a service's container."""
+        """Output of `docker inspect` for a service's container."""
         container = self.compose("ps", "--all", "--quiet", service).strip()
-        found: list[dict[str, Any]] = json.loads(docker("inspect", container))
-        return found[0]
+        containers: list[dict[str, Any]] = json.loads(docker("inspect", container))
+        return containers[0]
 
     def state(self, service: str) -> str:
-        """Such as: running healthy, exited 0."""
+        """Status of a service's container, such as `running healthy` or `exited 0`."""
         state = self.inspect(service)["State"]
         return f"{state['Status']} {state['Health']['Status'] if 'Health' in state else state['ExitCode']}"
 
     def kill_process(self, service: str) -> None:
-        """kill -9 of a container's first process from the host's side, as a crash. (`docker kill` counts as a wish to stop.)"""
+        """kill -9 a container's first process from the host, as in a crash. (`docker kill` counts as a request to stop.)"""
         pid = str(self.inspect(service)["State"]["Pid"])
         docker(
             "run", "--rm", "--pid", "host", "--user", "0", "--network", "none", IMAGE, "sh", "-c", 'kill -9 "$0"', pid
@@ -92,5 +92,5 @@ class Project:
         return set(docker("volume", "ls", "--quiet", "--filter", label).split())
 
     def read_volume(self, volume: str, command: Sequence[str]) -> str:
-        """What a command prints with a volume of the project, and nothing else of it, at /volume."""
+        """Output of a command in a container of its own, with a volume of the project at /volume."""
         return docker("run", "--rm", "--network", "none", "-v", f"{self.name}_{volume}:/volume:ro", IMAGE, *command)

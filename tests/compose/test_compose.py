@@ -1,6 +1,6 @@
 """`docker compose up` on a real engine, as a drill: one run goes through all of it, so the tests need this order.
 
-make test-compose        builds the image first; many minutes where nothing of it is cached
+make test-compose        builds the image first, which takes many minutes if nothing of it is cached
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.support.tiny import make_tiny_model
 HERE = Path(__file__).parent
 RUN = "/runs/drill"
 MORE_STEPS = 500
-"""For the end of the run: until all was done to it, it has far more steps than it gets to."""
+"""Steps that remain for the end of the run; before that, learner.steps is more than the run reaches."""
 START_LIMIT_S = 600.0
 RECOVERY_LIMIT_S = 120.0
 RUN_LIMIT_S = 1200.0
@@ -31,16 +31,16 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """The CPU profile, up, with a run under way; whatever happens, nothing of it stays."""
-    if reason := engine.why_none():
+    """The CPU profile, up, with a run that trains; removed in any case."""
+    if reason := engine.missing_engine():
         pytest.skip(reason)
     engine.build()
     folder = tmp_path_factory.mktemp("compose")
     tasks = folder / "tasks"
-    (tasks / "tests").mkdir(parents=True)
+    (tasks / "tests" / "support").mkdir(parents=True)
     shutil.copy(HERE / "tiny.toml", tasks)
     for name in ("tiny.py", "oracle.py"):
-        shutil.copy(ROOT / "tests" / name, tasks / "tests")
+        shutil.copy(ROOT / "tests" / "support" / name, tasks / "tests" / "support")
     for file in make_tiny_model(folder / "model").iterdir():
         file.chmod(0o644)  # the container's user is not ours
     secrets = folder / "secrets"
@@ -59,48 +59,48 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 def rows(project: Project) -> list[dict[str, Any]]:
-    """What the run has written of its steps so far."""
+    """Rows of metrics.jsonl so far."""
     text = project.run_in("ray", "sh", "-c", f"cat {RUN}/metrics.jsonl 2>/dev/null || true")
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
 def steps(project: Project) -> int:
-    """Steps done."""
+    """Number of the last step."""
     return max((row["step"] for row in rows(project)), default=0)
 
 
-def goes_on(project: Project) -> None:
-    """Wait until steps are done that were not done yet."""
+def wait_for_steps(project: Project) -> None:
+    """Wait until 20 further steps are done."""
     done = steps(project)
     until(lambda: steps(project) > done + 20, RECOVERY_LIMIT_S, f"training beyond step {done}")
 
 
 def resumed(project: Project) -> int:
-    """How often the run said that it goes on from where it was."""
+    """How often the run has been resumed, by its log."""
     return project.compose("logs", "run").count("Resuming after step ")
 
 
 def summary(project: Project) -> dict[str, Any]:
-    """What the run says of itself at its end."""
-    found: dict[str, Any] = json.loads(project.run_in("ray", "cat", f"{RUN}/summary.json"))
-    return found
+    """Content of summary.json."""
+    values: dict[str, Any] = json.loads(project.run_in("ray", "cat", f"{RUN}/summary.json"))
+    return values
 
 
 def buffer_stats(project: Project) -> dict[str, Any]:
-    """What the run's buffer says of itself."""
-    found: dict[str, Any] = json.loads(project.run_in("ray", "tributary", "buffer", "stats", "--run", RUN, "--json"))
-    return found
+    """Statistics of the run's buffer."""
+    values: dict[str, Any] = json.loads(project.run_in("ray", "tributary", "buffer", "stats", "--run", RUN, "--json"))
+    return values
 
 
 def jobs(project: Project) -> list[dict[str, Any]]:
-    """All jobs that Ray was handed."""
-    ask = (
+    """All jobs that were submitted to Ray."""
+    script = (
         "import json; from ray.job_submission import JobSubmissionClient as C; "
         "print(json.dumps([{'id': j.submission_id, 'status': j.status.value} "
         "for j in C('http://127.0.0.1:8265').list_jobs() if j.submission_id]))"
     )
-    found: list[dict[str, Any]] = json.loads(project.run_in("ray", "python", "-c", ask).splitlines()[-1])
-    return found
+    submitted: list[dict[str, Any]] = json.loads(project.run_in("ray", "python", "-c", script).splitlines()[-1])
+    return submitted
 
 
 @pytest.mark.parametrize("service", ["redis", "ray", "run", "dashboard"])
@@ -110,19 +110,19 @@ def test_a_container_has_no_rights_and_nothing_to_write_but_its_volumes(project:
     assert fields["Uid"].split() == ["10001"] * 4 and fields["Gid"].split() == ["10001"] * 4
     assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0 and fields["NoNewPrivs"] == "1"
     assert project.inspect(service)["HostConfig"]["ReadonlyRootfs"] is True
-    tried = project.run_in(service, "sh", "-c", "touch /app/x /opt/venv/x /etc/x 2>&1 || true")
-    assert tried.count("Read-only file system") == 3
+    output = project.run_in(service, "sh", "-c", "touch /app/x /opt/venv/x /etc/x 2>&1 || true")
+    assert output.count("Read-only file system") == 3
 
 
-def test_only_this_machine_reaches_ray_and_nobody_redis(project: Project) -> None:
+def test_ray_is_published_on_loopback_and_redis_is_not_published(project: Project) -> None:
     bindings = project.inspect("ray")["HostConfig"]["PortBindings"]
-    assert [b["HostIp"] for found in bindings.values() for b in found] == ["127.0.0.1"]
+    assert [b["HostIp"] for of_port in bindings.values() for b in of_port] == ["127.0.0.1"]
     assert not project.inspect("redis")["HostConfig"]["PortBindings"]
     assert list(project.inspect("redis")["NetworkSettings"]["Networks"]) == [f"{project.name}_store"]
     assert json.loads(engine.docker("network", "inspect", f"{project.name}_store"))[0]["Internal"] is True
 
 
-def test_no_job_is_taken_without_the_token(project: Project) -> None:
+def test_a_job_without_the_token_is_rejected(project: Project) -> None:
     post = (
         "import urllib.request as r, urllib.error\n"
         "q = r.Request('http://ray:8265/api/jobs/', b'{\"entrypoint\": \"true\"}', {'Content-Type': 'application/json'})\n"
@@ -134,20 +134,20 @@ def test_no_job_is_taken_without_the_token(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "said"),
+    ("user", "message"),
     [
         ("", "already authenticated"),
         ("health:x@", "no permissions"),
         ("driver:not-the-password@", "invalid username-password"),
     ],
 )
-def test_redis_tells_nothing_without_a_password(project: Project, user: str, said: str) -> None:
+def test_redis_refuses_reads_without_a_password(project: Project, user: str, message: str) -> None:
     get = (
         "import redis\n"
         f"try: print(redis.Redis.from_url('redis://{user}redis:6379').get('x'))\n"
         "except redis.RedisError as e: print(e)\n"
     )
-    assert said in project.run_in("ray", "python", "-c", get)
+    assert message in project.run_in("ray", "python", "-c", get)
 
 
 def test_no_password_is_in_an_environment_a_command_line_or_a_log(project: Project) -> None:
@@ -159,8 +159,8 @@ def test_no_password_is_in_an_environment_a_command_line_or_a_log(project: Proje
     assert not [password for password in passwords if password in shown]
 
 
-def test_the_dashboard_shows_the_run_to_those_who_have_its_token_alone(project: Project) -> None:
-    ask = (
+def test_the_dashboard_shows_the_run_only_to_those_with_its_token(project: Project) -> None:
+    script = (
         "import json, sys, urllib.error, urllib.request as r\n"
         "def get(**headers):\n"
         "    try: return r.urlopen(r.Request('http://127.0.0.1:8710/api/overview', headers=headers)).read().decode()\n"
@@ -168,61 +168,61 @@ def test_the_dashboard_shows_the_run_to_those_who_have_its_token_alone(project: 
         "token = open('/run/secrets/dashboard').read().strip()\n"
         "print(json.dumps([get(), get(Authorization='Bearer ' + token + 'x'), get(Authorization='Bearer ' + token)]))\n"
     )
-    nothing, wrong, right = json.loads(project.run_in("dashboard", "python", "-c", ask))
-    assert nothing == wrong == "401"
+    without, wrong, right = json.loads(project.run_in("dashboard", "python", "-c", script))
+    assert without == wrong == "401"
     shown = json.loads(right)
     assert shown["name"] == "drill" and shown["phase"] == "training" and shown["step"] > 20
     states = {component["name"]: component["state"] for component in shown["components"]}
     assert {"learner", "actor-0", "reward-0", "buffer"} <= set(states), states
     published = project.inspect("dashboard")["HostConfig"]["PortBindings"]
-    assert [binding["HostIp"] for found in published.values() for binding in found] == ["127.0.0.1"]
+    assert [binding["HostIp"] for of_port in published.values() for binding in of_port] == ["127.0.0.1"]
 
 
-def test_a_killed_redis_comes_back_with_what_it_had_and_the_run_goes_on(project: Project) -> None:
+def test_a_killed_redis_is_restarted_with_its_data_and_the_run_continues(project: Project) -> None:
     before = buffer_stats(project)
     project.kill_process("redis")
     until(lambda: project.inspect("redis")["RestartCount"] == 1, RECOVERY_LIMIT_S, "Redis's restart")
     until(lambda: project.state("redis") == "running healthy", RECOVERY_LIMIT_S, "Redis's recovery")
     after = buffer_stats(project)
     assert all(after[total] >= before[total] for total in ("arrivals", "inserted", "drawn", "updated"))
-    goes_on(project)
-    assert project.inspect("run")["RestartCount"] == 0 and len(jobs(project)) == 1, "nobody else had to start again"
+    wait_for_steps(project)
+    assert project.inspect("run")["RestartCount"] == 0 and len(jobs(project)) == 1, "nothing else was restarted"
 
 
-def test_a_killed_run_container_follows_the_job_under_way(project: Project) -> None:
+def test_a_restarted_run_container_follows_the_running_job(project: Project) -> None:
     job = jobs(project)
     project.kill_process("run")
     until(lambda: project.inspect("run")["RestartCount"] == 1, RECOVERY_LIMIT_S, "the run's restart")
     until(lambda: project.state("run") == "running 0", RECOVERY_LIMIT_S, "the run's return")
-    goes_on(project)
+    wait_for_steps(project)
     assert [j["id"] for j in jobs(project)] == [j["id"] for j in job], "no second job"
 
 
-def test_a_killed_ray_head_gets_the_run_again_which_goes_on_from_its_checkpoint(project: Project) -> None:
+def test_after_a_killed_ray_head_the_run_is_resubmitted_and_resumes_from_its_checkpoint(project: Project) -> None:
     until(lambda: steps(project) > 100, RECOVERY_LIMIT_S, "two checkpoints")
     project.kill_process("ray")
     until(lambda: project.inspect("ray")["RestartCount"] == 1, RECOVERY_LIMIT_S, "Ray's restart")
     until(lambda: resumed(project) == 1, START_LIMIT_S, "the second job")
-    goes_on(project)
-    assert len(jobs(project)) == 1, "the new head was handed one job"
+    wait_for_steps(project)
+    assert len(jobs(project)) == 1, "one job was submitted to the new head"
 
 
-def test_a_stopped_run_writes_what_it_learned_and_goes_on_when_it_is_started_again(project: Project) -> None:
+def test_a_stopped_run_saves_its_adapter_and_resumes_when_it_is_restarted(project: Project) -> None:
     project.compose("stop", "run")
     assert summary(project)["stopped_by"] == "SIGTERM"
     assert summary(project)["steps"] == steps(project)
     project.settings["OVERRIDES"] = f"learner.steps={steps(project) + MORE_STEPS}"
-    project.compose("up", "--detach", "--no-build", limit_s=START_LIMIT_S)  # makes the container anew, with a new log
+    project.compose("up", "--detach", "--no-build", limit_s=START_LIMIT_S)  # recreates the container, with a new log
     until(lambda: resumed(project) == 1, START_LIMIT_S, "the third job")
-    goes_on(project)
+    wait_for_steps(project)
 
 
-def test_the_run_ends_well_and_so_does_its_container(project: Project) -> None:
+def test_the_run_and_its_container_end_without_an_error(project: Project) -> None:
     until(lambda: project.state("run").startswith("exited"), RUN_LIMIT_S, "the run's end")
     assert project.state("run") == "exited 0", project.compose("logs", "run")
     done = summary(project)["steps"]
     assert project.settings["OVERRIDES"] == f"learner.steps={done}" and summary(project)["stopped_by"] is None
-    assert [row["step"] for row in rows(project)] == list(range(1, done + 1)), "no step is missing or done twice"
+    assert [row["step"] for row in rows(project)] == list(range(1, done + 1)), "every step was done once"
     metrics = summary(project)["metrics"]
     assert metrics["after"]["total_variation"] < 0.1 < metrics["before"]["total_variation"]
 

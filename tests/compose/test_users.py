@@ -1,4 +1,4 @@
-"""The users of a container's Redis come from the template and from secret files, and only as hashes."""
+"""Users of a container's Redis are made from the template and the secret files; passwords are written only as hashes."""
 
 import subprocess
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_users_without_a_secret_are_left_out_and_no_password_is_written(tmp_path
     assert PASSWORD not in written and written.splitlines()[0] == HEALTH
 
 
-def test_a_server_lets_its_users_in_with_their_passwords_and_nobody_else(tmp_path: Path) -> None:
+def test_a_server_accepts_its_users_with_their_passwords_and_nobody_else(tmp_path: Path) -> None:
     give(tmp_path, "driver")
     (tmp_path / "users.acl").write_text(users(TEMPLATE.read_text(), tmp_path))
     socket = tmp_path / "socket"
@@ -46,7 +46,7 @@ def test_a_server_lets_its_users_in_with_their_passwords_and_nobody_else(tmp_pat
             server.terminate()
 
 
-def test_a_short_password_is_refused_with_the_rule_and_not_shown(tmp_path: Path) -> None:
+def test_a_short_password_is_refused_with_the_constraint_and_not_shown(tmp_path: Path) -> None:
     short = "s3cret"
     give(tmp_path, "driver", short)
     with pytest.raises(ConfigError, match=f"has 6 characters; a password needs {MIN_PASSWORD_LENGTH}") as error:
@@ -54,7 +54,7 @@ def test_a_short_password_is_refused_with_the_rule_and_not_shown(tmp_path: Path)
     assert short not in str(error.value)
 
 
-def test_no_secret_at_all_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+def test_no_secret_at_all_is_an_error_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sh deploy/docker/secrets\.sh"):
         users(TEMPLATE.read_text(), tmp_path)
 

@@ -1,4 +1,4 @@
-"""Run the real command in a process of its own, and see what it leaves behind."""
+"""Run the real command in a process of its own, and find the processes that it leaves behind."""
 
 import json
 import os
@@ -20,7 +20,7 @@ MARK = "TRIBUTARY_TEST_MARK"
 
 
 def until(condition: Callable[[], bool], limit_s: float, what: str) -> None:
-    """Return once `condition` holds; AssertionError that names `what` after `limit_s`."""
+    """Return once `condition` holds; AssertionError that names `what` after `limit_s` seconds."""
     tick, deadline = threading.Event(), time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {limit_s:.0f} s"
@@ -31,12 +31,12 @@ class Command:
     """`python -m deploy.cli ARGS` with a mark in its environment that all its descendants inherit."""
 
     started: ClassVar[list["Command"]] = []
-    """All that conftest.py has not ended yet."""
+    """Commands that tests/conftest.py has not ended yet."""
 
     def __init__(self, *args: str, folder: Path = ROOT, **environment: str) -> None:
         self.mark = uuid4().hex
         self.started.append(self)
-        self._known: set[psutil.Process] = set()
+        self._remembered: set[psutil.Process] = set()
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", *args],
@@ -45,66 +45,67 @@ class Command:
         )  # fmt: skip
 
     def finish(self, limit_s: float = 400.0) -> str:
-        """What it printed, once it has ended."""
+        """Wait until it has ended; returns its output."""
         output, _ = self.process.communicate(timeout=limit_s)
         return output
 
     def kill(self) -> None:
-        """kill -9 of the command itself, and nothing else."""
+        """kill -9 the command itself, and nothing else."""
         self.process.kill()
         self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()
 
     def end(self) -> None:
-        """kill -9 of all that is left of it: what a failed test did not wait for must not slow the next ones down."""
+        """kill -9 the command and its descendants: leftovers of a failed test must not slow the next ones down."""
         for process in {*self.family(), *marked(self.mark)}:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
 
     def family(self) -> list[psutil.Process]:
-        """The command and all its living descendants, remembered from call to call.
+        """The command and all its living descendants, those of earlier calls included.
 
-        Servers that rewrite their title lose their environment, so the tree tells them; once the tree is gone, the memory.
+        Servers that rewrite their title lose their environment, so they are found by parentage; and once their parent is
+        gone, only because an earlier call remembered them.
         """
         try:
             root = psutil.Process(self.process.pid)
-            self._known |= {root, *root.children(recursive=True)}
+            self._remembered |= {root, *root.children(recursive=True)}
         except psutil.NoSuchProcess:
             pass
-        return [p for p in self._known if _lives(p)]
+        return [p for p in self._remembered if _is_alive(p)]
 
     def alive(self) -> list[str]:
-        """Command lines of what lives of the family, and of all else that carries the mark."""
+        """Command lines of the living processes of the family, and of all others that carry the mark."""
         return [title for p in {*self.family(), *marked(self.mark)} if (title := _title(p))]
 
     def pids(self, name: str) -> list[int]:
-        """Members of the family whose command line holds `name`."""
+        """Process ids of the family whose command line contains `name`."""
         return [p.pid for p in self.family() if name in _title(p)]
 
 
 def marked(mark: str) -> list[psutil.Process]:
     """All living processes with this mark in their environment."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == mark and _lives(process):
-                found.append(process)
+            if process.environ().get(MARK) == mark and _is_alive(process):
+                processes.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return found
+    return processes
 
 
 def _title(process: psutil.Process) -> str:
-    """Command line of a living process; nothing for one that is gone."""
+    """Command line of a living process; empty for one that is gone."""
     try:
-        return (" ".join(process.cmdline()) or process.name()) if _lives(process) else ""
+        return (" ".join(process.cmdline()) or process.name()) if _is_alive(process) else ""
     except psutil.NoSuchProcess:
         return ""
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -112,13 +113,13 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """A loopback port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
-    """What the learner has said so far of each of its steps."""
+    """The learner's rows in metrics.jsonl so far, one per step."""
     path = run / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,4 +1,7 @@
-"""An engine over two worker processes, compared with the learner: `python -m tests.support.spread_engine MODEL`, one JSON object last."""
+"""An engine over two worker processes, compared with the learner.
+
+python -m tests.support.spread_engine MODEL     prints one JSON object on its last line
+"""
 
 import json
 import os
@@ -25,10 +28,10 @@ def main(model: Path, folder: Path) -> None:
     workers = psutil.Process().children(recursive=True)
     policy, version, files = published(spec, task, 0, seed=5)
     engine.serve(version, files)
-    wanted = {engine.add(task.prompts()[0].token_ids, ON_POLICY) for _ in range(16)}
-    difference = largest_difference(policy, task, list(drain(engine, wanted).values()))
-    found = {"difference": float(difference), "workers": [p.pid for p in workers]}
-    sys.stdout.write(json.dumps(found) + "\n")
+    requests = {engine.add(task.prompts()[0].token_ids, ON_POLICY) for _ in range(16)}
+    difference = largest_difference(policy, task, list(drain(engine, requests).values()))
+    result = {"difference": float(difference), "workers": [p.pid for p in workers]}
+    sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGKILL)  # as Ray ends an actor
 

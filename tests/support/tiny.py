@@ -1,7 +1,8 @@
-"""A model of some thousand weights and a target over 40 strings, for tests that run the real parts in seconds."""
+"""A model of about 80,000 weights and a target over 40 strings: tests run the real parts on them in seconds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -17,7 +18,7 @@ VOCABULARY = ["<pad>", "<s>", "</s>", "draw", "a", "b", "c", "."]
 
 
 def make_tiny_model(folder: Path) -> Path:
-    """A two-layer Llama with random weights and a word-level tokenizer, saved as any base model is."""
+    """A two-layer Llama with random weights and a word-level tokenizer, saved like any base model."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -34,7 +35,7 @@ def make_tiny_model(folder: Path) -> Path:
 
 
 class TinyTask(Task):
-    """R drawn once for each of the 40 strings over a, b, c of at most three letters: log R is normal with `spread` nats."""
+    """The 40 strings of at most three letters out of a, b, c; log R of each is drawn once from N(0, `spread`²), nats."""
 
     needs_base_model = False
 
@@ -50,16 +51,16 @@ class TinyTask(Task):
         return [self._prompt]
 
     def string(self, token_ids: Sequence[int]) -> String:
-        """Token ids as symbols 0..2."""
+        """Symbols 0..2 of the token ids."""
         return tuple(self._ids.index(int(t)) for t in token_ids)
 
     def tokens(self, string: String) -> IntArray:
-        """The other way round."""
+        """Token ids of the symbols: the inverse of `string`."""
         return np.array([self._ids[v] for v in string], dtype=np.int32)
 
     def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
-        known = [self._ids.index(int(t)) if int(t) in self._ids else -1 for t in token_ids]
-        return {"table": np.array([self.log_r.get(tuple(known[:i]), -20.0) for i in range(len(known) + 1)])}
+        symbols = [self._ids.index(int(t)) if int(t) in self._ids else -1 for t in token_ids]
+        return {"table": np.array([self.log_r.get(tuple(symbols[:i]), -20.0) for i in range(len(symbols) + 1)])}
 
     def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
         return {"letters": float(len(token_ids))}
@@ -78,7 +79,7 @@ class TinyTask(Task):
 
 
 def tiny_trajectory(task: TinyTask, string: String, pad_to: int | None = None, **changes: object) -> Trajectory:
-    """A scored trajectory of a string, as a reward worker would add it. `pad_to` repeats its first letter to that length."""
+    """A scored trajectory of a string, as a reward worker adds it. `pad_to` repeats its first letter to that length."""
     tokens = task.tokens(string)
     if pad_to is not None:
         tokens = np.append(tokens, np.full(pad_to - len(tokens), tokens[0], np.int32)).astype(np.int32)
@@ -94,8 +95,28 @@ def tiny_trajectory(task: TinyTask, string: String, pad_to: int | None = None, *
 
 
 def tiny_spec(folder: Path) -> PolicySpec:
-    """The tiny model's policy: only a, b, c and the stop can be sampled."""
+    """The policy of the tiny model: only a, b, c and the stop can be sampled."""
     return PolicySpec(
         base_model=str(folder), dtype="float32", lora_rank=16, lora_alpha=16, lora_targets=LINEAR_LAYERS,
         stop_token_id=VOCABULARY.index("."), max_actions=MAX_ACTIONS, allowed_token_ids=tuple(VOCABULARY.index(s) for s in SYMBOLS),
     )  # fmt: skip
+
+
+def tiny_recipe(model: Path) -> dict[str, Any]:
+    """Sections of a recipe that trains the tiny model on `TinyTask`."""
+    return {
+        "model": {"name": str(model), "lora_rank": 16, "lora_alpha": 16, "lora_targets": list(LINEAR_LAYERS)},
+        "policy": {"stop": ".", "max_actions": MAX_ACTIONS, "allowed_tokens": list(SYMBOLS)},
+        "task": {"name": "tests.support.tiny:TinyTask"},
+        "actors": {
+            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "advanced": {"max_staleness": 100},
+            "behaviours": [
+                {"name": "on_policy", "weight": 1.0},
+                {"name": "suppressed", "weight": 1.0, "suppress_stop": True},
+                {"name": "tempered", "weight": 1.0, "temperature_low": 1.0, "temperature_high": 2.0},
+            ],
+        },
+        "buffer": {"capacity": 1000, "min_size_to_sample": 20},
+        "learner": {"steps": 300, "batch_size": 64, "learning_rate": 5e-3, "decay_fraction": 0.7, "publish_every": 2},
+        "evaluation": {"samples": 20000},
+    }  # fmt: skip

@@ -23,13 +23,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_spec(tiny_model: Path) -> PolicySpec:
-    """Its policy."""
+    """Policy of the tiny base model."""
     return tiny.tiny_spec(tiny_model)
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real server."""
+    """URL of a real server."""
     with RedisServer.start(tmp_path_factory.mktemp("redis")) as server:
         yield server.url
 
@@ -42,23 +42,7 @@ def replay(redis_url: str) -> ReplayBuffer:
 
 @pytest.fixture(scope="session")
 def recipe(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe for the 40 strings."""
+    """Recipe file for the 40 strings."""
     path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    values = {
-        "model": {"name": str(tiny_model), "lora_rank": 16, "lora_alpha": 16, "lora_targets": list(tiny.LINEAR_LAYERS)},
-        "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
-        "task": {"name": "tests.support.tiny:TinyTask"},
-        "actors": {
-            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "advanced": {"max_staleness": 100},
-            "behaviours": [
-                {"name": "on_policy", "weight": 1.0},
-                {"name": "suppressed", "weight": 1.0, "suppress_stop": True},
-                {"name": "tempered", "weight": 1.0, "temperature_low": 1.0, "temperature_high": 2.0},
-            ],
-        },
-        "buffer": {"capacity": 1000, "min_size_to_sample": 20},
-        "learner": {"steps": 300, "batch_size": 64, "learning_rate": 5e-3, "decay_fraction": 0.7, "publish_every": 2},
-        "evaluation": {"samples": 20000},
-    }  # fmt: skip
-    path.write_text(tomli_w.dumps(values))
+    path.write_text(tomli_w.dumps(tiny.tiny_recipe(tiny_model)))
     return path

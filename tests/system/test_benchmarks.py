@@ -1,74 +1,119 @@
-"""The benchmarks run where there is no GPU: on the tiny model, each prints the keys it promises."""
+"""Every script of tests/benchmarks runs with --small and prints the figures that its docstring names."""
 
+import ast
+import fnmatch
 import json
-import subprocess
-import sys
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.benchmark import ROOT, run_python
 
 pytestmark = pytest.mark.slow
 
-
-def run(name: str, *args: str) -> dict[str, float]:
-    """The last line of a benchmark's output."""
-    command = [sys.executable, f"tests/benchmarks/{name}.py", "--json", *args]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+SCRIPTS = sorted(path.stem for path in (ROOT / "tests" / "benchmarks").glob("*.py"))
+LIMIT_S = 400.0
 
 
-def test_the_learner_benchmark_measures_both_sides_of_every_case(tiny_model: Path) -> None:
-    found = run("learner", "--model", str(tiny_model), "--steps", "1")
-    assert all(found[f"speedup_{case}"] > 0 for case in ("short", "long", "forced"))
-    assert 0 < found["overhead"] < 1 and 0 < found["matmul_fraction"] < 1
-    sides = [found["long_plain"], found["long_ours"]]
-    assert sides[0]["loss"] == pytest.approx(sides[1]["loss"], rel=1e-3), "both sides computed the same"  # type: ignore[index]
+def run_small(name: str) -> dict[str, Any]:
+    """The JSON object in the last line of a benchmark's output."""
+    output = run_python([f"tests/benchmarks/{name}.py", "--small", "--json"], LIMIT_S)
+    result = json.loads(output.splitlines()[-1])
+    assert isinstance(result, dict)
+    return result
 
 
-def test_the_whole_loop_benchmark_tells_who_waits(recipe: Path) -> None:
-    found = run("whole_loop", "--recipe", str(recipe), "--steps", "20")
-    assert 0 <= found["engine_waits"] <= 1 and 0 <= found["learner_waits"] <= 1
-    assert found["trajectories_per_s"] > 0 and found["steps_per_s"] > 0
+def promised_figures(docstring: str) -> list[str]:
+    """Names at the start of the lines after "Figures, ...:", separated by commas; `*` stands for any text."""
+    _, _, table = re.split(r"^(Figures, .*:)$", docstring, maxsplit=1, flags=re.MULTILINE)
+    rows = re.findall(r"^([a-z*][\w*]*(?:, [a-z*][\w*]*)*)  ", table, flags=re.MULTILINE)
+    return [name for row in rows for name in row.split(", ")]
 
 
-def test_the_buffer_benchmark_measures_every_ceiling_and_every_operation() -> None:
-    found = run("buffer", "--sizes", "600,1200", "--rounds", "2", "--calls", "4")
+def check_broadcast(result: dict[str, Any]) -> None:
+    assert result["broadcast_over_local"] > 0 and result["throughput_ratio"] > 0
+
+
+def check_buffer(result: dict[str, Any]) -> None:
     for name in ("draw_over_mget", "insert_over_set", "update_over_set", "draw_growth"):
-        assert found[name] > 0
-    assert found["insert_over_reverb"] is None
-    assert len(found["rows"]) == 4 and len(found["clients"]) == 3  # type: ignore[arg-type]
+        assert result[name] > 0
+    assert result["insert_over_reverb"] is None
+    assert len(result["rows"]) == 4 and len(result["clients"]) == 3
 
 
-def test_the_soak_loses_nothing_while_the_server_and_clients_are_killed() -> None:
-    found = run("buffer_soak", "--minutes", "0.25", "--every", "3", "--seed", "0")
-    assert found["kills"] >= 4 and found["acknowledged"] > 1000
-    assert (found["lost"], found["duplicates"], found["client_errors"]) == (0, 0, 0)
-    assert found["check_clean"] is True
+def check_buffer_soak(result: dict[str, Any]) -> None:
+    assert result["kills"] >= 4 and result["acknowledged"] > 1000
+    assert (result["lost"], result["duplicates"], result["client_errors"]) == (0, 0, 0)
+    assert result["check_clean"] is True
 
 
-def test_the_rewards_benchmark_compares_equal_scores_at_every_shape() -> None:
-    found = run("rewards", "--quick", "--rounds", "1")
+def check_continuation(result: dict[str, Any]) -> None:
+    assert result["base"][-1]["log_r"] > result["base"][0]["log_r"], "low temperatures give likelier text"
+    assert abs(result["log_r_gain"]) < 3.0, "the untrained policy is the base model, up to sampling noise"
+
+
+def check_dashboard(result: dict[str, Any]) -> None:
+    assert result["server_core_fraction"] > 0 and result["throughput_ratio"] > 0
+
+
+def check_engine(result: dict[str, Any]) -> None:
+    assert result["tokens_per_s_of_16_ratio"] > 0 and result["tokens_per_s_of_3_ratio"] > 0
+    for side in ("stock", "patched"):
+        assert result[f"{side}_16_tokens"]["canary_difference_nats"] < 2e-3, "both sides sample the adapter"
+
+
+def check_learner(result: dict[str, Any]) -> None:
+    assert all(result[f"speedup_{case}"] > 0 for case in ("short", "long", "forced"))
+    assert 0 < result["overhead"] < 1 and 0 < result["matmul_fraction"] < 1
+    losses = [result["long_plain"]["loss"], result["long_ours"]["loss"]]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3), "both sides compute the same loss"
+
+
+def check_rewards(result: dict[str, Any]) -> None:
     for key in ("speedup", "bound", "fraction_of_bound", "max_difference_nats", "scorer_over_forward"):
-        assert len(found[key]) == 2, key  # type: ignore[arg-type]
-    assert max(found["max_difference_nats"]) < 1e-3 and min(found["speedup"]) > 0  # type: ignore[call-overload]
+        assert len(result[key]) == 2, key
+    assert max(result["max_difference_nats"]) < 1e-3 and min(result["speedup"]) > 0
 
 
-def test_the_dashboard_benchmark_loads_the_server_and_pairs_runs_with_and_without_it() -> None:
-    found = run("dashboard", "--seconds", "4", "--pairs", "1")
-    assert found["server_core_fraction"] > 0 and found["throughput_ratio"] > 0
+def check_scaling(result: dict[str, Any]) -> None:
+    assert set(result["efficiency"]) == {"1", "2"} and result["ceiling"]["trajectories_per_s"] > 0
 
 
-def test_the_scaling_benchmark_reaches_the_sum_of_the_engines_rates() -> None:
-    found = run("scaling", "--most", "2", "--window", "3", "--rate", "5")
-    assert set(found["efficiency"]) == {"1", "2"} and found["ceiling"]["trajectories_per_s"] > 0  # type: ignore[arg-type,index]
+def check_single_process(result: dict[str, Any]) -> None:
+    assert result["ours_over_single_process"] > 0 and result["ours_fresh_per_update"] > 0
+    assert len(result["single_process_losses"]) == 2
 
 
-def test_the_broadcast_benchmark_times_both_ways(recipe: Path) -> None:
-    found = run(
-        "broadcast", "--recipe", str(recipe), "--versions", "2", "--window", "2", "--interval", "0.5", "--rounds", "1"
-    )
-    assert found["broadcast_over_local"] > 0 and found["throughput_ratio"] > 0
+def check_whole_loop(result: dict[str, Any]) -> None:
+    assert 0 <= result["engine_waits"] <= 1 and 0 <= result["learner_waits"] <= 1
+    assert result["trajectories_per_s"] > 0 and result["steps_per_s"] > 0
+
+
+CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "broadcast": check_broadcast,
+    "buffer": check_buffer,
+    "buffer_soak": check_buffer_soak,
+    "continuation": check_continuation,
+    "dashboard": check_dashboard,
+    "engine": check_engine,
+    "learner": check_learner,
+    "rewards": check_rewards,
+    "scaling": check_scaling,
+    "single_process": check_single_process,
+    "whole_loop": check_whole_loop,
+}
+"""A KeyError for a new script means: write its check."""
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_benchmark_runs_small_and_prints_the_figures_of_its_docstring(name: str) -> None:
+    result = run_small(name)
+    source = Path(ROOT, "tests/benchmarks", f"{name}.py").read_text()
+    promised = promised_figures(ast.get_docstring(ast.parse(source)) or "")
+    assert promised, "the docstring ends with a table of figures"
+    missing = [figure for figure in promised if not fnmatch.filter(result, figure)]
+    assert not missing
+    CHECKS[name](result)

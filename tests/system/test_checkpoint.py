@@ -49,6 +49,7 @@ def kill_when(process: subprocess.Popen[bytes], timing: str, checkpoints: Path, 
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_learner_killed_again_and_again_ends_with_the_same_bits(
     tiny_model: Path, redis_url: str, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""A run on clusters that stand already: submitted, stopped, submitted again; a node lost, processes added and taken away."""
+"""A run on an existing cluster: submitted, stopped, submitted again; a node lost, processes added and removed."""
 
 import json
 import os
@@ -31,7 +31,7 @@ OURS = (
     "EngineCore",
 )
 RARE = {
-    "tributary_buffer_refused",  # only where something was
+    "tributary_buffer_refused",  # only where a trajectory was refused
     "tributary_run_restarts",
     "tributary_reward_failed_strings",
     "tributary_reward_cache_hits",
@@ -43,7 +43,7 @@ RARE = {
 
 @dataclass(frozen=True)
 class Head:
-    """A head node with a job server."""
+    """A Ray head node with a job server."""
 
     jobs: str
     metrics: int
@@ -51,17 +51,17 @@ class Head:
     environment: dict[str, str]
 
     def ray(self, *args: str, limit_s: float = 120.0) -> str:
-        """What a `ray` command prints; it must succeed."""
-        done = subprocess.run(
+        """Output of a `ray` command, which must succeed."""
+        process = subprocess.run(
             [RAY, *args], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=limit_s
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
 
     def job(self) -> dict[str, Any]:
         """The newest job."""
-        with urllib.request.urlopen(f"{self.jobs}/api/jobs/") as answer:
-            return max(json.load(answer), key=lambda job: int(job["start_time"] or 0))
+        with urllib.request.urlopen(f"{self.jobs}/api/jobs/") as response:
+            return max(json.load(response), key=lambda job: int(job["start_time"] or 0))
 
     def titles(self) -> list[str]:
         """Command lines of all processes of the cluster."""
@@ -74,7 +74,7 @@ class Head:
         return titles
 
     def alive(self) -> list[str]:
-        """Those that are ours."""
+        """Command lines of Tributary's processes."""
         return [title for title in self.titles() if any(name in title for name in OURS)]
 
 
@@ -84,25 +84,25 @@ def head() -> Iterator[Head]:
         "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: f"head-{os.getpid()}", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     for _ in range(3):
-        made = started(environment)
-        if stands(made):
+        head = start_head(environment)
+        if is_up(head):
             break
         end(environment[MARK])
-    yield made
+    yield head
     end(environment[MARK])
 
 
-def started(environment: dict[str, str]) -> Head:
-    made = Head(f"http://127.0.0.1:{free_port()}", free_port(), free_port(), environment)
-    made.ray(
-        "start", "--head", f"--port={free_port()}", f"--dashboard-port={made.jobs.rpartition(':')[2]}", "--node-ip-address=127.0.0.1",
-        f"--metrics-export-port={made.metrics}", f"--dashboard-agent-listen-port={made.agent}", "--num-cpus=4", "--disable-usage-stats",
+def start_head(environment: dict[str, str]) -> Head:
+    head = Head(f"http://127.0.0.1:{free_port()}", free_port(), free_port(), environment)
+    head.ray(
+        "start", "--head", f"--port={free_port()}", f"--dashboard-port={head.jobs.rpartition(':')[2]}", "--node-ip-address=127.0.0.1",
+        f"--metrics-export-port={head.metrics}", f"--dashboard-agent-listen-port={head.agent}", "--num-cpus=4", "--disable-usage-stats",
     )  # fmt: skip
-    return made
+    return head
 
 
-def stands(head: Head) -> bool:
-    """Ray gives a node's agent 15 s to say its port, and the node dies where a busy machine is slower (2.60: raylet.out)."""
+def is_up(head: Head) -> bool:
+    """Wait for the node. False if it died: Ray gives a node's agent 15 s to report its port, too few on a busy machine (2.60)."""
     deadline, tick = time.monotonic() + 60, threading.Event()
     while time.monotonic() < deadline and any("raylet/raylet" in title for title in head.titles()):
         try:
@@ -114,12 +114,12 @@ def stands(head: Head) -> bool:
 
 
 def end(mark: str) -> None:
-    """Not `ray stop`: it would end every cluster of this machine."""
+    """Kill the processes with this mark. `ray stop` would end every cluster of this machine."""
     for process in marked(mark):
         process.kill()
 
 
-def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_submitted_again(
+def test_a_stopped_job_leaves_its_adapter_and_no_process_and_resumes_when_submitted_again(
     head: Head, recipe: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -139,7 +139,7 @@ def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_
     assert "deploy.cli train" in job["entrypoint"] and job["status"] == "RUNNING", first.finish()
     assert any("ActorProcess" in title for title in head.alive())
 
-    first.kill()  # whoever follows the job; it goes on, and is found again
+    first.kill()  # the client that follows the job: the job itself continues
     again = Command("submit", str(recipe), *options)
     until(lambda: exported(head) >= METRICS.keys() - RARE, 60, "metrics of every process")
     head.ray("job", "stop", "--address", head.jobs, job["submission_id"])
@@ -147,28 +147,28 @@ def test_a_job_is_stopped_with_its_adapter_and_no_process_left_and_goes_on_when_
     assert again.process.returncode == 1, "a job that was stopped did not succeed: " + output
     assert head.job()["submission_id"] == job["submission_id"], "it was followed, not submitted a second time"
     until(lambda: head.alive() == [], 20, "the end of our processes")
-    assert (run / "adapter" / "version.json").exists(), "written inside of Ray's stop window"
-    reached, saved = len(rows_of(run)), sorted((run / "checkpoints").glob("*.safetensors"))
-    assert saved and reached > 30
+    assert (run / "adapter" / "version.json").exists(), "written within the time that Ray gives a stopped job"
+    reached, checkpoints = len(rows_of(run)), sorted((run / "checkpoints").glob("*.safetensors"))
+    assert checkpoints and reached > 30
 
     overrides = [f"learner.steps={reached + 20}", "actors.engine=simulated"]
     third = Command("submit", str(recipe), *overrides, *options[1:])
     output = third.finish()
     assert third.process.returncode == 0, output
     assert "Resuming after step" in output
-    assert [row["step"] for row in rows_of(run)] == list(range(1, reached + 21)), "every step is there once"
+    assert [row["step"] for row in rows_of(run)] == list(range(1, reached + 21)), "every step was done once"
     until(lambda: head.alive() == [], 20, "the end of our processes")
 
 
 def exported(head: Head) -> set[str]:
-    """Names of ours that Prometheus would find."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{head.metrics}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    found = {line.split("{")[0].removeprefix("ray_") for line in lines if line.startswith("ray_tributary_")}
-    return {name.removesuffix("_total") for name in found}
+    """Names of the metrics of Tributary that Prometheus would scrape."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{head.metrics}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    names = {line.split("{")[0].removeprefix("ray_") for line in lines if line.startswith("ray_tributary_")}
+    return {name.removesuffix("_total") for name in names}
 
 
-def test_a_run_outlives_a_node_and_is_scaled_while_it_goes_on(
+def test_a_run_survives_the_loss_of_a_node_and_is_scaled_while_it_trains(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.cluster_utils import Cluster
@@ -189,7 +189,7 @@ def test_a_run_outlives_a_node_and_is_scaled_while_it_goes_on(
         assert members(run) == {"actor": 3, "reward": 1, "learner": 1}
 
         cluster.remove_node(nodes[0], allow_graceful=False)
-        until(lambda: members(run)["actor"] < 3, 60, "the run noticing that actors are gone")
+        until(lambda: members(run)["actor"] < 3, 60, "the run noticing that actors died")
         reached = len(rows_of(run))
         until(
             lambda: sum(row["fresh"] for row in rows_of(run)[reached:]) > 200, 60, "fresh trajectories without the node"
@@ -218,7 +218,7 @@ def members(run: Path) -> dict[str, int]:
     return dict(json.loads((run / "members.json").read_text()))
 
 
-def test_scaling_a_run_that_is_not_there_says_so(tmp_path: Path) -> None:
+def test_scaling_a_run_that_does_not_train_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     command = Command("scale", "actors=2", "--run", str(tmp_path))
     assert "no run trains in" in command.finish() and command.process.returncode == 2

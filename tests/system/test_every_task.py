@@ -1,8 +1,7 @@
-"""Every shipped recipe on a tiny model: checked, scored, given to the buffer, learned from. No engine: seconds."""
+"""Every shipped recipe trains a tiny model without an engine: checked, scored, added to the buffer, learned from."""
 
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,21 +16,24 @@ from buffer.tool import actions_of
 from buffer.types import IntArray, Trajectory, given_trajectory
 from deploy.config import load_recipe
 from deploy.driver.evaluation import judge
-from deploy.driver.preflight import Checked, check
+from deploy.driver.preflight import Checked
 from learner.adapter import adapter_files, adapter_version
 from learner.learner import Learner
 from learner.policy import LoraPolicy
 from rewards.base_model import BaseModel
-from rewards.task import TRAIN, Judges
+from rewards.task import Judges
 from rewards.tasks import TASKS
 from rewards.worker import RewardWorker
-from tests.support.tiny_text import make_text_model
+from tests.support.tiny_text import RECIPES, checked_recipe, make_text_model
 
 CPU = torch.device("cpu")
-RECIPES = sorted(
-    p.name[:-5] for p in resources.files("deploy").joinpath("recipes").iterdir() if p.name.endswith(".toml")
-)
 ROWS = 8
+OVERRIDES = (
+    f"learner.batch_size={ROWS}",
+    "learner.ranks=1",
+    "buffer.min_size_to_sample=1",
+    "buffer.samples_per_insert=0.0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,34 +43,15 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Products this small are slower on two."""
+    """Matrix products this small are slower on two threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def recipe(name: str, model: Path) -> Checked:
-    """As shipped, on the tiny model, on CPU."""
-    overrides = [f'model.name="{model}"', 'model.dtype="float32"', 'model.quantization="none"']
-    overrides += [
-        "learner.gpus=0.0",
-        "rewards.gpus=0.0",
-        "actors.gpus=0.0",
-        'learner.device="cpu"',
-        'rewards.device="cpu"',
-    ]
-    overrides += [
-        f"learner.batch_size={ROWS}",
-        "learner.ranks=1",
-        "buffer.min_size_to_sample=1",
-        "buffer.samples_per_insert=0.0",
-    ]
-    return check(load_recipe(name, overrides))
-
-
 def random_string(checked: Checked, rng: np.random.Generator) -> IntArray:
-    """As acting could have led to: with the tool's text, of an allowed number of actions."""
+    """A string that an actor could have sampled: an allowed number of actions, and the tool's text."""
     spec, tool = checked.spec, checked.task.tool
     choices = [
         t for t in spec.allowed_token_ids or range(3, checked.tokenizer.get_vocab_size()) if t != spec.stop_token_id
@@ -82,24 +65,25 @@ def random_string(checked: Checked, rng: np.random.Generator) -> IntArray:
 
 
 def sampled(checked: Checked, n: int) -> list[Trajectory]:
+    """n unscored trajectories, four per prompt."""
     rng = np.random.default_rng(0)
-    found = []
+    trajectories = []
     for k in range(n):
         prompt, ids = checked.prompts[k // 4 % len(checked.prompts)], random_string(checked, rng)
         made = given_trajectory(prompt, ids, "on_policy", is_action=actions_of(ids, checked.task.tool))
-        found.append(replace(made, adapter_digest="00"))
-    return found
+        trajectories.append(replace(made, adapter_digest="00"))
+    return trajectories
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url: str) -> None:
-    checked = recipe(name, text_model)
+    checked = checked_recipe(name, text_model, *OVERRIDES)
     config, task, buffer_name = checked.config, checked.task, uuid4().hex
     client = connect(redis_url)
     buffer = ReplayBuffer(client, config.buffer, buffer_name, config.rewards.weights)
     base = BaseModel(checked.spec, CPU) if task.needs_base_model else None
-    suspects = PoisonStrings(client, buffer_name, "reward-0")
-    worker = RewardWorker("reward-0", config.task.name, task, base, buffer, suspects, config.rewards)
+    poison_strings = PoisonStrings(client, buffer_name, "reward-0")
+    worker = RewardWorker("reward-0", config.task.name, task, base, buffer, poison_strings, config.rewards)
     added = worker.score([*sampled(checked, 4 * ROWS), *checked.demonstrations[:ROWS]])
     assert added.added >= ROWS and not added.refused, "every string can be scored"
     policy = LoraPolicy(checked.spec, CPU)
@@ -113,7 +97,7 @@ def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url
         assert np.isfinite(row["loss"]) and row["skipped_steps"] == 0
     files = adapter_files(policy)
     version = adapter_version(policy, files, 1, 3, rows[0].trajectory, 1e-3)
-    assert np.isfinite(version.canary.log_probs).all(), "what was learned from can prove an adapter"
+    assert np.isfinite(version.canary.log_probs).all(), "a row that was learned from can serve as the canary"
     assert any((p - old).abs().max() > 0 for p, old in zip(policy.trainable_parameters(), before, strict=True))
     rng = np.random.default_rng(2)
     samples = {
@@ -127,14 +111,6 @@ def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url
         assert judged.problem is None and judged.metrics["unscored"] == 0, split
 
 
-def test_every_task_has_a_recipe_for_cpus_and_every_name_is_a_task() -> None:
+def test_every_task_has_a_recipe_and_every_recipe_names_a_task() -> None:
     named = {load_recipe(name).task.name for name in RECIPES}
     assert named == set(TASKS)
-
-
-def test_splits_share_no_prompt(text_model: Path) -> None:
-    for name in RECIPES:
-        task = recipe(name, text_model).task
-        texts = [prompt.text for split in task.splits for prompt in task.prompts(split)]
-        assert len(set(texts)) == len(texts), name
-        assert TRAIN in task.splits

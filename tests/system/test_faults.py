@@ -1,4 +1,4 @@
-"""Signals and kills: what is kept, and that nothing is left behind."""
+"""Signals and kills: the adapter is kept and no process is left behind."""
 
 import json
 import os
@@ -17,7 +17,7 @@ def test_a_signal_ends_a_run_cleanly_with_its_adapter(recipe: Path, tmp_path: Pa
     run = tmp_path / "run"
     command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
     until(lambda: len(rows_of(run)) > 20, 240, "training")
-    assert command.pids("valkey-server") and command.pids("ray::"), "there is something to leave behind"
+    assert command.pids("valkey-server") and command.pids("ray::"), "there are processes to leave behind"
     command.process.send_signal(number)
     output = command.finish(60)
     assert command.process.returncode == 0, output
@@ -42,7 +42,7 @@ def test_kill_9_of_the_run_leaves_no_process(recipe: Path, tmp_path: Path) -> No
     run = tmp_path / "run"
     command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
     until(lambda: len(rows_of(run)) > 5, 240, "training")
-    assert command.pids("valkey-server") and command.pids("ray::"), "there is something to leave behind"
+    assert command.pids("valkey-server") and command.pids("ray::"), "there are processes to leave behind"
     command.kill()
     ours = ("Actor", "Reward", "Learner", "AdapterStore", "valkey", "raylet", "gcs_server", "deploy.cli")
     until(
@@ -50,11 +50,11 @@ def test_kill_9_of_the_run_leaves_no_process(recipe: Path, tmp_path: Path) -> No
         20,
         "the end of engines, learner, Redis",
     )
-    # two small helpers of Ray look for their head for a minute (measured 60 to 64 s) before they give up
+    # two small helpers of Ray look for their head node for a minute (measured 60 to 64 s) before they exit
     until(lambda: command.alive() == [], 120, "the end of all processes")
 
 
-def test_an_actor_that_is_killed_comes_back_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
+def test_a_killed_actor_is_restarted_and_the_run_continues(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
     until(lambda: len(rows_of(run)) > 5, 240, "training")

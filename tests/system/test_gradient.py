@@ -249,6 +249,7 @@ def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, out
     data_parallel.close()
 
 
+@pytest.mark.slow
 def test_four_ranks_of_sixteen_give_the_gradient_of_one_rank_of_sixty_four(
     tiny_spec: PolicySpec, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The frozen model's packed passes against plain ones: one call of the model for each prefix, as anyone would write it."""
+"""Packed passes of the frozen model against plain ones: one call of the model per prefix."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ from rewards.task import BaseLogProbs, ScoreRequest
 from tests.support.tiny import LINEAR_LAYERS, VOCABULARY
 
 LIMIT = 1e-3
-"""Nats, fp32."""
+"""Largest difference in nats, fp32."""
 CPU = torch.device("cpu")
 TOKENS = st.integers(3, len(VOCABULARY) - 1)
 
@@ -59,33 +59,34 @@ def plain_model(folder: Path | str) -> Any:
 
 
 @torch.inference_mode()
-def naive(model: Any, spec: PolicySpec, question: ScoreRequest, response: IntArray) -> BaseLogProbs:
-    """n + 1 passes of [X][z_1:i][Y]."""
+def naive(model: Any, spec: PolicySpec, request: ScoreRequest, response: IntArray) -> BaseLogProbs:
+    """The scores of a response of n tokens by n + 1 passes of [X][z_1:i][Y]."""
     allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
     tokens, stop, target = [], [], []
     for i in range(len(response) + 1):
-        text = np.concatenate([question.context, response[:i], question.target])
+        text = np.concatenate([request.context, response[:i], request.target])
         logits = model(input_ids=torch.from_numpy(text)[None].long()).logits[0]
-        begin = len(question.context) + i
+        begin = len(request.context) + i
         plain = logits.log_softmax(-1)
         at_prefix = logits[begin - 1]
-        of_z = at_prefix - at_prefix[allowed].logsumexp(-1) if question.masked else plain[begin - 1]
-        stop.append(float(of_z[spec.stop_token_id]))
+        log_p = at_prefix - at_prefix[allowed].logsumexp(-1) if request.masked else plain[begin - 1]
+        stop.append(float(log_p[spec.stop_token_id]))
         if i < len(response):
-            tokens.append(float(of_z[int(response[i])]))
-        target.append(sum(float(plain[begin - 1 + j, int(y)]) for j, y in enumerate(question.target)))
+            tokens.append(float(log_p[int(response[i])]))
+        target.append(sum(float(plain[begin - 1 + j, int(y)]) for j, y in enumerate(request.target)))
     return BaseLogProbs(*(np.array(x, dtype=np.float32) for x in (tokens, stop, target)))
 
 
-def difference(found: BaseLogProbs, expected: BaseLogProbs) -> float:
-    pairs = [(getattr(found, name), getattr(expected, name)) for name in ("tokens", "stop", "target")]
+def difference(scores: BaseLogProbs, expected: BaseLogProbs) -> float:
+    """Largest difference of any log-probability, nats."""
+    pairs = [(getattr(scores, name), getattr(expected, name)) for name in ("tokens", "stop", "target")]
     assert all(a.shape == b.shape and a.dtype == np.float32 for a, b in pairs)
     return max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Products this small only wait for a second one."""
+    """Matrix products this small are slower on two threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -99,7 +100,7 @@ def plain(tiny_model: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def models(tiny_spec: PolicySpec) -> Callable[[int], BaseModel]:
-    """By the most tokens of a pass; each is loaded once."""
+    """max_tokens of a pass -> the model; each is loaded once."""
     loaded: dict[int, BaseModel] = {}
 
     def of(max_tokens: int) -> BaseModel:
@@ -117,7 +118,7 @@ LETTERS = st.integers(VOCABULARY.index("a"), VOCABULARY.index("c"))
 
 @settings(max_examples=100, deadline=None)
 @given(Contexts, Targets, st.data())
-def test_packed_passes_say_what_a_pass_for_each_prefix_says(
+def test_packed_passes_agree_with_one_pass_per_prefix(
     plain: Any,
     tiny_spec: PolicySpec,
     models: Callable[[int], BaseModel],
@@ -125,32 +126,32 @@ def test_packed_passes_say_what_a_pass_for_each_prefix_says(
     targets: list[list[int]],
     data: st.DataObject,
 ) -> None:
-    questions, responses = [], []
+    requests, responses = [], []
     for _ in range(data.draw(st.integers(1, 5), "rows")):
         context, target = ids(data.draw(st.sampled_from(contexts))), ids(data.draw(st.sampled_from(targets)))
-        questions.append(ScoreRequest(context, target, masked=data.draw(st.booleans(), "masked")))
+        requests.append(ScoreRequest(context, target, masked=data.draw(st.booleans(), "masked")))
         responses.append(ids(data.draw(st.lists(LETTERS, max_size=6), "response")))
     for twice in range(data.draw(st.integers(0, 1), "duplicated")):
-        questions.append(questions[twice])
+        requests.append(requests[twice])
         responses.append(responses[twice])
     model = models(data.draw(st.sampled_from([1, 12, 30, 8192]), "max_tokens"))
-    found = model.score(questions, responses)
-    for question, response, said in zip(questions, responses, found, strict=True):
-        assert difference(said, naive(plain, tiny_spec, question, response)) < LIMIT
-    order = data.draw(st.permutations(range(len(questions))))
-    again = model.score([questions[k] for k in order], [responses[k] for k in order])
-    for k, said in zip(order, again, strict=True):
-        assert difference(said, found[k]) < LIMIT
+    base_scores = model.score(requests, responses)
+    for request, response, scores in zip(requests, responses, base_scores, strict=True):
+        assert difference(scores, naive(plain, tiny_spec, request, response)) < LIMIT
+    order = data.draw(st.permutations(range(len(requests))))
+    reordered = model.score([requests[k] for k in order], [responses[k] for k in order])
+    for k, scores in zip(order, reordered, strict=True):
+        assert difference(scores, base_scores[k]) < LIMIT
 
 
 def test_a_fixed_batch_scores_the_same_to_the_bit_twice(tiny_spec: PolicySpec) -> None:
     rng = np.random.default_rng(0)
-    questions = [ScoreRequest(ids([3, 4]), ids(rng.integers(3, 60, 5).tolist()), k % 2 == 0) for k in range(8)]
+    requests = [ScoreRequest(ids([3, 4]), ids(rng.integers(3, 60, 5).tolist()), k % 2 == 0) for k in range(8)]
     responses = [ids(rng.integers(3, 60, k).tolist()) for k in range(8)]
     model = BaseModel(tiny_spec, CPU)
-    first = model.score(questions, responses)
-    model.score(questions[:3], responses[:3])
-    for before, after in zip(first, model.score(questions, responses), strict=True):
+    first = model.score(requests, responses)
+    model.score(requests[:3], responses[:3])
+    for before, after in zip(first, model.score(requests, responses), strict=True):
         assert before.tokens.tobytes() == after.tokens.tobytes()
         assert before.stop.tobytes() == after.stop.tobytes()
         assert before.target.tobytes() == after.target.tobytes()
@@ -160,11 +161,11 @@ def test_a_token_that_is_not_allowed_has_a_finite_log_p_of_at_most_0(
     tiny_spec: PolicySpec, models: Callable[[int], BaseModel]
 ) -> None:
     response = ids(range(64))
-    [said] = models(8192).score([ScoreRequest(ids([3]), masked=True)], [response])
-    assert np.isfinite(said.tokens).all() and (said.tokens <= 0).all()
+    [scores] = models(8192).score([ScoreRequest(ids([3]), masked=True)], [response])
+    assert np.isfinite(scores.tokens).all() and (scores.tokens <= 0).all()
 
 
-def test_no_question_gets_no_answer(models: Callable[[int], BaseModel]) -> None:
+def test_no_request_gives_no_score(models: Callable[[int], BaseModel]) -> None:
     assert models(8192).score([], []) == []
 
 
@@ -269,15 +270,15 @@ def test_an_adapter_is_merged_into_the_frozen_weights(
     tiny_model: Path, tiny_spec: PolicySpec, models: Callable[[int], BaseModel], tmp_path: Path
 ) -> None:
     under = adapted(tiny_model, tmp_path)
-    question, response = ScoreRequest(ids([3, 4]), ids([5, 6, 7])), ids([4, 5, 6])
-    [said] = BaseModel(tiny_spec, CPU, adapter=tmp_path).score([question], [response])
-    expected = naive(under, tiny_spec, question, response)
-    assert difference(said, expected) < LIMIT
-    [without] = models(8192).score([question], [response])
+    request, response = ScoreRequest(ids([3, 4]), ids([5, 6, 7])), ids([4, 5, 6])
+    [scores] = BaseModel(tiny_spec, CPU, adapter=tmp_path).score([request], [response])
+    expected = naive(under, tiny_spec, request, response)
+    assert difference(scores, expected) < LIMIT
+    [without] = models(8192).score([request], [response])
     assert difference(without, expected) > 10 * LIMIT
 
 
-def test_a_folder_that_is_no_adapter_of_this_model_is_refused(
+def test_a_folder_without_an_adapter_of_this_model_is_refused(
     tiny_model: Path, tiny_spec: PolicySpec, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"has no adapter_config\.json"):

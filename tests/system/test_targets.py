@@ -1,4 +1,4 @@
-"""Targets of every kind that can be enumerated, learned from all their strings on a tiny model: the exact posterior."""
+"""Targets whose strings can be enumerated, learned from all these strings on a tiny model: the exact posterior."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -45,7 +45,7 @@ TASKS: dict[str, tuple[str, dict[str, object], int]] = {
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Products this small are slower on two."""
+    """Matrix products this small are slower on two threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -53,14 +53,14 @@ def one_thread() -> Iterator[None]:
 
 
 def strings_of(task: Task, tokenizer: Tokenizer, spec: PolicySpec) -> list[IntArray]:
-    """All strings that the policy can write, the tool's text in them."""
+    """All strings that the policy can write, the tool's text included."""
     if isinstance(task, ToyTask):
         return [ids for ids, _ in next(iter(task.support().values()))]
     ids = [tokenizer.token_to_id(symbol) for symbol in SYMBOLS]
-    found: list[list[int]] = [[]]
-    for string in found:
-        found += [[*string, token] for token in ids] if len(string) < spec.max_actions else []
-    return [np.array(string, np.int32) for string in found]
+    strings: list[list[int]] = [[]]
+    for string in strings:
+        strings += [[*string, token] for token in ids] if len(string) < spec.max_actions else []
+    return [np.array(string, np.int32) for string in strings]
 
 
 def scored(task: Task, spec: PolicySpec, strings: Sequence[IntArray], rewards: RewardConfig) -> list[Trajectory]:
@@ -81,8 +81,8 @@ def distances(
     """(total variation to R^(1/T) / Z, Σ q)"""
     batch = collate(rows, policy.spec)
     with torch.no_grad():
-        found = policy.log_probs(batch)
-    q = log_q_of_strings(found.log_pf, found.log_pterm, batch.counts).double().exp().numpy()
+        log_probs = policy.log_probs(batch)
+    q = log_q_of_strings(log_probs.log_pf, log_probs.log_pterm, batch.is_terminal).double().exp().numpy()
     log_r = np.array([total_log_reward(row, weights)[-1] for row in rows], np.float64) / temperature
     p = np.exp(log_r - np.logaddexp.reduce(log_r))
     return float(0.5 * np.abs(q - p).sum()), float(q.sum())
@@ -117,11 +117,11 @@ def test_the_exact_posterior_is_reached(
     for _ in range(config.steps):
         learner.step(replay.draw(0, config.batch_size, rng))
     after, total = distances(learner._policy, rows, temperature, weights)
-    assert total == pytest.approx(1.0, abs=1e-4), "these are all the strings there are"
+    assert total == pytest.approx(1.0, abs=1e-4), "these are all strings that the policy can write"
     assert after <= 0.03 < before
 
 
-def test_weights_and_a_length_penalty_move_the_target_as_they_say(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+def test_weights_and_a_length_penalty_change_the_target_as_documented(tiny_spec: PolicySpec, tiny_model: Path) -> None:
     tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
     task = make_task(TaskConfig.model_validate({"name": "toy", "options": SMALL}), tokenizer)
     strings = strings_of(task, tokenizer, tiny_spec)

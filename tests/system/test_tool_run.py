@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from tests.support import tiny
 from tests.support.processes import Command
+from tests.support.tiny import tiny_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -16,26 +16,10 @@ pytestmark = pytest.mark.slow
 def test_a_tool_and_a_failing_reward_go_through_the_whole_system(tiny_model: Path, tmp_path: Path) -> None:
     path, run = tmp_path / "troubled.toml", tmp_path / "run"
     options = {"max_actions": 3, "prompt": "draw", "writes": {"b": ["c", "c"]}}
-    values = {
-        "model": {"name": str(tiny_model), "lora_rank": 16, "lora_alpha": 16, "lora_targets": list(tiny.LINEAR_LAYERS)},
-        "policy": {"stop": ".", "max_actions": 3, "allowed_tokens": ["a", "b", "c"]},
-        "task": {"name": "tests.support.troubled_task:TroubledTask", "options": options},
-        "actors": {
-            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "advanced": {"max_staleness": 100},
-            "behaviours": [
-                {"name": "on_policy", "weight": 1.0},
-                {"name": "suppressed", "weight": 1.0, "suppress_stop": True},
-                {"name": "tempered", "weight": 1.0, "temperature_low": 1.0, "temperature_high": 2.0},
-            ],
-        },
-        "buffer": {"capacity": 1000, "min_size_to_sample": 20},
-        "learner": {
-            "steps": 200, "batch_size": 64, "learning_rate": 5e-3, "decay_fraction": 0.7, "publish_every": 2,
-            "objective": "group_subtb",
-        },
-        "rewards": {"time_limit_s": 1.0},
-        "evaluation": {"samples": 2000},
-    }  # fmt: skip
+    values = tiny_recipe(tiny_model)
+    values["task"] = {"name": "tests.support.troubled_task:TroubledTask", "options": options}
+    values["learner"] |= {"steps": 200, "objective": "group_subtb"}
+    values |= {"rewards": {"time_limit_s": 1.0}, "evaluation": {"samples": 2000}}
     path.write_text(tomli_w.dumps(values))
     command = Command("train", str(path), "--run", str(run))
     output = command.finish()
@@ -43,11 +27,11 @@ def test_a_tool_and_a_failing_reward_go_through_the_whole_system(tiny_model: Pat
     summary = json.loads((run / "summary.json").read_text())
     before, after = (summary["metrics"][key] for key in ("before", "after"))
     assert after["total_variation"] <= 0.12 < before["total_variation"]
-    assert summary["posterior"]["total_variation"] <= 0.08, "failures cost their own strings only"
+    assert summary["posterior"]["total_variation"] <= 0.08, "failures cost only their own strings"
     [worker] = summary["rewards"]
     assert worker["last_failure"] == "log_reward raised ConnectionError: the scoring service hung up"
     assert worker["failed"] > 1 and worker["cache_hits"] > 0.5
-    assert 1.0 <= worker["slowest_s"] < 5.0, "the endless one was interrupted, in the worker's own process"
+    assert 1.0 <= worker["slowest_s"] < 5.0, "the endless call was interrupted, in the worker's own process"
     sampled = Command("sample", "--run", str(run), "-n", "20", "--json")
     lines = [json.loads(line) for line in sampled.finish().splitlines() if line.startswith("{")]
     assert len(lines) >= 15 and all("b c c" in line["text"] for line in lines if "b" in line["text"]), sys.executable

@@ -1,4 +1,7 @@
-"""The whole system through its command: Ray actors, vLLM, Redis, a separate learner; on a tiny model with a known posterior."""
+"""The whole system through its command: Ray, vLLM, Redis and a separate learner, on a tiny model with a known posterior.
+
+`make test` runs one whole training of this file; the slow tests evaluate and sample the run that it leaves.
+"""
 
 import json
 import tempfile
@@ -11,12 +14,10 @@ from tokenizers import Tokenizer
 from tests.support.processes import Command, rows_of, until
 from tests.support.tiny import TinyTask
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Path]:
-    """Where the run's processes put what they need for a while; a short path, since Ray makes sockets in it."""
+    """Folder of the run's temporary files; a short path, since Ray makes sockets in it."""
     with tempfile.TemporaryDirectory(prefix="t") as folder:
         yield Path(folder)
 
@@ -30,7 +31,7 @@ def finished(recipe: Path, scratch: Path, tmp_path_factory: pytest.TempPathFacto
         lambda: list(scratch.glob("tributary-adapters-*")) != [] or command.process.poll() is not None, 240, "an engine"
     )
     until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 240, "training")
-    assert len(command.family()) > 5, command.finish()  # remembers who is there, for the test of what is left
+    assert len(command.family()) > 5, command.finish()  # remembers the processes, for the test of what is left
     return run, command, command.finish()
 
 
@@ -90,7 +91,8 @@ def test_the_final_adapter_is_one_that_peft_loads(finished: tuple[Path, Command,
     assert digest == json.loads((run / "summary.json").read_text())["adapter_sha256"]
 
 
-def test_evaluate_and_sample_read_a_run_back(finished: tuple[Path, Command, str]) -> None:
+@pytest.mark.slow
+def test_evaluate_and_sample_read_a_finished_run(finished: tuple[Path, Command, str]) -> None:
     run = finished[0]
     evaluate = Command("evaluate", "--run", str(run), "--samples", "20000")
     assert "total_variation" in evaluate.finish() and evaluate.process.returncode == 0
@@ -101,6 +103,7 @@ def test_evaluate_and_sample_read_a_run_back(finished: tuple[Path, Command, str]
     assert len(lines) == 7 and {c for line in lines for c in line.removeprefix("draw")} <= set("abc ")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_was_tampered_with_is_not_evaluated(finished: tuple[Path, Command, str]) -> None:
     path = finished[0] / "adapter" / "adapter_model.safetensors"
     good = path.read_bytes()

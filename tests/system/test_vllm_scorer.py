@@ -1,4 +1,4 @@
-"""The frozen model on vLLM says what it says on transformers."""
+"""The vLLM scorer gives the same log-probabilities as the transformers scorer."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +13,13 @@ from rewards.base_model import BaseModel
 from rewards.task import ScoreRequest
 from rewards.vllm_scorer import VllmScorer
 
-pytestmark = pytest.mark.slow
-
 LIMIT = 1e-3
-"""Nats, fp32."""
+"""Largest difference in nats, fp32."""
 
 
 @pytest.fixture(scope="module")
 def scorer(tiny_spec: PolicySpec) -> VllmScorer:
-    """One engine for the module; its start takes half a minute."""
+    """One engine for all tests of this file: it takes half a minute to start."""
     return VllmScorer(tiny_spec, on_gpu=False, max_model_len=64)
 
 
@@ -29,22 +27,22 @@ def ids(*tokens: int) -> IntArray:
     return np.array(tokens, dtype=np.int32)
 
 
-def test_both_scorers_say_the_same_at_every_prefix(tiny_spec: PolicySpec, scorer: VllmScorer) -> None:
+def test_both_scorers_agree_at_every_prefix(tiny_spec: PolicySpec, scorer: VllmScorer) -> None:
     rng = np.random.default_rng(0)
     contexts = [ids(3), ids(3, 4, 5, 6), rng.integers(3, 60, 40).astype(np.int32)]
-    questions, responses = [], []
+    requests, responses = [], []
     for k in range(18):
-        questions.append(ScoreRequest(contexts[k % 3], masked=k % 2 == 0))
+        requests.append(ScoreRequest(contexts[k % 3], masked=k % 2 == 0))
         responses.append(rng.integers(4, 7 if k < 9 else 60, k % 7).astype(np.int32))
     plain = BaseModel(tiny_spec, torch.device("cpu"))
     for _ in range(2):  # the second time from the prefix cache
-        said, expected = scorer.score(questions, responses), plain.score(questions, responses)
-        for found, right in zip(said, expected, strict=True):
+        by_vllm, by_transformers = scorer.score(requests, responses), plain.score(requests, responses)
+        for ours, expected in zip(by_vllm, by_transformers, strict=True):
             for name in ("tokens", "stop", "target"):
-                assert getattr(found, name) == pytest.approx(getattr(right, name), abs=LIMIT)
+                assert getattr(ours, name) == pytest.approx(getattr(expected, name), abs=LIMIT)
 
 
-def test_a_target_and_too_long_a_text_are_refused(scorer: VllmScorer) -> None:
+def test_a_target_or_a_text_that_is_too_long_is_refused(scorer: VllmScorer) -> None:
     with pytest.raises(ConfigError, match="target of 2 tokens"):
         scorer.score([ScoreRequest(ids(3), ids(4, 5))], [ids(4)])
     with pytest.raises(ConfigError, match="do not fit the 63"):

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from deploy.config import load_recipe
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import Constraint, read_table
 from rewards.judging.bootstrap import Interval
@@ -223,15 +222,6 @@ def test_the_constraint_reads_what_the_stop_writes(tokenizer: Tokenizer) -> None
     assert task.labels(task.prompts()[0], np.array(tokenizer.encode('{"a":1').ids)) == {"satisfied": 1.0}
 
 
-def test_log_reward_answers_for_any_token_ids(tokenizer: Tokenizer) -> None:
-    rng = np.random.default_rng(0)
-    for table in (RAIN, {"kind": "json_schema", "schema": OBJECT}, {"kind": "regex", "pattern": ".*"}):
-        task = ConstrainedTask(tokenizer, table, ["X"])
-        for n in range(6):
-            ids = rng.integers(0, 50_000, size=n).astype(np.int32)
-            check_terms(task.log_reward(task.prompts()[0], ids, base_scores(n)), n, "constrained")
-
-
 def test_the_share_satisfied_and_its_likelihood_are_of_samples_that_meet_it(tokenizer: Tokenizer) -> None:
     task = ConstrainedTask(tokenizer, RAIN, ["X", "Y"])
     samples: dict[str, list[Sample]] = {}
@@ -262,9 +252,3 @@ def test_held_out_prompts_are_a_split_of_their_own(tokenizer: Tokenizer) -> None
 def test_an_option_that_does_not_fit_is_refused(tokenizer: Tokenizer, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConstrainedTask(tokenizer, **({"constraint": RAIN, "prompts": ["X"]} | options))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("recipe", ["constrained", "constrained-gpu"])
-def test_the_recipes_build_the_task(tokenizer: Tokenizer, recipe: str) -> None:
-    task = ConstrainedTask(tokenizer, **load_recipe(recipe).task.options)  # type: ignore[arg-type]
-    assert terms(task, tokenizer, "rain and snow")[SATISFIED][-1] == 1.0

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from deploy.config import load_recipe
 from rewards.judging.bootstrap import Interval
 from rewards.task import BaseLogProbs, Judges, Sample, check_terms
 from rewards.tasks.custom import CustomTask
@@ -102,13 +101,6 @@ def test_without_a_term_of_the_model_no_model_is_loaded(tokenizer: Tokenizer) ->
     assert log_reward(task, tokenizer, "b")["keywords"].tolist() == [-1.0, 0.0]
 
 
-def test_log_reward_answers_for_any_token_ids(tokenizer: Tokenizer) -> None:
-    task = make(tokenizer, LIKELY, {"kind": "json_schema", "schema": {"type": "object"}})
-    for n in range(6):
-        ids = np.random.default_rng(n).integers(0, 50_000, size=n).astype(np.int32)
-        check_terms(task.log_reward(task.prompts()[0], ids, [base_scores(n)]), n, "custom")
-
-
 def test_every_term_and_every_constraint_has_its_figure(tokenizer: Tokenizer) -> None:
     task = make(tokenizer, LIKELY, {"kind": "keywords", "words": ["b"], "penalty": 1.0})
     drawn = []
@@ -185,10 +177,3 @@ def test_a_line_that_is_no_row_is_named(tokenizer: Tokenizer, tmp_path: Path, li
     path.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n")
     with pytest.raises(ValueError, match=r"line 2"):
         make(tokenizer, rows=None, file=str(path))
-
-
-@pytest.mark.parametrize("recipe", ["custom", "custom-gpu"])
-def test_the_recipes_build_the_task(tokenizer: Tokenizer, recipe: str) -> None:
-    task = CustomTask(tokenizer, **load_recipe(recipe).task.options)  # type: ignore[arg-type]
-    assert [p.id for split in task.splits for p in task.prompts(split)] == ["key", "cake", "bus", "dog"]
-    assert {"continuation", "ending", "no_lists", "tokens"} <= set(log_reward(task, tokenizer, "So she ran"))

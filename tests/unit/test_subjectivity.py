@@ -174,13 +174,3 @@ def test_a_certain_error_has_a_finite_score(tokenizer: Tokenizer) -> None:
     task = SubjectivityTask(tokenizer)
     figures = judged(task, {task.prompts(TEST)[0].id: drawn(-2000.0, -3000.0)})
     assert figures["accuracy"] == 0.0 and figures["log_score"] == pytest.approx(-2000.0 - math.log(2))
-
-
-def test_the_shipped_recipes_name_options_that_the_task_takes(tokenizer: Tokenizer) -> None:
-    from deploy.config import load_recipe
-
-    for recipe in ("subjectivity", "subjectivity-gpu"):
-        config = load_recipe(recipe)
-        task = SubjectivityTask(tokenizer, **config.task.options)  # type: ignore[arg-type]
-        stop = tokenizer.token_to_id(config.policy.stop)
-        assert all(q.target[0] == stop for q in task.score_requests(task.prompts()[0]))

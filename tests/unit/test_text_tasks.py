@@ -374,15 +374,7 @@ def words() -> Tokenizer:
     return tokenizer
 
 
-@pytest.mark.parametrize("hardware", ["", "-gpu"])
-@pytest.mark.parametrize(("name", "cls"), [("continue", ContinueTask), ("infill", InfillTask), ("contrastive", ContrastiveTask)])  # fmt: skip
-def test_the_shipped_recipes_fit_their_tasks(words: Tokenizer, name: str, cls: type[Task], hardware: str) -> None:
-    recipe = load_recipe(name + hardware)
-    task = cls(words, **recipe.task.options)
-    train, test = ({prompt.text for prompt in task.prompts(split)} for split in ("train", "test"))
-    assert recipe.task.name == name and train and test and not train & test
-    limits = range(recipe.policy.min_actions, recipe.policy.max_actions + 1)
-    given = task.demonstrations()
-    assert all(len(ids(words, text)) in limits for _, text in given)
-    assert len(given) == (len(train) if name == "infill" else 0)
-    assert recipe.task.options.get("stop", recipe.policy.stop) == recipe.policy.stop
+@pytest.mark.parametrize("recipe", ["infill", "infill-gpu"])
+def test_every_shipped_story_that_is_trained_on_has_a_demonstration(words: Tokenizer, recipe: str) -> None:
+    task = InfillTask(words, **load_recipe(recipe).task.options)  # type: ignore[arg-type]
+    assert len(task.demonstrations()) == len(task.prompts())

@@ -9,7 +9,6 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from buffer.tool import actions_of
-from deploy.config import load_recipe
 from rewards.judging.bootstrap import Interval
 from rewards.task import Judges, Sample, check_terms
 from rewards.tasks import toys
@@ -153,14 +152,3 @@ def test_an_option_that_does_not_fit_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         ToyTask(tokenizer, **({"max_actions": 3} | options))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("recipe", ["toy", "toy-tool", "toy-min"])
-def test_policy_and_task_agree_in_every_recipe(tokenizer: Tokenizer, recipe: str) -> None:
-    config = load_recipe(recipe)
-    options = config.task.options
-    ToyTask(tokenizer, **options)  # type: ignore[arg-type]
-    assert options["max_actions"] == config.policy.max_actions
-    assert options.get("min_actions", 0) == config.policy.min_actions
-    assert options.get("temperature", 1.0) == config.learner.reward_temperature_end
-    assert options["symbols"] == config.policy.allowed_tokens

@@ -1,9 +1,9 @@
-"""dm-reverb on the payload of buffer.py: run by an interpreter that has it (dm-reverb 0.14, tensorflow 2.14).
+"""dm-reverb on the payload of tests/benchmarks/buffer.py, for an interpreter that has dm-reverb 0.14 and tensorflow 2.14.
 
-    python tests/benchmarks/reverb_peer.py PAYLOAD_BYTES
+    python tests/support/reverb_peer.py PAYLOAD_BYTES
 
-Prints one JSON object: wall-clock microseconds an item of inserting with a TrajectoryWriter, drawing batches of 256 with a
-TrajectoryDataset, and updating priorities. Server and client are one process, as in Reverb's own examples.
+Prints one JSON object: wall-clock microseconds per item for inserting with a TrajectoryWriter, drawing batches of 256
+with a TrajectoryDataset, and updating priorities. Server and client share one process, as in Reverb's own examples.
 """
 
 import json
