@@ -29,7 +29,7 @@ class Calculator:
         )
         if not self.triggers:
             raise ValueError(
-                'no token of the vocabulary ends with "=", so the calculator would never be asked: '
+                'no token of the vocabulary ends with "=", so the calculator would never be called. '
                 "Switch the tool off, or choose another base model"
             )
         # A space, a sign and digits: at most one token per character.

@@ -384,8 +384,8 @@ def test_a_hostile_text_gets_none_or_the_right_value_for_bounded_work(
     limits = Limits()
     watched = Watched(text)
     watched.read = 0
-    found = answer(watched, limits)  # Before the assert, which looks at what stands in it.
-    assert found == expected
+    result = answer(watched, limits)  # Before the assert, which looks at what stands in it.
+    assert result == expected
     assert watched.read <= limits.max_characters + 2
     assert len(steps) <= limits.max_characters
     assert max(steps, default=0) <= limits.max_digits
@@ -393,8 +393,8 @@ def test_a_hostile_text_gets_none_or_the_right_value_for_bounded_work(
 
 @pytest.mark.parametrize("text", [text for text, _ in HOSTILE], ids=[f"hostile{i}" for i in range(len(HOSTILE))])
 def test_the_widest_limits_neither_raise_nor_work_without_bound(text: str, steps: list[int]) -> None:
-    found = answer(text, WIDEST)
-    assert found is None or re.fullmatch(r"0|-?[1-9][0-9]{0,639}", found)
+    result = answer(text, WIDEST)
+    assert result is None or re.fullmatch(r"0|-?[1-9][0-9]{0,639}", result)
     assert len(steps) <= WIDEST.max_characters
     assert max(steps, default=0) <= WIDEST.max_digits
 
@@ -432,9 +432,9 @@ def test_the_digits_are_counted_before_a_number_is_made(monkeypatch: pytest.Monk
 )
 def test_any_text_gets_none_or_a_decimal_number_and_nothing_is_raised(text: str) -> None:
     for limits in (Limits(), WIDEST, Limits(max_operands=1, max_digits=1, max_characters=1, max_depth=0)):
-        for asked in (text, f"{text}="):
-            found = answer(asked, limits)
-            assert found is None or re.fullmatch(rf"0|-?[1-9][0-9]{{0,{limits.max_digits - 1}}}", found)
+        for expression in (text, f"{text}="):
+            result = answer(expression, limits)
+            assert result is None or re.fullmatch(rf"0|-?[1-9][0-9]{{0,{limits.max_digits - 1}}}", result)
 
 
 def test_an_error_can_be_printed_whatever_the_character_it_is_about() -> None:

@@ -155,14 +155,14 @@ def test_a_classifier_gives_the_log_probability_of_its_label(tmp_path: Path) -> 
     model = LlamaForSequenceClassification(config).eval()
     model.save_pretrained(tmp_path)
     texts = ["good", "bad good bad", "", "good good"]
-    found = {
+    log_c = {
         label: build(kind="classifier", folder=str(tmp_path), label=label, batch_size=3)(texts)
         for label in ("calm", "glad", "sad")
     }
-    assert sum(np.exp(values) for values in found.values()) == pytest.approx(np.ones(4), abs=1e-5)
+    assert sum(np.exp(values) for values in log_c.values()) == pytest.approx(np.ones(4), abs=1e-5)
     with torch.inference_mode():
         alone = [model(torch.tensor([words.encode(t).ids])).logits.log_softmax(-1)[0, 1].item() for t in texts if t]
-    assert found["glad"][[0, 1, 3]] == pytest.approx(alone, abs=1e-5)
+    assert log_c["glad"][[0, 1, 3]] == pytest.approx(alone, abs=1e-5)
     with pytest.raises(ValueError, match="calm, glad, sad"):
         build(kind="classifier", folder=str(tmp_path), label="angry")
 
@@ -203,10 +203,10 @@ def test_a_table_that_is_no_constraint_is_refused_by_what_is_wrong(table: object
 
 def test_a_failing_prefix_gets_the_floor_and_a_good_one_the_base_models_own(tokenizer: Tokenizer) -> None:
     task = ConstrainedTask(tokenizer, RAIN, ["X"], log_epsilon=-7.0)
-    found = terms(task, tokenizer, "a r b")
-    assert found["constraint"].tolist() == [-7.0, -7.0, -7.0, 0.0, 0.0, 0.0]
-    assert found["base"].tolist() == base_scores(5)[0].log_p_stop.tolist()
-    assert found[SATISFIED].tolist() == [float(value == 0.0) for value in found["constraint"]]
+    values = terms(task, tokenizer, "a r b")
+    assert values["constraint"].tolist() == [-7.0, -7.0, -7.0, 0.0, 0.0, 0.0]
+    assert values["base"].tolist() == base_scores(5)[0].log_p_stop.tolist()
+    assert values[SATISFIED].tolist() == [float(value == 0.0) for value in values["constraint"]]
 
 
 def test_a_penalty_makes_it_soft_and_only_a_hard_one_bounds_what_fails(tokenizer: Tokenizer) -> None:

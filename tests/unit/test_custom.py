@@ -69,9 +69,9 @@ def test_continuation_asks_behind_the_prompt_or_behind_a_context_of_its_own(toke
     assert (
         first.context.tolist() == prompt.token_ids.tolist() and second.context.tolist() == tokenizer.encode("Say").ids
     )
-    found = log_reward(task, tokenizer, "abc")
-    assert found["continuation"] == pytest.approx(base_scores(3, 0).log_p_stop)
-    assert found["against"] == pytest.approx(-0.5 * base_scores(3, 1).log_p_prefix)
+    terms = log_reward(task, tokenizer, "abc")
+    assert terms["continuation"] == pytest.approx(base_scores(3, 0).log_p_stop)
+    assert terms["against"] == pytest.approx(-0.5 * base_scores(3, 1).log_p_prefix)
 
 
 def test_a_target_stands_straight_behind_the_string_and_is_the_rows_own(tokenizer: Tokenizer) -> None:
@@ -84,10 +84,10 @@ def test_a_target_stands_straight_behind_the_string_and_is_the_rows_own(tokenize
 def test_a_hard_constraint_has_the_floor_and_a_soft_one_its_penalty(tokenizer: Tokenizer) -> None:
     words = {"kind": "keywords", "words": ["b"]}
     task = make(tokenizer, LIKELY, words, words | {"name": "soft", "penalty": 2.0, "weight": 1.5}, log_epsilon=-9.0)
-    found = log_reward(task, tokenizer, "a b")
-    assert found["keywords"].tolist() == [-9.0, -9.0, -9.0, 0.0]
-    assert found["soft"].tolist() == [-3.0, -3.0, -3.0, 0.0]
-    assert found["_satisfied_keywords"].tolist() == found["_satisfied_soft"].tolist() == [0.0, 0.0, 0.0, 1.0]
+    terms = log_reward(task, tokenizer, "a b")
+    assert terms["keywords"].tolist() == [-9.0, -9.0, -9.0, 0.0]
+    assert terms["soft"].tolist() == [-3.0, -3.0, -3.0, 0.0]
+    assert terms["_satisfied_keywords"].tolist() == terms["_satisfied_soft"].tolist() == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_length_takes_nats_for_tokens_outside_of_its_limits(tokenizer: Tokenizer) -> None:

@@ -96,18 +96,18 @@ def test_no_value_has_no_interval_and_one_value_has_no_width() -> None:
 
 def test_the_interval_of_a_coin_is_that_of_the_binomial() -> None:
     """100 values, half of them 1: their resampled sum is Binomial(100, 1/2), whose central 95 % are 40..60."""
-    found = bootstrap_mean([0.0, 1.0] * 50, np.random.default_rng(0), resamples=20_000)
-    assert found == Interval(0.5, 0.4, 0.6)
+    interval = bootstrap_mean([0.0, 1.0] * 50, np.random.default_rng(0), resamples=20_000)
+    assert interval == Interval(0.5, 0.4, 0.6)
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     samples = rng.uniform(size=(1000, 60))
     for level, error in ((0.95, 0.007), (0.5, 0.016)):  # standard error of the share of a thousand
-        found = [bootstrap_mean(list(sample), rng, resamples=500, level=level) for sample in samples]
-        covered = np.mean([interval.low <= 0.5 <= interval.high for interval in found])
+        intervals = [bootstrap_mean(list(sample), rng, resamples=500, level=level) for sample in samples]
+        covered = np.mean([interval.low <= 0.5 <= interval.high for interval in intervals])
         assert abs(covered - level) < 3 * error
-        assert all(interval.low <= interval.value <= interval.high for interval in found)
+        assert all(interval.low <= interval.value <= interval.high for interval in intervals)
 
 
 # overlap
@@ -188,10 +188,10 @@ def test_distinct_n_is_the_share_of_different_n_grams() -> None:
 
 
 def test_an_embedding_is_the_mean_state_of_its_text_alone(tiny_bert: Path, small_batches: None) -> None:
-    found = SentenceEmbedder(tiny_bert).embed(TEXTS)
+    vectors = SentenceEmbedder(tiny_bert).embed(TEXTS)
     expected = np.stack([states_of(text, tiny_bert).mean(0).numpy() for text in TEXTS])
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
 
 
 def test_the_order_of_texts_does_not_matter(tiny_bert: Path, small_batches: None) -> None:
@@ -214,8 +214,8 @@ def test_no_text_has_no_embedding(tiny_bert: Path) -> None:
 @pytest.mark.parametrize(("max_tokens", "kept"), [(6, 4), (256, 22)])
 def test_a_long_text_is_cut_where_asked_or_where_positions_end(tiny_bert: Path, max_tokens: int, kept: int) -> None:
     text = "cat dogs " * 20
-    found = SentenceEmbedder(tiny_bert, max_tokens).embed([text, " ".join(text.split()[:kept])])
-    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    vectors = SentenceEmbedder(tiny_bert, max_tokens).embed([text, " ".join(text.split()[:kept])])
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
 
 
 def test_a_text_without_tokens_is_zeros(tiny_bert: Path, tmp_path: Path) -> None:
@@ -223,8 +223,8 @@ def test_a_text_without_tokens_is_zeros(tiny_bert: Path, tmp_path: Path) -> None
         (tmp_path / file.name).write_bytes(file.read_bytes())
     bare = Tokenizer(WordLevel({"[UNK]": 1}, unk_token="[UNK]"))
     bare.save(str(tmp_path / "tokenizer.json"))
-    found = SentenceEmbedder(tmp_path).embed(["", "x"])
-    assert not found[0].any() and np.linalg.norm(found[1]) == pytest.approx(1.0)
+    vectors = SentenceEmbedder(tmp_path).embed(["", "x"])
+    assert not vectors[0].any() and np.linalg.norm(vectors[1]) == pytest.approx(1.0)
     assert not SentenceEmbedder(tmp_path).embed([""]).any()
 
 
@@ -252,8 +252,8 @@ def test_bert_score_is_greedy_matching_after_three_quarters_of_the_layers(tiny_b
 
 
 def test_a_text_matches_itself_in_full_and_nothing_matches_no_text(tiny_bert: Path) -> None:
-    found = bert_score_f1(["the cat", "a mat", "", ""], ["the cat", "", "a mat", ""], tiny_bert)
-    np.testing.assert_allclose(found, [1.0, 0.0, 0.0, 0.0], atol=1e-6)
+    f1 = bert_score_f1(["the cat", "a mat", "", ""], ["the cat", "", "a mat", ""], tiny_bert)
+    np.testing.assert_allclose(f1, [1.0, 0.0, 0.0, 0.0], atol=1e-6)
     assert bert_score_f1([], [], tiny_bert).shape == (0,)
 
 

@@ -42,25 +42,25 @@ def values(samples: dict[str, list[Sample]], temperature: float = 1.0) -> dict[s
 @pytest.mark.parametrize("temperature", [1.0, 0.8, 2.0])
 def test_a_sampler_of_the_tempered_target_reads_one_and_zero(temperature: float) -> None:
     log_reward = log_normal(1)
-    found = values({"x": drawn(log_reward, log_normalised(log_reward / temperature), 200)}, temperature)
+    figures = values({"x": drawn(log_reward, log_normalised(log_reward / temperature), 200)}, temperature)
     log_z = np.logaddexp.reduce(log_reward / temperature)
-    assert [found[name] for name in ("slope", "correlation", "ess")] == pytest.approx([1.0, 1.0, 1.0])
-    assert [found[name] for name in ("log_z_lower", "log_z_mean")] == pytest.approx([log_z, log_z])
-    assert [found[name] for name in ("kl_to_target", "var_u")] == pytest.approx([0.0, 0.0], abs=1e-9)
+    assert [figures[name] for name in ("slope", "correlation", "ess")] == pytest.approx([1.0, 1.0, 1.0])
+    assert [figures[name] for name in ("log_z_lower", "log_z_mean")] == pytest.approx([log_z, log_z])
+    assert [figures[name] for name in ("kl_to_target", "var_u")] == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
 def test_the_target_of_another_temperature_does_not_pass_for_it() -> None:
     log_reward = log_normal(1)
     log_q, log_p = log_normalised(log_reward), log_normalised(log_reward / 2)
-    found = values({"x": drawn(log_reward, log_q, 200)}, temperature=2.0)
-    assert found["slope"] == pytest.approx(2.0)
-    assert found["kl_to_target"] > 0.5 * float(np.exp(log_q) @ (log_q - log_p)) > 0
+    figures = values({"x": drawn(log_reward, log_q, 200)}, temperature=2.0)
+    assert figures["slope"] == pytest.approx(2.0)
+    assert figures["kl_to_target"] > 0.5 * float(np.exp(log_q) @ (log_q - log_p)) > 0
 
 
 def test_the_figures_of_many_samples_are_those_of_enumeration() -> None:
     log_reward, log_q = log_normal(1), log_normalised(log_normal(2, 0.5))
     q, p, log_z = np.exp(log_q), np.exp(log_normalised(log_reward)), np.logaddexp.reduce(log_reward)
-    found = posterior_figures({"x": drawn(log_reward, log_q, 20_000)}, 1.0)
+    figures = posterior_figures({"x": drawn(log_reward, log_q, 20_000)}, 1.0)
     u = log_reward - log_q
     exact = {
         "log_reward": q @ log_reward,
@@ -71,7 +71,7 @@ def test_the_figures_of_many_samples_are_those_of_enumeration() -> None:
         "var_u": q @ u**2 - (q @ u) ** 2,
     }
     for name, expected in exact.items():
-        interval = found[name]
+        interval = figures[name]
         assert isinstance(interval, Interval)
         half = (interval.high - interval.low) / 2
         assert 0 < half < 0.1 and abs(interval.value - expected) < 2 * half, name
@@ -86,8 +86,8 @@ def test_figures_agree_with_those_that_training_shows() -> None:
     shown = diagnostics.posterior_figures(
         Estimates(u[:, None], torch.ones(len(rows), 1, dtype=torch.bool), group, log_q)
     )
-    found = values(prompts)
-    assert {name: found[name] for name in shown} == pytest.approx(shown, rel=1e-6)
+    figures = values(prompts)
+    assert {name: figures[name] for name in shown} == pytest.approx(shown, rel=1e-6)
 
 
 def test_a_lower_bound_lies_in_its_interval_nineteen_times_in_twenty() -> None:
@@ -105,10 +105,10 @@ def test_intervals_are_over_prompts_where_there_are_several() -> None:
     offsets = {"a": 0.0, "b": 3.0, "c": 6.0}
     log_q = log_normalised(log_normal(1))
     samples = {name: drawn(log_q + log_z, log_q, 50) for name, log_z in offsets.items()}
-    found = posterior_figures(samples, 1.0)["log_z_mean"]
-    assert isinstance(found, Interval)
+    interval = posterior_figures(samples, 1.0)["log_z_mean"]
+    assert isinstance(interval, Interval)
     ends = min(offsets.values()), max(offsets.values())
-    assert (found.value, found.low, found.high) == pytest.approx((np.mean(list(offsets.values())), *ends))
+    assert (interval.value, interval.low, interval.high) == pytest.approx((np.mean(list(offsets.values())), *ends))
     assert resampled_unit(samples) == "prompts" and resampled_unit({"a": samples["a"], "b": []}) == "samples"
 
 
@@ -119,10 +119,10 @@ def test_resampling_says_nothing_of_distinct_strings_of_one_prompt() -> None:
 
 
 def test_equal_rewards_have_no_slope_and_leave_the_rest_known() -> None:
-    found = posterior_figures({"x": drawn(np.zeros(STRINGS), log_normalised(log_normal(1)), 50)}, 1.0)
-    slope = found["slope"]
+    figures = posterior_figures({"x": drawn(np.zeros(STRINGS), log_normalised(log_normal(1)), 50)}, 1.0)
+    slope = figures["slope"]
     assert isinstance(slope, Interval) and math.isnan(slope.value) and math.isnan(slope.low)
-    assert 0 < value(found["ess"]) < 1
+    assert 0 < value(figures["ess"]) < 1
 
 
 def test_one_string_apart_from_a_heap_of_equal_ones_makes_no_slope() -> None:
@@ -135,16 +135,18 @@ def test_one_string_apart_from_a_heap_of_equal_ones_makes_no_slope() -> None:
 
 def test_a_string_that_is_all_but_impossible_overflows_nothing() -> None:
     samples = [Sample(np.array([k], np.int32), -1e4 * k, 5e4) for k in range(3)]
-    found = values({"x": samples})
-    assert all(math.isfinite(found[name]) for name in EXPLANATIONS if name not in ("slope", "correlation"))
-    assert found["ess"] == pytest.approx(1 / len(samples)) and found["log_z_mean"] == pytest.approx(7e4 - math.log(3))
+    figures = values({"x": samples})
+    assert all(math.isfinite(figures[name]) for name in EXPLANATIONS if name not in ("slope", "correlation"))
+    assert figures["ess"] == pytest.approx(1 / len(samples)) and figures["log_z_mean"] == pytest.approx(
+        7e4 - math.log(3)
+    )
 
 
 @pytest.mark.parametrize("samples", [{}, {"x": []}, {"x": [Sample(np.zeros(1, np.int32), -1.0, 0.0)]}])
 @pytest.mark.filterwarnings("error")
 def test_fewer_than_two_samples_tell_nothing(samples: dict[str, Sequence[Sample]]) -> None:
-    found = posterior_figures(samples, 1.0)
-    assert list(found) == list(EXPLANATIONS) and all(math.isnan(value(figure)) for figure in found.values())
+    interval = posterior_figures(samples, 1.0)
+    assert list(interval) == list(EXPLANATIONS) and all(math.isnan(value(figure)) for figure in interval.values())
 
 
 def test_log_z_of_one_prompt_is_the_log_mean_of_its_weights() -> None:

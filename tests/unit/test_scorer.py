@@ -61,9 +61,9 @@ def scorer(task: Task, **fields: Any) -> Scorer:
     return Scorer(task, None, RewardConfig(time_limit_s=LIMIT_S, **fields))
 
 
-def scored(found: Score | Failure) -> Score:
-    assert isinstance(found, Score), found
-    return found
+def scored(score: Score | Failure) -> Score:
+    assert isinstance(score, Score), score
+    return score
 
 
 def test_a_string_that_comes_again_is_not_scored_again() -> None:
@@ -118,8 +118,8 @@ def test_each_request_gets_its_own_scores() -> None:
             return {"first": base_scores[0].stop, "second": base_scores[1].stop}
 
     other = Prompt("q", "y", np.array([7], np.int32))
-    found = Scorer(Two(), Echo(), RewardConfig()).score([PROMPT, other], [z(1, 2), z()])
-    assert [scored(s).log_reward[:, -1].tolist() for s in found] == [[1, 10], [7, 70]]
+    scores = Scorer(Two(), Echo(), RewardConfig()).score([PROMPT, other], [z(1, 2), z()])
+    assert [scored(s).log_reward[:, -1].tolist() for s in scores] == [[1, 10], [7, 70]]
 
 
 def spin() -> None:
@@ -239,8 +239,8 @@ def test_there_are_at_least_fifty_of_them() -> None:
 
 
 def test_a_timeout_is_named_in_the_reason() -> None:
-    found = scorer(Honest(HOSTILE["an endless loop"])).score([PROMPT], [z(BAD)])[0]
-    assert isinstance(found, Failure) and f"longer than rewards.time_limit_s = {LIMIT_S:g} s" in found.reason
+    failure = scorer(Honest(HOSTILE["an endless loop"])).score([PROMPT], [z(BAD)])[0]
+    assert isinstance(failure, Failure) and f"longer than rewards.time_limit_s = {LIMIT_S:g} s" in failure.reason
 
 
 def test_a_failure_is_tried_again_and_not_kept() -> None:

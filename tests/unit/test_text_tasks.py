@@ -56,8 +56,8 @@ def plain(folder: Path) -> Callable[[list[int], list[int]], float]:
 
     def log_p(context: list[int], text: list[int]) -> float:
         with torch.no_grad():
-            found = model(torch.tensor([context + text])).logits[0].log_softmax(-1)
-        return sum(float(found[len(context) - 1 + k, token]) for k, token in enumerate(text))
+            log_p_all = model(torch.tensor([context + text])).logits[0].log_softmax(-1)
+        return sum(float(log_p_all[len(context) - 1 + k, token]) for k, token in enumerate(text))
 
     return log_p
 
@@ -194,9 +194,9 @@ def test_each_prefix_of_a_continuation_is_worth_its_likelihood_with_the_stop(
     task = ContinueTask(tokenizer, prompts_file)
     prompt, z = task.prompts()[1], ids(tokenizer, "a b c c")
     assert (prompt.id, prompt.text, prompt.token_ids.tolist()) == ("line-3", "b c a.", ids(tokenizer, "b c a."))
-    found = terms_of(task, prompt, z, base)
+    terms = terms_of(task, prompt, z, base)
     expected = [plain(prompt.token_ids.tolist(), [*z[:i], STOP]) for i in range(len(z) + 1)]
-    assert list(found) == ["base"] and found["base"] == pytest.approx(expected, abs=1e-4)
+    assert list(terms) == ["base"] and terms["base"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_split_without_prompts_is_refused_by_name(prompts_file: str, tokenizer: Tokenizer) -> None:
@@ -213,25 +213,25 @@ def test_figures_of_a_continuation_are_means_over_samples_then_over_prompts(
     ab, abb, ca = ids(tokenizer, "a b"), ids(tokenizer, "a b b"), ids(tokenizer, "c a")
     samples = {"line-1": [drawn(ab, base=-6.0), drawn(abb, base=-4.0), drawn(ab, base=-6.0)], "line-3": [drawn(ca, base=-9.0)]}  # fmt: skip
     figures = task.evaluate(samples, Judges(embed=first_letters))
-    found = values_of(dict(figures))
-    assert found["log_likelihood"] == pytest.approx(np.mean([np.mean([-6, -4, -6]), -9]))
-    assert found["max_log_likelihood"] == pytest.approx(np.mean([-4, -9]))
-    assert found["log_likelihood_per_token"] == pytest.approx(np.mean([np.mean([-6 / 3, -4 / 4, -6 / 3]), -9 / 3]))
-    assert found["tokens"] == pytest.approx(np.mean([7 / 3, 2]))
-    assert found["diversity"] == pytest.approx(0.0)  # all begin with a; a single sample has no diversity to average
-    assert found["distinct_1"] == pytest.approx(np.mean([2 / 7, 2 / 2]))
-    assert found["distinct_2"] == pytest.approx(np.mean([2 / 4, 1 / 1]))
-    assert found["distinct"] == pytest.approx(np.mean([2 / 3, 1])) and found["samples"] == 4
-    assert all(isinstance(figures[name], Interval) for name in found if name != "samples")
-    assert set(found) == set(task.explanations)
+    values = values_of(dict(figures))
+    assert values["log_likelihood"] == pytest.approx(np.mean([np.mean([-6, -4, -6]), -9]))
+    assert values["max_log_likelihood"] == pytest.approx(np.mean([-4, -9]))
+    assert values["log_likelihood_per_token"] == pytest.approx(np.mean([np.mean([-6 / 3, -4 / 4, -6 / 3]), -9 / 3]))
+    assert values["tokens"] == pytest.approx(np.mean([7 / 3, 2]))
+    assert values["diversity"] == pytest.approx(0.0)  # all begin with a; a single sample has no diversity to average
+    assert values["distinct_1"] == pytest.approx(np.mean([2 / 7, 2 / 2]))
+    assert values["distinct_2"] == pytest.approx(np.mean([2 / 4, 1 / 1]))
+    assert values["distinct"] == pytest.approx(np.mean([2 / 3, 1])) and values["samples"] == 4
+    assert all(isinstance(figures[name], Interval) for name in values if name != "samples")
+    assert set(values) == set(task.explanations)
     assert "diversity" not in task.evaluate(samples, Judges())
 
 
 def test_figures_of_no_sample_are_not_known(prompts_file: str, stories_file: str, tokenizer: Tokenizer) -> None:
     judges = Judges(embed=first_letters, bert_score=lambda texts, truths: np.ones(len(texts), np.float32))
     for task in (ContinueTask(tokenizer, prompts_file), ContrastiveTask(tokenizer, prompts_file, background="a"), InfillTask(tokenizer, stories_file)):  # fmt: skip
-        found = values_of(dict(task.evaluate({"line-1": []}, judges)))
-        assert found.pop("samples") == 0.0 and all(math.isnan(value) for value in found.values())
+        values = values_of(dict(task.evaluate({"line-1": []}, judges)))
+        assert values.pop("samples") == 0.0 and all(math.isnan(value) for value in values.values())
 
 
 # infill
@@ -242,11 +242,11 @@ def test_each_prefix_of_a_middle_is_worth_the_likelihood_of_the_story_with_its_e
 ) -> None:
     task = InfillTask(tokenizer, stories_file)
     z = ids(tokenizer, "c a b")
-    found = terms_of(task, task.prompts()[0], z, base)
+    terms = terms_of(task, task.prompts()[0], z, base)
     beginning, ending = ids(tokenizer, "a b. b c. c a."), ids(tokenizer, "b b.")
     whole = [plain(beginning, [*z[:i], STOP, *ending]) for i in range(len(z) + 1)]
-    assert found["middle"] + found["ending"] == pytest.approx(whole, abs=1e-4)
-    assert found["middle"] == pytest.approx([plain(beginning, z[:i]) for i in range(len(z) + 1)], abs=1e-4)
+    assert terms["middle"] + terms["ending"] == pytest.approx(whole, abs=1e-4)
+    assert terms["middle"] == pytest.approx([plain(beginning, z[:i]) for i in range(len(z) + 1)], abs=1e-4)
 
 
 def test_the_policy_sees_the_ending_and_the_frozen_model_only_the_beginning(
@@ -290,15 +290,15 @@ def test_a_middle_is_compared_with_the_true_sentence_of_its_story(stories_file: 
 
     z = {"line-3": ["a b c", "a b b"], "line-5": ["c c"]}
     samples = {name: [drawn(ids(tokenizer, text), middle=-2.0, ending=-3.0) for text in texts] for name, texts in z.items()}  # fmt: skip
-    found = values_of(dict(task.evaluate(samples, Judges(embed=first_letters, bert_score=bert_score))))
+    values = values_of(dict(task.evaluate(samples, Judges(embed=first_letters, bert_score=bert_score))))
     assert seen == [("a b c.", "a b c."), ("a b b.", "a b c."), ("c c.", "b c.")]
-    assert found["bert_score"] == pytest.approx(np.mean([np.mean([0, 1]), 2]))
+    assert values["bert_score"] == pytest.approx(np.mean([np.mean([0, 1]), 2]))
     for name, figure in (("bleu4", bleu4), ("gleu", gleu)):
         scores = [figure(text, truth) for text, truth in seen]
-        assert found[name] == pytest.approx(np.mean([np.mean(scores[:2]), scores[2]]))
-    assert found["log_reward"] == -5.0 and found["ending"] == -3.0
-    assert found["diversity"] == pytest.approx(diversity(first_letters(["a", "a"])))
-    assert set(found) == set(task.explanations)
+        assert values[name] == pytest.approx(np.mean([np.mean(scores[:2]), scores[2]]))
+    assert values["log_reward"] == -5.0 and values["ending"] == -3.0
+    assert values["diversity"] == pytest.approx(diversity(first_letters(["a", "a"])))
+    assert set(values) == set(task.explanations)
     assert not {"bert_score", "diversity"} & set(task.evaluate(samples, Judges()))
 
 
@@ -310,12 +310,12 @@ def test_passage_and_background_have_each_their_own_power(
 ) -> None:
     task = ContrastiveTask(tokenizer, prompts_file, alpha=2.0, beta=-0.75, background="draw")
     prompt, z = task.prompts()[1], ids(tokenizer, "b b a")
-    found = terms_of(task, prompt, z, base)
+    terms = terms_of(task, prompt, z, base)
     strings = [[*z[:i], STOP] for i in range(len(z) + 1)]
     given = [2.0 * plain(prompt.token_ids.tolist(), string) for string in strings]
     background = [-0.75 * plain(ids(tokenizer, "draw"), string) for string in strings]
-    assert found["given"] == pytest.approx(given, abs=1e-4)
-    assert found["background"] == pytest.approx(background, abs=1e-4)
+    assert terms["given"] == pytest.approx(given, abs=1e-4)
+    assert terms["background"] == pytest.approx(background, abs=1e-4)
 
 
 def test_a_background_equal_to_the_passage_leaves_the_power_of_their_sum(
@@ -324,8 +324,8 @@ def test_a_background_equal_to_the_passage_leaves_the_power_of_their_sum(
     task = ContrastiveTask(tokenizer, prompts_file, alpha=1.5, beta=-0.5, background="b c a.")
     prompt, z = task.prompts()[1], ids(tokenizer, "b b a")
     (log_probs,) = base.score([ScoreRequest(prompt.token_ids)], [np.array(z, dtype=np.int32)])
-    found = terms_of(task, prompt, z, base)
-    assert found["given"] + found["background"] == pytest.approx(log_probs.log_p_stop, abs=1e-4)
+    terms = terms_of(task, prompt, z, base)
+    assert terms["given"] + terms["background"] == pytest.approx(log_probs.log_p_stop, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -354,10 +354,10 @@ def test_the_information_of_a_string_is_free_of_the_powers(prompts_file: str, to
     alpha, beta, given, alone = 1.5, -0.5, -8.0, -11.0
     task = ContrastiveTask(tokenizer, prompts_file, alpha=alpha, beta=beta, background="draw")
     samples = {"line-1": [drawn(ids(tokenizer, "a b"), given=alpha * given, background=beta * alone)]}
-    found = values_of(dict(task.evaluate(samples, Judges(embed=first_letters))))
-    assert (found["log_likelihood"], found["background_log_likelihood"]) == pytest.approx((given, alone))
-    assert found["information_per_token"] == pytest.approx((given - alone) / 3)
-    assert set(found) == set(task.explanations)
+    values = values_of(dict(task.evaluate(samples, Judges(embed=first_letters))))
+    assert (values["log_likelihood"], values["background_log_likelihood"]) == pytest.approx((given, alone))
+    assert values["information_per_token"] == pytest.approx((given - alone) / 3)
+    assert set(values) == set(task.explanations)
 
 
 # recipes
