@@ -17,10 +17,10 @@ ENCODER = "all-minilm-l6-v2"
 def find_judges() -> Judges:
     """The judges that use the packaged encoder; empty if it is not in the cache. ModelError if its copy is damaged."""
     folder = find_model(ENCODER)
-    return Judges() if folder is None else judges_of(folder)
+    return Judges() if folder is None else load_judges(folder)
 
 
-def judges_of(folder: Path) -> Judges:
+def load_judges(folder: Path) -> Judges:
     """Both judges, from the encoder in `folder`. It is loaded when one of them is first called."""
 
     @cache

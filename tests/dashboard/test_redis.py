@@ -115,7 +115,7 @@ def test_a_wrong_password_is_reported_and_not_shown():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "dashboard needs --run"), (["--redis", "redis://127.0.0.1:1"], "needs --name"), (["--redis", "redis://127.0.0.1:1", "--name", "a{b"], "buffer name"), (["--run", "/nowhere"], "is no run")],
+    [([], "dashboard needs --run"), (["--redis", "redis://127.0.0.1:1"], "needs --name"), (["--redis", "redis://127.0.0.1:1", "--name", "a{b"], "buffer name"), (["--run", "/nowhere"], "is not the folder of a run")],
 )  # fmt: skip
 def test_the_command_reports_missing_options(arguments, message):
     from typer.testing import CliRunner

@@ -183,7 +183,7 @@ def test_a_damaged_history_is_an_error_in_words_and_a_repaired_one_is_read_again
     with client(run) as page:
         (run / "history.sqlite").write_bytes(b"no database at all" * 1000)
         answer = page.get("/api/overview")
-        assert answer.status_code == 503 and "can't be read now" in answer.json()["error"]
+        assert answer.status_code == 503 and "cannot be read now" in answer.json()["error"]
         (run / "again").write_bytes(whole)
         (run / "again").rename(run / "history.sqlite")
         assert page.get("/api/overview").json()["state"] == "finished"

@@ -62,12 +62,12 @@ def address(server: RedisServer) -> str:
     "fields",
     [
         {},
-        {"evict": "lowest_priority", "max_times_sampled": 2, "replacement": False},
-        {"evict": "most_sampled", "max_staleness": 1, "rows_per_prompt": 2},
-        {"sampler": "highest_reward", "per_prompt_quota": 2, "near_duplicate_distance": 6},
-        {"sampler": "newest", "newest_fraction": 0.5, "samples_per_insert": 4.0},
+        {"advanced": {"evict": "lowest_priority", "max_times_sampled": 2, "replacement": False}},
+        {"rows_per_prompt": 2, "advanced": {"evict": "most_sampled", "max_staleness": 1}},
+        {"advanced": {"sampler": "highest_reward", "per_prompt_quota": 2, "near_duplicate_distance": 6}},
+        {"samples_per_insert": 4.0, "advanced": {"sampler": "newest", "newest_fraction": 0.5}},
     ],
-    ids=lambda fields: "-".join(fields) or "default",
+    ids=lambda fields: "-".join(fields | fields.get("advanced", {})) or "default",
 )
 def test_each_role_can_do_what_it_does_in_a_run(
     as_user: As,
@@ -187,7 +187,7 @@ def test_who_lacks_a_right_is_told_which_and_where_it_stands(
     buffer = ReplayBuffer(as_user("dashboard"), BufferConfig(), name)
     with pytest.raises(StoreError, match=r"adding trajectories: Redis does not let the user .*users\.acl.*hset"):
         buffer.add([make_trajectory(1)])
-    with pytest.raises(StoreError, match=r"noting the newest version: .*buffer\.url.*hset"):
+    with pytest.raises(StoreError, match=r"storing the newest version: .*buffer\.url.*hset"):
         buffer.note_version(1)
     client.execute_command("ACL", "SETUSER", "reward", "-xadd")
     reward = ReplayBuffer(as_user("reward"), BufferConfig(), name)

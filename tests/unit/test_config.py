@@ -63,10 +63,10 @@ def test_an_override_reaches_an_advanced_setting() -> None:
 @pytest.mark.parametrize(
     ("old", "table"),
     [
-        ("buffer.advanced.evict=oldest", "buffer.advanced"),
-        ("actors.advanced.max_restarts=3", "actors.advanced"),
-        ("learner.advanced.weight_decay=0.1", "learner.advanced"),
-        ("rewards.advanced.cache_size=5", "rewards.advanced"),
+        ("buffer.evict=oldest", "buffer.advanced"),
+        ("actors.max_restarts=3", "actors.advanced"),
+        ("learner.weight_decay=0.1", "learner.advanced"),
+        ("rewards.cache_size=5", "rewards.advanced"),
     ],
 )
 def test_the_error_for_a_setting_in_its_old_place_names_the_new_one(old: str, table: str) -> None:

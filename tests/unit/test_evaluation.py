@@ -26,7 +26,7 @@ from deploy.config import parse_config
 from deploy.driver.evaluation import explanations, judge, write_evaluation, write_plots
 from deploy.driver.preflight import Checked
 from deploy.driver.samples import judged_prompts, named_prompts, sample_lines, score_samples
-from deploy.models.judges import ENCODER, find_judges, judges_of, left_out
+from deploy.models.judges import ENCODER, find_judges, load_judges, omitted_figures
 from deploy.models.registry import find_model
 from deploy.telemetry.live_view import before_after_table
 from rewards.base_model import BaseModel
@@ -283,9 +283,9 @@ def test_without_the_encoder_its_figures_are_named_with_the_command_that_gets_it
     judges = find_judges()
     assert judges == NOTHING
     checked = make(Judging())
-    notice = left_out(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges).figures, judges)
+    notice = omitted_figures(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges).figures, judges)
     assert notice and "diversity" in notice and "ess" not in notice and f"tributary model get {ENCODER}" in notice
-    assert left_out(Letters(), {}, judges) is None, "a task that needs no encoder gets no notice"
+    assert omitted_figures(Letters(), {}, judges) is None, "a task that needs no encoder gets no notice"
 
 
 def test_a_damaged_encoder_is_reported_before_anything_is_drawn(
@@ -298,7 +298,7 @@ def test_a_damaged_encoder_is_reported_before_anything_is_drawn(
 
 
 def test_nothing_is_loaded_before_a_text_is_judged(tmp_path: Path) -> None:
-    judges = judges_of(tmp_path / "absent")
+    judges = load_judges(tmp_path / "absent")
     assert judges.embed and judges.bert_score
     with pytest.raises(ModelError, match="is not an encoder"):
         judges.embed(["a text"])

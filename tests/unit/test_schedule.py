@@ -20,7 +20,9 @@ def test_the_rate_rises_holds_and_falls_to_zero() -> None:
 
 
 def test_cosine_decay_is_slow_at_both_ends() -> None:
-    config = LearnerConfig(steps=100, learning_rate=2.0, warmup_steps=0, decay_fraction=1.0, decay="cosine")
+    config = LearnerConfig(
+        steps=100, learning_rate=2.0, warmup_steps=0, decay_fraction=1.0, advanced=LearnerAdvanced(decay="cosine")
+    )
     rates = [learning_rate(step, config) for step in (0, 25, 50, 75, 100)]
     assert rates == pytest.approx([1 + math.cos(math.pi * x) for x in (0, 0.25, 0.5, 0.75, 1)])
 
