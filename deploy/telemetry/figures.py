@@ -6,7 +6,7 @@ name, title, unit and meaning from this file. To add a figure, add one entry and
 actor.NAME.X     `actor_values` in snapshot.py, from RolloutActor.status
 reward.NAME.X    `worker_values` in snapshot.py, from RewardWorker.status
 buffer.X         BufferStats, or `buffer_totals` in snapshot.py
-learner.X        the learner's row; curves that follow from it, `learner_figures` in deploy/dashboard/data/series.py
+learner.X        the learner's row; curves that follow from it, `learner_values` in deploy/dashboard/data/series.py
 """
 
 from collections.abc import Mapping
