@@ -1,8 +1,8 @@
 """The frozen base model on vLLM: log p of responses and of stopping at every prefix.
 
-For tasks that score continuations and have the memory for a second engine. A prefix is a request of its own on the
-prefix cache, and feeds again what fills no whole block there. A target behind every prefix is left to base_model.py,
-which feeds each distinct token once.
+For tasks that score continuations and have the memory for a second engine. Each prefix is a request of its own on the
+prefix cache; tokens that do not fill a whole block of the cache are computed again. For a target behind every prefix
+use base_model.py, which computes each distinct token once.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from buffer.types import IntArray, PolicySpec
 from lm.vllm import start_vllm
 from rewards.task import BaseLogProbs, ScoreRequest
 
-MOST_IDS = 128
-"""Chosen log-probabilities that vLLM returns of a request."""
-MOST_AT_ONCE = 64
-"""Prefixes that the engine works on at once."""
+MAX_LOG_PROBS = 128
+"""Log-probabilities of chosen tokens that vLLM returns per request."""
+MAX_REQUESTS = 64
+"""Prefixes in one step of the engine."""
 
 
 class VllmScorer:
@@ -37,24 +37,24 @@ class VllmScorer:
         `max_model_len`: tokens of context and response; `kv_cache_gib`: on a CPU, GiB; `gpu_memory_fraction`: on a GPU,
         for weights and cache; `threads`: on a CPU, 0 leaves it to torch.
         """
-        wanted = len(spec.allowed_token_ids or ()) + 2  # the stop, and a token that is not allowed
-        if wanted > MOST_IDS:
+        needed = len(spec.allowed_token_ids or ()) + 2  # the stop, and a token that is not allowed
+        if needed > MAX_LOG_PROBS:
             raise ConfigError(
-                f"policy.allowed_tokens has {wanted - 2} tokens, and vLLM scores at most {MOST_IDS - 2} of a prefix. "
+                f"policy.allowed_tokens has {needed - 2} tokens; vLLM scores at most {MAX_LOG_PROBS - 2} per prefix. "
                 'Allow fewer, or set rewards.scorer = "transformers".'
             )
-        self._stop = spec.stop_token_id
+        self._stop_token_id = spec.stop_token_id
         self._allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
-        self._masks = spec.allowed_token_ids is not None
-        self._longest = max_model_len
+        self._has_mask = spec.allowed_token_ids is not None
+        self._max_model_len = max_model_len
         self._engine = start_vllm(
             spec,
             on_gpu=on_gpu,
             gpu_memory_fraction=gpu_memory_fraction,
             kv_cache_gib=kv_cache_gib,
             max_model_len=max_model_len,
-            max_requests=MOST_AT_ONCE,
-            log_probs=MOST_IDS,
+            max_requests=MAX_REQUESTS,
+            log_probs=MAX_LOG_PROBS,
         )
         self._count = 0
         if threads and not on_gpu:
@@ -62,17 +62,18 @@ class VllmScorer:
 
             torch._C.set_num_threads(threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
 
-    def score(self, questions: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
-        """Score B responses, each to its question. ConfigError for a question with a target, or for too long a text."""
-        for question, response in zip(questions, responses, strict=True):
-            self._check(question, response)
-        places = {}
-        for row, (question, response) in enumerate(zip(questions, responses, strict=True)):
-            text = np.concatenate([question.context, response]).tolist()
+    def score(self, requests: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
+        """Score B responses, each to its request. ConfigError for a request with a target, or for too long a text."""
+        for request, response in zip(requests, responses, strict=True):
+            self._check(request, response)
+        prefixes: dict[str, tuple[int, int]] = {}  # request id of the engine -> (row, prefix length)
+        for row, (request, response) in enumerate(zip(requests, responses, strict=True)):
+            text = np.concatenate([request.context, response]).tolist()
+            allowed = self._allowed if self._is_masked(request) else ()
             for i in range(len(response) + 1):
-                ids = {self._stop, *response[i : i + 1].tolist(), *(self._allowed if self._is_masked(question) else ())}
-                places[self._ask(text[: len(question.context) + i], sorted(ids))] = row, i
-        found = [
+                ids = {self._stop_token_id, *response[i : i + 1].tolist(), *allowed}
+                prefixes[self._submit(text[: len(request.context) + i], sorted(ids))] = row, i
+        scores = [
             BaseLogProbs(
                 np.zeros(len(z), np.float32), np.zeros(len(z) + 1, np.float32), np.zeros(len(z) + 1, np.float32)
             )
@@ -81,24 +82,26 @@ class VllmScorer:
         while self._engine.has_unfinished_requests():
             for output in self._engine.step():
                 if output.finished:
-                    row, i = places[output.request_id]
-                    said = {token: one.logprob for token, one in output.outputs[0].logprobs[0].items()}
-                    self._read(said, self._is_masked(questions[row]), responses[row], i, found[row])
-        return found
+                    row, i = prefixes[output.request_id]
+                    log_probs = {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
+                    self._read(log_probs, self._is_masked(requests[row]), responses[row], i, scores[row])
+        return scores
 
-    def _read(self, said: dict[int, float], masked: bool, response: IntArray, i: int, into: BaseLogProbs) -> None:
-        """Put down what is said behind prefix i; a token that is not allowed counts beside those that are."""
-        total = float(np.logaddexp.reduce([said[token] for token in self._allowed])) if masked else 0.0
-        into.stop[i] = said[self._stop] - total
+    def _read(self, log_probs: dict[int, float], masked: bool, response: IntArray, i: int, score: BaseLogProbs) -> None:
+        """Write the log-probabilities behind prefix i into `score`; a token outside of the allowed ones is normalised
+        over these and itself."""
+        total = float(np.logaddexp.reduce([log_probs[token] for token in self._allowed])) if masked else 0.0
+        score.stop[i] = log_probs[self._stop_token_id] - total
         if i < len(response):
             token = int(response[i])
             outside = masked and token not in self._allowed
-            into.tokens[i] = said[token] - (np.logaddexp(total, said[token]) if outside else total)
+            score.tokens[i] = log_probs[token] - (np.logaddexp(total, log_probs[token]) if outside else total)
 
-    def _is_masked(self, question: ScoreRequest) -> bool:
-        return question.masked and self._masks
+    def _is_masked(self, request: ScoreRequest) -> bool:
+        return request.masked and self._has_mask
 
-    def _ask(self, text: list[int], ids: list[int]) -> str:
+    def _submit(self, token_ids: list[int], ids: list[int]) -> str:
+        """Request the log-probabilities of tokens `ids` behind a text; returns the engine's id of the request."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -110,17 +113,18 @@ class VllmScorer:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._engine.add_request(f"s{self._count}", {"prompt_token_ids": text}, params)
+        self._engine.add_request(f"s{self._count}", {"prompt_token_ids": token_ids}, params)
         return f"s{self._count}"
 
-    def _check(self, question: ScoreRequest, response: IntArray) -> None:
-        if len(question.target):
+    def _check(self, request: ScoreRequest, response: IntArray) -> None:
+        if len(request.target):
             raise ConfigError(
-                f"the task asks for a target of {len(question.target)} tokens behind every prefix, and with "
-                'rewards.scorer = "vllm" only continuations are scored. Set rewards.scorer = "transformers".'
+                f"the task requests a target of {len(request.target)} tokens behind every prefix, and "
+                'rewards.scorer = "vllm" scores continuations only. Set rewards.scorer = "transformers".'
             )
-        if len(question.context) + len(response) >= self._longest:
+        if len(request.context) + len(response) >= self._max_model_len:
             raise ConfigError(
-                f"a context of {len(question.context)} tokens and a response of {len(response)} do not fit the "
-                f"{self._longest - 1} that the scoring engine makes room for. Raise its max_model_len, or shorten them."
+                f"a context of {len(request.context)} tokens and a response of {len(response)} exceed "
+                f"the {self._max_model_len - 1} tokens of the scoring engine. Raise actors.max_model_len, or "
+                "shorten them."
             )

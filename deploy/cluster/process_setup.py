@@ -42,10 +42,10 @@ def wait_after_deaths(store: AdapterStoreClient, name: str, log: Log) -> None:
 
 def build_task(address: Address) -> "Task":
     """The recipe's task, with the base model's tokenizer."""
-    from deploy.models.registry import read_tokenizer
+    from lm.tokens import load_tokenizer
     from rewards.task_registry import make_task
 
-    return make_task(address.config.task, read_tokenizer(Path(address.spec.base_model)))
+    return make_task(address.config.task, load_tokenizer(Path(address.spec.base_model)))
 
 
 def set_threads(threads: int) -> None:

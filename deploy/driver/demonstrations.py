@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tokenizers import Tokenizer
 
@@ -16,6 +15,7 @@ from buffer.errors import ConfigError
 from buffer.tool import Tool, actions_of
 from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
 from deploy.config import RunConfig
+from lm.tokens import encode_behind
 from rewards.task import Task
 
 BEHAVIOUR = "demonstration"
@@ -76,14 +76,14 @@ def _trajectory(
     prompt: Prompt, response: str, where: str, tokenizer: Tokenizer, spec: PolicySpec, tool: Tool | None = None
 ) -> Trajectory:
     """One demonstration, unscored; `response` includes the tool's text. ConfigError that begins with `where`."""
-    ids = tokenizer.encode(response, add_special_tokens=False).ids
+    token_ids = encode_behind(tokenizer, response)
     try:
-        is_action = actions_of(np.array(ids, dtype=np.int32), tool)
+        is_action = actions_of(token_ids, tool)
     except ValueError as error:
         raise ConfigError(
             f"{where}: the policy can't produce {response!r}: {error}. Write what the tool writes."
         ) from error
-    actions = [token for token, acted in zip(ids, is_action, strict=True) if acted]
+    actions = [token for token, acted in zip(token_ids.tolist(), is_action, strict=True) if acted]
     if not spec.min_actions <= len(actions) <= spec.max_actions:
         raise ConfigError(
             f"{where}: the response has {len(actions)} tokens, and policy.min_actions = {spec.min_actions} to "
@@ -96,7 +96,7 @@ def _trajectory(
             f"{where}: {tokenizer.decode(sorted(forbidden))!r} is not in policy.allowed_tokens, so the policy can't "
             "write it. Change the response, or allow the token."
         )
-    return given_trajectory(prompt, np.array(ids, dtype=np.int32), BEHAVIOUR, is_action=is_action)
+    return given_trajectory(prompt, token_ids, BEHAVIOUR, is_action=is_action)
 
 
 def _read(text: str, where: str, prompts: Mapping[str, Prompt]) -> tuple[Prompt, str]:

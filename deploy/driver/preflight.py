@@ -17,7 +17,8 @@ from buffer.server.redis_server import check_port
 from buffer.types import PolicySpec, Prompt, Trajectory
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
 from deploy.driver.demonstrations import load_demonstrations
-from deploy.models.registry import read_tokenizer, resolve_model
+from deploy.models.registry import resolve_model
+from lm.tokens import encode_behind, find_token, load_tokenizer
 from rewards.check_task import check_task
 from rewards.task import Task
 from rewards.task_registry import make_task
@@ -38,7 +39,7 @@ class Checked:
 def check(config: RunConfig) -> Checked:
     """Resolve and check everything that a recipe names; takes seconds. TributaryError for the first problem."""
     folder = resolve_model(config.model.name)
-    tokenizer = read_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     spec = policy_spec(config.model, config.policy, folder, tokenizer)
     _check_targets(config.model, folder)
     task = make_task(config.task, tokenizer)
@@ -81,18 +82,16 @@ def policy_spec(model: ModelConfig, policy: PolicyConfig, folder: Path, tokenize
 
 
 def _one_token(tokenizer: Tokenizer, text: str, field: str) -> int:
-    """A token by its exact name (such as <|im_end|>), or the one token that a text becomes."""
-    token = tokenizer.token_to_id(text)
-    if token is not None:
-        return int(token)
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    if len(ids) != 1:
+    """The token that a setting names; ConfigError where there is not exactly one."""
+    token = find_token(tokenizer, text)
+    if token is None:
+        ids = encode_behind(tokenizer, text).tolist()
         tokens = ", ".join(repr(tokenizer.decode([i], skip_special_tokens=False)) for i in ids) or "none"
         raise ConfigError(
             f"{field} = {text!r} is not one token of the model's vocabulary (it becomes {len(ids)}: {tokens}). "
             "Use a text that is exactly one token, such as '.' or a newline, or the name of a special token."
         )
-    return int(ids[0])
+    return token
 
 
 def _check_targets(model: ModelConfig, folder: Path) -> None:

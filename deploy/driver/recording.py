@@ -20,9 +20,9 @@ from deploy.config import shown_config
 from deploy.dashboard.web.sockets import LOOPBACK, address, listen
 from deploy.driver.preflight import Checked
 from deploy.driver.train_options import TrainOptions
-from deploy.models.registry import read_tokenizer
 from deploy.telemetry.recorder import FILE, Recorder
 from deploy.telemetry.sinks import open_sink
+from lm.tokens import load_tokenizer
 
 MAX_PROMPTS = 2000
 """Prompts whose text the recorder keeps."""
@@ -43,7 +43,7 @@ def recording(
         folder.path / FILE,
         about_run(checked),
         {prompt.id: prompt.text for prompt in prompts},
-        text_pieces(read_tokenizer(Path(checked.spec.base_model))),
+        text_pieces(load_tokenizer(Path(checked.spec.base_model))),
         after_step,
         sinks,
     )

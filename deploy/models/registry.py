@@ -16,11 +16,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
-from tokenizers import Tokenizer
 
 from buffer.errors import ModelError
 from deploy.artifacts.run_folder import check_disk
 from deploy.models.wheel import PackagedModel, build, sha256_of
+from lm.tokens import HOW_TO_SAVE
 
 _MARKER, _WEIGHTS = "complete.json", "model.safetensors"
 _PARTIAL = ".partial-"
@@ -153,20 +153,6 @@ def find_damage(folder: Path, verify: bool = False) -> str | None:
     return None
 
 
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder. ModelError if tokenizer.json is missing or broken."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ModelError(f"{folder} has no tokenizer.json, which every model needs. {_HOW_TO_SAVE}")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise ModelError(f"{path} can't be read: {error}. {_HOW_TO_SAVE}") from error
-
-
-_HOW_TO_SAVE = "Save the model and a fast tokenizer there with save_pretrained (transformers), or name another folder."
-
-
 def _require_packaged(name: str) -> None:
     if name not in MODELS:
         raise ModelError(f"{name!r} is not a packaged model. Packaged models: {', '.join(sorted(MODELS))}.")
@@ -181,7 +167,7 @@ def _require_complete(folder: Path) -> Path:
     elif not any(not file.name.startswith("adapter") for file in folder.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
-        raise ModelError(f"{folder} is not a complete model: it lacks {', '.join(missing)}. {_HOW_TO_SAVE}")
+        raise ModelError(f"{folder} is not a complete model: it lacks {', '.join(missing)}. {HOW_TO_SAVE}")
     return folder
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
+from lm.tokens import encode_behind, encode_prompt
 from rewards.judging.bootstrap import bootstrap_mean
 from rewards.judging.majority_vote import majority_vote
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
@@ -99,7 +100,7 @@ class ArithmeticTask(Task):
         """The right answer after each prefix, with the examples before the prompt."""
         return [
             ScoreRequest(
-                context=self._ids(self._examples + prompt.text, special=True),
+                context=self._ids(self._examples + prompt.text, is_prompt=True),
                 target=self._ids(str(prompt.fields["answer_text"])),
                 masked=self._masked,
             )
@@ -150,7 +151,7 @@ class ArithmeticTask(Task):
         return Prompt(
             id=question.canonical,
             text=text,
-            token_ids=self._ids(text, special=True),
+            token_ids=self._ids(text, is_prompt=True),
             fields={
                 "value": question.value,
                 "operands": len(question.digits),
@@ -158,14 +159,14 @@ class ArithmeticTask(Task):
             },
         )
 
-    def _ids(self, text: str, special: bool = False) -> IntArray:
-        return np.array(self._tokenizer.encode(text, add_special_tokens=special).ids, dtype=np.int32)
+    def _ids(self, text: str, is_prompt: bool = False) -> IntArray:
+        return encode_prompt(self._tokenizer, text) if is_prompt else encode_behind(self._tokenizer, text)
 
     def _check_tokens(self, question: Sum) -> None:
         """Raise ValueError unless the tokens of prompt, Z and Y, put together, are the tokens of the whole text."""
         parts = [self._examples + _question_text(question), question.chain, _answer_text(question)]
-        separate = [token for k, part in enumerate(parts) for token in self._ids(part, special=k == 0).tolist()]
-        if self._ids("".join(parts), special=True).tolist() != separate:
+        separate = [token for k, part in enumerate(parts) for token in self._ids(part, is_prompt=k == 0).tolist()]
+        if self._ids("".join(parts), is_prompt=True).tolist() != separate:
             raise ValueError(
                 f"the tokenizer merges tokens across the borders of prompt, {parts[1]!r} and {parts[2]!r}, so the base "
                 "model would score a tokenization that it never saw. Choose another base model"

@@ -10,10 +10,10 @@ target   q(Z ⊤ | X) ∝ p_LM(Z ⊤ | X)^α · p_LM(Z ⊤)^β, β < 0 < α
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
+from lm.tokens import encode_prompt
 from rewards.judging.text_metrics import TEXT_EXPLANATIONS, mean_over_samples, text_figures
 from rewards.task import BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Terms
 from rewards.tasks.continuation import ContinueTask
@@ -64,7 +64,7 @@ class ContrastiveTask(ContinueTask):
                 "beta; a sum of 1 or more suppresses noise"
             )
         super().__init__(tokenizer, prompts, first, count, held_out)
-        self._background = np.array(tokenizer.encode(background).ids, dtype=np.int32)
+        self._background = encode_prompt(tokenizer, background)
         if not len(self._background):
             raise ValueError(
                 f"background = {background!r} has no token: the model needs at least one before a string. Give a short "

@@ -13,9 +13,10 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
-from buffer.types import IntArray, Prompt
+from buffer.types import Prompt
+from lm.tokens import encode_behind, encode_prompt
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import Constraint, TableSettings, read_table
 from rewards.scorer import LENGTH
@@ -107,9 +108,9 @@ class ModelTerm(Term):
         """Raise ValueError for a field that the row does not have, and for a text without tokens."""
         context, target = prompt.token_ids, NO_TARGET
         if self._context:
-            context = _tokens(tokenizer.encode(self._context.fill(row, row_name)))
+            context = encode_prompt(tokenizer, self._context.fill(row, row_name))
         if self._target:
-            target = _tokens(tokenizer.encode(self._target.fill(row, row_name), add_special_tokens=False))
+            target = encode_behind(tokenizer, self._target.fill(row, row_name))
         if not len(context) or (self._target and not len(target)):
             raise ValueError(f"context or target of term {self.name!r} has no token for {row_name}: write some text")
         return ScoreRequest(context, target, isinstance(self.settings, Continuation) and self.settings.masked)
@@ -203,7 +204,3 @@ def _check_hard(terms: Sequence[Term]) -> None:
                 "term of kind continuation with weight 1 or more, or failing strings would have unbounded mass. Add "
                 "such a term, or make this one soft with penalty = nats"
             )
-
-
-def _tokens(encoding: Encoding) -> IntArray:
-    return np.array(encoding.ids, dtype=np.int32)

@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, PolicySpec, Prompt
+from lm.tokens import encode_behind, encode_prompt
 from rewards.judging.overlap import bleu4, gleu
 from rewards.judging.text_metrics import TEXT_EXPLANATIONS, mean_of_means, mean_over_samples, text_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
@@ -145,8 +146,7 @@ class InfillTask(Task):
             raise ValueError(
                 f"stop = {self._stop!r} is not a separate token before {ending!r}: choose another policy.stop"
             )
-        context = self._tokenizer.encode(" ".join(beginning)).ids
-        return ScoreRequest(np.array(context, dtype=np.int32), np.array(target, dtype=np.int32))
+        return ScoreRequest(encode_prompt(self._tokenizer, " ".join(beginning)), np.array(target, dtype=np.int32))
 
 
 def _name(story: Story) -> str:
@@ -159,5 +159,4 @@ def _visible_part(story: Story) -> tuple[str, ...]:
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+    return list(encode_behind(tokenizer, text).tolist())

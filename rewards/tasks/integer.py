@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
+from lm.tokens import encode_behind, encode_prompt
 from rewards.judging.bootstrap import bootstrap_mean
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, Task, Terms
 
@@ -44,10 +45,8 @@ class IntegerTask(Task):
                 f"log_epsilon = {log_epsilon} must be below 0: it is the log of the mass that other strings may have"
             )
         self._log_epsilon = log_epsilon
-        self._numbers = {tuple(tokenizer.encode(str(k), add_special_tokens=False).ids): k for k in range(largest + 1)}
-        self._prompt = Prompt(
-            id="integer", text=prompt, token_ids=np.array(tokenizer.encode(prompt).ids, dtype=np.int32)
-        )
+        self._numbers = {tuple(encode_behind(tokenizer, str(k)).tolist()): k for k in range(largest + 1)}
+        self._prompt = Prompt(id="integer", text=prompt, token_ids=encode_prompt(tokenizer, prompt))
 
     def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
         """The one prompt."""

@@ -29,6 +29,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
+from lm.tokens import encode_behind, encode_prompt
 from rewards.judging.bootstrap import bootstrap_mean
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 
@@ -115,11 +116,10 @@ class SubjectivityTask(Task):
 
     def _prompt(self, number: int, text: str, label: str) -> Prompt:
         question = f'Classify this movie review as objective or subjective: "{text}" This review is'
-        token_ids = np.array(self._tokenizer.encode(question).ids, dtype=np.int32)
-        return Prompt(f"review-{number}", question, token_ids, {"label": label})
+        return Prompt(f"review-{number}", question, encode_prompt(self._tokenizer, question), {"label": label})
 
     def _ids(self, text: str) -> IntArray:
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+        return encode_behind(self._tokenizer, text)
 
 
 def read_reviews(path: Path) -> dict[str, str]:

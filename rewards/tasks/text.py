@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
+from lm.tokens import encode_prompt
 
 
 def make_text_prompt(tokenizer: Tokenizer, name: str, text: str) -> Prompt:
     """A prompt from text, with the special tokens that the tokenizer adds."""
-    return Prompt(name, text, np.array(tokenizer.encode(text).ids, dtype=np.int32))
+    return Prompt(name, text, encode_prompt(tokenizer, text))
 
 
 def prompts_of_split(prompts: Mapping[str, Sequence[Prompt]], split: str) -> Sequence[Prompt]:

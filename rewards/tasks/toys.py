@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
+from lm.tokens import encode_behind, encode_prompt, find_token
 from rewards.judging.bootstrap import bootstrap_mean
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, Task, Terms
 
@@ -78,7 +79,7 @@ class ToyTask(Task):
             raise ValueError(f"symbols = {list(symbols)} has one token twice: give each symbol once")
         if writes:
             self.tool = _tool(tokenizer, symbols, writes)
-        tokens = np.array(tokenizer.encode(prompt).ids, dtype=np.int32)
+        tokens = encode_prompt(tokenizer, prompt)
         if not len(tokens):
             raise ValueError(f"prompt = {prompt!r} has no token: write a word")
         self._prompt = Prompt("toy", prompt, tokens)
@@ -189,10 +190,10 @@ def _tool(tokenizer: Tokenizer, symbols: Sequence[str], writes: Mapping[str, Seq
 
 def _one_token(tokenizer: Tokenizer, text: str) -> int:
     """The token with this name, or the only token of this text, as policy.allowed_tokens is parsed."""
-    token = tokenizer.token_to_id(text)
-    ids = [token] if token is not None else tokenizer.encode(text, add_special_tokens=False).ids
-    if len(ids) != 1:
+    token = find_token(tokenizer, text)
+    if token is None:
+        ids = encode_behind(tokenizer, text).tolist()
         raise ValueError(
             f"{text!r} becomes {len(ids)} tokens: {ids}. Use a symbol that is one token of the model, such as a letter"
         )
-    return int(ids[0])
+    return token

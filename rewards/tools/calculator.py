@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.types import IntArray
+from lm.tokens import encode_behind
 from rewards.tools.arithmetic import Limits, answer
 
 NO_TOKENS = np.zeros(0, dtype=np.int32)
@@ -40,7 +41,7 @@ class Calculator:
         value = answer(self._text(token_ids.tolist()), self._limits)
         if value is None:
             return NO_TOKENS
-        return np.array(self._tokenizer.encode(f" {value}", add_special_tokens=False).ids, dtype=np.int32)
+        return encode_behind(self._tokenizer, f" {value}")
 
     def _text(self, token_ids: list[int]) -> str:
         # Special tokens are kept: without them, two numbers could run together.

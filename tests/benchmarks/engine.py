@@ -40,15 +40,16 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
     from buffer.types import Prompt, given_trajectory
     from deploy.config import ModelConfig, PolicyConfig
     from deploy.driver.preflight import policy_spec
-    from deploy.models.registry import read_tokenizer, resolve_model
+    from deploy.models.registry import resolve_model
     from learner.adapter import adapter_files, adapter_version
     from learner.policy import LoraPolicy
     from lm import cpu_patches
+    from lm.tokens import load_tokenizer
 
     if not patched:
         cpu_patches.apply = dict
     folder = resolve_model(model)
-    tokenizer = read_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     prompt = Prompt("benchmark", PROMPT, np.array(tokenizer.encode(PROMPT).ids, dtype=np.int32))
     spec = policy_spec(ModelConfig(name=model), PolicyConfig(max_actions=tokens), folder, tokenizer)
     policy = LoraPolicy(spec, torch.device("cpu"))

@@ -21,9 +21,9 @@ from deploy.models.registry import (
     find_damage,
     find_model,
     get_model,
-    read_tokenizer,
     resolve_model,
 )
+from lm.tokens import load_tokenizer
 
 NAME = "tiny"
 GGUF = b"weights in four bits"
@@ -164,7 +164,7 @@ def test_an_encoder_keeps_its_published_files(encoder: str, tmp_path: Path) -> N
         "tokenizer.json",
     ]
     assert (folder / "model.safetensors").read_bytes() == b"whole weights"
-    assert read_tokenizer(folder).token_to_id("a") == 0
+    assert load_tokenizer(folder).token_to_id("a") == 0
     assert sorted(p.name for p in cache_folder().iterdir()) == [".lock", encoder], "the working folder is removed"
 
 
@@ -255,10 +255,10 @@ def test_the_cache_follows_its_variables(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_tokenizer_is_read_and_a_missing_or_broken_one_is_reported(tmp_path: Path) -> None:
     folder = a_model(tmp_path / "mine")
-    assert read_tokenizer(folder).token_to_id("a") == 0
+    assert load_tokenizer(folder).token_to_id("a") == 0
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="can't be read"):
-        read_tokenizer(folder)
+        load_tokenizer(folder)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"no tokenizer\.json"):
-        read_tokenizer(folder)
+        load_tokenizer(folder)
