@@ -18,6 +18,8 @@ from buffer.errors import AdapterError
 from buffer.tool import Tool
 from buffer.types import BoolArray, FloatArray, IntArray, PolicySpec
 
+MAX_LOG_STOP = 100.0
+"""Nats that a masked stop may take off the normaliser: more cannot be told from fp32 log-probabilities."""
 MAX_ALLOWED_TOKENS = 120
 """vLLM returns at most 128 chosen log-probabilities per position, and q is renormalised over all allowed tokens."""
 
@@ -90,8 +92,8 @@ class Response:
 def segment_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, actions: int) -> Any:
     """vllm.SamplingParams of the segment that begins after `actions` actions.
 
-    With a tool, vLLM's min_tokens would mask its triggers too. So until `min_actions` the stop gets a large negative
-    bias instead, in a segment of its own.
+    Until `min_actions` the stop gets a large negative bias, in a segment of its own. vLLM's min_tokens would also mask
+    the tool's triggers and every end-of-text token of generation_config.json, which are actions like any other.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -109,14 +111,11 @@ def segment_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, ac
     }
     if behaviour.suppress_stop:
         min_tokens = max_tokens
-    if tool is None:
-        return SamplingParams(
-            max_tokens=max_tokens, min_tokens=min_tokens, stop_token_ids=[spec.stop_token_id], **common
-        )
+    triggers = tool.triggers if tool else frozenset[int]()
     if min_tokens:
         bias = {spec.stop_token_id: -100.0}
-        return SamplingParams(max_tokens=min_tokens, stop_token_ids=sorted(tool.triggers), logit_bias=bias, **common)
-    return SamplingParams(max_tokens=max_tokens, stop_token_ids=sorted({spec.stop_token_id, *tool.triggers}), **common)
+        return SamplingParams(max_tokens=min_tokens, stop_token_ids=sorted(triggers), logit_bias=bias, **common)
+    return SamplingParams(max_tokens=max_tokens, stop_token_ids=sorted({spec.stop_token_id, *triggers}), **common)
 
 
 def read_segment(
@@ -135,7 +134,10 @@ def read_segment(
             0.0 if spec.allowed_token_ids is None else float(np.logaddexp.reduce([log_q[t] for t in _allowed(spec)]))
         )
         if actions + i < spec.min_actions:
-            normaliser += float(np.log1p(-np.exp(log_stop - normaliser)))
+            # What the stop leaves is at least the token's own share. In fp32 a stop that is all but certain leaves 0.
+            with np.errstate(divide="ignore"):
+                left = float(np.log(-np.expm1(min(log_stop - normaliser, 0.0))))
+            normaliser += max(left, *(log_q[token] - normaliser for token in segment[i : i + 1]), -MAX_LOG_STOP)
             log_stop = -np.inf
         log_pterm.append(log_stop - normaliser)
         if i < len(segment):

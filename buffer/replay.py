@@ -89,14 +89,19 @@ class ReplayBuffer:
 
         A trajectory whose `content_id` is in the buffer replaces the older record and keeps its weight; every arrival,
         repeats included, also becomes a fresh row. New ones enter at the highest weight in the buffer, or at those of
-        `priorities`. Blocks while the learner is behind (samples_per_insert). Raise RecordError, and store nothing, if
-        one is unscored or malformed; WaitTimeout when the learner stays behind.
+        `priorities`. Malformed ones go to quarantine, one by one. Blocks while the learner is behind
+        (samples_per_insert). Raise RecordError, and store nothing, if one is unscored; WaitTimeout when the learner
+        stays behind.
         """
-        items, refused = list[NewItem](), Counter[str]()
+        items, malformed, refused = list[NewItem](), list[Quarantined](), Counter[str]()
         for i, trajectory in enumerate(trajectories):
             if not trajectory.is_scored:
                 raise RecordError(f"a trajectory of prompt {trajectory.prompt_id!r} is unscored; score it before add")
-            item = self._item(trajectory, None if priorities is None else priorities[i])
+            try:
+                item = self._item(trajectory, None if priorities is None else priorities[i])
+            except RecordError as error:
+                malformed.append(Quarantined.from_record(trajectory.content_id, str(error), b""))
+                continue
             if len(item.record) > self._config.advanced.max_record_bytes:
                 refused["too_large"] += 1
             else:
@@ -104,6 +109,9 @@ class ReplayBuffer:
         if self._config.advanced.near_duplicate_distance:
             items, refused["near_duplicate"] = self._near_duplicates.admit(items)
         self.store.count_refused(refused)
+        if malformed:
+            self._quarantine.add_refused(malformed, "malformed")
+            refused["malformed"] = len(malformed)
         added = duplicates = evicted = 0
         for start in range(0, len(items), self.store.chunk):
             result = self._put(items[start : start + self.store.chunk])
@@ -177,7 +185,7 @@ class ReplayBuffer:
     def reject(self, trajectories: Sequence[Trajectory], reasons: Sequence[str]) -> None:
         """Record in the quarantine trajectories whose reward could not be computed."""
         entries = [
-            Quarantined.from_record(trajectory.content_id, reason, encode(trajectory))
+            Quarantined.from_record(trajectory.content_id, reason, _record(trajectory))
             for trajectory, reason in zip(trajectories, reasons, strict=True)
         ]
         if entries:
@@ -281,3 +289,11 @@ class ReplayBuffer:
             handles, entries = zip(*unreadable.values(), strict=True)
             self._quarantine.move(handles, entries)
         return rows
+
+
+def _record(trajectory: Trajectory) -> bytes:
+    """The record of a trajectory; empty where it is malformed."""
+    try:
+        return encode(trajectory)
+    except RecordError:
+        return b""

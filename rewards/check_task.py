@@ -18,6 +18,8 @@ from rewards.time_limit import CallFailed, call_with_limit
 
 MAX_FLOOR_SHARE = 0.01
 """Largest mass that the floor may add, as a share of the target's known mass."""
+CANARY_TOKENS = 2
+"""An engine checks an adapter on a whole string: the stop stands behind it, and vLLM generates one token more."""
 
 
 def check_task(
@@ -54,13 +56,13 @@ def _check_prompts(task: Task, spec: PolicySpec, config: TaskConfig, max_model_l
         )
     longest = max(len(prompt.token_ids) for prompt in all_prompts)
     tool_tokens = 0 if task.tool is None else task.tool.max_tokens
-    room = max_model_len - spec.max_actions * (1 + tool_tokens)
+    room = max_model_len - spec.max_actions * (1 + tool_tokens) - CANARY_TOKENS
     if longest > room:
         raise ConfigError(
             f"the longest prompt has {longest} tokens, but actors.max_model_len = {max_model_len} leaves room for "
             f"{room} next to policy.max_actions = {spec.max_actions}"
             + (f", each followed by up to {tool_tokens} tokens of the tool" if tool_tokens else "")
-            + ". Raise actors.max_model_len."
+            + f", and {CANARY_TOKENS} tokens of an adapter's canary. Raise actors.max_model_len."
         )
     if len({prompt.id for prompt in all_prompts}) < len(all_prompts):
         raise ConfigError(f"task {config.name!r} has two prompts with the same id. Make ids unique over all splits.")

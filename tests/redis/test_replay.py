@@ -284,17 +284,27 @@ def test_whoever_is_ahead_of_the_samples_per_insert_waits_and_says_so(
     assert len(buffer.draw(0, 1, rng())) == 1
 
 
-@pytest.mark.parametrize(
-    ("broken", "reason"), [({"reward_terms": (), "log_reward": NOT_SCORED}, "unscored"), ({"log_pf": None}, "log_pf")]
-)
-def test_an_unscored_or_malformed_trajectory_keeps_its_whole_batch_out(
-    make_buffer: MakeBuffer, make_trajectory: Make, broken: dict[str, object], reason: str
-) -> None:
-    broken = {name: np.zeros(1, np.float32) if value is None else value for name, value in broken.items()}
+def test_an_unscored_trajectory_keeps_its_whole_batch_out(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
     buffer = make_buffer()
-    with pytest.raises(RecordError, match=reason):
-        buffer.add([make_trajectory(1), make_trajectory(2, **broken)])
+    with pytest.raises(RecordError, match="unscored"):
+        buffer.add([make_trajectory(1), make_trajectory(2, reward_terms=(), log_reward=NOT_SCORED)])
     assert buffer.stats().size == 0
+
+
+@pytest.mark.parametrize(
+    "broken", [{"log_pf": np.zeros(1, np.float32)}, {"log_pf": np.full(5, np.inf, np.float32)}, {"policy_version": -1}]
+)
+def test_a_malformed_trajectory_goes_to_quarantine_alone(
+    make_buffer: MakeBuffer, make_trajectory: Make, broken: dict[str, object]
+) -> None:
+    buffer = make_buffer()
+    result = buffer.add([make_trajectory(1), make_trajectory(2, **broken), make_trajectory(3)])
+    assert (result.added, result.refused) == (2, {"malformed": 1})
+    (entry,) = buffer.quarantined()
+    assert next(iter(broken)) in entry.reason
+    assert buffer.stats().refused == {"malformed": 1} and buffer.stats().size == 2
+    buffer.reject([make_trajectory(4, **broken)], ["log_reward failed"])
+    assert buffer.quarantined()[0].reason == "log_reward failed"
 
 
 def test_a_corrupted_record_goes_to_quarantine_with_its_reason_and_is_replaced(

@@ -23,7 +23,7 @@ from learner.adapter import adapter_files, adapter_version
 from learner.batch import collate
 from learner.policy import LoraPolicy
 from tests.support.processes import ROOT, until
-from tests.support.tiny import TinyTask, tiny_trajectory
+from tests.support.tiny import VOCABULARY, TinyTask, tiny_trajectory
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +93,31 @@ def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(
     samples = list(drain(engine, ids).values())
     assert {len(s.token_ids) for s in samples} >= {1, 3}
     assert largest_difference(policy, task, samples) < RECORDED_BOUND
+
+
+@pytest.mark.parametrize(
+    ("min_actions", "behaviour"), [(0, ON_POLICY), (2, ON_POLICY), (0, LONG)], ids=["free", "min_actions", "suppressed"]
+)
+def test_end_of_text_is_sampled_as_often_as_q_says(
+    engine: Engine, task: TinyTask, monkeypatch: pytest.MonkeyPatch, min_actions: int, behaviour: Behaviour
+) -> None:
+    """It is an action like any other, though generation_config.json names it as an end: also while the stop is masked."""
+    eos, n = VOCABULARY.index("</s>"), 1500
+    spec = replace(engine._spec, min_actions=min_actions)
+    spec = replace(spec, allowed_token_ids=(*(spec.allowed_token_ids or ()), eos))
+    monkeypatch.setattr(engine, "_spec", spec)
+    prompt, untempered = task.prompts()[0].token_ids, replace(behaviour, temperature=1.0)
+    ids = {engine.add(prompt, untempered, use_base_model=True) for _ in range(n)}
+    samples = [s for s in drain(engine, ids).values() if len(s.token_ids)]
+    drawn = sum(int(s.token_ids[0]) == eos for s in samples)
+    [log_q] = {round(float(s.log_pf[0]), 5) for s in samples if int(s.token_ids[0]) == eos}
+    share = np.exp(log_q)
+    if behaviour.suppress_stop:  # the behaviour masks the stop, log q is the policy's
+        log_stop = float(samples[0].log_pterm[0])
+        share /= 1 - np.exp(log_stop)
+    total = n if min_actions == 0 and not behaviour.suppress_stop else len(samples)
+    assert share > 0.1
+    assert abs(drawn / total - share) < 5 * np.sqrt(share * (1 - share) / total)
 
 
 def test_two_versions_in_flight_use_their_own_weights(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:

@@ -182,3 +182,11 @@ def test_bad_input_ends_the_command_before_ray_torch_or_vllm_are_loaded(model: P
     assert done.returncode == 2
     assert done.stderr.startswith("ConfigError: policy.stop = 'two tokens'") and "Traceback" not in done.stderr
     assert "HEAVY []" in done.stdout
+
+
+def test_the_engine_has_room_for_a_whole_string_and_the_canary_behind_it(make: Make) -> None:
+    prompt_tokens, max_actions = 1, 15
+    fits = prompt_tokens + max_actions + 2
+    check(make(policy={"max_actions": max_actions}, actors={"max_model_len": fits}))
+    with pytest.raises(ConfigError, match=r"2 tokens of an adapter's canary. Raise actors\.max_model_len"):
+        check(make(policy={"max_actions": max_actions}, actors={"max_model_len": fits - 1}))
