@@ -47,17 +47,19 @@ def _start_ray() -> None:
 def check_placement(config: RunConfig) -> None:
     """Raise ConfigError where the recipe reserves more than the cluster has: Ray would wait for ever, silently."""
     available = ray.cluster_resources()
-    for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
-        engines = config.actors.count * (config.actors.tensor_parallel if kind == "gpus" else 1)
-        reserved = (
-            engines * getattr(config.actors, kind)
-            + config.rewards.workers * getattr(config.rewards, kind)
-            + config.learner.ranks * getattr(config.learner, kind)
-        )
+    actors, rewards, learner = config.actors, config.rewards, config.learner
+    cpus = (
+        actors.count * actors.advanced.cpus
+        + rewards.workers * rewards.advanced.cpus
+        + learner.ranks * learner.advanced.cpus
+    )
+    gpus = actors.count * actors.tensor_parallel * actors.gpus + rewards.workers * rewards.gpus
+    gpus += learner.ranks * learner.gpus
+    for setting, resource, reserved in (("advanced.cpus", "CPU", cpus), ("gpus", "GPU", gpus)):
         if reserved > available.get(resource, 0.0):
             raise ConfigError(
                 f"the recipe reserves {reserved:g} {resource}s and the cluster has {available.get(resource, 0.0):g}. "
-                f"Lower actors.count or the {kind} of actors, rewards and learner, or add machines."
+                f"Lower actors.count or {setting} of actors, rewards and learner, or add machines."
             )
     nodes = [node["Labels"] for node in ray.nodes() if node["Alive"]]
     for section, part in (("actors", config.actors), ("rewards", config.rewards), ("learner", config.learner)):

@@ -19,7 +19,7 @@ from buffer.server.connect import connect
 from buffer.store.item_store import Handle
 from learner.adapter import adapter_files
 from learner.checkpoint import Checkpoints
-from learner.config import LearnerConfig
+from learner.config import LearnerAdvanced, LearnerConfig
 from learner.learner import Learner
 from learner.policy import LoraPolicy
 from tests.support.tiny import TinyTask, tiny_spec, tiny_trajectory
@@ -42,7 +42,13 @@ def learn(model: Path, checkpoints: Path, redis_url: str, steps: int) -> bytes:
     learner = Learner(
         LoraPolicy(tiny_spec(model), torch.device("cpu")),
         ReplayBuffer(connect(redis_url), BufferConfig(), uuid4().hex),
-        LearnerConfig(steps=steps, learning_rate=LEARNING_RATE, decay_fraction=0.5, decay="cosine", priority="reward"),
+        LearnerConfig(
+            steps=steps,
+            learning_rate=LEARNING_RATE,
+            decay_fraction=0.5,
+            priority="reward",
+            advanced=LearnerAdvanced(decay="cosine"),
+        ),
         lambda version, files: None,
         task.prompts()[0],
         checkpoints=Checkpoints(checkpoints, keep=2),
