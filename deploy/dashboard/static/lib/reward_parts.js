@@ -99,7 +99,7 @@ export function showLists(host, response, run) {
                 "mean call",
                 "slowest call",
                 "failed",
-                "last errorStatus",
+                "last error",
               ],
               rows,
             ),
