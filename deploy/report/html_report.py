@@ -24,7 +24,7 @@ from deploy.dashboard.views.posterior import posterior_view
 from deploy.dashboard.views.rewards import reward_view
 from deploy.dashboard.views.runs import events
 from deploy.dashboard.views.samples import before_after, prompts
-from deploy.report.svg_charts import Plot, band_plot, bar_plot, line_plot, scatter_plot
+from deploy.report.svg_charts import Plot, band_plot, bar_plot, figure_plot, line_plot, scatter_plot
 
 POSTERIOR_STEPS = 20
 MAX_EVENTS = 200
@@ -90,15 +90,15 @@ def _plots(
     terms = sorted(name for name in names if name.startswith("learner.terms."))[:MAX_LABELS]
     fan = [f"learner.log_reward_{q}" for q in ("q05", "q25", "q50", "q75", "q95")]
     seconds = [f"learner.{name}" for name in ("wait_s", "work_s", "publish_s")]
-    actors = [f"actor.{name}" for name in sorted({n.split(".")[1] for n in names if n.startswith("actor.")})]
+    actors = sorted({name.split(".")[1] for name in names if name.startswith("actor.")})
     yield (
         "Posterior",
         [
-            line_plot(run, "Var(u)", ["learner.var_u"], log=True),
+            figure_plot(run, "learner.var_u"),
             line_plot(run, "log Z bounds", ["learner.log_z_lower", "learner.log_z_mean"]),
             scatter_plot(posterior),
             band_plot("u by prefix position: flat at the optimum", "prefix position", "nats", posterior["u"]),
-            line_plot(run, "effective sample size", ["learner.ess"]),
+            figure_plot(run, "learner.ess"),
             line_plot(run, "distance to the target", ["learner.total_variation", "learner.kl"], log=True),
         ],
     )
@@ -108,7 +108,7 @@ def _plots(
             line_plot(run, "log R of fresh on-policy strings", [*fan, "learner.log_reward"]),
             line_plot(run, "terms", terms),
             line_plot(run, "labels", labels),
-            line_plot(run, "distinct strings of a step", ["learner.diversity"]),
+            figure_plot(run, "learner.diversity"),
             band_plot("log R along a string", "prefix position", "nats", rewards["per_prefix"]),
             bar_plot("log R in the buffer", "log R, nats", rewards["histogram"]["bins"]),
         ],
@@ -116,28 +116,28 @@ def _plots(
     yield (
         "Learner",
         [
-            line_plot(run, "loss", ["learner.loss"], log=True),
-            line_plot(run, "gradient norm", ["learner.grad_norm"], log=True),
+            figure_plot(run, "learner.loss"),
+            figure_plot(run, "learner.grad_norm"),
             line_plot(run, "seconds per step", seconds),
-            line_plot(run, "learning rate", ["learner.learning_rate"]),
+            figure_plot(run, "learner.learning_rate"),
         ],
     )
     yield (
         "Buffer",
         [
-            line_plot(run, "trajectories", ["buffer.size"]),
+            figure_plot(run, "buffer.size"),
             line_plot(
                 run, "trajectories in and out", ["buffer.arrival_rate", "buffer.sample_rate", "buffer.evict_rate"]
             ),
-            line_plot(run, "draws per arrival", ["buffer.draws_per_insert"]),
+            figure_plot(run, "buffer.draws_per_insert"),
             bar_plot("draw weights", "weight", buffer["priority_histogram"], log_x=True),
         ],
     )
     yield (
         "Actors",
         [
-            line_plot(run, "tokens/s", [f"{name}.tokens_per_s" for name in actors]),
-            line_plot(run, "versions behind", [f"{name}.behind" for name in actors]),
+            figure_plot(run, "actor.NAME.tokens_per_s", actors),
+            figure_plot(run, "actor.NAME.behind", actors),
         ],
     )
 

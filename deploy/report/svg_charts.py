@@ -13,7 +13,7 @@ import numpy as np
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.data.series import decimate
 from deploy.report.plot_style import COLOURS, INK, LINES, add_legend, literal, new_figure
-from deploy.telemetry.figures import describe
+from deploy.telemetry.figures import FIGURES, describe
 
 MAX_POINTS = 1500
 SIZE_INCHES = (5.6, 2.7)
@@ -28,6 +28,13 @@ class Plot:
     description: str
     """The content in words: caption, and alternative text for screen readers."""
     svg: bytes
+
+
+def figure_plot(run: RunReader, name: str, processes: Sequence[str] = ()) -> Plot | None:
+    """The curve of a registered figure, or its curves for these processes, under its own title and on its own axis."""
+    figure = FIGURES[name]
+    names = [name.replace("NAME", process) for process in processes] or [name]
+    return line_plot(run, figure.label, names, figure.log)
 
 
 def line_plot(run: RunReader, title: str, names: Sequence[str], log: bool = False) -> Plot | None:

@@ -76,6 +76,7 @@ class Figure:
             "group": self.group,
             "log": self.log,
             "aim": self.aim,
+            "sparse": self.sparse,
         }
 
     @property

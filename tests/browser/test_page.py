@@ -68,7 +68,7 @@ def test_a_paused_page_stands_still_and_catches_up(stages: Stages, eye: OpenPage
 def test_the_address_holds_what_is_shown(stages: Stages, eye: OpenPage) -> None:
     looking = eye(stages.at("finished").url)
     looking.open("learner")
-    _card(looking, "Gradient norm").get_by_role("button", name=re.compile("log axis")).click()
+    _card(looking, "Time of a step").get_by_role("button", name=re.compile("log axis")).click()
     _card(looking, "Loss").get_by_role("button", name=re.compile("table")).click()
     looking.page.get_by_role("button", name="by time").click()
     looking.settled()
@@ -77,7 +77,7 @@ def test_the_address_holds_what_is_shown(stages: Stages, eye: OpenPage) -> None:
     again.page.goto(address)
     again.settled()
     expect(again.page.get_by_role("button", name="by time")).to_have_attribute("aria-pressed", "true")
-    expect(_card(again, "Gradient norm").get_by_role("button", name=re.compile("log axis"))).to_have_attribute(
+    expect(_card(again, "Time of a step").get_by_role("button", name=re.compile("log axis"))).to_have_attribute(
         "aria-pressed", "true"
     )
     expect(_card(again, "Loss").get_by_role("region", name="Loss: numbers")).to_be_visible()
@@ -191,7 +191,7 @@ def test_pages_within_samples_and_compare_are_accessible(stages: Stages, eye: Op
         looking.unroll()
         looking.shoot(f"{view}-two-finished-dark-1280")
         assert looking.serious() == [], view
-    expect(_card(looking, "loss")).to_be_visible()
+    expect(_card(looking, "Loss")).to_be_visible()
     assert looking.wrong == []
 
 

@@ -2,6 +2,7 @@
 
 import { get } from "./lib/api.js";
 import { h, put, setText } from "./lib/dom.js";
+import { loadFigures } from "./lib/figures.js";
 import { Keys } from "./lib/keys.js";
 import { Live } from "./lib/live.js";
 import { showLoginForm } from "./lib/login.js";
@@ -75,7 +76,7 @@ start();
 
 async function start() {
   try {
-    runs = (await get("runs")).runs;
+    runs = await loadRuns();
   } catch (error) {
     if (error.kind === "unauthorised") return showLogin();
     put(main, errorStatus(error));
@@ -85,13 +86,20 @@ async function start() {
   return show();
 }
 
+/** The runs; with the first of them, the figures that its views show. */
+async function loadRuns() {
+  const { runs: listed } = await get("runs");
+  if (listed.length) await loadFigures();
+  return listed;
+}
+
 /** Runs start and end while the page is open. */
 async function refreshRuns() {
   if (document.hidden || (runs.length && live.connection !== "live")) return;
-  const response = await get("runs").catch(() => null);
-  if (!response || JSON.stringify(response.runs) === JSON.stringify(runs)) return;
+  const listed = await loadRuns().catch(() => null);
+  if (!listed || JSON.stringify(listed) === JSON.stringify(runs)) return;
   const first = !runs.length;
-  runs = response.runs;
+  runs = listed;
   if (first) show();
   else topBar.setRuns(runs, live.run);
 }

@@ -9,7 +9,7 @@ import { safeText } from "./text.js";
 /** Fill `host` with the response of /api/before-after. */
 export function showBeforeAfter(host, { prompt, source, before, after }) {
   const evaluated = source === "judging";
-  const note = judged
+  const note = evaluated
     ? "Drawn for evaluation, before and after training."
     : "No samples were drawn for evaluation: these are the oldest and the newest on-policy samples recorded during training.";
   put(

@@ -1,11 +1,15 @@
 // A group of curve plots over step or time that are loaded, updated and zoomed together and share one cursor.
-// A spec: {id, title, unit, note, log, logFirst, wide, sparse, curves: [{name, label, n}] or match: /of names/ with
-// label(entry), levels(overview), band: {upper, lower}}
+// A spec has an id and one of these:
+//   figure    name of a registered figure: title, unit, axis, note and aim come from the registry
+//   figures   names, or {name, label, n, dash, width}, of several figures under a `title` and `note` of their own
+// and optionally wide, lead, none, levels(overview), band: {upper, lower}, or other values than the registry's.
+// A name with a part in capitals stands for the curves of all processes, prompts or reasons.
 
 import { address, get } from "./api.js";
 import { align, last } from "./align.js";
 import { Curves } from "./curves.js";
 import { h, put } from "./dom.js";
+import { aimLevels, describe, filledIn, heading, isPattern } from "./figures.js";
 import { duration, number, plain } from "./format.js";
 import { Plot } from "./plot.js";
 import { valueText } from "./plot_text.js";
@@ -72,28 +76,39 @@ export class Board {
   }
 
   /** Add a card to `host`. */
-  add(host, spec) {
+  add(host, outline) {
+    const spec = completed(outline);
     const { log, table } = this.flags;
     const on = {
       zoom: (from, to) => change({ from: round(from), to: round(to) }),
       reset: () => change({ from: "", to: "" }),
-      toggle: (flag, id, set) => remember(flag, id, set !== Boolean(flag === "log" && spec.logFirst)),
+      toggle: (flag, id, set) => remember(flag, id, set !== (flag === "log" && spec.logFirst)),
     };
     const csvHref = () => address("curves.csv", { run: this.live.run, names: this.names(spec).slice(0, 24).join(",") });
     const plot = new Plot(spec, {
       sync: "board",
       on,
       csvHref,
-      logY: log.has(spec.id) !== Boolean(spec.logFirst),
+      logY: log.has(spec.id) !== spec.logFirst,
       table: table.has(spec.id),
     });
     this.cards.push({ spec, plot });
     host.append(plot.element);
   }
 
+  /** The curves of a spec: {name, label, sparse, ...}. */
+  curvesOf(spec) {
+    return spec.curves.flatMap((curve) => {
+      const { title, sparse } = describe(curve.name);
+      if (!isPattern(curve.name)) return [{ label: title, sparse, ...curve }];
+      return this.catalog
+        .map(({ name }) => ({ ...curve, name, label: filledIn(curve.name, name), sparse }))
+        .filter(({ label }) => label !== null);
+    });
+  }
+
   names(spec) {
-    if (spec.match) return this.catalog.filter((entry) => spec.match.test(entry.name)).map((entry) => entry.name);
-    return spec.curves.map((curve) => curve.name);
+    return this.curvesOf(spec).map((curve) => curve.name);
   }
 
   allNames() {
@@ -171,14 +186,10 @@ export class Board {
 
   /** The plot model of a card, or null if no curve has a point. */
   model(spec) {
-    const entries = new Map(this.catalog.map((entry) => [entry.name, entry]));
-    const specs = spec.match
-      ? this.names(spec).map((name) => ({ name, label: spec.label(entries.get(name)) }))
-      : spec.curves;
-    const curves = specs
+    const curves = this.curvesOf(spec)
       .map((curve, n) => ({ n, ...curve, ...this.curves.byName.get(curve.name), label: oneLine(curve.label, 60) }))
       .filter((curve) => curve.x?.length)
-      .map((curve) => drawable(spec, curve))
+      .map(drawable)
       .filter((curve) => curve.x.length);
     if (!curves.length) return null;
     const { x, ys } = align(curves);
@@ -200,7 +211,10 @@ export class Board {
         opacity,
       })),
       bands: band,
-      levels: this.live.overview ? (spec.levels?.(this.live.overview) ?? []) : [],
+      levels: [
+        ...(spec.figure ? aimLevels(spec.figure) : []),
+        ...(this.live.overview ? (spec.levels?.(this.live.overview) ?? []) : []),
+      ],
       marks: [...new Set(curves.flatMap((curve) => curve.gaps))],
       events: this.events
         .map((event) => ({ x: this.range.x === "time" ? event.at - this.curves.began : event.step }))
@@ -221,15 +235,26 @@ export class Board {
 }
 
 /**
+ * The spec with all that the registry says. A single figure starts on its own axis; several figures start on a linear
+ * one, where a curve at 0 is visible, and take unit and the offer of a log axis from the first.
+ */
+function completed(spec) {
+  const curves = (spec.figures ?? [spec.figure]).map((one) => (typeof one === "string" ? { name: one } : one));
+  const { unit, log, meaning } = describe(curves[0].name);
+  const single = spec.figure ? { title: heading(spec.figure), note: meaning, logFirst: log } : { logFirst: false };
+  return { unit, log, ...single, ...spec, curves };
+}
+
+/**
  * The curve with the points that a line is drawn through, and `gaps`: the x of values that are not finite. A curve
  * that is computed at some steps only (`sparse`) has no gaps. In a decimated curve a single null is narrower than a
  * pixel: it is marked, but the line is not broken.
  */
-function drawable(spec, curve) {
-  const { x, y, decimated } = curve;
+function drawable(curve) {
+  const { x, y, decimated, sparse } = curve;
   const isolated = (i) => y[i - 1] !== null && y[i + 1] !== null;
-  const kept = x.map((_, i) => i).filter((i) => y[i] !== null || !(spec.sparse || (decimated && isolated(i))));
-  const gaps = spec.sparse ? [] : x.filter((_, i) => y[i] === null);
+  const kept = x.map((_, i) => i).filter((i) => y[i] !== null || !(sparse || (decimated && isolated(i))));
+  const gaps = sparse ? [] : x.filter((_, i) => y[i] === null);
   return { ...curve, gaps, x: kept.map((i) => x[i]), y: kept.map((i) => y[i]) };
 }
 

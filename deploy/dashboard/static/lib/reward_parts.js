@@ -1,6 +1,7 @@
 // Parts of the rewards view: log R along the string, best strings, terms, workers.
 
 import { h, renew, scroller } from "./dom.js";
+import { describe } from "./figures.js";
 import { duration, number, plain } from "./format.js";
 import { link } from "./state.js";
 import { status } from "./status.js";
@@ -93,13 +94,13 @@ export function showLists(host, response, run) {
             table(
               [
                 "worker",
-                "strings",
-                "from the cache",
+                describe("reward.NAME.strings").title,
+                describe("reward.NAME.cache_hits").title,
                 "time per string",
-                "mean call",
-                "slowest call",
-                "failed",
-                "last errorStatus",
+                describe("reward.NAME.function_s").title,
+                describe("reward.NAME.slowest_s").title,
+                describe("reward.NAME.failed").title,
+                "last error",
               ],
               rows,
             ),

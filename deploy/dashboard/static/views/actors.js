@@ -2,6 +2,7 @@
 
 import { Board } from "../lib/board.js";
 import { h, put, renew, scroller } from "../lib/dom.js";
+import { describe } from "../lib/figures.js";
 import { clock, duration, number, plain } from "../lib/format.js";
 import { Panel } from "../lib/panel.js";
 import { emptyStatus } from "../lib/status.js";
@@ -10,50 +11,31 @@ import { oneLine, safeText } from "../lib/text.js";
 import { composite } from "../lib/composite.js";
 import { stateLabel } from "../lib/labels.js";
 
-const each = (id, title, unit, end, more = {}) => ({
-  id,
-  title,
-  unit,
-  match: new RegExp(`^actor\\..*\\.${end}$`),
-  label: actorOf,
-  ...more,
-});
-
 const SPECS = [
-  each("tokens", "Tokens", "tokens/s", "tokens_per_s"),
-  each("trajectories", "Trajectories", "1/s", "trajectories_per_s"),
+  { id: "tokens", figure: "actor.NAME.tokens_per_s" },
+  { id: "trajectories", figure: "actor.NAME.trajectories_per_s" },
   {
     id: "versions",
     title: "Adapter versions",
-    unit: "versions",
     note: "The version that the learner published, and the one that each actor uses.",
-    match: /^(learner\.version|actor\..*\.version)$/,
-    label: (entry) => (entry.name === "learner.version" ? "published" : actorOf(entry)),
+    figures: [{ name: "learner.version", label: "published" }, "actor.NAME.version"],
   },
-  each("behind", "Versions behind the newest", "versions", "behind", {
+  {
+    id: "behind",
+    figure: "actor.NAME.behind",
     levels: ({ limits }) =>
       limits.max_staleness ? [{ value: limits.max_staleness, label: "stops the run above" }] : [],
-  }),
-  each("busy", "Share of time in the engine", "share", "busy"),
-  each("waits", "Waiting", "1", "waits", { note: "1 while the actor waits for reward workers." }),
-  each("canary", "Canary: engine against learner", "nats", "canary_difference", {
-    log: true,
-    note: "Largest difference in log-probability on a fixed string, measured when the actor took a version.",
+  },
+  { id: "busy", figure: "actor.NAME.busy" },
+  { id: "waits", figure: "actor.NAME.waits" },
+  {
+    id: "canary",
+    figure: "actor.NAME.canary_difference",
     levels: ({ limits }) =>
       limits.canary_tolerance ? [{ value: limits.canary_tolerance, label: "stops the run above" }] : [],
-  }),
-  {
-    id: "behaviours",
-    title: "Behaviours among fresh rows",
-    unit: "share",
-    match: /^learner\.behaviours\./,
-    label: (entry) => entry.name.replace("learner.behaviours.", ""),
   },
+  { id: "behaviours", title: "Behaviours among fresh rows", figure: "learner.behaviours.NAME" },
 ];
-
-function actorOf(entry) {
-  return entry.name.replace(/^actor\.(.*)\.\w+$/, "$1");
-}
 
 export function render(root, live, params) {
   const board = new Board(live, params);
@@ -96,12 +78,12 @@ function actorTable({ actors, newest_version: newest, max_staleness: limit }) {
   const columns = [
     "actor",
     "state",
-    "tokens/s",
-    "traj./s",
-    "version",
-    "engine busy",
+    describe("actor.NAME.tokens_per_s").title,
+    describe("actor.NAME.trajectories_per_s").title,
+    describe("actor.NAME.version").title,
+    describe("actor.NAME.busy").title,
     "restarts",
-    "canary, nats",
+    `${describe("actor.NAME.canary_difference").title}, ${describe("actor.NAME.canary_difference").unit}`,
     "alive for",
     "waits for",
   ];

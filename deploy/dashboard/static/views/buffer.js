@@ -3,7 +3,8 @@
 import { histogram } from "../lib/bins.js";
 import { Board } from "../lib/board.js";
 import { h, put, renew, scroller } from "../lib/dom.js";
-import { clock, duration, number, plain } from "../lib/format.js";
+import { fact, factList } from "../lib/facts.js";
+import { clock, number, plain } from "../lib/format.js";
 import { Panel } from "../lib/panel.js";
 import { Plot } from "../lib/plot.js";
 import { emptyStatus, status } from "../lib/status.js";
@@ -11,61 +12,35 @@ import { table } from "../lib/table.js";
 import { oneLine, safeText } from "../lib/text.js";
 import { composite } from "../lib/composite.js";
 
-const rate = (name) => `buffer.${name}_rate`;
-
 const SPECS = [
-  { id: "fill", title: "Fill", unit: "share", curves: [{ name: "buffer.fill", label: "fill" }] },
+  { id: "fill", figure: "buffer.fill" },
   {
     id: "rates",
     title: "In and out",
-    unit: "1/s",
-    log: true,
-    note: "Trajectories per second that arrive, are inserted, are duplicates, are drawn, are evicted, or expire.",
-    curves: [
-      { name: rate("insert"), label: "inserted" },
-      { name: rate("sample"), label: "drawn" },
-      { name: rate("duplicate"), label: "duplicates" },
-      { name: rate("evict"), label: "evicted" },
-      { name: rate("expired"), label: "expired" },
-      { name: rate("arrival"), label: "arrived" },
+    note: "Trajectories per second that arrive, are new, are duplicates, are evicted or expire, and rows drawn.",
+    figures: [
+      "buffer.insert_rate",
+      "buffer.sample_rate",
+      "buffer.duplicate_rate",
+      "buffer.evict_rate",
+      "buffer.expired_rate",
+      "buffer.arrival_rate",
     ],
   },
   {
     id: "per_insert",
-    title: "Samples per insert",
-    unit: "1",
-    note: "Mean number of draws per arrival since the run started, and the target of the recipe.",
-    curves: [{ name: "buffer.draws_per_insert", label: "draws per arrival" }],
+    figure: "buffer.draws_per_insert",
     levels: ({ limits }) =>
       limits.samples_per_insert ? [{ value: limits.samples_per_insert, label: "target", include: true }] : [],
   },
-  {
-    id: "ess",
-    title: "Effective sample size of priorities",
-    unit: "trajectories",
-    log: true,
-    note: "Replay is as diverse as uniform draws from this many trajectories.",
-    curves: [{ name: "buffer.priority_ess", label: "ESS" }],
-  },
-  { id: "age", title: "Mean age", unit: "s", curves: [{ name: "buffer.mean_age_s", label: "mean age" }] },
-  {
-    id: "fresh",
-    title: "Fresh trajectories waiting",
-    unit: "trajectories",
-    curves: [{ name: "buffer.fresh_waiting", label: "waiting for their first draw" }],
-  },
-  {
-    id: "unique",
-    title: "Distinct strings among arrivals",
-    unit: "share",
-    curves: [{ name: "buffer.unique_ratio", label: "unique" }],
-  },
+  { id: "ess", figure: "buffer.priority_ess" },
+  { id: "age", figure: "buffer.mean_age_s" },
+  { id: "fresh", figure: "buffer.fresh_waiting" },
+  { id: "unique", figure: "buffer.unique_ratio" },
   {
     id: "refused",
-    title: "Rejected",
-    unit: "trajectories",
-    match: /^buffer\.(refused\.|quarantined$)/,
-    label: (entry) => entry.title,
+    title: "Rejected and quarantined",
+    figures: ["buffer.refused.REASON", "buffer.quarantined"],
     note: "Totals by reason.",
     none: "no rejections",
   },
@@ -145,22 +120,22 @@ export function render(root, live, params) {
   });
 }
 
-function showFacts(host, { now, rates, pace, source, at, age, error }) {
+function showFacts(host, { now, rates, pace, source, at, error }) {
   const facts = [
-    ["trajectories", `${plain(now.size)} of ${plain(now.capacity)}`],
-    ["fresh, not drawn yet", plain(now.fresh_waiting)],
-    ["prompts", plain(now.prompts)],
-    ["arrived", plain(now.arrivals)],
-    ["duplicates", plain(now.duplicates)],
-    ["evicted", plain(now.evicted)],
-    ["drawn", plain(now.drawn)],
-    ["samples per insert", number(now.draws_per_insert)],
-    ["insert rate", number(rates?.insert_rate, "1/s")],
-    ["draw rate", number(rates?.sample_rate, "1/s")],
-    ["ESS of priorities", `${number(now.priority_ess)} (${number(now.ess_share, "share")})`],
-    ["mean age", duration(age?.mean_s)],
-    ["oldest", duration(age?.oldest_s)],
-    ["quarantined", plain(now.quarantined)],
+    fact("buffer.size", now.size, `${plain(now.size)} of ${plain(now.capacity)}`),
+    fact("buffer.fresh_waiting", now.fresh_waiting),
+    fact("buffer.prompts", now.prompts),
+    fact("buffer.arrivals", now.arrivals),
+    fact("buffer.duplicates", now.duplicates),
+    fact("buffer.evicted", now.evicted),
+    fact("buffer.drawn", now.drawn),
+    fact("buffer.draws_per_insert", now.draws_per_insert),
+    fact("buffer.insert_rate", rates?.insert_rate),
+    fact("buffer.sample_rate", rates?.sample_rate),
+    fact("buffer.priority_ess", now.priority_ess, `${number(now.priority_ess)} (${number(now.ess_share, "share")})`),
+    fact("buffer.mean_age_s", now.mean_age_s),
+    fact("buffer.oldest_age_s", now.oldest_age_s),
+    fact("buffer.quarantined", now.quarantined),
   ];
   const read = error
     ? `The last reading, from ${clock(at)}.`
@@ -171,11 +146,7 @@ function showFacts(host, { now, rates, pace, source, at, age, error }) {
   renew(
     host,
     fill,
-    h(
-      "dl",
-      { class: "facts" },
-      facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
-    ),
+    factList(facts),
     pace && h("p", {}, safeText(pace.sentence, 400)),
     h("p", { class: "note" }, read),
   );

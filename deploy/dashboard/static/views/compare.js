@@ -3,6 +3,7 @@
 import { align, last } from "../lib/align.js";
 import { get } from "../lib/api.js";
 import { h, put, scroller } from "../lib/dom.js";
+import { aimLevels, describe, heading } from "../lib/figures.js";
 import { duration, number, plain } from "../lib/format.js";
 import { Plot } from "../lib/plot.js";
 import { valueText } from "../lib/plot_text.js";
@@ -177,11 +178,8 @@ function overlay(host, name, { response, curves, x }) {
   const present = response.runs
     .map((run, n) => ({ run, n, curve: curves[n].curves[name] }))
     .filter(({ curve }) => curve?.x.length);
-  const { title = name, unit = "1" } = present[0]?.curve ?? {};
-  const plot = new Plot(
-    { id: name, title: oneLine(title, 60), unit, log: true },
-    { sync: "compare", logY: unit === "nats²" },
-  );
+  const { unit, log, meaning } = describe(name);
+  const plot = new Plot({ id: name, title: heading(name), unit, note: meaning, log: true }, { sync: "compare", logY: log });
   host.append(plot.element);
   if (!present.length) {
     plot.show(status("empty", "None of these runs has points of this curve."));
@@ -193,6 +191,7 @@ function overlay(host, name, { response, curves, x }) {
     ys,
     series: present.map(({ run, n }) => ({ label: oneLine(run.name, 40), kind: "line", n })),
     marks: present.flatMap(({ curve }) => curve.x.filter((_, i) => curve.y[i] === null)),
+    levels: aimLevels(name),
     xTitle: x,
     xText: x === "time" ? duration : plain,
     yText: valueText(unit),

@@ -2,8 +2,9 @@
 
 import { Board } from "../lib/board.js";
 import { h, put, renew, scroller } from "../lib/dom.js";
+import { fact, factList } from "../lib/facts.js";
 import { clock, duration, number, plain, utc } from "../lib/format.js";
-import { explained, GLOSSARY } from "../lib/glossary.js";
+import { explained } from "../lib/glossary.js";
 import { status } from "../lib/status.js";
 import { oneLine, safeText } from "../lib/text.js";
 import { levelLabel, stateLabel } from "../lib/labels.js";
@@ -58,28 +59,11 @@ export function render(root, live, params) {
 }
 
 function specs(overview) {
-  const figures = overview.figures.map((figure) => ({
-    id: figure.name,
-    title: oneLine(figure.title, 40),
-    unit: figure.unit,
-    log: figure.name === "var_u",
-    logFirst: figure.name === "var_u",
-    curves: [{ name: figure.curve, label: figure.title }],
-    note:
-      figure.name === "var_u"
-        ? `u: ${GLOSSARY.u}. Var(u) is 0 for a sampler of the posterior.`
-        : "",
-  }));
-  const pace = [
-    {
-      id: "trajectories",
-      title: "Trajectories",
-      unit: "1/s",
-      curves: [{ name: "system.trajectories_per_s", label: "all actors" }],
-    },
-    { id: "tokens", title: "Tokens", unit: "tokens/s", curves: [{ name: "system.tokens_per_s", label: "all actors" }] },
+  return [
+    ...overview.figures.map(({ name, curve, unit }) => ({ id: name, figure: curve, unit })),
+    { id: "trajectories", figure: "system.trajectories_per_s" },
+    { id: "tokens", figure: "system.tokens_per_s" },
   ];
-  return [...figures, ...pace];
 }
 
 function showNow(host, overview) {
@@ -93,8 +77,8 @@ function showNow(host, overview) {
     ["step", steps ? `${plain(step)} of ${plain(steps)}` : plain(step)],
     ["time left", left],
     ["time elapsed", duration(overview.elapsed_s)],
-    ["trajectories", number(rates?.trajectories_per_s, "1/s")],
-    ["tokens", number(rates?.tokens_per_s, "1/s")],
+    fact("system.trajectories_per_s", rates?.trajectories_per_s),
+    fact("system.tokens_per_s", rates?.tokens_per_s),
     ["learner steps", number(rates?.steps_per_s, "1/s")],
   ];
   const [mark, words, kind] = stateLabel(overview.state);
@@ -110,11 +94,7 @@ function showNow(host, overview) {
     bottleneck && h("p", { class: "note" }, safeText(bottleneck.change, 400)),
     overview.waits.map((wait) => h("p", { class: "note" }, "◐ ", safeText(wait, 300))),
     bar,
-    h(
-      "dl",
-      { class: "facts" },
-      facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
-    ),
+    factList(facts),
     h("p", { class: "note", title: utc(overview.updated_at) }, `Newest reading: ${clock(overview.updated_at)}.`),
   );
 }

@@ -2,11 +2,12 @@
 
 import { Board } from "../lib/board.js";
 import { h, put, renew } from "../lib/dom.js";
+import { fact, factList } from "../lib/facts.js";
 import { number, plain } from "../lib/format.js";
 import { Panel } from "../lib/panel.js";
 import { Plot } from "../lib/plot.js";
 import { prefixModel, scatterModel } from "../lib/posterior_plots.js";
-import { GLOSSARY, explained, glossary } from "../lib/glossary.js";
+import { GLOSSARY, glossary } from "../lib/glossary.js";
 import { promptSelect } from "../lib/prompt_select.js";
 import { change } from "../lib/state.js";
 import { emptyStatus, status } from "../lib/status.js";
@@ -17,65 +18,26 @@ const exact = ({ limits }) =>
   limits.log_z_exact === null || limits.log_z_exact === undefined
     ? []
     : [{ value: limits.log_z_exact, label: "exact log Z", include: true }];
-const one = (id, title, unit, name, more = {}) => ({ id, title, unit, curves: [{ name, label: title }], ...more });
-const optimum = (value) => () => [{ value, label: "optimum", include: true }];
+const unlisted = "no exact distances (they need a task that lists its strings)";
 
 const SPECS = [
   {
     id: "log_z",
     title: "log Z, all prompts",
-    unit: "nats",
-    note: `log Z: ${GLOSSARY["log Z"]}. The lower bound is the mean of log R / T − log q over on-policy samples; the upper curve averages importance weights. They meet at the posterior.`,
-    curves: [
-      { name: "learner.log_z_mean", label: "by importance weights" },
-      { name: "learner.log_z_lower", label: "lower bound" },
-      { name: "learner.log_z", label: "of the objective" },
-    ],
+    note: `log Z: ${GLOSSARY["log Z"]}. The lower bound and the mean estimate meet at the posterior.`,
+    figures: ["learner.log_z_mean", "learner.log_z_lower", { name: "learner.log_z", label: "of the objective" }],
     levels: exact,
   },
-  one("var_u", "Var(u)", "nats²", "learner.var_u", { log: true, logFirst: true, note: `u: ${GLOSSARY.u}, where Var(u) is 0.` }),
-  one("kl_estimate", "KL(q ‖ p), estimate", "nats", "learner.kl_estimate", {
-    log: true,
-    note: "The gap between the two bounds of log Z.",
-  }),
-  one("ess", "Effective sample size", "share", "learner.ess", {
-    note: "Of the importance weights R^(1/T) / q; 100 % at the posterior.",
-    levels: optimum(1),
-  }),
-  one("slope", "Slope of log q on log R", "1", "learner.slope", { levels: optimum(1) }),
-  one("correlation", "Correlation of log q and log R", "1", "learner.correlation"),
-  one("tv", "Total variation", "share", "learner.total_variation", {
-    log: true,
-    sparse: true,
-    note: "Exact; computed at some steps, and only if the task can list its strings.",
-    none: "no exact distances (they need a task that lists its strings)",
-  }),
-  one("kl", "KL, exact", "nats", "learner.kl", {
-    log: true,
-    sparse: true,
-    none: "no exact distances (they need a task that lists its strings)",
-  }),
-  {
-    id: "prompts_low",
-    title: "log Z, lower bound of each prompt",
-    unit: "nats",
-    match: /^prompt\..*\.log_z_lower$/,
-    label: promptOf,
-    levels: exact,
-  },
-  {
-    id: "prompts_mean",
-    title: "log Z by importance weights, each prompt",
-    unit: "nats",
-    match: /^prompt\..*\.log_z_mean$/,
-    label: promptOf,
-    levels: exact,
-  },
+  { id: "var_u", figure: "learner.var_u" },
+  { id: "kl_estimate", figure: "learner.kl_estimate" },
+  { id: "ess", figure: "learner.ess" },
+  { id: "slope", figure: "learner.slope" },
+  { id: "correlation", figure: "learner.correlation" },
+  { id: "tv", figure: "learner.total_variation", none: unlisted },
+  { id: "kl", figure: "learner.kl", none: unlisted },
+  { id: "prompts_low", title: "log Z, lower bound of each prompt", figure: "prompt.ID.log_z_lower", levels: exact },
+  { id: "prompts_mean", title: "log Z, mean estimate of each prompt", figure: "prompt.ID.log_z_mean", levels: exact },
 ];
-
-function promptOf(entry) {
-  return entry.name.replace(/^prompt\.(.*)\.log_z_\w+$/, "$1");
-}
 
 export function render(root, live, params) {
   const board = new Board(live, params);
@@ -162,27 +124,23 @@ function showFacts(
   if (!fit && !bounds)
     return void put(host, status("empty", "Too few on-policy samples are recorded for a fit."));
   const facts = [
-    ["slope", number(fit?.slope)],
-    ["correlation", number(fit?.correlation)],
-    ["log Z, lower bound", number(bounds?.lower, "nats")],
-    ["log Z, by weights", number(bounds?.mean, "nats")],
+    fact("learner.slope", fit?.slope),
+    fact("learner.correlation", fit?.correlation),
+    fact("learner.log_z_lower", bounds?.lower),
+    fact("learner.log_z_mean", bounds?.mean),
     [
       "log Z, exact",
       bounds?.exact === null || bounds?.exact === undefined ? "unknown" : number(bounds.exact, "nats"),
     ],
-    ["KL(q ‖ p), estimate", number(kl, "nats")],
-    ["ESS", number(ess, "share")],
-    ["total variation", tv === null || tv === undefined ? "unknown" : number(tv, "share")],
-    ["reward temperature", number(temperature)],
+    fact("learner.kl_estimate", kl),
+    fact("learner.ess", ess),
+    fact("learner.total_variation", tv, tv === null || tv === undefined ? "unknown" : undefined),
+    fact("learner.reward_temperature", temperature),
   ];
   const where = fit ? `From ${plain(fit.n)} on-policy samples, steps ${plain(from)} to ${plain(to)}.` : "";
   renew(
     host,
-    h(
-      "dl",
-      { class: "facts" },
-      facts.map(([name, value]) => h("div", {}, h("dt", {}, explained(name)), h("dd", {}, value))),
-    ),
+    factList(facts),
     h("p", { class: "note" }, [where, explanation].filter(Boolean).join(" ")),
   );
 }

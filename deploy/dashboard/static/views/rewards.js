@@ -11,7 +11,6 @@ import { prefixModel, showLists } from "../lib/reward_parts.js";
 import { emptyStatus } from "../lib/status.js";
 import { composite } from "../lib/composite.js";
 
-const fan = (name, label, more) => ({ name: `learner.log_reward_${name}`, label, n: 0, ...more });
 const dotted = { dash: [2, 3], width: 1 },
   dashed = { dash: [7, 4], width: 1.2 };
 
@@ -19,71 +18,26 @@ const SPECS = [
   {
     id: "fan",
     title: "log R of fresh on-policy strings",
-    unit: "nats",
     wide: true,
     note: `log R: ${GLOSSARY["log R"]}. Quantiles of each recorded step; the middle half is shaded.`,
-    curves: [
-      fan("q95", "95 %", dotted),
-      fan("q75", "75 %", dashed),
-      fan("q50", "median", { dash: [], width: 2.4 }),
-      fan("q25", "25 %", dashed),
-      fan("q05", "5 %", dotted),
+    figures: [
+      { name: "learner.log_reward_q95", label: "95 %", n: 0, ...dotted },
+      { name: "learner.log_reward_q75", label: "75 %", n: 0, ...dashed },
+      { name: "learner.log_reward_q50", label: "median", n: 0, dash: [], width: 2.4 },
+      { name: "learner.log_reward_q25", label: "25 %", n: 0, ...dashed },
+      { name: "learner.log_reward_q05", label: "5 %", n: 0, ...dotted },
     ],
     band: { upper: "learner.log_reward_q75", lower: "learner.log_reward_q25" },
   },
-  { id: "mean", title: "Mean log R", unit: "nats", curves: [{ name: "learner.log_reward", label: "mean" }] },
-  {
-    id: "terms",
-    title: "Mean of each term",
-    unit: "nats",
-    match: /^learner\.terms\./,
-    label: (entry) => entry.title,
-    note: "Unweighted. Terms that begin with _ are for information and not part of log R.",
-  },
-  {
-    id: "labels",
-    title: "Labels of the task",
-    unit: "1",
-    match: /^learner\.labels\./,
-    label: (entry) => entry.title,
-    none: "no labels of this task",
-  },
-  {
-    id: "diversity",
-    title: "Diversity",
-    unit: "share",
-    note: "Share of distinct strings among the fresh on-policy rows of a step.",
-    curves: [{ name: "learner.diversity", label: "distinct" }],
-  },
-  {
-    id: "cache",
-    title: "Scores from the cache",
-    unit: "share",
-    match: /^reward\..*\.cache_hits$/,
-    label: worker,
-  },
-  { id: "speed", title: "Strings scored", unit: "1/s", match: /^reward\..*\.strings_per_s$/, label: worker },
-  {
-    id: "slowest",
-    title: "Slowest call of the reward function",
-    unit: "s",
-    log: true,
-    match: /^reward\..*\.slowest_s$/,
-    label: worker,
-  },
-  {
-    id: "function",
-    title: "Mean call of the reward function",
-    unit: "s",
-    log: true,
-    match: /^reward\..*\.function_s$/,
-    label: worker,
-  },
+  { id: "mean", figure: "learner.log_reward" },
+  { id: "terms", title: "Mean of each term", figure: "learner.terms.NAME" },
+  { id: "labels", title: "Labels of the task", figure: "learner.labels.NAME", none: "no labels of this task" },
+  { id: "diversity", figure: "learner.diversity" },
+  { id: "cache", figure: "reward.NAME.cache_hits" },
+  { id: "speed", figure: "reward.NAME.strings_per_s" },
+  { id: "slowest", figure: "reward.NAME.slowest_s" },
+  { id: "function", figure: "reward.NAME.function_s" },
 ];
-
-function worker(entry) {
-  return entry.name.replace(/^reward\.(.*)\.\w+$/, "$1");
-}
 
 export function render(root, live, params) {
   const board = new Board(live, params);
