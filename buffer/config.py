@@ -61,8 +61,9 @@ class BufferConfig(BaseModel):
     url: str | None = None
     """Address of a Redis server: redis://, rediss:// or unix://. Unset: the run starts a server of its own. The
     password belongs in TRIBUTARY_REDIS_PASSWORD, since a recipe is copied into the run's folder."""
-    capacity: int = Field(default=100_000, ge=1)
-    """Largest number of trajectories kept."""
+    capacity: int = Field(default=100_000, ge=1, le=7_000_000)
+    """Largest number of trajectories kept. The limit: a table of 68 bytes per trajectory is one string in Redis, which
+    holds at most 512 MiB."""
     fresh_capacity: int = Field(default=1024, ge=1)
     """Arrivals that wait to be drawn as fresh. When actors outpace the learner, the oldest of them are only replayed: a
     longer queue would be staler, not better."""

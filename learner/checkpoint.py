@@ -31,8 +31,8 @@ class Numbers(BaseModel):
     version: int = Field(ge=-1)
     """Number of the newest published adapter."""
     skipped_steps: int = Field(ge=0)
-    largest_log_reward: float | None
-    """`Priorities.largest_log_reward`, nats."""
+    largest_log_rewards: dict[str, float] = Field(default_factory=dict)
+    """`Priorities.largest_log_rewards`, nats."""
     adapter_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """sha256 of the adapter's weights as they would be published."""
     rows: list[dict[str, Any]] = Field(default_factory=list)

@@ -51,7 +51,7 @@ class Checkpointer:
             )
         self._optimiser.load(tensors)
         torch.set_rng_state(tensors[_GENERATOR])
-        self._priorities.largest_log_reward = numbers.largest_log_reward
+        self._priorities.largest_log_rewards = dict(numbers.largest_log_rewards)
         self._saved_step = numbers.step
         return numbers
 
@@ -68,7 +68,7 @@ class Checkpointer:
             step=step,
             version=version,
             skipped_steps=skipped_steps,
-            largest_log_reward=self._priorities.largest_log_reward,
+            largest_log_rewards=self._priorities.largest_log_rewards,
             adapter_sha256=digest(adapter_files(self._policy)),
             rows=self._rows,
         )

@@ -174,7 +174,8 @@ class Learner:
     def _reprioritize(self, rows: Sequence[Drawn], batch: Batch, loss: Loss) -> None:
         """Send new priorities to the buffer; a row that had nothing to be compared with (NaN) keeps the one it has."""
         ages = [staleness(row, self.version) for row in rows]
-        priorities = self._priorities.compute(loss, batch.log_reward_of_strings.tolist(), ages)
+        prompt_ids = [row.trajectory.prompt_id for row in rows]
+        priorities = self._priorities.compute(loss, batch.log_reward_of_strings.tolist(), prompt_ids, ages)
         finite = [(row.id, value) for row, value in zip(rows, priorities, strict=True) if np.isfinite(value)]
         self._buffer.reprioritize([id_ for id_, _ in finite], [value for _, value in finite])
 

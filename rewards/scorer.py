@@ -94,7 +94,7 @@ class Scorer:
         scores: dict[str, Score | Failure] = {}
         for key in ids:
             if key in poison_ids:
-                scores[key] = Failure("an earlier attempt to score it ended the worker's process")
+                scores[key] = Failure("earlier attempts to score it ended the worker's process")
             elif key in self._cache:
                 self._cache.move_to_end(key)
                 scores[key] = self._cache[key]

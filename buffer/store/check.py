@@ -13,8 +13,12 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
+from buffer.errors import StoreError
 from buffer.store.binary_layout import ENTRY, ITEM, NONE, PLACES_END, unpack_levels
 from buffer.store.keys import Keys
+
+ATTEMPTS = 10
+"""Reads of a store in use before `snapshot` gives up."""
 
 _GROUP_STATE = struct.Struct("<III")
 
@@ -49,8 +53,15 @@ class Snapshot:
 
 
 def snapshot(client: redis.Redis, keys: Keys) -> Snapshot:
-    """Read a store in two transactions (the second reads the arrays that the first one names) until both agree."""
-    while True:
+    """Read a store in one transaction, which reads the arrays of all levels and groups in use just before it.
+
+    Repeated where another one has come into use in between; raise StoreError after ATTEMPTS.
+    """
+    level_names, group_names = set[int](), set[bytes]()
+    for _ in range(ATTEMPTS):
+        in_use: Any = client.get(keys.levels), client.hkeys(keys.groups)
+        level_names |= set(_used_levels(in_use[0]))
+        group_names |= set(in_use[1])
         with client.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.counters)
             pipe.get(keys.items)
@@ -60,28 +71,32 @@ def snapshot(client: redis.Redis, keys: Keys) -> Snapshot:
             pipe.hgetall(keys.groups)
             pipe.hgetall(keys.rewards)
             pipe.zrange(keys.rank, 0, -1)
-            counters, items, levels, digests, slots, groups, bins, rank = pipe.execute()
-        level_states = unpack_levels(levels)
-        used_levels = np.flatnonzero(level_states["count"]).tolist()
-        with client.pipeline(transaction=True) as pipe:
-            for level in used_levels:
+            for level in level_names:
                 pipe.get(keys.level(level))
-            for group in groups:
+            for group in group_names:
                 pipe.get(keys.group(group))
-            pipe.hgetall(keys.counters)
-            *arrays, counters_after = pipe.execute()
-        if counters_after == counters:
+            counters, items, levels, digests, slots, groups, bins, rank, *arrays = pipe.execute()
+        used_levels = _used_levels(levels)
+        if level_names.issuperset(used_levels) and group_names >= groups.keys():
             break
+    else:
+        raise StoreError(
+            f"the buffer got new prompts or new weights during each of {ATTEMPTS} attempts to read it: try again when "
+            "fewer trajectories arrive, or when the run has ended"
+        )
+    level_states = unpack_levels(levels)
+    array_of = dict(zip([*level_names, *group_names], arrays, strict=True))
     problems = list[str]()
     level_arrays, level_entries, level_bases = {}, {}, {}
-    for level, array in zip(used_levels, arrays, strict=False):
+    for level in used_levels:
         count, base, head = (int(value) for value in level_states[level])
-        entries = _array(array, count, base, head, ENTRY, f"level {level}", problems)
+        entries = _array(array_of[level], count, base, head, ENTRY, f"level {level}", problems)
         level_arrays[level], level_entries[level] = entries["slot"], entries
         level_bases[level] = head
     group_arrays, group_bases = {}, {}
-    for (group, state), array in zip(groups.items(), arrays[len(used_levels) :], strict=True):
+    for group, state in groups.items():
         count, base, head = _GROUP_STATE.unpack(state)
+        array = array_of[group]
         group_arrays[group] = _array(array, count, base, head, np.dtype("<u4"), f"group {group.hex()}", problems)
         group_bases[group] = head
     used = int(counters.get(b"used", 0))
@@ -100,6 +115,11 @@ def snapshot(client: redis.Redis, keys: Keys) -> Snapshot:
         ranked=frozenset(map(int, rank)) if rank else None,
         problems=tuple(problems),
     )
+
+
+def _used_levels(levels: bytes | None) -> list[int]:
+    used: list[int] = np.flatnonzero(unpack_levels(levels)["count"]).tolist()
+    return used
 
 
 def findings(snapshot: Snapshot) -> list[str]:

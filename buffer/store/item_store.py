@@ -74,7 +74,10 @@ class PutResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RateLimiter:
-    """Keeps samples per insert within a band, by blocking the side that is ahead (cf. Reverb's SampleToInsertRatio)."""
+    """Keeps samples per insert within a band, by blocking the side that is ahead (cf. Reverb's SampleToInsertRatio).
+
+    Draws that can't happen, because items left undrawn or can't be drawn, are waived: the two sides never both wait.
+    """
 
     samples_per_insert: float
     """0: no limit."""
@@ -85,12 +88,12 @@ class RateLimiter:
 
     @property
     def inserts_ahead(self) -> float:
-        """Largest samples_per_insert * arrivals - draws that lets an insert in."""
+        """Largest samples_per_insert * arrivals - draws - waived draws that lets an insert in."""
         return self.samples_per_insert * self.needed + self.band
 
     @property
     def draws_ahead(self) -> float:
-        """Largest draws - samples_per_insert * arrivals that lets a draw through."""
+        """Largest draws + waived draws - samples_per_insert * arrivals that lets a draw through."""
         return self.band - self.samples_per_insert * self.needed
 
 
@@ -180,6 +183,7 @@ class ItemStore:
                 *(int(request.replace), request.rows_per_group),
                 *(settings.max_times_sampled, settings.max_staleness, settings.ranked_by),
                 *(rate_limiter.samples_per_insert, rate_limiter.draws_ahead, rate_limiter.needed),
+                settings.ring_length,
             ],
         )
         if reply is None:

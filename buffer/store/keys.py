@@ -16,7 +16,7 @@ staleness        hash    bit length of the staleness at a draw -> number of draw
 quarantine       list    msgpack [digest, reason, head of the record], newest first   remove, ReplayBuffer
 events           stream  the last 10,000 calls and their counts                       all scripts
 reply:<client>   string  reply to the last call of one client; expires                add, draw
-poison_strings   hash    strings being scored, and strings that killed their scorer   PoisonStrings
+poison_strings   hash    strings being scored, and deaths of scorers at a string      PoisonStrings
 alive:<role>     zset    member -> Unix time of its last heartbeat; expires           Heartbeats
 
 The braces put all keys of a buffer into one Redis Cluster slot, as a script requires.

@@ -26,6 +26,11 @@ class StoreSettings(BaseModel):
     """Keep the ranking by log R that sampler `highest_reward` needs."""
 
     @property
+    def ring_length(self) -> int:
+        """Arrivals that the ring of arrivals holds."""
+        return max(self.capacity, self.fresh_capacity)
+
+    @property
     def ranked_by(self) -> str:
         """The order of the ranking: none, reward or draws."""
         if self.evict == "most_sampled":

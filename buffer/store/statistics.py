@@ -13,7 +13,7 @@ from buffer.store.priority_levels import WEIGHTS, effective_size
 
 _TOTALS = (
     *("inserted", "duplicates", "evicted", "drawn", "updated", "update_misses", "expired", "max_draws_reached"),
-    *("quarantined", "near_duplicates", "arrivals"),
+    *("quarantined", "near_duplicates", "arrivals", "waived"),
 )
 
 
@@ -35,6 +35,8 @@ class BufferStats:
     """Removed with their last allowed draw."""
     drawn: int
     """Rows drawn, unreadable records included."""
+    waived: int
+    """Draws that samples_per_insert no longer waits for: their trajectories left undrawn, or can't be drawn."""
     updated: int
     """Priorities set."""
     update_misses: int

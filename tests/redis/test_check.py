@@ -1,11 +1,13 @@
 """`check` reports every kind of damage, `repair` fixes it and keeps every readable item."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import redis
 
+from buffer.errors import StoreError
 from buffer.replay import ReplayBuffer
 from buffer.store.binary_layout import ENTRY, ITEM
 from buffer.store.check import findings, snapshot
@@ -101,6 +103,42 @@ def test_a_repair_after_which_the_store_was_used_is_refused(
     with pytest.raises(redis.WatchError, match="used since the snapshot"):
         repair(client, buffer.store.keys, old, "none")
     assert buffer.stats().size == 2
+
+
+class BusyClient:
+    """A client before each of whose transactions another process adds a trajectory."""
+
+    def __init__(self, client: redis.Redis, add: Callable[[], object]) -> None:
+        self._client, self._add = client, add
+
+    def pipeline(self, **kwargs: bool) -> redis.client.Pipeline:
+        self._add()
+        return self._client.pipeline(**kwargs)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._client, name)
+
+
+def test_a_store_is_read_consistently_while_trajectories_arrive(
+    make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis
+) -> None:
+    buffer, numbers = make_buffer(), iter(range(100))
+    buffer.add([make_trajectory(next(numbers), prompt_id="p")])
+    busy: Any = BusyClient(client, lambda: buffer.add([make_trajectory(next(numbers), prompt_id="p")]))
+    stored = snapshot(busy, buffer.store.keys)
+    assert findings(stored) == [] and len(stored.live) == 2
+
+
+def test_a_store_that_gets_new_prompts_at_every_attempt_ends_in_an_error_and_at_some_is_read(
+    make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis
+) -> None:
+    buffer, numbers = make_buffer(), iter(range(1000))
+    busy: Any = BusyClient(client, lambda: buffer.add([make_trajectory(next(numbers))]))
+    with pytest.raises(StoreError, match="new weights during each of 10 attempts"):
+        snapshot(busy, buffer.store.keys)
+    three = iter(range(1000, 1003))
+    busy = BusyClient(client, lambda: [buffer.add([make_trajectory(k)]) for k in [next(three, None)] if k])
+    assert findings(snapshot(busy, buffer.store.keys)) == []
 
 
 def test_a_run_that_goes_on_under_other_rules_has_the_order_they_need(

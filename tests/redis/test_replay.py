@@ -512,3 +512,26 @@ def test_who_waits_for_the_learner_goes_on_when_draws_have_ended(
     buffer.begin_draws()
     with pytest.raises(WaitTimeout):
         buffer.add([make_trajectory(9)])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"capacity": 200}, {"capacity": 250}),
+        ({"capacity": 30}, {"capacity": 40}),
+        ({"capacity": 200}, {"capacity": 200, "max_staleness": 50}),
+        ({"capacity": 200, "fresh_capacity": 50}, {"capacity": 40, "fresh_capacity": 60}),
+    ],
+)
+def test_a_resume_under_other_settings_draws_every_later_arrival_as_fresh(
+    make_buffer: MakeBuffer, make_trajectory: Make, before: dict[str, int], after: dict[str, int]
+) -> None:
+    make_buffer(**before).add([make_trajectory(k) for k in range(330)])
+    resumed = make_buffer(newest_fraction=1.0, **after)
+    resumed.adopt()
+    for start in range(1000, 1640, 32):
+        arrivals = [make_trajectory(k, policy_version=4) for k in range(start, start + 32)]
+        resumed.add(arrivals)
+        rows = resumed.draw(32, 4, rng())
+        assert [row.content_id for row in rows if row.fresh] == ids(*arrivals)
+        assert all(row.policy_version == 4 for row in rows), "rows of the newest version"

@@ -88,22 +88,50 @@ def test_weights_are_what_the_buffer_goes_by(client: redis.Redis, make_buffer: M
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_a_string_that_ends_the_process_is_known_to_the_next_one_and_costs_nothing_else(
+def test_a_string_that_ends_the_process_twice_is_not_tried_again_and_costs_nothing_else(
     how: str, server: RedisServer, name: str
 ) -> None:
     command = [sys.executable, "-m", "tests.support.reward_process", server.url, name, how]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert "added" not in first.stdout, "it ended"
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    assert second.stdout == "added 2, an earlier attempt to score it ended the worker's process\n"
+    for _ in range(2):
+        first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert "added" not in first.stdout, "it ended"
+    third = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert third.stdout == "added 2, earlier attempts to score it ended the worker's process\n"
     assert how != "loops in C" or "log_reward" in first.stderr, "it says what it was at"
+
+
+def test_a_string_that_was_being_scored_when_the_process_was_killed_is_scored_by_the_next_one(
+    server: RedisServer, name: str
+) -> None:
+    command = [sys.executable, "-m", "tests.support.reward_process", server.url, name]
+    subprocess.run([*command, "is killed"], cwd=ROOT, capture_output=True, timeout=60)
+    second = subprocess.run([*command, "survives"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert second.stdout == "added 3\n"
+
+
+def test_deaths_at_a_string_that_is_scored_in_between_do_not_add_up(client: redis.Redis, name: str) -> None:
+    for _ in range(3):
+        PoisonStrings(client, name, "reward-0").mark("00ff")
+        restarted = PoisonStrings(client, name, "reward-0")
+        assert restarted.ids() == frozenset()
+        restarted.mark("00ff")
+        restarted.mark("0a0a")
+        restarted.unmark()
+
+
+def test_deaths_of_different_workers_at_one_string_add_up(client: redis.Redis, name: str) -> None:
+    for worker_name in ("reward-0", "reward-1"):
+        PoisonStrings(client, name, worker_name).mark("00ff")
+        PoisonStrings(client, name, worker_name)
+    assert PoisonStrings(client, name, "reward-2").ids() == {"00ff"}
 
 
 def test_a_cleared_buffer_forgets_which_strings_were_bad(
     client: redis.Redis, make_buffer: MakeBuffer, name: str
 ) -> None:
     buffer = make_buffer()
-    PoisonStrings(client, name, "reward-0").mark("00ff")
+    for _ in range(2):
+        PoisonStrings(client, name, "reward-0").mark("00ff")
     assert PoisonStrings(client, name, "reward-0").ids() == {"00ff"}
     assert PoisonStrings(client, name, "reward-1").ids() == {"00ff"}, "all workers know"
     buffer.clear()

@@ -294,7 +294,7 @@ def stats(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool = 
     size = max(int(arrivals * 0.75), 1)
     bins = {-9.0 + 0.25 * k: int(1 + 20 * math.exp(-((k - 30) ** 2) / 60)) for k in range(37)}
     return BufferStats(
-        size=size, capacity=100_000, arrivals=arrivals, inserted=size, duplicates=arrivals - size, evicted=0, expired=2, max_draws_reached=0, drawn=drawn, updated=drawn, update_misses=1,
+        size=size, capacity=100_000, arrivals=arrivals, inserted=size, duplicates=arrivals - size, evicted=0, expired=2, max_draws_reached=0, drawn=drawn, waived=0, updated=drawn, update_misses=1,
         quarantined=step // 10 if silent else 0, near_duplicates=0, refused={"stale": 3, "reward_failed": step // 10 if silent else 0}, fresh_waiting=int(rng.integers(0, 90)), prompts=2, newest_version=step,
         last_insert_age_s=0, mean_age_s=elapsed_s / 2, oldest_age_s=int(elapsed_s), reward_histogram=bins, staleness_histogram={0: 300, 1: 900, 2: 400, 4: 60},
         priority_histogram={2.0 ** (k / 8): int(1 + 50 * math.exp(-((k + 8) ** 2) / 90)) for k in range(-40, 25)}, priority_ess=size * 0.34,

@@ -68,7 +68,7 @@ def test_a_learner_killed_again_and_again_ends_with_the_same_bits(
 
 
 def state(step: int, fill: float = 0.0) -> State:
-    numbers = Numbers(step=step, version=step, skipped_steps=0, largest_log_reward=None, adapter_sha256="0" * 64)
+    numbers = Numbers(step=step, version=step, skipped_steps=0, adapter_sha256="0" * 64)
     return State(numbers, {"adapter.a": torch.full((3,), fill)})
 
 

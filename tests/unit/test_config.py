@@ -128,6 +128,45 @@ def test_a_resumed_run_may_change_how_it_learns_and_not_what() -> None:
             resumed_config(values, [override], "c")
 
 
+def test_a_capacity_beyond_the_longest_string_of_redis_is_refused() -> None:
+    assert load_recipe("demo", ["buffer.capacity=7000000"]).buffer.capacity == 7_000_000
+    with pytest.raises(ConfigError, match=r"buffer\.capacity = 7000001"):
+        load_recipe("demo", ["buffer.capacity=7000001"])
+
+
+@pytest.mark.parametrize("override", ["rewards.length_penalty=0.5", "rewards.adapter=elsewhere"])
+def test_a_resumed_run_may_not_change_what_log_r_is_but_may_change_the_weights_of_its_terms(override: str) -> None:
+    values = shown_config(load_recipe("demo"))
+    name = override.split("=")[0]
+    with pytest.raises(ConfigError, match=f"{name} can't change from .* holds log R of the old target"):
+        resumed_config(values, [override], "c")
+    assert resumed_config(values, ["rewards.weights={digits = 0.5}"], "c").rewards.weights == {"digits": 0.5}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["learner.fresh_fraction=0.0"],
+        ["actors.samples_per_prompt=1"],
+        ["actors.samples_per_prompt=1", "learner.fresh_fraction=1.0", "buffer.rows_per_prompt=4"],
+    ],
+)
+@pytest.mark.parametrize("objective", ["vargrad", "group_subtb"])
+def test_an_objective_that_compares_strings_is_refused_where_no_two_of_a_prompt_meet(
+    objective: str, overrides: list[str]
+) -> None:
+    common = [f"learner.objective={objective}", "policy.min_actions=1", "buffer.rows_per_prompt=1"]
+    load_recipe("demo", common)
+    with pytest.raises(ConfigError, match="no two meet in a batch"):
+        load_recipe("demo", [*common, *overrides])
+    load_recipe("demo", [*common, *overrides, "buffer.rows_per_prompt=4", "learner.fresh_fraction=0.5"])
+
+
+@pytest.mark.parametrize("recipe", ["arithmetic", "arithmetic-gpu", "subjectivity", "subjectivity-gpu"])
+def test_recipes_with_a_shortest_length_replay_several_strings_of_a_prompt(recipe: str) -> None:
+    assert load_recipe(recipe).buffer.rows_per_prompt == 4
+
+
 def test_a_resumed_run_does_not_turn_samples_into_demonstrations() -> None:
     values = shown_config(load_recipe("demo", ['task.demonstrations="given.jsonl"']))
     with pytest.raises(ConfigError, match="between 'sft' and another"):

@@ -14,7 +14,7 @@ from deploy.telemetry.live_view import LiveView, before_after_table, next_comman
 from deploy.telemetry.snapshot import Snapshot
 
 STATS = BufferStats(
-    size=640, capacity=20000, arrivals=643, inserted=640, duplicates=3, evicted=0, expired=0, max_draws_reached=0, drawn=640,
+    size=640, capacity=20000, arrivals=643, inserted=640, duplicates=3, evicted=0, expired=0, max_draws_reached=0, drawn=640, waived=0,
     updated=640, update_misses=0, quarantined=0, near_duplicates=0, refused={}, fresh_waiting=57, prompts=1, newest_version=4,
     last_insert_age_s=1, mean_age_s=3.0, oldest_age_s=9, reward_histogram={-4.5: 640}, staleness_histogram={0: 640},
     priority_histogram={1.0: 640}, priority_ess=640.0,

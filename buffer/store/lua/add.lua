@@ -52,7 +52,7 @@ if refused then
   take_records_out()
   return refused
 end
-if samples_per_insert > 0 and samples_per_insert * state.arrivals - state.drawn > max_ahead then
+if samples_per_insert > 0 and draws_owed(samples_per_insert) > max_ahead then
   take_records_out()
   return cmsgpack.pack({ 'wait' })
 end

@@ -5,7 +5,8 @@
 --       sampler of the others (weighted, uniform, oldest, newest, highest_reward), 1 with replacement or 0,
 --       rows per group (1: rows are independent),
 --       max draws of an item or 0, max staleness or -1, rank by (none, reward, draws),
---       samples per insert or 0, how far draws may be ahead (in samples), arrivals needed before the first draw
+--       samples per insert or 0, how far draws may be ahead (in samples), arrivals needed before the first draw,
+--       length of the ring of arrivals
 -- returns msgpack {'ok', epoch, rows, number of fresh rows (they come first), number of rows of the newest version
 --       (they come next), versions of the fresh rows' arrivals, their tags, evicted records}, or
 --       {'wait'}, or why this client may not go on. A row is the item's entry in its level, 30 bytes.
@@ -22,6 +23,7 @@ local wanted, fresh_wanted, newest_wanted = tonumber(ARGV[5]), tonumber(ARGV[6])
 local sampler, replace, rows_per_group = ARGV[8], ARGV[9] == '1', tonumber(ARGV[10])
 local max_draws, max_staleness, ranked_by = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
 local samples_per_insert, max_ahead, needed = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+local ring_length = tonumber(ARGV[17]) -- of the settings, as in `add`: a resumed buffer's ring may still be shorter
 fresh_wanted = math.min(fresh_wanted, wanted)
 local MAX_STALE = 4096 -- stale items that one call removes; the others leave with the next call
 local TRIES = 16
@@ -34,14 +36,24 @@ local refused = refusal(expected_epoch, expected_settings)
 if refused then
   return refused
 end
-if
-  state.size == 0
-  or state.arrivals < needed
-  or (samples_per_insert > 0 and state.drawn - samples_per_insert * state.arrivals > max_ahead)
-then
+if state.arrivals < needed or (samples_per_insert > 0 and -draws_owed(samples_per_insert) > max_ahead) then
   return cmsgpack.pack({ 'wait' })
 end
 write_at_maxmemory()
+
+-- Nothing can be drawn: the draws that inserts wait for were of items that have left, or may not be drawn. Both sides
+-- would wait for ever, so these draws are waived, down to the middle of the band.
+local function waive_draws()
+  local excess = math.ceil(draws_owed(samples_per_insert) - samples_per_insert * needed)
+  if samples_per_insert > 0 and excess > 0 then
+    state.waived = state.waived + excess
+  end
+end
+if state.size == 0 then
+  waive_draws()
+  save_counters()
+  return cmsgpack.pack({ 'wait' })
+end
 load_levels()
 local levels_in_use, level_counts = count_levels()
 math.randomseed(tonumber(seed))
@@ -134,7 +146,6 @@ local function live_entry(slot, generation)
 end
 
 -- Fresh rows: the arrivals waiting longest, whatever their weight; without replacement.
-local ring_length = call('STRLEN', key('arrivals')) / 16
 local function draw_fresh()
   while n_rows < fresh_wanted and state.fresh < state.arrivals do
     local place = state.fresh % ring_length
@@ -415,6 +426,9 @@ for bucket, number in pairs(buckets) do
   call('HINCRBY', key('staleness'), bucket, number)
 end
 state.drawn = state.drawn + n_rows
+if n_rows == 0 then
+  waive_draws()
+end
 count('expired', #stale)
 count('max_draws_reached', #exhausted)
 save_counters()

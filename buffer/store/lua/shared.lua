@@ -50,7 +50,7 @@ end
 local state, saved = {}, {}
 local NUMBERS = {
   'size', 'oldest', 'newest', 'free', 'used', 'arrivals', 'drawn', 'version', 'latest_version', 'latest', 'fresh',
-  'arrived_sum',
+  'arrived_sum', 'waived',
 }
 local epoch, settings
 do
@@ -60,7 +60,7 @@ do
     state[name] = tonumber(values[i + 2] or nil)
     saved[name] = state[name]
   end
-  for _, name in ipairs({ 'size', 'used', 'arrivals', 'drawn', 'latest', 'fresh', 'arrived_sum' }) do
+  for _, name in ipairs({ 'size', 'used', 'arrivals', 'drawn', 'latest', 'fresh', 'arrived_sum', 'waived' }) do
     state[name] = state[name] or 0
   end
   for _, name in ipairs({ 'oldest', 'newest', 'free' }) do
@@ -68,6 +68,11 @@ do
   end
   state.version, state.latest_version = state.version or -1, state.latest_version or -1
 end
+-- Draws by which the learner is behind `samples_per_insert`; negative where it is ahead.
+local function draws_owed(samples_per_insert)
+  return samples_per_insert * state.arrivals - state.drawn - state.waived
+end
+
 local totals = {} -- additions of this call to counters that no script reads
 
 local function count(name, number)
