@@ -1,6 +1,6 @@
 """The rollout actor: samples from the newest adapter it holds and sends trajectories to reward workers, without pause.
 
-consumes   prompts, adapter versions (AdapterSource)
+consumes   prompts (prompt_order), adapter versions (AdapterSource)
 produces   unscored trajectories -> RewardGate
 waits for  the first adapter; a free slot at the reward workers
 unblocked by  Learner publishing; RewardWorker.score returning
@@ -48,7 +48,7 @@ class RolloutActor:
         self,
         name: str,
         engine: SamplingEngine,
-        prompts: Sequence[Prompt],
+        prompts: Iterator[Prompt],
         task: str,
         config: ActorConfig,
         adapters: AdapterSource,
@@ -58,7 +58,7 @@ class RolloutActor:
     ) -> None:
         self._name = name
         self._engine = engine
-        self._prompts = _repeated(prompts, config.samples_per_prompt)
+        self._prompts = prompts
         self._task = task
         self._config = config
         self._adapters = adapters
@@ -227,11 +227,3 @@ def sample(engine: SamplingEngine, prompts: Sequence[Prompt], n: int, use_base_m
                 responses[prompt_ids[sampled.request_id]].append(sampled)
                 unfinished -= 1
     return responses
-
-
-def _repeated(prompts: Sequence[Prompt], times: int) -> Iterator[Prompt]:
-    """Each prompt `times` times, then the next, for ever."""
-    while True:
-        for prompt in prompts:
-            for _ in range(times):
-                yield prompt

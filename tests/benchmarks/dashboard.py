@@ -22,6 +22,7 @@ trajectories_per_s        median without a dashboard
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -261,7 +262,9 @@ def actor(scratch: Path, model: str | None) -> Iterator[Callable[[], int]]:
     with RedisServer.start(scratch / "redis") as server:
         newest = lambda known: (0, (version, files) if known < 0 else None)  # noqa: E731
         beats = Heartbeats(connect(server.url), "benchmark")
-        rollout = RolloutActor("actor-0", engine, [prompt], "tiny", config, newest, DiscardingGate(), beats, 0)
+        rollout = RolloutActor(
+            "actor-0", engine, itertools.repeat(prompt), "tiny", config, newest, DiscardingGate(), beats, 0
+        )
         thread = threading.Thread(target=rollout.run)
         thread.start()
         try:

@@ -1,0 +1,98 @@
+"""RolloutActor with a simulated engine, on a real server: the prompts it samples, and the versions it takes."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+import redis
+
+from actors.config import ActorConfig
+from actors.prompt_order import prompt_order
+from actors.rollout import RolloutActor
+from actors.simulated import SimulatedEngine
+from buffer.actor_counters import ActorCounters
+from buffer.config import BufferConfig
+from buffer.heartbeat import Heartbeats
+from buffer.replay import ReplayBuffer
+from buffer.types import AdapterFiles, AdapterVersion, Canary, PolicySpec, Prompt, Trajectory
+
+Run: TypeAlias = Callable[[str, int], list[Trajectory]]
+
+PROMPTS = [Prompt(str(k), f"prompt {k}", np.array([k], np.int32)) for k in range(1000)]
+SPEC = PolicySpec("nowhere", "float32", 8, 8, (), stop_token_id=9, max_actions=2, allowed_token_ids=(1, 2))
+CONFIG = ActorConfig(max_in_flight=16, push_size=8)
+
+
+def version(number: int) -> tuple[AdapterVersion, AdapterFiles]:
+    canary = Canary(np.zeros(1, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32), 1.0)
+    return AdapterVersion(number, f"{number:064x}", number, canary), AdapterFiles(b"", "{}")
+
+
+class Gate:
+    """Takes every batch; stops the actor after `limit` trajectories."""
+
+    def __init__(self, limit: int) -> None:
+        self.taken: list[Trajectory] = []
+        self.limit = limit
+        self.stop: Callable[[], None] = lambda: None
+
+    def send(self, trajectories: list[Trajectory]) -> None:
+        self.taken += trajectories
+        if len(self.taken) >= self.limit:
+            self.stop()
+
+    def free_slots(self, timeout_s: float) -> int:
+        return 1
+
+
+@pytest.fixture
+def run_actor(client: redis.Redis, name: str) -> Run:
+    """One life of an actor: it samples at least n trajectories and ends."""
+
+    def run(actor_name: str, n: int) -> list[Trajectory]:
+        counters, gate = ActorCounters(client, name), Gate(n)
+        life = counters.count_start(actor_name)
+        actor = RolloutActor(
+            actor_name,
+            SimulatedEngine(SPEC, rate=1e9, seed=life),
+            prompt_order(PROMPTS, 0, CONFIG.samples_per_prompt, counters.claim_turns),
+            "test",
+            CONFIG,
+            lambda held: (0, version(0) if held < 0 else None),
+            gate,
+            Heartbeats(client, name),
+            seed=life,
+        )
+        gate.stop = actor.stop
+        actor.run()
+        return gate.taken
+
+    return run
+
+
+def prompts_of(trajectories: list[Trajectory]) -> Counter[str]:
+    return Counter(trajectory.prompt_id for trajectory in trajectories)
+
+
+@pytest.mark.parametrize("n_actors", [1, 4, 16])
+def test_actors_do_not_walk_in_step(run_actor: Run, n_actors: int) -> None:
+    """The case actors-walk-in-step: 1,000 prompts, 8 samples each. Four actors visited 256 prompts, sixteen 64."""
+    counts = Counter[str]()
+    for number in range(n_actors):
+        counts += prompts_of(run_actor(f"actor-{number}", 8000 // n_actors))
+    assert len(counts) >= 950 and max(counts.values()) <= 16
+
+
+def test_a_restarted_actor_samples_prompts_that_its_earlier_lives_did_not(run_actor: Run) -> None:
+    counts = Counter[str]()
+    for _ in range(5):
+        counts += prompts_of(run_actor("actor-0", 1600))
+    assert len(counts) >= 950
+
+
+def test_an_emptied_buffer_begins_the_prompts_again(client: redis.Redis, name: str, run_actor: Run) -> None:
+    first = run_actor("actor-0", 80)
+    ReplayBuffer(client, BufferConfig(), name).clear()
+    assert prompts_of(run_actor("actor-0", 80)) == prompts_of(first)
