@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import cycle, groupby
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from actors.rollout import RolloutActor
 from actors.simulated import SimulatedEngine
 from buffer.actor_counters import ActorCounters
 from buffer.config import BufferConfig
+from buffer.errors import AdapterError
 from buffer.heartbeat import Heartbeats
 from buffer.replay import ReplayBuffer
 from buffer.types import AdapterFiles, AdapterVersion, Canary, PolicySpec, Prompt, Trajectory
@@ -31,17 +33,15 @@ def version(number: int) -> tuple[AdapterVersion, AdapterFiles]:
 
 
 class Gate:
-    """Takes every batch; stops the actor after `limit` trajectories."""
+    """Takes every batch and calls `after_batch`."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self) -> None:
         self.taken: list[Trajectory] = []
-        self.limit = limit
-        self.stop: Callable[[], None] = lambda: None
+        self.after_batch: Callable[[], None]
 
     def send(self, trajectories: list[Trajectory]) -> None:
         self.taken += trajectories
-        if len(self.taken) >= self.limit:
-            self.stop()
+        self.after_batch()
 
     def free_slots(self, timeout_s: float) -> int:
         return 1
@@ -52,7 +52,7 @@ def run_actor(client: redis.Redis, name: str) -> Run:
     """One life of an actor: it samples at least n trajectories and ends."""
 
     def run(actor_name: str, n: int) -> list[Trajectory]:
-        counters, gate = ActorCounters(client, name), Gate(n)
+        counters, gate = ActorCounters(client, name), Gate()
         life = counters.count_start(actor_name)
         actor = RolloutActor(
             actor_name,
@@ -60,12 +60,12 @@ def run_actor(client: redis.Redis, name: str) -> Run:
             prompt_order(PROMPTS, 0, CONFIG.samples_per_prompt, counters.claim_turns),
             "test",
             CONFIG,
-            lambda held: (0, version(0) if held < 0 else None),
+            lambda held: version(0) if held < 0 else None,
             gate,
             Heartbeats(client, name),
             seed=life,
         )
-        gate.stop = actor.stop
+        gate.after_batch = lambda: actor.stop() if len(gate.taken) >= n else None
         actor.run()
         return gate.taken
 
@@ -96,3 +96,44 @@ def test_an_emptied_buffer_begins_the_prompts_again(client: redis.Redis, name: s
     first = run_actor("actor-0", 80)
     ReplayBuffer(client, BufferConfig(), name).clear()
     assert prompts_of(run_actor("actor-0", 80)) == prompts_of(first)
+
+
+def test_an_actor_that_falls_behind_goes_on_and_takes_the_newest_version_once_a_slot_is_free(
+    client: redis.Redis, name: str
+) -> None:
+    engine, gate = SimulatedEngine(SPEC, rate=1e9, seed=0), Gate()
+    newest = 0
+
+    def adapters(held: int) -> tuple[AdapterVersion, AdapterFiles] | None:
+        return version(newest) if newest > held else None
+
+    actor = RolloutActor(
+        "actor-0", engine, cycle(PROMPTS), "test", CONFIG, adapters, gate, Heartbeats(client, name), seed=0
+    )
+
+    def after_batch() -> None:
+        nonlocal newest
+        newest = 100  # requests hold all slots while the learner publishes a hundred versions
+        engine.can_take_version = len(gate.taken) >= 800
+        if gate.taken[-1].policy_version == 100 or len(gate.taken) > 1_000_000:
+            actor.stop()
+
+    gate.after_batch = after_batch
+    actor.run()
+    assert [version for version, _ in groupby(t.policy_version for t in gate.taken)] == [0, 100]
+    assert gate.taken[799].policy_version == 0
+    figures = actor.status()
+    assert (figures["version"], figures["versions_taken"], figures["versions_skipped"]) == (100, 2, 99)
+
+
+def test_a_wrong_adapter_ends_the_actor(client: redis.Redis, name: str) -> None:
+    class WrongEngine(SimulatedEngine):
+        def serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
+            raise AdapterError("the canary differs")
+
+    engine = WrongEngine(SPEC, rate=1e9, seed=0)
+    actor = RolloutActor(
+        "actor-0", engine, cycle(PROMPTS), "test", CONFIG, lambda held: version(0), Gate(), Heartbeats(client, name), 0
+    )
+    with pytest.raises(AdapterError, match="canary"):
+        actor.run()

@@ -30,10 +30,7 @@ const SPECS = [
     match: /^(learner\.version|actor\..*\.version)$/,
     label: (entry) => (entry.name === "learner.version" ? "published" : actorOf(entry)),
   },
-  each("behind", "Versions behind the newest", "versions", "behind", {
-    levels: ({ limits }) =>
-      limits.max_staleness ? [{ value: limits.max_staleness, label: "stops the run above" }] : [],
-  }),
+  each("behind", "Versions behind the newest", "versions", "behind"),
   each("busy", "Share of time in the engine", "share", "busy"),
   each("waits", "Waiting", "1", "waits", { note: "1 while the actor waits for reward workers." }),
   each("canary", "Canary: engine against learner", "nats", "canary_difference", {
@@ -77,7 +74,7 @@ export function render(root, live, params) {
   return composite([panel, board]);
 }
 
-function actorTable({ actors, newest_version: newest, max_staleness: limit }) {
+function actorTable({ actors, newest_version: newest }) {
   const row = (one) => {
     const [mark, text, kind] = stateLabel(one.state);
     return [
@@ -87,6 +84,7 @@ function actorTable({ actors, newest_version: newest, max_staleness: limit }) {
       number(one.trajectories_per_s),
       `${plain(one.version)} (${one.behind > 0 ? `${plain(one.behind)} behind` : "newest"})`,
       number(one.busy, "share"),
+      plain(one.versions_skipped),
       plain(one.restarts),
       number(one.canary_difference_max),
       duration(one.seconds),
@@ -100,13 +98,14 @@ function actorTable({ actors, newest_version: newest, max_staleness: limit }) {
     "traj./s",
     "version",
     "engine busy",
+    "versions skipped",
     "restarts",
     "canary, nats",
     "alive for",
     "waits for",
   ];
-  const kinds = columns.map((name, n) => n > 1 && n < 9);
-  const caption = `The newest version is ${plain(newest)}. An actor more than ${plain(limit)} versions behind stops the run.`;
+  const kinds = columns.map((name, n) => n > 1 && n < 10);
+  const caption = `The newest version is ${plain(newest)}. An actor takes the newest version as soon as its engine has a free slot, and skips those between.`;
   return h("section", { class: "card" }, scroller("Actors", table(columns, actors.map(row), caption, kinds)));
 }
 
