@@ -51,8 +51,6 @@ class ActorAdvanced(BaseModel):
         strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    max_staleness: int = Field(default=50, ge=1)
-    """The run stops with an error when an actor's adapter is more than this many versions behind the newest one."""
     wait_limit_s: float = Field(default=300.0, gt=0.0)
     """Longest wait for an adapter or for reward workers, s."""
     kv_cache_gib: int = Field(default=1, ge=1)

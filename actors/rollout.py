@@ -1,6 +1,6 @@
 """The rollout actor: samples from the newest adapter it holds and sends trajectories to reward workers, without pause.
 
-consumes   prompts, adapter versions (AdapterSource)
+consumes   prompts (prompt_order), adapter versions (AdapterSource)
 produces   unscored trajectories -> RewardGate
 waits for  the first adapter; a free slot at the reward workers
 unblocked by  Learner publishing; RewardWorker.score returning
@@ -16,13 +16,12 @@ from actors.behaviour import Behaviour, BehaviourMix
 from actors.config import ActorConfig
 from actors.engine_protocol import SamplingEngine
 from actors.segments import Sampled
-from buffer.errors import AdapterError
 from buffer.heartbeat import LIFETIME_S, Heartbeats
 from buffer.named_wait import NamedWait
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
 
-AdapterSource = Callable[[int], tuple[int, tuple[AdapterVersion, AdapterFiles] | None]]
-"""held version (-1: none) -> (newest number, its version and files if it is newer than the held one)."""
+AdapterSource = Callable[[int], tuple[AdapterVersion, AdapterFiles] | None]
+"""Served version (-1: none) -> the newest version and its files; None if it is not newer than the served one."""
 
 
 class RewardGate(Protocol):
@@ -48,7 +47,7 @@ class RolloutActor:
         self,
         name: str,
         engine: SamplingEngine,
-        prompts: Sequence[Prompt],
+        prompts: Iterator[Prompt],
         task: str,
         config: ActorConfig,
         adapters: AdapterSource,
@@ -58,7 +57,7 @@ class RolloutActor:
     ) -> None:
         self._name = name
         self._engine = engine
-        self._prompts = _repeated(prompts, config.samples_per_prompt)
+        self._prompts = prompts
         self._task = task
         self._config = config
         self._adapters = adapters
@@ -70,11 +69,17 @@ class RolloutActor:
         self._open: dict[str, tuple[Prompt, Behaviour, AdapterVersion, float]] = {}
         self._last_beat = self._last_refresh = -math.inf
         self._wait: NamedWait | None = None
-        self._figures = {"trajectories": 0, "tokens": 0, "versions_taken": 0, "canary_difference_max": 0.0}
+        self._figures: dict[str, float] = {
+            "trajectories": 0,
+            "tokens": 0,
+            "versions_taken": 0,
+            "versions_skipped": 0,
+            "canary_difference_max": 0.0,
+        }
         self._began, self._busy_before_s = time.monotonic(), engine.busy_s
 
     def run(self) -> None:
-        """Sample until `stop`. Raises AdapterError when the served version is wrong or too old."""
+        """Sample until `stop`. Raises AdapterError when the engine serves wrong weights."""
         with self._running:  # a second call waits: two loops must never share an engine
             self._run()
 
@@ -105,8 +110,8 @@ class RolloutActor:
             pass
 
     def status(self) -> dict[str, Any]:
-        """Figures since `run` began: counts, tokens/s, seconds in the engine, served version, largest canary difference
-        [nats], and the named wait if there is one."""
+        """Figures since `run` began: counts, tokens/s, seconds in the engine, served version, versions skipped between
+        two served ones, largest canary difference [nats], and the named wait if there is one."""
         version, wait = self._engine.version, self._wait
         seconds = max(time.monotonic() - self._began, 1e-9)
         return self._figures | {
@@ -139,23 +144,16 @@ class RolloutActor:
     def _refresh(self) -> None:
         """Serve the newest adapter if it is newer and a slot is free; never waits for a request to finish."""
         self._last_refresh = time.monotonic()
-        version = self._engine.version
-        served = version.number if version else -1
-        if self._engine.can_take_version:
-            newest, fetched = self._adapters(served)
-            if fetched:
-                difference = self._engine.serve(*fetched)
-                served = fetched[0].number
-                self._figures["versions_taken"] += 1
-                self._figures["canary_difference_max"] = max(self._figures["canary_difference_max"], difference)
-        else:
-            newest, _ = self._adapters(2**62)  # only the number: no version is newer than this
-        if newest - served > self._config.advanced.max_staleness:
-            raise AdapterError(
-                f"{self._name} serves version {served} and the newest is {newest}: {newest - served} behind, "
-                f"more than actors.advanced.max_staleness = {self._config.advanced.max_staleness}. "
-                "Raise learner.publish_every or actors.advanced.max_staleness, or make the actors faster."
-            )
+        if not self._engine.can_take_version:
+            return
+        served = self._engine.version
+        fetched = self._adapters(served.number if served else -1)
+        if fetched is None:
+            return
+        difference = self._engine.serve(*fetched)
+        self._figures["versions_taken"] += 1
+        self._figures["versions_skipped"] += fetched[0].number - served.number - 1 if served else 0
+        self._figures["canary_difference_max"] = max(self._figures["canary_difference_max"], difference)
 
     def _wait_for_first_adapter(self) -> None:
         self._wait = NamedWait(
@@ -227,11 +225,3 @@ def sample(engine: SamplingEngine, prompts: Sequence[Prompt], n: int, use_base_m
                 responses[prompt_ids[sampled.request_id]].append(sampled)
                 unfinished -= 1
     return responses
-
-
-def _repeated(prompts: Sequence[Prompt], times: int) -> Iterator[Prompt]:
-    """Each prompt `times` times, then the next, for ever."""
-    while True:
-        for prompt in prompts:
-            for _ in range(times):
-                yield prompt

@@ -216,7 +216,7 @@ class ReplayBuffer:
     def clear(self) -> None:
         """Delete everything, counters and quarantine included; the next call of any other client raises StoreError."""
         self.store.clear()
-        self._client.delete(self.store.keys.poison_strings)
+        self._client.delete(self.store.keys.poison_strings, self.store.keys.actors)
 
     @store_errors("taking over the buffer")
     def adopt(self) -> None:

@@ -18,6 +18,7 @@ events           stream  the last 10,000 calls and their counts                 
 reply:<client>   string  reply to the last call of one client; expires                add, draw
 poison_strings   hash    strings being scored, and deaths of scorers at a string      PoisonStrings
 alive:<role>     zset    member -> Unix time of its last heartbeat; expires           Heartbeats
+actors           hash    turns of prompts claimed, and starts of each actor           ActorCounters
 
 The braces put all keys of a buffer into one Redis Cluster slot, as a script requires.
 """
@@ -50,6 +51,7 @@ class Keys:
         self.quarantine = f"{self._tag}:quarantine"
         self.events = f"{self._tag}:events"
         self.poison_strings = f"{self._tag}:poison_strings"
+        self.actors = f"{self._tag}:actors"
 
     def level(self, level: int) -> str:
         """Slots of the items at one level."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
 
 from buffer.types import Prompt
@@ -29,7 +30,9 @@ class ActorProcess:
     """One engine that samples."""
 
     def __init__(self, number: int, address: Address) -> None:
+        from actors.prompt_order import prompt_order
         from actors.rollout import RolloutActor
+        from buffer.actor_counters import ActorCounters
         from buffer.heartbeat import Heartbeats
         from buffer.server.connect import connect
 
@@ -38,20 +41,22 @@ class ActorProcess:
         self._log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
         wait_after_deaths(self._store, name, self._log)
-        seed = config.seed * 1000 + number
+        redis = connect(address.redis_url)
+        counters = ActorCounters(redis, address.buffer_name)
+        seed = life_seed(config.seed, number, counters.count_start(name))
         self._scratch = tempfile.TemporaryDirectory(prefix="tributary-adapters-")
         task = build_task(address)
         self._rollout = RolloutActor(
             name=name,
             engine=build_engine(address, task.tool, Path(self._scratch.name), seed),
-            prompts=task.prompts(),
+            prompts=prompt_order(task.prompts(), config.seed, config.actors.samples_per_prompt, counters.claim_turns),
             task=address.task_name,
             config=config.actors,
             adapters=self._store.latest,
             rewards=RewardClient(
                 self._store, config.rewards.advanced.max_in_flight, number, config.actors.advanced.wait_limit_s
             ),
-            heartbeats=Heartbeats(connect(address.redis_url), address.buffer_name),
+            heartbeats=Heartbeats(redis, address.buffer_name),
             seed=seed,
         )
         self._log.info("ready")
@@ -99,6 +104,11 @@ class ActorProcess:
         """RolloutActor.sample from the newest published version, on `threads` CPU threads (0: all cores)."""
         self._store.sync()
         return self._rollout.sample(prompts, n, use_base_model, threads or os.cpu_count() or 1)
+
+
+def life_seed(seed: int, number: int, life: int) -> int:
+    """The seed of an actor's engine and behaviours: differs between actors, and between the starts of one. 31 bits."""
+    return int(np.random.SeedSequence((seed, number, life)).generate_state(1)[0] >> 1)
 
 
 def build_engine(address: Address, tool: "Tool | None", folder: Path, seed: int) -> "SamplingEngine":

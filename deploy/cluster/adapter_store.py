@@ -16,8 +16,6 @@ import ray
 from buffer.types import AdapterFiles, AdapterVersion
 from deploy.cluster.ray_calls import Call, Handle
 
-Latest: TypeAlias = tuple[int, tuple[AdapterVersion, AdapterFiles] | None]
-"""Result of an actors.rollout.AdapterSource."""
 StoredAdapter: TypeAlias = tuple[AdapterVersion, list[Any]]
 """A version and a list with the ray.ObjectRef of its AdapterFiles: inside a list Ray passes the reference itself."""
 
@@ -82,17 +80,17 @@ class AdapterStoreClient:
         """Returns once the version is stored."""
         ray.get(self._store.publish.remote(version, files))
 
-    def latest(self, held: int) -> Latest:
+    def latest(self, held: int) -> tuple[AdapterVersion, AdapterFiles] | None:
         """An actors.rollout.AdapterSource. The first call blocks for a round trip, later ones check the long poll."""
         if self._poll is None:
             self.sync()
         elif ray.wait([self._poll], timeout=0)[0]:
             self._newest = ray.get(self._poll)
             self._start_poll()
-        if self._newest is None:
-            return -1, None
+        if self._newest is None or self._newest[0].number <= held:
+            return None
         version, [files] = self._newest
-        return version.number, (version, ray.get(files)) if version.number > held else None
+        return version, ray.get(files)
 
     def sync(self) -> None:
         """Fetch the newest version now; blocks for a round trip."""

@@ -187,7 +187,7 @@ class System:
     def newest_adapter(self) -> tuple[AdapterVersion, AdapterFiles]:
         """The most recently published adapter."""
         self._store_client.sync()
-        _, newest = self._store_client.latest(-1)
+        newest = self._store_client.latest(-1)
         if newest is None:
             raise TributaryError(
                 "no adapter was published: the learner ended before its first one. See its error above."

@@ -117,7 +117,6 @@ def about_run(checked: Checked) -> dict[str, Any]:
             "publish_every": learner.publish_every,
             "canary_tolerance": learner.canary_tolerance,
             "reward_temperature_end": learner.reward_temperature_end,
-            "max_staleness": actors.advanced.max_staleness,
             "capacity": buffer.capacity,
             "samples_per_insert": buffer.samples_per_insert,
             "samples_per_insert_band": buffer.advanced.samples_per_insert_band,

@@ -34,7 +34,7 @@ class AlertInputs:
     """Everything that rules read. Times are Unix seconds."""
 
     limits: Mapping[str, float]
-    """From the recipe: max_staleness, canary_tolerance, ..."""
+    """From the recipe: max_grad_norm, canary_tolerance, ..."""
     now: float = 0.0
     version: int = -1
     """Newest adapter."""

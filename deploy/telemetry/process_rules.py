@@ -1,10 +1,8 @@
 """Alert rules on processes and machines."""
 
-from actors.config import ActorConfig
 from deploy.telemetry.alerts import RUN, SERIES, VALUE, AlertInputs, Finding, Query, RuleSet, growth
 
-MAX_STALENESS_SHARE = 0.5
-"""Share of actors.advanced.max_staleness, at which the run stops."""
+MAX_VERSIONS_BEHIND = 25
 CANARY_SHARE = 0.5
 """Share of learner.canary_tolerance, at which the run stops."""
 BF16_CANARY_TOLERANCE = 0.3
@@ -108,22 +106,21 @@ def _waits(inputs: AlertInputs) -> Finding:
         "TributaryActorStale",
         f"max by (run) ({SERIES['learner.version']})\n"
         f"- on (run) group_right () max by (run, process) ({SERIES['actor.NAME.version']})"
-        f" > {MAX_STALENESS_SHARE * ActorConfig().advanced.max_staleness:g}",
+        f" > {MAX_VERSIONS_BEHIND}",
         f"{RUN}: {{{{ $labels.process }}}} serves an adapter {{{{ $value }}}} versions old.",
         hold="2m",
     ),
 )
 def _staleness(inputs: AlertInputs) -> Finding:
-    """An actor falls behind. Prometheus does not know the recipe: it takes the default of max_staleness."""
-    limit = inputs.limits.get("max_staleness", 0)
+    """An actor falls behind."""
     behind = {a["name"]: inputs.version - a["version"] for a in inputs.actors if a["version"] >= 0}
     name, most = max(behind.items(), key=lambda pair: pair[1], default=("", 0))
-    if not limit or most <= MAX_STALENESS_SHARE * limit:
+    if most <= MAX_VERSIONS_BEHIND:
         return None
     return (
-        f"{name} is {most} versions behind the newest; at more than {limit:g} it stops the run.",
-        "The learner publishes faster than the actor can take adapters: they wait for requests in flight.",
-        "Raise learner.publish_every or actors.advanced.max_staleness, or give actors more threads.",
+        f"{name} is {most} versions behind the newest.",
+        "The learner publishes faster than the actor can take adapters: it takes one when its engine has a free slot.",
+        "Raise learner.publish_every, lower actors.max_in_flight, or give actors more threads.",
     )
 
 

@@ -65,6 +65,7 @@ def actor_values(status: Mapping[str, Any]) -> dict[str, float]:
         "tokens": status["tokens"],
         "engine_s": status["engine_s"],
         "version": status["version"],
+        "versions_skipped": status.get("versions_skipped", 0),
         "canary_difference": status["canary_difference_max"],
         "waits": float(status.get("waiting_for") is not None),
     }

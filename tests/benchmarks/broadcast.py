@@ -164,7 +164,7 @@ def main() -> None:
     args = parse(parser, recipe="", versions=2, interval=0.5, window=2.0, rounds=1)
     with tempfile.TemporaryDirectory() as scratch, RedisServer.start(Path(scratch) / "redis") as server:
         recipe = args.recipe or str(write_tiny_recipe(Path(scratch) / "recipe"))
-        checked = check(load_recipe(recipe, ["actors.advanced.max_staleness=100000", *args.overrides]))
+        checked = check(load_recipe(recipe, args.overrides))
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error", num_cpus=4)
         try:
             result = measure(args, checked, server.url, Path(scratch))

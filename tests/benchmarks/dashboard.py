@@ -22,6 +22,7 @@ trajectories_per_s        median without a dashboard
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -259,9 +260,11 @@ def actor(scratch: Path, model: str | None) -> Iterator[Callable[[], int]]:
             return 1
 
     with RedisServer.start(scratch / "redis") as server:
-        newest = lambda known: (0, (version, files) if known < 0 else None)  # noqa: E731
+        newest = lambda held: (version, files) if held < 0 else None  # noqa: E731
         beats = Heartbeats(connect(server.url), "benchmark")
-        rollout = RolloutActor("actor-0", engine, [prompt], "tiny", config, newest, DiscardingGate(), beats, 0)
+        rollout = RolloutActor(
+            "actor-0", engine, itertools.repeat(prompt), "tiny", config, newest, DiscardingGate(), beats, 0
+        )
         thread = threading.Thread(target=rollout.run)
         thread.start()
         try:

@@ -208,7 +208,7 @@ def recipe(model: Path, rate: float, rewards: int) -> RunConfig:
             "policy": {"stop": ".", "max_actions": MAX_ACTIONS, "allowed_tokens": ["a", "b", "c"]},
             "task": {"name": "tests.benchmarks.scaling:ManyStrings"},
             "actors": {"engine": "simulated", "push_size": 16, "max_in_flight": 64, "max_model_len": 64,
-                       "advanced": {"simulated_rate": rate, "cpus": 0.0, "max_staleness": 10_000}},
+                       "advanced": {"simulated_rate": rate, "cpus": 0.0}},
             "rewards": {"workers": rewards, "advanced": {"cpus": 0.0}},
             "buffer": {"capacity": 50_000, "min_size_to_sample": BATCH},
             "learner": {"batch_size": BATCH, "publish_every": 1},

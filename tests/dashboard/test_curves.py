@@ -108,6 +108,7 @@ def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_n
             "trajectories": 0,
             "engine_s": seconds / 2,
             "version": 3,
+            "versions_skipped": 0,
             "waiting_for": None,
             "canary_difference_max": 0.0,
         }

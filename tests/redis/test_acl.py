@@ -15,6 +15,7 @@ from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 import buffer
+from buffer.actor_counters import ActorCounters
 from buffer.config import BufferConfig
 from buffer.errors import StoreError
 from buffer.heartbeat import Heartbeats
@@ -98,6 +99,8 @@ def test_each_role_can_do_what_it_does_in_a_run(
     assert learner.newest_version() == dashboard.newest_version() == 3
 
     Heartbeats(as_user("actor"), name).beat("actor", "actor-0")
+    counters = ActorCounters(as_user("actor"), name)
+    assert [counters.claim_turns(4), counters.claim_turns(4), counters.count_start("actor-0")] == [0, 4, 0]
     for role in ("learner", "dashboard", "driver"):
         assert Heartbeats(as_user(role), name).alive("actor") == ["actor-0"]
     assert dashboard.stats().size == learner.stats().size == reward.stats().size == driver.stats().size > 0

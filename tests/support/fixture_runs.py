@@ -45,7 +45,7 @@ STEPS, LONG = 160, 100_000
 LOG_Z = math.log(101)
 PROMPTS = {"integer": "A random integer drawn uniformly between 0 and 100:", "letters": "Some letters:"}
 LIMITS = {
-    "max_grad_norm": 1.0, "batch_size": 64, "publish_every": 1, "canary_tolerance": 2e-3, "reward_temperature_end": 1.0, "max_staleness": 50, "capacity": 100_000,
+    "max_grad_norm": 1.0, "batch_size": 64, "publish_every": 1, "canary_tolerance": 2e-3, "reward_temperature_end": 1.0, "capacity": 100_000,
     "samples_per_insert": 2.0, "samples_per_insert_band": 512.0, "min_size_to_sample": 64, "log_z_exact": LOG_Z,
 }  # fmt: skip
 ABOUT = {
@@ -272,7 +272,7 @@ def moment(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool =
 
     actors = [
         {
-            "name": f"actor-{k}", "trajectories": int(elapsed_s * 20) + k, "tokens": int(elapsed_s * 48), "versions_taken": step, "canary_difference_max": 0.0018 if silent else 5e-5,
+            "name": f"actor-{k}", "trajectories": int(elapsed_s * 20) + k, "tokens": int(elapsed_s * 48), "versions_taken": step, "versions_skipped": 1 + step // 10, "canary_difference_max": 0.0018 if silent else 5e-5,
             "seconds": elapsed_s + 1e-3, "engine_s": elapsed_s * (0.4 + 0.1 * k), "tokens_per_s": 48.0, "version": max(step - (45 if silent else 1), 0),
             "waiting_for": f"actor-{k} waits for reward workers: rewards.advanced.max_in_flight batches are in flight (waiting 2 s, limit 300 s)" if k and step % 3 == 0 else None,
         }

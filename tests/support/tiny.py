@@ -109,7 +109,7 @@ def tiny_recipe(model: Path) -> dict[str, Any]:
         "policy": {"stop": ".", "max_actions": MAX_ACTIONS, "allowed_tokens": list(SYMBOLS)},
         "task": {"name": "tests.support.tiny:TinyTask"},
         "actors": {
-            "max_model_len": 64, "max_in_flight": 64, "push_size": 16, "advanced": {"max_staleness": 100},
+            "max_model_len": 64, "max_in_flight": 64, "push_size": 16,
             "behaviours": [
                 {"name": "on_policy", "weight": 1.0},
                 {"name": "suppressed", "weight": 1.0, "suppress_stop": True},

@@ -9,12 +9,13 @@ MAX_VERSIONS = 200
 BEHAVIOUR_ROWS = 1000
 """Newest fresh rows whose behaviours are counted."""
 _STATUS_FIELDS = (
-    *("seconds", "tokens", "trajectories", "version", "versions_taken", "canary_difference_max", "waiting_for"),
+    *("seconds", "tokens", "trajectories", "version", "versions_taken", "versions_skipped", "canary_difference_max"),
+    "waiting_for",
 )
 _MEASURED = ("tokens_per_s", "trajectories_per_s", "busy", "behind")
 
 
-def actor_view(run: RunReader, state: str, now: float, max_staleness: float | None) -> dict[str, Any]:
+def actor_view(run: RunReader, state: str, now: float) -> dict[str, Any]:
     """The response of `/api/actors`, as in docs/dashboard-api.md."""
     reading = run.meta.get("now") or {}
     restarts = reading.get("restarts", {})
@@ -24,7 +25,6 @@ def actor_view(run: RunReader, state: str, now: float, max_staleness: float | No
     return {
         "run": run.id,
         "newest_version": int(newest[0]) if newest else None,
-        "max_staleness": max_staleness,
         "behaviours": _behaviours(run),
         "actors": [
             _actor(run, name, state, statuses.get(name, {}), restarts.get(name, 0)) for name, state in states.items()

@@ -151,7 +151,7 @@ class Api:
     def _actors(self, request: Request) -> Any:
         run = self._run(request, parse(RunParams, request.query_params).run)
         now = time.time()
-        return actor_view(run, state_of(run, now)[0], now, limits(run).get("max_staleness"))
+        return actor_view(run, state_of(run, now)[0], now)
 
     def _samples(self, request: Request) -> Any:
         params = parse(SampleParams, request.query_params)

@@ -20,12 +20,7 @@ const SPECS = [
     note: "The version that the learner published, and the one that each actor uses.",
     figures: [{ name: "learner.version", label: "published" }, "actor.NAME.version"],
   },
-  {
-    id: "behind",
-    figure: "actor.NAME.behind",
-    levels: ({ limits }) =>
-      limits.max_staleness ? [{ value: limits.max_staleness, label: "stops the run above" }] : [],
-  },
+  { id: "behind", figure: "actor.NAME.behind" },
   { id: "busy", figure: "actor.NAME.busy" },
   { id: "waits", figure: "actor.NAME.waits" },
   {
@@ -59,7 +54,7 @@ export function render(root, live, params) {
   return composite([panel, board]);
 }
 
-function actorTable({ actors, newest_version: newest, max_staleness: limit }) {
+function actorTable({ actors, newest_version: newest }) {
   const row = (one) => {
     const [mark, text, kind] = stateLabel(one.state);
     return [
@@ -69,6 +64,7 @@ function actorTable({ actors, newest_version: newest, max_staleness: limit }) {
       number(one.trajectories_per_s),
       `${plain(one.version)} (${one.behind > 0 ? `${plain(one.behind)} behind` : "newest"})`,
       number(one.busy, "share"),
+      plain(one.versions_skipped),
       plain(one.restarts),
       number(one.canary_difference_max),
       duration(one.seconds),
@@ -82,13 +78,14 @@ function actorTable({ actors, newest_version: newest, max_staleness: limit }) {
     describe("actor.NAME.trajectories_per_s").title,
     describe("actor.NAME.version").title,
     describe("actor.NAME.busy").title,
+    describe("actor.NAME.versions_skipped").title,
     "restarts",
     `${describe("actor.NAME.canary_difference").title}, ${describe("actor.NAME.canary_difference").unit}`,
     "alive for",
     "waits for",
   ];
-  const kinds = columns.map((name, n) => n > 1 && n < 9);
-  const caption = `The newest version is ${plain(newest)}. An actor more than ${plain(limit)} versions behind stops the run.`;
+  const kinds = columns.map((name, n) => n > 1 && n < 10);
+  const caption = `The newest version is ${plain(newest)}. An actor takes the newest version as soon as its engine has a free slot, and skips those between.`;
   return h("section", { class: "card" }, scroller("Actors", table(columns, actors.map(row), caption, kinds)));
 }
 
