@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,8 +42,8 @@ class ModelConfig(BaseModel):
     """Rank of the adapter's matrices."""
     lora_alpha: int = Field(default=16, ge=1)
     """Scale of the adapter: its output is multiplied by lora_alpha / lora_rank."""
-    lora_targets: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"], min_length=1)
-    """Names of the linear layers that get an adapter."""
+    lora_targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] | None = None
+    """Names of the linear layers that get an adapter, or `all-linear`. Unset: the model's attention projections."""
 
 
 class PolicyConfig(BaseModel):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from buffer.errors import AdapterError
 from learner.batch import Batch
 from learner.data_parallel import DataParallel
 from learner.objectives import COMPARING, OBJECTIVES
@@ -48,9 +49,10 @@ class Gradient:
         """Set the gradients of the loss over all ranks; R of the loss is tempered here and nowhere else.
 
         Returns this rank's estimates, without gradient, and the loss over all ranks with the residuals [B] of this one.
+        AdapterError where a LoRA tensor does not take part in the loss: it would stay as it is for the whole run.
         """
         for parameter in self._parameters:
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = None
         log_pf = torch.zeros(batch.is_action.shape, device=self._policy.device)
         log_pterm = torch.zeros(batch.may_stop.shape, device=self._policy.device)
         # the ranks exchange rows on the way, so all must take the same branch, however many passes each has
@@ -58,9 +60,21 @@ class Gradient:
             estimates, loss = self._joint(batch, temperature, log_pf, log_pterm)
         else:
             estimates, loss = self._pass_by_pass(batch, temperature, log_pf, log_pterm)
+        self._require_gradients()
         self._data_parallel.sum_gradients(self._parameters)
         self.log_probs = PrefixLogProbs(log_pf.detach(), log_pterm.detach())
         return estimates, Loss(loss.numerator.detach(), loss.denominator.detach(), loss.residual)
+
+    def _require_gradients(self) -> None:
+        """AdapterError unless backward reached every LoRA tensor."""
+        trained = [(name, p) for name, p in self._policy.model.named_parameters() if p.requires_grad]
+        unreached = [name for name, parameter in trained if parameter.grad is None]
+        if unreached:
+            raise AdapterError(
+                f"{len(unreached)} of {len(trained)} LoRA tensors have no gradient: {', '.join(unreached[:4])}"
+                f"{', ...' if len(unreached) > 4 else ''}. These layers have no part in text, so nothing would "
+                "be learned in them. Take them out of model.lora_targets."
+            )
 
     def _joint(self, batch: Batch, temperature: float, log_pf: Tensor, log_pterm: Tensor) -> tuple[Estimates, Loss]:
         """The gradient of a loss of all rows together; fills log_pf [B, T] and log_pterm [B, T+1]."""

@@ -23,25 +23,34 @@ CANARY_TOKENS = 2
 
 
 def check_task(
-    task: Task, spec: PolicySpec, config: TaskConfig, rewards: RewardConfig, max_model_len: int, vocabulary: int
+    task: Task,
+    spec: PolicySpec,
+    config: TaskConfig,
+    rewards: RewardConfig,
+    max_model_len: int,
+    vocabulary: int,
+    rows: int | None = None,
 ) -> Sequence[Prompt]:
     """Return the prompts of the training split. Raise ConfigError or RewardError if the task does not fit the recipe.
 
-    `max_model_len` [tokens] is the engine's limit, `vocabulary` the number of tokens of the model.
+    `max_model_len` [tokens] is the engine's limit, `vocabulary` the number of tokens of the tokenizer, `rows` that
+    of the model, where it is known.
     """
     _check_tool(task.tool, spec)
     try:
         task.check_policy(spec)
     except ValueError as error:
         raise ConfigError(f"task {config.name!r} does not fit section [policy]: {error}") from error
-    prompts = _check_prompts(task, spec, config, max_model_len)
+    prompts = _check_prompts(task, spec, config, max_model_len, rows)
     _check_weights(rewards, _check_reward(task, prompts[0], spec, vocabulary, config.name, rewards.time_limit_s))
     _check_floor(task, config)
     _check_scorer(task, prompts, rewards)
     return prompts
 
 
-def _check_prompts(task: Task, spec: PolicySpec, config: TaskConfig, max_model_len: int) -> Sequence[Prompt]:
+def _check_prompts(
+    task: Task, spec: PolicySpec, config: TaskConfig, max_model_len: int, rows: int | None
+) -> Sequence[Prompt]:
     try:
         by_split = call_with_limit(
             lambda: {split: list(task.prompts(split)) for split in task.splits}, LOAD_LIMIT_S, "prompts()"
@@ -53,6 +62,12 @@ def _check_prompts(task: Task, spec: PolicySpec, config: TaskConfig, max_model_l
         raise ConfigError(
             f"task {config.name!r} returns no prompts, or something that is not a Prompt. The split {TRAIN!r} needs at "
             "least one Prompt (buffer/types.py), and every prompt needs at least one token."
+        )
+    largest = max(all_prompts, key=lambda prompt: int(prompt.token_ids.max()))
+    if rows is not None and (token := int(largest.token_ids.max())) >= rows:
+        raise ConfigError(
+            f"prompt {largest.id!r} of task {config.name!r} has token {token}, beyond the model's {rows} rows "
+            "(vocab_size in config.json): its tokenizer has tokens that the model lacks. Change the prompt."
         )
     longest = max(len(prompt.token_ids) for prompt in all_prompts)
     tool_tokens = 0 if task.tool is None else task.tool.max_tokens

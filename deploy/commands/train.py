@@ -101,9 +101,9 @@ def validate(recipe: Recipe, overrides: Overrides = None) -> None:
     from deploy.driver.preflight import check, check_store
 
     config = load_recipe(recipe, overrides or [])
-    check(config)
+    checked = check(config)
     check_store(config.buffer)
-    sys.stdout.write(tomli_w.dumps(shown_config(config)))
+    sys.stdout.write(tomli_w.dumps(shown_config(checked.config)))
 
 
 def _resume(path: Path, changes: list[str], options: "TrainOptions", ok_if_finished: bool) -> None:

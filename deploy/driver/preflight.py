@@ -1,21 +1,19 @@
 """Checks of a recipe before anything heavy starts: model, tokens, task, reward, floor, store."""
 
 import importlib.util
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
-from buffer.errors import ConfigError, ModelError
+from buffer.errors import ConfigError
 from buffer.server.connect import connect
 from buffer.server.redis_server import check_port
 from buffer.types import PolicySpec, Prompt, Trajectory
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
+from deploy.driver.check_model import ModelFiles, check_model, check_tokens, lora_targets
 from deploy.driver.demonstrations import load_demonstrations
 from deploy.models.registry import resolve_model
 from lm.tokens import encode_behind, find_token, load_tokenizer
@@ -26,7 +24,7 @@ from rewards.task_registry import make_task
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A checked recipe with the objects it refers to."""
+    """A checked recipe with the objects it refers to; in its configuration model.lora_targets is a list of names."""
 
     config: RunConfig
     spec: PolicySpec
@@ -40,13 +38,15 @@ def check(config: RunConfig) -> Checked:
     """Resolve and check everything that a recipe names; takes seconds. TributaryError for the first problem."""
     folder = resolve_model(config.model.name)
     tokenizer = load_tokenizer(folder)
-    spec = policy_spec(config.model, config.policy, folder, tokenizer)
-    _check_targets(config.model, folder)
+    files = ModelFiles.read(folder)
+    check_model(config, files)
+    targets = lora_targets(config.model, files)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"lora_targets": targets})})
+    spec = policy_spec(config.model, config.policy, folder, tokenizer, targets)
+    check_tokens(config, spec, files.rows)
     task = make_task(config.task, tokenizer)
-    _check_length(config, folder)
-    prompts = check_task(
-        task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer.get_vocab_size()
-    )
+    vocabulary = tokenizer.get_vocab_size()
+    prompts = check_task(task, spec, config.task, config.rewards, config.actors.max_model_len, vocabulary, files.rows)
     _check_devices(config)
     demonstrations = load_demonstrations(config, task, prompts, tokenizer, spec)
     return Checked(config, spec, tokenizer, task, prompts, demonstrations)
@@ -63,15 +63,20 @@ def check_store(config: BufferConfig) -> None:
         check_port(config.advanced.port)
 
 
-def policy_spec(model: ModelConfig, policy: PolicyConfig, folder: Path, tokenizer: Tokenizer) -> PolicySpec:
-    """The policy that actor and learner share. ConfigError for a stop or an allowed token that is not one token."""
+def policy_spec(
+    model: ModelConfig, policy: PolicyConfig, folder: Path, tokenizer: Tokenizer, targets: Sequence[str]
+) -> PolicySpec:
+    """The policy that actor and learner share, with an adapter on the linear layers `targets`.
+
+    ConfigError for a stop or an allowed token that is not one token.
+    """
     return PolicySpec(
         base_model=str(folder.resolve()),
         dtype=model.dtype,
         quantization=model.quantization,
         lora_rank=model.lora_rank,
         lora_alpha=model.lora_alpha,
-        lora_targets=tuple(model.lora_targets),
+        lora_targets=tuple(targets),
         stop_token_id=_one_token(tokenizer, policy.stop, "policy.stop"),
         max_actions=policy.max_actions,
         min_actions=policy.min_actions,
@@ -92,38 +97,6 @@ def _one_token(tokenizer: Tokenizer, text: str, field: str) -> int:
             "Use a text that is exactly one token, such as '.' or a newline, or the name of a special token."
         )
     return token
-
-
-def _check_targets(model: ModelConfig, folder: Path) -> None:
-    names = {name for file in sorted(folder.glob("*.safetensors")) for name in _tensor_names(file)}
-    layers = {name.split(".")[-2] for name in names if name.endswith(".weight") and name.count(".") >= 2}
-    unknown = [target for target in model.lora_targets if target not in layers]
-    if unknown:
-        raise ConfigError(
-            f"model.lora_targets names {', '.join(unknown)}, which {model.name} does not have. "
-            f"Choose from: {', '.join(sorted(layers))}."
-        )
-
-
-def _check_length(config: RunConfig, folder: Path) -> None:
-    longest = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
-    if longest and config.actors.max_model_len > longest:
-        raise ConfigError(
-            f"actors.max_model_len = {config.actors.max_model_len} is more than the {longest} positions of "
-            f"{config.model.name}. Lower it."
-        )
-
-
-def _tensor_names(file: Path) -> list[str]:
-    if not os.access(file, os.R_OK):  # safetensors would report that the file does not exist
-        raise ModelError(f"{file} of the base model is not readable by this user: fix its permissions.")
-    try:
-        with safe_open(file, framework="np") as tensors:
-            return list(tensors.keys())
-    except Exception as error:  # safetensors raises a class of its own
-        raise ModelError(
-            f"{file.name} of the base model can't be read ({error}): the file is damaged. Download the model again."
-        ) from error
 
 
 def _check_devices(config: RunConfig) -> None:

@@ -92,6 +92,8 @@ def _values(schema: Mapping[str, Any]) -> str:
     """The type and the constraint of a setting."""
     if "anyOf" in schema:
         return ", or ".join(_values(part) for part in schema["anyOf"] if part.get("type") != "null")
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":

@@ -72,6 +72,10 @@ def check_learner(result: dict[str, Any]) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-3), "both sides compute the same loss"
 
 
+def check_models(result: dict[str, Any]) -> None:
+    assert len(result["supported"]) >= 21 and all(row["speedup"] > 0 for row in result["rows"] if row["supported"])
+
+
 def check_rewards(result: dict[str, Any]) -> None:
     for key in ("speedup", "bound", "fraction_of_bound", "max_difference_nats", "scorer_over_forward"):
         assert len(result[key]) == 2, key
@@ -100,6 +104,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "dashboard": check_dashboard,
     "engine": check_engine,
     "learner": check_learner,
+    "models": check_models,
     "rewards": check_rewards,
     "scaling": check_scaling,
     "single_process": check_single_process,

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import multiprocessing
 
-from buffer.errors import ConfigError
+from buffer.errors import AdapterError, ConfigError
 from buffer.types import PolicySpec, Trajectory
 from learner.batch import collate
 from learner.data_parallel import DataParallel
@@ -268,3 +268,17 @@ def test_four_ranks_of_sixteen_give_the_gradient_of_one_rank_of_sixty_four(
                 g, its_loss, its_residual = results[name, tokens]
                 assert relative(g, whole) < 1e-5 and its_loss == pytest.approx(loss, rel=1e-6)
                 assert torch.allclose(its_residual, residual[16 * number : 16 * (number + 1)], atol=1e-4)
+
+
+def test_a_lora_tensor_without_a_gradient_ends_the_first_step_with_its_name(
+    tiny_spec: PolicySpec, tiny_model: Path
+) -> None:
+    """A layer that the forward pass leaves out, such as one of a vision tower, keeps its adapter for ever."""
+    q = policy(tiny_spec)
+    layer = q.model.get_base_model().model.layers[1].self_attn.k_proj
+    layer._disable_adapters = True
+    step = Gradient(q, q.trainable_parameters(), "subtb", 1.0, DataParallel())
+    with pytest.raises(AdapterError, match=r"2 of 28 LoRA tensors.*layers\.1\.self_attn\.k_proj\.lora_A"):
+        step.compute(collate(mixed_rows(tiny_model), tiny_spec), 1.0)
+    layer._disable_adapters = False
+    step.compute(collate(mixed_rows(tiny_model), tiny_spec), 1.0)
