@@ -26,4 +26,4 @@ class ActorCounters:
         return self._add(_STARTS + actor, 1) - 1
 
     def _add(self, field: str, n: int) -> int:
-        return int(self._client.hincrby(self._key, field, n))  # type: ignore[arg-type]
+        return int(self._client.hincrby(self._key, field, n))

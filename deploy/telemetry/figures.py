@@ -236,6 +236,8 @@ _BUFFER = (
       "Rows drawn.", "counter", curve=False, metric="tributary_buffer_drawn"),
     F("buffer.sample_rate", "draws per second", "1/s",
       "Rows drawn per second.", "curve", axis="log", rate_of="drawn"),
+    F("buffer.waived", "owed draws waived", "rows",
+      "Draws owed by samples_per_insert that were waived because the trajectories had left.", "counter", curve=False),
     F("buffer.draws_per_insert", "draws per arrival", "",
       "Draws per arrival since the run began, which buffer.samples_per_insert governs.",
       metric="tributary_buffer_draws_per_insert"),
