@@ -1,7 +1,5 @@
 """The `tributary` command: registers the commands and prints errors."""
 
-import sys
-from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -34,7 +32,6 @@ app.add_typer(buffer.buffer_app, name="buffer")
 
 def main() -> NoReturn:
     """Entry point of the `tributary` command. A TributaryError ends in one message and exit code 2."""
-    sys.path.insert(0, str(Path.cwd()))  # the user's own tasks are imported from the current folder
     try:
         app(standalone_mode=True)
     except TributaryError as error:

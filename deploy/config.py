@@ -6,6 +6,7 @@ run's folder.
 
 import copy
 import math
+import os
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
@@ -20,6 +21,7 @@ from buffer.errors import ConfigError
 from buffer.server.connect import redact
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig, TaskConfig
+from rewards.text_file import read_text
 
 MAX_LOG_WEIGHT = 69.0
 """Largest log weight of a pair of prefixes, log 1e30: fp32 still holds the sum of their squares."""
@@ -106,9 +108,11 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     path = find_recipe(recipe)
     try:
-        values = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(read_text(path, "recipe"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a valid TOML file: {error}. Fix that line.") from error
+    except ValueError as error:  # from read_text; TOMLDecodeError is a ValueError, too
+        raise ConfigError(f"{error}.") from error
     for override in overrides:
         _apply(values, override)
     return parse_config(values, source=str(path))
@@ -169,7 +173,7 @@ def shown_config(config: RunConfig) -> dict[str, Any]:
 
 def find_recipe(recipe: str) -> Path:
     """The path itself if it is a file, else deploy/recipes/NAME.toml."""
-    if Path(recipe).is_file():
+    if os.path.isfile(recipe):  # Path.is_file raises for a name that is too long or in a closed folder
         return Path(recipe)
     shipped = {
         p.stem: p

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 
 from buffer.errors import ConfigError
 from rewards.config import TaskConfig
+from rewards.hidden_module import explain_hidden_file
 from rewards.task import Task
 from rewards.tasks import TASKS
 from rewards.time_limit import CallFailed, call_with_limit
@@ -48,6 +49,7 @@ def _import_task(name: str) -> type[Task]:
         raise ConfigError(
             f"task.name = {name!r} can't be imported ({error}). "
             "It must be module:Class, importable from the folder where the run is started."
+            + explain_hidden_file(module_name)
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise ConfigError(

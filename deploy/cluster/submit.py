@@ -111,6 +111,11 @@ def job(
         )
     if not working_dir.is_dir():
         raise ConfigError(f"--working-dir {working_dir} is not a folder. Give the folder that the job starts in.")
+    if (working_dir / "deploy.py").is_file() and not (working_dir / "deploy").is_dir():
+        raise ConfigError(
+            f"{working_dir / 'deploy.py'} has the name of Tributary's package `deploy`, and the job starts in its "
+            "folder, where Python would import it instead. Rename it."
+        )
     return Job(recipe, overrides, run, address, working_dir, python)
 
 

@@ -4,7 +4,6 @@ The file holds one JSON object per line: {"prompt": id of a prompt of the task, 
 if the task has one prompt. Demonstrations are scored like any other string.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,8 +16,11 @@ from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
 from deploy.config import RunConfig
 from lm.tokens import encode_behind
 from rewards.task import Task
+from rewards.text_file import read_json_lines
 
 BEHAVIOUR = "demonstration"
+FORM = '{"prompt": "...", "response": "..."} and nothing else'
+"""A line of the file."""
 
 
 class Line(BaseModel):
@@ -55,16 +57,13 @@ def read_demonstrations(
     """The demonstrations of a file, unscored. ConfigError with the line of one that the policy can't write."""
     by_id = {prompt.id: prompt for prompt in prompts}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"task.demonstrations = {str(path)!r} can't be read: {error}. Name a UTF-8 text file."
-        ) from error
+        lines = list(read_json_lines(path, "task.demonstrations", FORM))
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
     demonstrations = []
-    for number, text in enumerate(lines, start=1):
-        if text.strip():
-            where = f"{path}, line {number}"
-            demonstrations.append(_trajectory(*_read(text, where, by_id), where, tokenizer, spec, tool))
+    for number, value in lines:
+        where = f"{path}, line {number}"
+        demonstrations.append(_trajectory(*_read(value, where, by_id), where, tokenizer, spec, tool))
     if not demonstrations:
         raise ConfigError(
             f"task.demonstrations = {str(path)!r} has no lines. Write at least one, or remove the setting."
@@ -99,13 +98,11 @@ def _trajectory(
     return given_trajectory(prompt, token_ids, BEHAVIOUR, is_action=is_action)
 
 
-def _read(text: str, where: str, prompts: Mapping[str, Prompt]) -> tuple[Prompt, str]:
+def _read(value: object, where: str, prompts: Mapping[str, Prompt]) -> tuple[Prompt, str]:
     try:
-        line = Line.model_validate(json.loads(text))
-    except (ValidationError, json.JSONDecodeError) as error:
-        raise ConfigError(
-            f'{where}: {text[:80]!r} must be {{"prompt": "...", "response": "..."}} and nothing else.'
-        ) from error
+        line = Line.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {str(value)[:80]!r} must be {FORM}.") from error
     first = next(iter(prompts))
     name = line.prompt if line.prompt is not None else first
     if name not in prompts or (line.prompt is None and len(prompts) > 1):

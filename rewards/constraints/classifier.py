@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rewards.constraints.settings import Constraint, ConstraintSettings
+from rewards.text_file import read_text
 
 
 class Classifier(ConstraintSettings):
@@ -81,9 +82,9 @@ class _Probability:
 
 def _label_index(folder: Path, label: str) -> int:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_text(folder / "config.json", "config.json"))
         names = {str(name): int(k) for k, name in config["id2label"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"folder = {str(folder)!r} is not a classifier with named labels ({error!r:.120}): its config.json must "
             "have id2label. Save the model there with save_pretrained of transformers"

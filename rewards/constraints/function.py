@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from rewards.constraints.settings import Constraint, ConstraintSettings
+from rewards.hidden_module import explain_hidden_file
 
 
 class Function(ConstraintSettings):
@@ -39,7 +40,8 @@ def _import(name: str) -> Callable[[str], object]:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:  # a module may raise anything
-        raise ValueError(f"function = {name!r} can't be imported ({error!r:.200}). {rule}") from error
+        hidden = explain_hidden_file(module_name)
+        raise ValueError(f"function = {name!r} can't be imported ({error!r:.200}). {rule}.{hidden}") from error
     if not callable(function):
         raise ValueError(f"function = {name!r} is {function!r:.80} and can't be called. {rule}")
     call: Callable[[str], object] = function

@@ -8,7 +8,6 @@ the text without the stop token.
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
@@ -19,6 +18,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from rewards.constraints.settings import Constraint, ConstraintSettings, from_predicate
+from rewards.text_file import read_text
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PROBES: tuple[Any, ...] = (None, 0, "", [], {})
@@ -54,10 +54,11 @@ class JsonSchema(ConstraintSettings):
             raise ValueError("a JSON schema needs schema = {...} or file = 'PATH': give one of the two")
         if self.file is None:
             return self.schema_
+        text = read_text(self.file, "file")
         try:
-            return json.loads(Path(self.file).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"file = {self.file!r} is not a readable JSON file ({error}). Name another") from error
+            return json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"file = {self.file!r} is not valid JSON: {error}. Fix it") from error
 
 
 def _check(schema: object) -> None:

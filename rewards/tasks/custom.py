@@ -19,7 +19,7 @@ from rewards.constraints.settings import prefix_texts
 from rewards.judging.text_metrics import TEXT_EXPLANATIONS, mean_over_samples, text_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 from rewards.tasks.constrained import constraint_floor, satisfied_share
-from rewards.tasks.custom_rows import Row, Template, read_rows
+from rewards.tasks.custom_rows import Row, Template, Value, read_rows
 from rewards.tasks.custom_terms import ConstraintTerm, read_terms, satisfied_note
 from rewards.tasks.text import decode_text, make_text_prompt, prompts_of_split
 
@@ -43,6 +43,7 @@ class CustomTask(Task):
     ) -> None:
         """`template` turns each row into a prompt. Rows come from `rows`, from `file` (JSON lines), or from `prompts`,
         each of which is a row with the field {text}. Prompt ids are the rows' field `id`, by default row-1, row-2, ...
+        Fields that neither the template nor a term names may hold anything.
         The last `held_out` rows are the split "test".
 
         `log_epsilon` (nats, < 0) bounds the log mass of all strings that fail a hard constraint. `stop_text` is the
@@ -100,7 +101,8 @@ class CustomTask(Task):
     def _add_prompt(self, default_id: str, row_name: str, row: Row, template: Template) -> Prompt:
         """Build a row's prompt and its score requests, by the names of the terms."""
         text = template.fill(row, row_name)
-        prompt = replace(make_text_prompt(self._tokenizer, str(row.get("id", default_id)), text), fields=row)
+        fields = {name: value for name, value in row.items() if isinstance(value, Value)}
+        prompt = replace(make_text_prompt(self._tokenizer, str(fields.get("id", default_id)), text), fields=fields)
         if not len(prompt.token_ids):
             raise ValueError(f"the prompt of {row_name} has no token: write some text in template")
         if prompt.id in self._requests:

@@ -6,10 +6,13 @@
 import json
 import string
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+
+from rewards.text_file import read_json_lines
 
 Value = str | int | float | bool
-Row = Mapping[str, Value]
+FORM = '{"field": value, ...}'
+Row = Mapping[str, object]
+"""Fields that no template names may hold anything."""
 
 
 class Template:
@@ -27,61 +30,48 @@ class Template:
             ) from error
 
     def fill(self, row: Row, row_name: str) -> str:
-        """The text for one row. Raise ValueError for a field that the row does not have; `row_name` is for errors."""
-        for _, name in self._parts:
-            if name is not None and name not in row:
-                fields = ", ".join(row) or "none"
-                raise ValueError(
-                    f"{self._where} has {{{name}}}, which is not a field of {row_name}. Its fields: {fields}"
-                )
-        return "".join(literal + ("" if name is None else str(row[name])) for literal, name in self._parts)
+        """The text for one row. Raise ValueError for a field that the row does not have, or that can't be part of a
+        text (null, a list, an object); `row_name` is for errors."""
+        return "".join(literal + self._value(name, row, row_name) for literal, name in self._parts)
+
+    def _value(self, name: str | None, row: Row, row_name: str) -> str:
+        if name is None:
+            return ""
+        if name not in row:
+            fields = ", ".join(row) or "none"
+            raise ValueError(f"{self._where} has {{{name}}}, which is not a field of {row_name}. Its fields: {fields}")
+        if not isinstance(row[name], Value):
+            raise ValueError(
+                f"{self._where} has {{{name}}}, and {row_name} has {name} = {json.dumps(row[name], default=str)[:80]}: "
+                "it must be a string, a number, true or false. Change it, or remove the row"
+            )
+        return str(row[name])
 
 
-def read_rows(
-    rows: Sequence[Row] | None, file: str | None, prompts: Sequence[str] | None
-) -> list[tuple[str, dict[str, Value]]]:
+def read_rows(rows: Sequence[Row] | None, file: str | None, prompts: Sequence[str] | None) -> list[tuple[str, Row]]:
     """(name for errors, row) from the one argument that is not None; a prompt is a row with a field `text`."""
     if sum(source is not None for source in (rows, file, prompts)) != 1:
         raise ValueError("give one of: rows = [{...}], file = 'PATH' of JSON lines, prompts = ['...']")
+    named_rows: list[tuple[str, object]]
     if file is not None:
-        named_rows = _read_file(file)
+        named_rows = [(f"line {number} of {file}", row) for number, row in read_json_lines(file, "file", FORM)]
     elif prompts is not None:
         named_rows = [(f"prompt {k}", {"text": text}) for k, text in enumerate(prompts, start=1)]
     else:
-        named_rows = [(f"row {k}", dict(row)) for k, row in enumerate(rows or (), start=1)]
+        named_rows = [(f"row {k}", row) for k, row in enumerate(rows or (), start=1)]
     if not named_rows:
         raise ValueError("there are no rows: give at least one")
+    checked_rows: list[tuple[str, Row]] = []
     seen: dict[str, str] = {}
     for row_name, row in named_rows:
-        if not all(isinstance(value, Value) for value in row.values()):
-            raise ValueError(f"{row_name} = {row!r:.80}: its values must be strings, numbers, true or false")
-        content = json.dumps(row, sort_keys=True)
+        if not isinstance(row, dict):
+            raise ValueError(f"{row_name} is {str(row)[:80]!r}: it must be {FORM}")
+        content = json.dumps(row, sort_keys=True, default=str)
         if content in seen:
             raise ValueError(f"{row_name} is the same as {seen[content]}: remove one of them")
         seen[content] = row_name
-    return named_rows
-
-
-def _read_file(path: str) -> list[tuple[str, dict[str, Value]]]:
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"file = {path!r} can't be read: {error}. Give a UTF-8 text file") from error
-    return [
-        (f"line {number} of {path}", _read_line(line, f"{path}, line {number}"))
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-
-
-def _read_line(line: str, where: str) -> dict[str, Value]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict):
-        raise ValueError(f'{where}: {line[:80]!r} must be {{"field": value, ...}}')
-    return row
+        checked_rows.append((row_name, row))
+    return checked_rows
 
 
 def _parse(text: str) -> list[tuple[str, str | None, str | None, str | None]]:

@@ -19,7 +19,6 @@ labels. EM: the M-step (learner/m_step.py) trains p_LM(Y | X, Z) on sampled Z of
 of `score_requests`, the right label first. A run that scores with the M-step's adapter is the next E-step.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -32,9 +31,12 @@ from buffer.types import IntArray, Prompt
 from lm.tokens import encode_behind, encode_prompt
 from rewards.judging.bootstrap import bootstrap_mean
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
+from rewards.text_file import read_json_lines
 
 LABELS = ("objective", "subjective")
 TEST = "test"
+FORM = f'{{"text": "...", "label": ...}} with a label of {LABELS[0]!r} (or 0) or {LABELS[1]!r} (or 1)'
+"""A line of a file of reviews."""
 
 
 class SubjectivityTask(Task):
@@ -55,7 +57,7 @@ class SubjectivityTask(Task):
         the one in the package. Raise ValueError for any other content and for too few reviews.
         """
         self._tokenizer = tokenizer
-        label_of = read_reviews(Path(reviews)) if reviews else _shipped()
+        label_of = read_reviews(reviews or str(resources.files("rewards").joinpath("data", "reviews.jsonl")))
         if labels < 2 or labels % 2:
             raise ValueError(f"labels = {labels} must be an even number of at least 2, so that half are of each label")
         by_label = {label: [text for text in label_of if label_of[text] == label] for label in LABELS}
@@ -122,39 +124,20 @@ class SubjectivityTask(Task):
         return encode_behind(self._tokenizer, text)
 
 
-def read_reviews(path: Path) -> dict[str, str]:
+def read_reviews(path: str | Path) -> dict[str, str]:
     """Read text -> label, in the file's order, each text once. Raise ValueError with the line for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"reviews = {str(path)!r} can't be read: {error}. Give a JSONL file") from error
-    return _parse(text, str(path))
-
-
-def _shipped() -> dict[str, str]:
-    file = resources.files("rewards").joinpath("data", "reviews.jsonl")
-    return _parse(file.read_text(encoding="utf-8"), file.name)
-
-
-def _parse(lines: str, where: str) -> dict[str, str]:
     label_of: dict[str, str] = {}
-    # not splitlines: a JSON string may contain other line separators
-    for number, line in enumerate(lines.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            text, label = row["text"], row["label"]
-            # type() and not isinstance: True is an int, but not a label
-            label = LABELS[label] if type(label) is int and label >= 0 else label
-            fits = isinstance(text, str) and bool(text.strip()) and label in LABELS
-        except (ValueError, KeyError, TypeError, IndexError):
-            fits = False
-        if not fits:
-            raise ValueError(
-                f'{where}, line {number}: {line[:80]!r} must be {{"text": "...", "label": ...}} with a label of '
-                f"{LABELS[0]!r} (or 0) or {LABELS[1]!r} (or 1). Fix or remove it"
-            )
+    for number, row in read_json_lines(path, "reviews", FORM):
+        text, label = _read_review(row, f"{path}, line {number}")
         if label_of.setdefault(text, label) != label:
-            raise ValueError(f"{where}, line {number}: {text[:60]!r} has both labels in this file. Remove one")
+            raise ValueError(f"{path}, line {number}: {text[:60]!r} has both labels in this file. Remove one")
     return label_of
+
+
+def _read_review(row: object, where: str) -> tuple[str, str]:
+    text, label = (row.get("text"), row.get("label")) if isinstance(row, dict) else (None, None)
+    # type() and not isinstance: True is an int, but not a label
+    label = LABELS[label] if type(label) is int and 0 <= label < len(LABELS) else label
+    if not isinstance(text, str) or not text.strip() or label not in LABELS:
+        raise ValueError(f"{where}: {str(row)[:80]!r} must be {FORM}. Fix or remove it")
+    return text, str(label)

@@ -6,13 +6,12 @@ as a ConfigError about the task's options.
 
 import csv
 import io
-import json
 from collections.abc import Hashable, Iterator, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from rewards.task import TRAIN
+from rewards.text_file import read_json_lines, read_text
 
 TEST = "test"
 SENTENCES = tuple(f"sentence{k}" for k in range(1, 6))
@@ -44,7 +43,7 @@ def read_lines(path: str) -> list[Line]:
     Trailing white space is removed. A byte-pair tokenizer attaches a space to the word that follows it, so that a
     prompt with a space at its end would have a separate token there, and no ordinary word could come next.
     """
-    text, _ = _read_text(path, "prompts.txt", "prompts")
+    text = read_text(_or_shipped(path, "prompts.txt"), "prompts")
     lines = (Line(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
     return [line for line in lines if line.text]
 
@@ -54,9 +53,9 @@ def read_stories(path: str) -> list[Story]:
 
     `path` "" is rewards/data/stories.jsonl.
     """
-    text, name = _read_text(path, "stories.jsonl", "stories")
-    rows = _csv_rows(text, name) if name.lower().endswith(".csv") else _json_rows(text, name)
-    return [Story(number, _checked_sentences(sentences, f"{name}, line {number}")) for number, sentences in rows]
+    path = _or_shipped(path, "stories.jsonl")
+    rows = _csv_rows(path) if path.lower().endswith(".csv") else _json_rows(path)
+    return [Story(number, _checked_sentences(sentences, f"{path}, line {number}")) for number, sentences in rows]
 
 
 def split_rows(rows: Sequence[Row], first: int, count: int, held_out: int) -> dict[str, list[Row]]:
@@ -87,41 +86,27 @@ def check_unique(keys: Sequence[tuple[int, Hashable]], what: str) -> None:
         seen[key] = number
 
 
-def _read_text(path: str, shipped: str, option: str) -> tuple[str, str]:
-    """(the text with "\\n" at line ends, the file's name)"""
-    source = Path(path).expanduser() if path else resources.files("rewards").joinpath("data", shipped)
-    try:
-        text = source.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f'{option} = {path!r} can\'t be read: {error}. Give a UTF-8 text file, or "" for the one in the package'
-        ) from error
-    return text, path or shipped
+def _or_shipped(path: str, shipped: str) -> str:
+    return path or str(resources.files("rewards").joinpath("data", shipped))
 
 
-def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(path: str) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(io.StringIO(read_text(path, "stories"), newline=""), strict=True)
     try:
         missing = [column for column in SENTENCES if column not in (reader.fieldnames or [])]
         if missing:
             raise ValueError(
-                f"{name} lacks the columns {', '.join(missing)}: its first line must name {', '.join(SENTENCES)}, as "
+                f"{path} lacks the columns {', '.join(missing)}: its first line must name {', '.join(SENTENCES)}, as "
                 "in ROCStories; other columns are ignored"
             )
         for row in reader:
             yield reader.line_num, [row[column] for column in SENTENCES]
     except csv.Error as error:
-        raise ValueError(f"{name}, the story after line {reader.line_num}: {error}. Fix its quotes") from error
+        raise ValueError(f"{path}, the story after line {reader.line_num}: {error}. Fix its quotes") from error
 
 
-def _json_rows(text: str, name: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f'{name}, line {number}: {line[:80]!r} must be {{"sentences": [s1, ..., s5]}}') from error
+def _json_rows(path: str) -> Iterator[tuple[int, Any]]:
+    for number, row in read_json_lines(path, "stories", '{"sentences": [s1, ..., s5]}'):
         yield number, row.get("sentences") if isinstance(row, dict) else row
 
 

@@ -89,6 +89,25 @@ def test_an_invalid_toml_file_is_reported_with_the_line(tmp_path: Path) -> None:
         load_recipe(str(recipe))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_recipe_with_bom_is_read(tmp_path: Path, end: str) -> None:
+    recipe = tmp_path / "notepad.toml"
+    recipe.write_bytes(b"\xef\xbb\xbf" + end.join(["# née", "[learner]", "steps = 7", ""]).encode())
+    assert load_recipe(str(recipe)).learner.steps == 7
+
+
+def test_a_recipe_in_another_encoding_or_without_a_readable_path_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "powershell.toml").write_text("[learner]\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"powershell\.toml'.* encoded as UTF-16\. Save it as UTF-8\.$"):
+        load_recipe(str(tmp_path / "powershell.toml"))
+    (tmp_path / "latin.toml").write_text("# n\xe9e\n", encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"latin\.toml'.* byte 3 \(0xe9, line 1\) is not UTF-8\. Save it as UTF-8\.$"):
+        load_recipe(str(tmp_path / "latin.toml"))
+    for path in (str(tmp_path), "x" * 5000, "a\0b"):
+        with pytest.raises(ConfigError, match="neither a file nor a shipped recipe"):
+            load_recipe(path)
+
+
 def test_the_error_for_an_unknown_recipe_lists_the_shipped_ones() -> None:
     with pytest.raises(ConfigError, match="demo"):
         load_recipe("no-such-recipe")

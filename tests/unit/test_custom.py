@@ -135,7 +135,7 @@ def test_every_term_and_every_constraint_has_its_figure(tokenizer: Tokenizer) ->
         ([LIKELY], {"held_out": 2}, "held_out = 2"),
         ([LIKELY], {"held_out": -1}, "held_out = -1"),
         ([LIKELY], {"rows": [*ROWS, ROWS[0]]}, "row 3 is the same as row 1"),
-        ([LIKELY], {"rows": [{"topic": ["rain"]}]}, "its values must be"),
+        ([LIKELY], {"rows": [{"topic": ["rain"]}]}, 'row 1 has topic = ["rain"]: it must be'),
         ([LIKELY], {"rows": [{"topic": "a", "id": "x"}, {"topic": "b", "id": "x"}]}, "row 2 has the id 'x'"),
         ([LIKELY], {"rows": []}, "no rows"),
         ([LIKELY], {"rows": None}, "give one of"),
@@ -169,6 +169,29 @@ def test_a_mistake_is_refused_by_name(
     given = {"template": "About {topic}:", "rows": ROWS, "terms": terms} | options
     with pytest.raises(ValueError, match=re.escape(message)):
         CustomTask(tokenizer, **given)  # type: ignore[arg-type]
+
+
+def test_jsonl_with_unused_fields_is_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Exports of ARC or MMLU have lists and nulls; only fields that a template names must be text."""
+    path = tmp_path / "rows.jsonl"
+    rows = [{"topic": "rain", "choices": ["x", "y"]}, {"topic": "tea", "note": None, "id": None, "meta": {"a": [1]}}]
+    path.write_text("\ufeff" + "\r\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    task = make(tokenizer, rows=None, file=str(path))
+    assert [(p.id, p.text, p.fields) for p in task.prompts()] == [
+        ("row-1", "About rain:", {"topic": "rain"}),
+        ("row-2", "About tea:", {"topic": "tea"}),
+    ]
+
+
+@pytest.mark.parametrize("value", [None, ["x"], {"a": 1}])
+def test_a_field_that_a_term_names_must_be_text_in_every_row(
+    tokenizer: Tokenizer, tmp_path: Path, value: object
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(ROWS[0]) + "\n\n" + json.dumps(ROWS[1] | {"after": value}) + "\n")
+    message = f"target of term 'target' has {{after}}, and line 3 of {path} has after = {json.dumps(value)}: it must be"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make(tokenizer, {"kind": "target", "target": " {after}"}, rows=None, file=str(path))
 
 
 @pytest.mark.parametrize("line", ["[1]", "{", '{"topic": null}', '{"topic": {"a": 1}}', '"rain"'])

@@ -36,6 +36,12 @@ def test_each_line_becomes_an_unscored_string_of_its_prompt(tmp_path: Path, toke
     assert read_demonstrations(path, PROMPTS[:1], tokenizer, SPEC)[0].prompt_id == "p"
 
 
+def test_demonstrations_with_bom_and_crlf_are_read(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = tmp_path / "demonstrations.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "q", "response": "a b"}\r\n\r\n{"prompt": "p", "response": "b"}\r\n')
+    assert [t.token_ids.tolist() for t in read_demonstrations(path, PROMPTS, tokenizer, SPEC)] == [[1, 2], [2]]
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -1,6 +1,7 @@
 """Checks before anything heavy starts: model, tokens, task, reward, floor, store, port, disk."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -182,6 +183,46 @@ def test_bad_input_ends_the_command_before_ray_torch_or_vllm_are_loaded(model: P
     assert done.returncode == 2
     assert done.stderr.startswith("ConfigError: policy.stop = 'two tokens'") and "Traceback" not in done.stderr
     assert "HEAVY []" in done.stdout
+
+
+OWN_TASK = "from rewards.tasks.integer import IntegerTask\nclass MyTask(IntegerTask): pass\n"
+
+
+@pytest.mark.parametrize("start", [["-m"], ["-P", "-m"]], ids=["folder-first", "console-script"])
+def test_rewards_py_in_folder_breaks_nothing_and_own_tasks_are_imported(
+    model: Path, tmp_path: Path, start: list[str]
+) -> None:
+    """-P is the path of the `tributary` script; `python -m` itself imports a deploy.py of the folder."""
+    names = ["actors", "buffer", "learner", "lm", "rewards", *(["deploy"] if "-P" in start else [])]
+    for folder in (tmp_path / "own", tmp_path / "tasks"):
+        folder.mkdir()
+        for name in names if folder.name == "own" else ["rewards"]:
+            (folder / f"{name}.py").write_text("raise SystemExit('a file of the user was imported')\n")
+    (tmp_path / "own" / "my_task.py").write_text(OWN_TASK)
+    command = [
+        sys.executable,
+        *start,
+        "deploy.cli",
+        "validate",
+        "demo",
+        "task.name=my_task:MyTask",
+        f"model.name={model}",
+    ]
+    done = subprocess.run(
+        [*command, 'model.lora_targets=["q_proj"]', "task.options={prompt='pick'}"],
+        cwd=tmp_path / "own", capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "tasks"), str(ROOT)])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_task_in_a_file_with_the_name_of_another_module_is_reported_with_both(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rewards.py").write_text(OWN_TASK)
+    with pytest.raises(ConfigError, match=r"rewards\.py is hidden by the installed module 'rewards'.*rename your file"):
+        check(make(task={"name": "rewards:MyTask"}))
 
 
 def test_the_engine_has_room_for_a_whole_string_and_the_canary_behind_it(make: Make) -> None:

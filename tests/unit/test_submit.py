@@ -49,3 +49,11 @@ def test_invalid_arguments_are_refused_with_the_fix(
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     with pytest.raises(ConfigError, match=message):
         job("demo", [], run, address, ROOT, "python")
+
+
+def test_a_deploy_py_in_the_working_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text("")
+    assert job("demo", [], Path("/shared/run"), "http://head:8265", tmp_path, "python").working_dir == tmp_path
+    (tmp_path / "deploy.py").write_text("")
+    with pytest.raises(ConfigError, match=r"deploy\.py has the name of Tributary's package.*Rename it"):
+        job("demo", [], Path("/shared/run"), "http://head:8265", tmp_path, "python")
