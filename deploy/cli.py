@@ -37,9 +37,7 @@ def main() -> NoReturn:
     sys.path.insert(0, str(Path.cwd()))  # the user's own tasks are imported from the current folder
     try:
         app(standalone_mode=True)
-    except TributaryError as error:
-        _fail(error)
-    except Exception as error:
+    except Exception as error:  # Ray's exceptions may be a TributaryError too, with a traceback as text
         cause = root_cause(error)
         if cause is None:
             raise
