@@ -148,7 +148,8 @@ class ReplayBuffer:
             fresh = 0  # the sampler replaces unreadable records
         raise StoreError(
             f"only {len(rows)} of {wanted} rows were readable after {DRAW_ROUNDS} rounds of draws; `tributary buffer "
-            "stats` shows why. Clear the buffer if another release wrote it"
+            "stats` shows why. Clear the buffer if another release wrote it, or if the server's maxmemory-policy "
+            "evicts keys: set it to noeviction"
         )
 
     @store_errors("setting priorities")

@@ -34,9 +34,7 @@ def main() -> NoReturn:
     """Entry point of the `tributary` command. A TributaryError ends in one message and exit code 2."""
     try:
         app(standalone_mode=True)
-    except TributaryError as error:
-        _fail(error)
-    except Exception as error:
+    except Exception as error:  # Ray's exceptions may be a TributaryError too, with a traceback as text
         cause = root_cause(error)
         if cause is None:
             raise

@@ -27,6 +27,7 @@ LOADING_LIMIT_S = 120.0
 RETRIES = 30
 """Retries of a call, at most 1 s apart: clients survive an outage of some 25 s, such as a restart that reads a large
 append-only file."""
+EVICTION_FIX = "set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in the server's configuration)"
 SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -40,16 +41,20 @@ class _PatientPool(redis.ConnectionPool):
         return retry.call_with_retry(super().get_connection, lambda error: None)
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, evicting_ok: bool = False) -> redis.Redis:
     """A client for `url` that retries for some seconds when the server is unreachable; it has answered one PING.
 
     Connect after a fork or in the Ray actor itself: processes must not share a client.
-    Raise ConfigError for a malformed URL, StoreError when the server does not answer or refuses the password.
+    Raise ConfigError for a malformed URL, StoreError when the server does not answer, refuses the password, or evicts
+    keys on its own; `evicting_ok`: for a client that only inspects a buffer.
     """
     if not url.startswith(SCHEMES):
         raise ConfigError(f"buffer.url = {redact(url)!r} must start with {', '.join(SCHEMES)}; correct the URL")
     with _client(url, Retry(NoBackoff(), 0)) as probe:
         wait_until_ready(probe, redact(url))
+        if not evicting_ok:
+            with store_errors(f"connecting to {redact(url)}"):
+                _refuse_eviction(probe, redact(url))
     return _client(url, Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), RETRIES))
 
 
@@ -80,6 +85,23 @@ def wait_until_ready(client: redis.Redis, name: str, limit_s: float = LOADING_LI
             if isinstance(error, redis.TimeoutError) and probes > 0:
                 continue
             raise StoreError(f"Redis at {name} {_cause_and_fix(error)}") from error
+
+
+def _refuse_eviction(client: redis.Redis, name: str) -> None:
+    """Raise StoreError where the server deletes keys of a buffer when its memory is full; `name`: the redacted URL.
+
+    The policies volatile-* take keys with a time to live only, such as heartbeats. A user without the right to INFO
+    can't learn the policy: the `driver`, whose connection is a run's first, has it.
+    """
+    try:
+        policy = str(client.info("memory").get("maxmemory_policy", "noeviction"))
+    except redis.exceptions.NoPermissionError:
+        return
+    if policy != "noeviction" and not policy.startswith("volatile-"):
+        raise StoreError(
+            f"Redis at {name} has maxmemory-policy {policy}: at its maxmemory it deletes keys of the buffer, which "
+            f"ends the run and loses its data; {EVICTION_FIX}, or name another server in buffer.url"
+        )
 
 
 @contextmanager
@@ -117,7 +139,8 @@ def _cause_and_fix(error: redis.RedisError) -> str:
         )
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
         return f"does not answer; check that it runs and that host and port are right ({text})"
-    return f"answers with an error: {text}"
+    hint = f" (if the server's maxmemory-policy evicts keys: {EVICTION_FIX} and clear the buffer)"
+    return f"answers with an error: {text}{hint if 'user_script' in text else ''}"
 
 
 def _password() -> str | None:

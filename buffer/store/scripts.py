@@ -86,7 +86,8 @@ class Scripts:
         if status == b"lost":
             raise StoreError(
                 f"the buffer that this process used is gone (epoch {self._epoch}, now {reply[0].decode() or 'none'}): "
-                "someone cleared it or emptied the server. Start the run again, or resume it from its checkpoint."
+                "someone cleared it or emptied the server, or the server's maxmemory-policy evicts keys: set it to "
+                "noeviction. Start the run again, or resume it from its checkpoint."
             )
         if status == b"settings":
             raise StoreError(

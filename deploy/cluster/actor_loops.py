@@ -8,6 +8,7 @@ import ray
 from buffer.errors import TributaryError
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.ray_calls import LOGS, Call, Handle, result_or_none
+from deploy.cluster.root_cause import root_cause
 from deploy.cluster.worker_group import WorkerGroup
 
 STOP_LIMIT_S = 30.0
@@ -58,7 +59,7 @@ class ActorLoops:
             if number not in self._retry_at:
                 self._events.add(ProcessEvent("restart", "actor", f"actor-{number} died and is being restarted"))
         except ray.exceptions.ActorDiedError as error:
-            raise TributaryError(
+            raise root_cause(error) or TributaryError(
                 f"actor-{number} died more than actors.advanced.max_restarts = {self._max_restarts} times. {LOGS}"
             ) from error
         self._retry_at[number] = time.monotonic() + RETRY_DELAY_S

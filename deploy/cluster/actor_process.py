@@ -15,7 +15,7 @@ import ray
 from buffer.types import Prompt
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
-from deploy.cluster.process_setup import Address, build_task, wait_after_deaths
+from deploy.cluster.process_setup import Address, build_task, portable_errors, wait_after_deaths
 from deploy.cluster.reward_client import RewardClient
 from deploy.cluster.root_cause import root_cause
 from deploy.telemetry.logs import process_log
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class ActorProcess:
     """One engine that samples."""
 
+    @portable_errors
     def __init__(self, number: int, address: Address) -> None:
         from actors.prompt_order import prompt_order
         from actors.rollout import RolloutActor

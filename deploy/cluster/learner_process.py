@@ -15,7 +15,7 @@ from buffer.tool import actions_of
 from buffer.types import Trajectory, given_trajectory
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
-from deploy.cluster.process_setup import Address, build_task, set_threads
+from deploy.cluster.process_setup import Address, build_task, portable_errors, set_threads
 from deploy.config import RunConfig
 from deploy.telemetry.logs import process_log
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class LearnerProcess:
     """Draws batches and updates the adapter; one of `learner.ranks` processes that act as one learner."""
 
+    @portable_errors
     def __init__(self, address: Address, rank: int) -> None:
         import torch
 
@@ -46,6 +47,7 @@ class LearnerProcess:
             probe.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
+    @portable_errors
     def ready(self, meeting_point: str) -> bool:
         """Meet the other ranks, load the newest checkpoint, publish the adapter."""
         from buffer.heartbeat import Heartbeats

@@ -1,10 +1,13 @@
 """The setup that the processes of all roles share: settings, task, threads, restart delays."""
 
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from buffer.errors import TributaryError
 from buffer.types import PolicySpec
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.config import RunConfig
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from rewards.task import Task
 
 MAX_RESTART_DELAY_S = 60.0
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,25 @@ class Address:
     adapter_store: str
     """Name of the AdapterStore within the job. A name, not a handle: Ray can't restart a dead process whose arguments
     hold a handle once the handle's owner is gone."""
+
+
+def portable_errors(start: Callable[P, R]) -> Callable[P, R]:
+    """A constructor or `ready` of a process that raises TributaryErrors only: others become one, with type and text.
+
+    Ray can't pass on every exception: some can't be pickled. The full traceback is in the process's log.
+    """
+
+    @functools.wraps(start)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return start(*args, **kwargs)
+        except TributaryError:
+            raise
+        except Exception as error:
+            process = start.__qualname__.split(".")[0].removesuffix("Process").lower()
+            raise TributaryError(f"the {process} process failed to start: {type(error).__name__}: {error}") from error
+
+    return wrapped
 
 
 def wait_after_deaths(store: AdapterStoreClient, name: str, log: Log) -> None:

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 import ray
 
 from buffer.errors import TributaryError, WaitTimeout
+from deploy.cluster.root_cause import root_cause
 
 Handle: TypeAlias = Any
 """Handle of a Ray actor: its methods are called with `.remote(...)`. Ray has no type for the class behind it."""
@@ -16,15 +17,18 @@ LOGS = "Its last output is in the logs folder of the Ray session (by default /tm
 
 
 def result_of(call: Call, role: str) -> Any:
-    """The result of a call. Raises an error that names `role` where its process died or RESULT_LIMIT_S passed."""
+    """The result of a call. Raises the TributaryError that its process raised, in its constructor too.
+
+    Raises an error that names `role` where the process died of an unknown cause, or RESULT_LIMIT_S passed.
+    """
     try:
         return ray.get(call, timeout=RESULT_LIMIT_S)
-    except ray.exceptions.RayTaskError:
-        raise
+    except ray.exceptions.RayTaskError as error:
+        raise (root_cause(error) or error) from None
     except ray.exceptions.GetTimeoutError as error:
         raise WaitTimeout(f"the {role} did not answer for {RESULT_LIMIT_S:.0f} s. {LOGS}") from error
     except ray.exceptions.RayActorError as error:
-        raise TributaryError(
+        raise root_cause(error) or TributaryError(
             f"the process of the {role} died; when memory is short, the system kills the largest one (see `dmesg`). "
             f"{LOGS}"
         ) from error

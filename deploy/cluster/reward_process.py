@@ -8,7 +8,7 @@ import ray
 from buffer.types import Prompt, Trajectory
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
-from deploy.cluster.process_setup import Address, build_task, set_threads, wait_after_deaths
+from deploy.cluster.process_setup import Address, build_task, portable_errors, set_threads, wait_after_deaths
 from deploy.telemetry.logs import process_log
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class RewardProcess:
     """Scores trajectories and adds them to the buffer. Ray runs one call at a time."""
 
+    @portable_errors
     def __init__(self, number: int, address: Address) -> None:
         from buffer.poison_strings import PoisonStrings
         from buffer.replay import ReplayBuffer

@@ -7,8 +7,16 @@ def root_cause(error: BaseException) -> TributaryError | None:
     """The TributaryError that another process raised and Ray passed on; None where the root is another error."""
     cause: BaseException | None = error
     while cause is not None:
-        inner = getattr(cause, "cause", None)
-        if isinstance(cause, TributaryError) and not isinstance(inner, BaseException):
+        inner = _inner(cause)
+        if isinstance(cause, TributaryError) and inner is None:
             return cause
-        cause = inner if isinstance(inner, BaseException) else cause.__cause__
+        cause = inner or cause.__cause__
     return None
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    """What Ray's exception carries: a RayTaskError in `cause`, an ActorDiedError of a constructor as its argument."""
+    carried = [getattr(error, "cause", None)]
+    if getattr(error, "actor_init_failed", False):
+        carried += error.args
+    return next((inner for inner in carried if isinstance(inner, BaseException)), None)

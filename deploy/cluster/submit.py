@@ -5,6 +5,7 @@ so that it can be typed without Tributary. If a job of the same run is pending o
 submitted twice: the process that follows a run may die and be restarted.
 """
 
+import glob
 import json
 import os
 import shlex
@@ -25,7 +26,8 @@ EXCLUDED = (
     ".git", ".venv", "runs", "docs/images", "*.safetensors", "*.gguf", "*.aof", "*.egg-info",
     ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache", "__pycache__",
 )  # fmt: skip
-"""Not uploaded to the cluster; the rest of this repository is below 1 MiB."""
+"""Not uploaded to the cluster, nor is a folder with pyvenv.cfg; the rest of this repository is below 1 MiB."""
+MAX_SHOWN_FILES = 5
 PASSED_ON = ("HF_HOME", "HF_TOKEN", "TRIBUTARY_CACHE", PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE)
 """Environment variables that are passed on to the job. Everyone who may query Ray's jobs can read them: on a shared
 cluster, give the nodes a file with the password instead."""
@@ -63,7 +65,7 @@ class Job:
     def runtime_env(self) -> dict[str, Any]:
         """Ray's runtime environment of the job's processes."""
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return {"excludes": list(EXCLUDED), "env_vars": {"PYTHONUNBUFFERED": "1"} | passed}
+        return {"excludes": excluded(self.working_dir), "env_vars": {"PYTHONUNBUFFERED": "1"} | passed}
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -119,12 +121,47 @@ def job(
     return Job(recipe, overrides, run, address, working_dir, python)
 
 
+def excluded(folder: Path) -> list[str]:
+    """Patterns of what is not uploaded from `folder`: EXCLUDED and its Python environments, whatever their names."""
+    environments = []
+    for parent, folders, files in os.walk(folder):
+        if "pyvenv.cfg" in files and Path(parent) != folder:
+            environments.append(f"/{glob.escape(Path(parent).relative_to(folder).as_posix())}/")
+            folders.clear()
+        folders[:] = [name for name in folders if name not in EXCLUDED]
+    return [*EXCLUDED, *sorted(environments)]
+
+
+def check_size(folder: Path) -> None:
+    """Raise ConfigError, before anything is packed, where the files to upload exceed what Ray takes."""
+    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel, _get_excludes
+
+    sizes: dict[Path, int] = {}
+
+    def add(path: Path) -> None:
+        if path.is_file():
+            sizes[path.relative_to(folder)] = path.stat().st_size
+
+    folder = folder.absolute()
+    _dir_travel(folder, [_get_excludes(folder, excluded(folder))], add, include_gitignore=True)
+    total = sum(sizes.values())
+    if total > GCS_STORAGE_MAX_SIZE:
+        largest = sorted(sizes, key=lambda path: -sizes[path])[:MAX_SHOWN_FILES]
+        shown = ", ".join(f"{path} ({sizes[path] / 2**20:.0f} MiB)" for path in largest)
+        raise ConfigError(
+            f"--working-dir {folder} has {total / 2**20:.0f} MiB to upload, and Ray takes at most "
+            f"{GCS_STORAGE_MAX_SIZE / 2**20:.0f} MiB. The largest files: {shown}. Move them elsewhere, or name them in "
+            ".gitignore or .rayignore."
+        )
+
+
 def submit(job: Job, wait: bool, start_limit_s: float = 0.0) -> int:
     """Submit the job, or find the one that is pending or running, and follow it; returns 0 if it succeeded, else 1.
 
     Without `wait` it returns 0 at once. Waits up to `start_limit_s` for the job server. SIGTERM and Ctrl-C stop the
-    job. Raises TributaryError where the cluster does not answer.
+    job. Raises TributaryError where the cluster does not answer, ConfigError where the working directory is too large.
     """
+    check_size(job.working_dir)
     client = _connect(job.address, start_limit_s)
     submission_id = _find_job(client, job)
     if submission_id is None:

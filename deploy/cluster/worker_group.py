@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import ray
 
 from deploy.cluster.ray_calls import Call, Handle
+from deploy.cluster.root_cause import root_cause
 
 LEAVE_LIMIT_S = 30.0
 """A process that is draining is killed after this time, s."""
@@ -52,7 +53,7 @@ class WorkerGroup:
         drained: list[int] = []
         while self.requested < count:
             handle = self._start(self._next)
-            self._starting[self._next] = handle, handle.ready.remote()
+            self._starting[self._next] = handle, handle.ready.options(max_task_retries=0).remote()
             self._next += 1
         while self.requested > count:
             if self._starting:
@@ -75,7 +76,7 @@ class WorkerGroup:
             try:
                 ray.get(call)
             except ray.exceptions.RayError as error:
-                failures.append(f"{self.role}-{number} failed to start; not retrying: {error}")
+                failures.append(f"{self.role}-{number} failed to start; not retrying: {root_cause(error) or error}")
                 continue
             self.members[number] = handle
             joined.append(number)

@@ -144,7 +144,7 @@ def _opened(run: Path | None, url: str | None, name: str | None, fix: bool = Fal
         with _opened_run(run, fix) as opened:
             yield opened
     elif run is None and url is not None and name is not None:
-        with connect(url) as client:
+        with connect(url, evicting_ok=True) as client:
             yield Opened(client, ReplayBuffer(client, _stored_config(client, name), name))
     else:
         raise ConfigError("the buffer is not specified. Give --run DIR, or --redis URL and --name NAME.")
@@ -163,7 +163,7 @@ def _opened_run(run: Path, fix: bool) -> Iterator[Opened]:
                 f"{run}/config.toml does not contain the password of {config.url}. Give the address instead: "
                 f"--redis URL --name {folder.name}"
             )
-        with connect(config.url) as client:
+        with connect(config.url, evicting_ok=True) as client:
             yield Opened(client, ReplayBuffer(client, config, folder.name))
         return
     # While the run trains, its own server is up and its folder is locked.

@@ -9,10 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 
+from buffer.config import BufferConfig
 from buffer.errors import ConfigError, StoreError
 from buffer.server.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect, redact
 from buffer.server.redis_server import RedisServer
+from deploy.driver.preflight import check_store
 
 SECRET = "s3cret-of-mine"
 
@@ -89,6 +92,33 @@ def test_a_password_file_that_can_not_be_read_is_named_with_the_reason(
     ) as error:
         connect(url_of(server, ""))
     assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+def test_redis_evicts__a_server_that_deletes_keys_by_itself_is_refused_by_runs_and_validate_with_the_fix(
+    server: RedisServer, client: redis.Redis, policy: str
+) -> None:
+    client.config_set("maxmemory-policy", policy)
+    try:
+        for refused in (connect, lambda url: check_store(BufferConfig(url=url))):
+            with pytest.raises(StoreError, match=rf"maxmemory-policy {policy}: .*set it to noeviction") as error:
+                refused(server.url)
+            assert password_of(server) not in str(error.value)
+        with connect(server.url, evicting_ok=True) as inspecting:
+            assert inspecting.ping()
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "volatile-ttl"])
+def test_a_server_that_keeps_keys_without_a_time_to_live_is_accepted(
+    server: RedisServer, client: redis.Redis, policy: str
+) -> None:
+    client.config_set("maxmemory-policy", policy)
+    try:
+        assert connect(server.url).ping()
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
 
 
 def test_an_unreachable_server_is_reported_at_once_with_host_and_port() -> None:

@@ -213,6 +213,25 @@ def test_a_full_server_refuses_with_what_to_do_and_what_must_go_on_goes_on(
         assert in_order(client, buffer)
 
 
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
+def test_redis_evicts__every_error_of_a_run_that_met_it_names_the_policy(
+    tmp_path: Path, make_trajectory: Make, policy: str
+) -> None:
+    """The policy is set after the run has connected: it is refused at the connection otherwise."""
+    with RedisServer.start(tmp_path) as server, connect(server.url) as client:
+        client.config_set("maxmemory-policy", policy)
+        for seed in range(6):
+            client.config_set("maxmemory", 0)
+            client.flushall()
+            buffer = ReplayBuffer(client, BufferConfig(capacity=20_000, min_size_to_sample=64), "run")
+            client.config_set("maxmemory", client.info("memory")["used_memory"] + 2_000_000)
+            names = r"maxmemory-policy evicts keys: set it to noeviction|is at its maxmemory"
+            with pytest.raises(StoreError, match=names):
+                for begin in range(0, 20_000, 64):
+                    buffer.add([make_trajectory(k, length=60) for k in range(begin, begin + 64)])
+                    buffer.draw(32, 32, rng(seed))
+
+
 def test_a_store_at_its_capacity_goes_on_at_the_servers_maxmemory(tmp_path: Path, make_trajectory: Make) -> None:
     with RedisServer.start(tmp_path) as server, connect(server.url) as client:
         buffer = ReplayBuffer(client, BufferConfig(capacity=100, min_size_to_sample=1), "full")

@@ -52,7 +52,7 @@ class RedisPoller:
         """Take one reading."""
         try:
             if self._client is None:
-                self._client = connect(self._url)
+                self._client = connect(self._url, evicting_ok=True)
                 self._client.set_retry(Retry(NoBackoff(), 0))  # report an outage instead of waiting for its end
             buffer = ReplayBuffer(self._client, self._config, self.name)
             totals = buffer_totals(buffer.stats(), histograms=True)
