@@ -39,7 +39,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> IntArray:
     would put behind are left out: the response goes there.
     """
     plain = _ids(tokenizer, text)
-    front = _front(tokenizer)
+    front = _front(tokenizer, text or "a")
     return _array(plain if front and plain[: len(front)] == front else front + plain)
 
 
@@ -74,9 +74,9 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def _front(tokenizer: Tokenizer) -> list[int]:
-    """The tokens that the tokenizer puts in front of every text."""
-    plain, whole = _ids(tokenizer, "a"), tokenizer.encode("a").ids
+def _front(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens that the tokenizer puts in front of a text."""
+    plain, whole = _ids(tokenizer, text), tokenizer.encode(text).ids
     for n in range(len(whole) - len(plain) + 1):
         if whole[n : n + len(plain)] == plain:
             return list(whole[:n])
