@@ -28,7 +28,7 @@ def import_path(entries: Sequence[str], working_folder: Path) -> list[str]:
 
 
 def _hides_package(folder: Path) -> bool:
-    """Whether the folder holds a module that is not Tributary's and has the name of one of its packages."""
+    """True if the folder holds a module that is not Tributary's and has the name of one of its packages."""
     if folder.resolve() == ROOT:
         return False
     return any((folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file() for name in PACKAGES)

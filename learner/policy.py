@@ -60,7 +60,7 @@ class LoraPolicy:
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def log_probs(self, batch: Batch, masked: bool = True) -> PrefixLogProbs:
-        """Of all rows. Gradients flow to the adapter unless the caller turned them off.
+        """Log-probabilities of all rows. Gradients flow to the adapter unless the caller turned them off.
 
         `masked=False` leaves out the allowed-token and min-action masks: the plain softmax that an engine reports for
         given text.

@@ -1,4 +1,4 @@
-"""Which architectures can be trained, by config.json alone: nothing heavy is imported."""
+"""The architectures that can be trained, by config.json alone: nothing heavy is imported."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -42,12 +42,12 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def vllm_has_lora(name: str) -> bool:
-    """Whether vLLM adapts an architecture; those that it does not list run on its Transformers backend, with LoRA."""
+    """True if vLLM has LoRA for an architecture; those that it does not list run on its Transformers backend."""
     return name not in WITHOUT_LORA
 
 
 def packing_problem(config: Mapping[str, Any]) -> str | None:
-    """Why packed passes cannot compute this model, as a clause; None where nothing in its files speaks against it."""
+    """The reason why packed passes cannot compute this model, as a clause; None if its files give no reason."""
     text = text_config(config)
     model_type = str(text.get("model_type") or "")
     layers = [kind for name in LAYER_LISTS for kind in text.get(name) or ()]
@@ -74,7 +74,7 @@ def packing_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def has_native_code(config: Mapping[str, Any]) -> bool:
-    """Whether transformers has code for the model type, so that code in the model's folder is not run."""
+    """True if transformers has code for the model type, so that code in the model's folder is not run."""
     return modeling_source(str(text_config(config).get("model_type") or "")) is not None
 
 

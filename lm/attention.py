@@ -107,7 +107,7 @@ def packed_attention(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in every layer: query [1, H, N, D], key and value [1, G, N, D] -> [1, N, H, D].
+    """Attention as each layer calls it: query [1, H, N, D], key and value [1, G, N, D] -> [1, N, H, D].
 
     Without `packed` it is plain causal attention. ConfigError where the layer asks for more than either can compute.
     """
@@ -152,7 +152,7 @@ def _attend(
 
 
 def _fill(mask: NDArray[np.bool_], parents: Indices, begin: int, tokens: list[int]) -> None:
-    """Who sees whom in the block that begins at token `begin` and sees `tokens`: into `mask` [Q, K].
+    """Set `mask` [Q, K] for the block that begins at token `begin` and sees `tokens`: true where a query sees a key.
 
     A query of the padding sees the first key, so that no row is empty.
     """

@@ -20,7 +20,7 @@ TOLERANCE = {torch.float32: 0.01}
 """Nats by which a token's packed log-probability may differ from a plain one; a wrong mask is off by more."""
 TOLERANCE_16_BIT = 0.5
 BRANCH_TOKENS = 6
-"""Of each string of the proof, behind the beginning that it shares with the others."""
+"""Tokens of each string of the proof, behind the beginning that it shares with the others."""
 MAX_EAGER_TOKENS = 512
 """Longer plain passes use a kernel that does not keep all scores, where the model allows one."""
 

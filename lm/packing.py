@@ -65,7 +65,7 @@ class ScoredRow:
     end: int
     """The target is scored behind prefixes begin..end-1."""
     masked: bool
-    """Whether the response is normalised over the allowed tokens."""
+    """True if the response is normalised over the allowed tokens."""
 
     @property
     def copied_tokens(self) -> int:
@@ -95,7 +95,7 @@ def scoring_passes(rows: Iterable[ScoredRow], max_tokens: int) -> Iterator[list[
 
 @dataclass(frozen=True, slots=True)
 class ScoringPass:
-    """What a model is fed, and which log-probabilities are read from its outputs."""
+    """The tokens that a model is fed, and the log-probabilities that are read from its outputs."""
 
     tokens: PackedTokens
     """The tree's, then those of the copies."""
@@ -104,7 +104,7 @@ class ScoringPass:
     read: Indices
     """[A] the token whose log-probability is read"""
     masked: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    """[A] whether it is normalised over the allowed tokens"""
+    """[A] true if it is normalised over the allowed tokens"""
     spans: Sequence[tuple[int, int, int]]
     """Per row: where its T tokens, its T+1 stops and its targets (prefixes · Y) begin among the A."""
 
@@ -138,7 +138,7 @@ def pack(rows: Sequence[ScoredRow], stop_token_id: int) -> ScoringPass:
 
 
 def _hang_copies(rows: Sequence[ScoredRow], tree: PrefixTree) -> tuple[dict[tuple[int, bytes], int], PackedTokens]:
-    """Where the copy of each (node, target) begins, and the tokens of the tree with all copies behind them."""
+    """The first token of the copy of each (node, target), and the tokens of the tree with all copies behind them."""
     begins: dict[tuple[int, bytes], int] = {}
     token_ids, positions, parents = ([x] for x in (tree.tokens.token_ids, tree.tokens.positions, tree.tokens.parents))
     count = len(tree.tokens)

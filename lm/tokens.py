@@ -84,7 +84,7 @@ def _front(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _adds_space(tokenizer: Tokenizer) -> bool:
-    """Whether a text's beginning gets a space that it does not have (SentencePiece): "a" and " a" become alike, or the
+    """True if a text's beginning gets a space that it does not have (SentencePiece): "a" and " a" become alike, or the
     first token of "a" has more characters than "a"."""
     first = tokenizer.encode("a", add_special_tokens=False).tokens[:1]
     return bool(first) and first[0] in ("▁a", "▁", "Ġa", "Ġ")

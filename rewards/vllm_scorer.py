@@ -21,7 +21,7 @@ MAX_REQUESTS = 64
 
 
 class VllmScorer:
-    """The weights before any adapter. Scores as BaseModel does, where no question has a target."""
+    """The weights before any adapter. Scores as BaseModel does, where no request has a target."""
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ class RateLimiter:
     samples_per_insert: float
     """0: no limit."""
     band: float
-    """How far either side may be ahead, in samples."""
+    """Samples that either side may be ahead."""
     needed: int
     """Arrivals before the first draw."""
 

@@ -15,7 +15,7 @@ def root_cause(error: BaseException) -> TributaryError | None:
 
 
 def _inner(error: BaseException) -> BaseException | None:
-    """What Ray's exception carries: a RayTaskError in `cause`, an ActorDiedError of a constructor as its argument."""
+    """The error in Ray's exception: in `cause` of a RayTaskError, an argument of a constructor's ActorDiedError."""
     carried = [getattr(error, "cause", None)]
     if getattr(error, "actor_init_failed", False):
         carried += error.args

@@ -71,16 +71,16 @@ def dashboard(
     from deploy.dashboard.web.sockets import LOOPBACK, address, listen
 
     runs = _runs(run or [], url, name)
-    listening = listen(host or LOOPBACK, port) if inherited is None else socket.socket(fileno=inherited)
-    bound = listening.getsockname()
+    listener = listen(host or LOOPBACK, port) if inherited is None else socket.socket(fileno=inherited)
+    bound = listener.getsockname()
     rules = access(bound[0], bound[1], os.environ.get(TOKEN_VARIABLE), tuple(public_host or ()))
     if inherited is None:
-        console.print(f"Dashboard: {address(listening)}   (Ctrl-C stops it)", soft_wrap=True)
+        console.print(f"Dashboard: {address(listener)}   (Ctrl-C stops it)", soft_wrap=True)
         if rules.token and not os.environ.get(TOKEN_VARIABLE):
             console.print(f"Token: {escape(rules.token)}   (set {TOKEN_VARIABLE} to choose it)", soft_wrap=True)
     else:
         os.nice(10)  # the run has priority
-    serve(runs, rules, listening, with_parent=inherited is not None)
+    serve(runs, rules, listener, with_parent=inherited is not None)
 
 
 def report(

@@ -22,15 +22,15 @@ EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What config.json and the headers of the weight files contain."""
+    """The contents of config.json and of the headers of the weight files."""
 
     config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
-    """Of every tensor, by its name."""
+    """Shape of every tensor, by its name."""
 
     @classmethod
     def read(cls, folder: Path) -> "ModelFiles":
-        """Of a model's folder. ModelError for files that can't be read."""
+        """Read a model's folder. ModelError for files that can't be read."""
         shapes = {name: s for file in sorted(folder.glob("*.safetensors")) for name, s in _shapes(file).items()}
         return cls(json.loads((folder / "config.json").read_text()), shapes)
 

@@ -24,7 +24,7 @@ class Judged:
     """The task's own figures, then those of how well the samples follow the target (rewards/judging/posterior.py)."""
     samples: Samples
     problem: str | None = None
-    """Why the task's own figures are missing."""
+    """The reason why the task's own figures are missing."""
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ class Keywords(ConstraintSettings):
     kind: Literal["keywords"]
     words: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
     match: Literal["all", "any", "none"] = "all"
-    """How many of the words a text must contain."""
+    """The words that a text must contain: all, at least one, or none of them."""
     ignore_case: bool = True
     whole_words: bool = True
     """False: a word inside a longer word counts, too."""

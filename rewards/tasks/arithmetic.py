@@ -32,7 +32,7 @@ from rewards.tools.arithmetic import Limits
 from rewards.tools.calculator import Calculator
 
 MAX_DIGITS = 6
-"""Of the calculator's numbers, and of an answer."""
+"""Most digits of the calculator's numbers, and of an answer."""
 
 _ANSWER = re.compile(rf" *(-?[0-9]{{1,{MAX_DIGITS}}}) *")
 

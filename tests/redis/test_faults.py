@@ -244,7 +244,7 @@ def test_a_store_at_its_capacity_goes_on_at_the_servers_maxmemory(tmp_path: Path
         assert len(buffer.draw(3, 0, rng())) == 3
 
 
-def test_an_emptied_server_is_noticed_by_everyone_and_can_be_used_anew(tmp_path: Path, make_trajectory: Make) -> None:
+def test_an_emptied_server_is_noticed_by_everyone_and_can_be_used_again(tmp_path: Path, make_trajectory: Make) -> None:
     with RedisServer.start(tmp_path) as server, connect(server.url) as client:
         buffer = ReplayBuffer(client, BufferConfig(min_size_to_sample=1), "run")
         buffer.add([make_trajectory(k) for k in range(5)])

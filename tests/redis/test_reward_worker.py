@@ -1,4 +1,4 @@
-"""The reward worker on a real buffer: what can't be scored is set aside with its reason, and nothing else is lost."""
+"""The reward worker on a real buffer: what can't be scored is quarantined with its reason, and nothing else is lost."""
 
 import subprocess
 import sys
