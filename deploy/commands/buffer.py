@@ -195,7 +195,7 @@ def _stored_config(client: redis.Redis, name: str) -> BufferConfig:
         stored = StoreSettings.model_validate_json(settings_json)
     except ValueError as error:
         raise StoreError(
-            f"the settings of buffer {name!r} can't be read: another release of Tributary wrote them"
+            f"the settings of buffer {name!r} can't be read: another release of Tributary wrote them. Use that one."
         ) from error
     advanced = BufferAdvanced(
         sampler="highest_reward" if stored.rank_by_reward else "prioritized",
