@@ -1,6 +1,6 @@
 """The configuration of a run: one class per package, composed and checked across packages here and nowhere else.
 
-A recipe is a TOML file; `section.field=value` on the command line overrides it; the resolved form is written into the
+A recipe is a TOML file; `section.setting=value` on the command line overrides it; the resolved form is written into the
 run's folder.
 """
 
@@ -102,7 +102,7 @@ class RunConfig(BaseModel):
 
 
 def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe (a file, or a name under deploy/recipes), apply `section.field=value` overrides, check the result.
+    """Read a recipe (a file, or a name of deploy/recipes), apply `section.setting=value` overrides, check the result.
 
     Raises ConfigError with all problems: value, constraint, fix.
     """
@@ -291,11 +291,11 @@ def _objective_problems(config: RunConfig) -> list[str]:
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    """Put `section.field=value` into `values`. The value is read as TOML, or as a string if it is not valid TOML."""
+    """Put `section.setting=value` into `values`. The value is read as TOML, or as a string if it is not valid TOML."""
     name, equals, text = override.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"override {override!r} must have the form section.field=value, such as learner.steps=50.")
+        raise ConfigError(f"override {override!r} must have the form section.setting=value, such as learner.steps=50.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

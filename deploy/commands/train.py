@@ -129,6 +129,6 @@ def _require_only_overrides(arguments: list[str], run: Path | None, replace: boo
     """ConfigError for a recipe or a folder: a resumed run has both already."""
     if run or replace or any("=" not in argument for argument in arguments):
         raise ConfigError(
-            "--resume takes the folder of a run and section.field=value, and nothing else: the run keeps its recipe "
+            "--resume takes the folder of a run and section.setting=value, and nothing else: the run keeps its recipe "
             "and its folder."
         )

@@ -160,7 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--window", type=float, default=20.0, help="Seconds of each count of tokens.")
     parser.add_argument("--rounds", type=int, default=3, help="The number of counts with and without versions.")
-    parser.add_argument("overrides", nargs="*", help="Fields of the recipe to change, as section.field=value.")
+    parser.add_argument("overrides", nargs="*", help="Settings of the recipe to change, as section.setting=value.")
     args = parse(parser, recipe="", versions=2, interval=0.5, window=2.0, rounds=1)
     with tempfile.TemporaryDirectory() as scratch, RedisServer.start(Path(scratch) / "redis") as server:
         recipe = args.recipe or str(write_tiny_recipe(Path(scratch) / "recipe"))

@@ -1,7 +1,7 @@
 """The whole loop on one device: the share of time the engine computes, and how long the learner waits for it.
 
     python tests/benchmarks/whole_loop.py [--small] [--json] [--device cpu|cuda] [--recipe demo] [--steps 60] [--gpus 0.5,0.3,0.2]
-                                          [section.field=value ...]
+                                          [section.setting=value ...]
 
 Runs `tributary train` and reads its summary. On one GPU the engine, the learner and the reward worker share it by the fractions
 given (the engine's fraction also bounds vLLM's memory); on a CPU they share its cores. The figures cover training, not the start
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument(
         "--gpus", default="0.5,0.3,0.2", help="With --device cuda: the shares of engine, learner and reward worker."
     )
-    parser.add_argument("overrides", nargs="*", help="Fields of the recipe to change, as section.field=value.")
+    parser.add_argument("overrides", nargs="*", help="Settings of the recipe to change, as section.setting=value.")
     args = parse(parser, recipe="", steps=20)
     options = [f"learner.steps={args.steps}", "evaluation.samples=64"]
     options += gpu_options(args.gpus) if args.device == "cuda" else []

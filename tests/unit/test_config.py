@@ -45,7 +45,7 @@ def test_overrides_reach_their_field_in_toml_types() -> None:
         ("learner.publish_every=1000", ["learner.publish_every = 1000", "base model"]),
         ("learner.objective=ppo", ["learner.objective = 'ppo'", "subtb"]),
         ("actors.behaviours=[]", ["actors.behaviours", "at least 1"]),
-        ("nonsense", ["'nonsense'", "section.field=value"]),
+        ("nonsense", ["'nonsense'", "section.setting=value"]),
         ("seed.x=1", ["'seed.x=1'", "not a section"]),
     ],
 )
