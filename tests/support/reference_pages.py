@@ -23,7 +23,8 @@ COMMAND = "python -m tests.support.reference_pages"
 
 _CONFIGURATION = f"""# Configuration
 
-<!-- Generated from the configuration classes. Do not edit: change a class, then run `{COMMAND}`. -->
+<!-- Generated from the configuration classes. Do not edit: change a class, then run
+`{COMMAND}`. -->
 
 A recipe is a TOML file with the sections below. A setting that the recipe leaves out has its default. On the
 command line `section.setting=value` overrides a recipe, such as `learner.steps=500` or
@@ -35,10 +36,11 @@ Settings that few runs change are in a table `advanced` of their section.
 
 _CLI = f"""# Commands
 
-<!-- Generated from the commands. Do not edit: change a command, then run `{COMMAND}`. -->
+<!-- Generated from the commands. Do not edit: change a command, then run
+`{COMMAND}`. -->
 
-`tributary COMMAND --help` prints the same in a terminal. Errors end with exit code 2 and one message that states the
-bad value, the constraint and the fix.
+`tributary COMMAND --help` prints the same in a terminal. Errors end with exit code 2 and one message that
+states the bad value, the constraint and the fix.
 """
 
 
