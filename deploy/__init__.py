@@ -4,6 +4,7 @@ Importing it puts the user's working folder last on the import path, because a p
 Every process imports it before the other packages: the command, Ray's workers, a job that was submitted.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,8 +32,9 @@ def _hides_package(folder: Path) -> bool:
     """True if the folder holds a module that is not Tributary's and has the name of one of its packages."""
     if folder.resolve() == ROOT:
         return False
-    return any((folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file() for name in PACKAGES)
+    names = [name for package in PACKAGES for name in (f"{package}.py", f"{package}/__init__.py")]
+    return any(os.path.isfile(folder / name) for name in names)  # unlike Path.is_file, false in a closed folder
 
 
-with suppress(FileNotFoundError):  # the working folder was deleted
+with suppress(OSError):  # the working folder was deleted or is closed
     sys.path[:] = import_path(sys.path, Path.cwd())

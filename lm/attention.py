@@ -60,14 +60,11 @@ class PackedAttention:
         self._keys = None if len(seen) == 1 else torch.from_numpy(keys).flatten().to(device)
         self._keep = keys.size <= KEPT_COPIES * n
         self._visible = torch.from_numpy(mask)[:, None].to(device)
-        queries = np.minimum(np.arange(len(seen) * size).reshape(len(seen), size), n - 1)
-        self._distances: Tensor | None = None
+        self._queries = np.minimum(np.arange(len(seen) * size).reshape(len(seen), size), n - 1)
+        self._padding = len(seen) * size - n
+        self._key_tokens, self._positions = keys, positions.astype(np.int32)
         self._longest = int(positions.max())
-        if self._longest:
-            distances = positions[queries][:, :, None] - positions[keys][:, None, :]
-            distances.reshape(-1, width)[n:] = 0  # what the padding sees is in every window
-            self._distances = torch.from_numpy(distances.astype(np.int32))[:, None]
-        self._masks: dict[int, Tensor] = {}
+        self._masks: dict[tuple[int, torch.dtype], Tensor] = {}
 
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, cap: float | None
@@ -78,7 +75,7 @@ class PackedAttention:
         """
         self.uses += 1
         arguments = (query, key, value, self._keys, self._mask(window, query.dtype), scale, cap)
-        if self._keep or not query.requires_grad:
+        if self._keep or not any(x.requires_grad for x in (query, key, value)):
             return _attend(*arguments)
         output: Tensor = checkpoint(_attend, *arguments, use_reentrant=False)
         return output
@@ -86,13 +83,19 @@ class PackedAttention:
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """[C, 1, Q, K] 0 where a query sees a key, -inf elsewhere."""
         narrow = 0 if window is None or window > self._longest else window
-        if narrow not in self._masks:
-            visible = self._visible
-            if narrow and self._distances is not None:
-                visible = visible & (self._distances.to(visible.device) < narrow)
+        if (narrow, dtype) not in self._masks:
+            visible = self._visible & self._within(narrow) if narrow else self._visible
             blank = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-            self._masks[narrow] = blank.masked_fill_(~visible, -torch.inf)
-        return self._masks[narrow]
+            self._masks[narrow, dtype] = blank.masked_fill_(~visible, -torch.inf)
+        return self._masks[narrow, dtype]
+
+    def _within(self, window: int) -> Tensor:
+        """[C, 1, Q, K] true where a key is fewer than `window` places before the query."""
+        queries, keys = self._positions[self._queries], self._positions[self._key_tokens]
+        within = queries[:, :, None] - keys[:, None, :] < window
+        if self._padding:
+            within.reshape(-1, within.shape[-1])[-self._padding :] = True  # what the padding sees is in every window
+        return torch.from_numpy(within)[:, None].to(self._visible.device)
 
 
 def packed_attention(

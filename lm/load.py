@@ -21,6 +21,8 @@ TOLERANCE = {torch.float32: 0.01}
 TOLERANCE_16_BIT = 0.5
 BRANCH_TOKENS = 6
 """Tokens of each string of the proof, behind the beginning that it shares with the others."""
+MAX_PROVED_WINDOW = 4096
+"""Tokens. Wider windows, such as Phi-3.5's 262,144, are computed by the same mask; a proof of them would not fit."""
 MAX_EAGER_TOKENS = 512
 """Longer plain passes use a kernel that does not keep all scores, where the model allows one."""
 
@@ -94,9 +96,10 @@ def prove(model: PackedModel) -> None:
 
 
 def _proof_tokens(config: Any) -> int:
-    """Tokens of the beginning that the strings of the proof share: more than any window, and within the positions."""
+    """Tokens of the beginning that the strings of the proof share: more than any window up to MAX_PROVED_WINDOW, and
+    within the positions."""
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
-    longest = max((window for window in windows if isinstance(window, int)), default=0)
+    longest = max((w for w in windows if isinstance(w, int) and w <= MAX_PROVED_WINDOW), default=0)
     positions = getattr(config, "max_position_embeddings", None) or longest + 2 * BRANCH_TOKENS
     return max(1, min(longest + BRANCH_TOKENS, positions - BRANCH_TOKENS))
 

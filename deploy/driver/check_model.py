@@ -17,6 +17,8 @@ from lm.architectures import architecture, has_native_code, packing_problem, tex
 ALL_LINEAR = "all-linear"
 NOT_LINEAR = ("norm", "router", "embed")
 """Parts of the names of tensors with two axes that are not linear layers."""
+TOWERS = ("vision_config", "audio_config", "speech_config", "encoder")
+"""Sections of config.json of models that read more than text."""
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")
 
 
@@ -31,7 +33,7 @@ class ModelFiles:
     @classmethod
     def read(cls, folder: Path) -> "ModelFiles":
         """Read a model's folder. ModelError for files that can't be read."""
-        shapes = {name: s for file in sorted(folder.glob("*.safetensors")) for name, s in _shapes(file).items()}
+        shapes = {name: s for file in _weight_files(folder) for name, s in _shapes(file).items()}
         return cls(json.loads((folder / "config.json").read_text()), shapes)
 
     @property
@@ -71,6 +73,11 @@ def check_model(config: RunConfig, files: ModelFiles) -> None:
         raise ConfigError(
             f"{name} is quantised already (quantization_config in config.json: {method}). Take the model with whole "
             'weights, and set model.quantization = "nf4" if 4 bits are wanted.'
+        )
+    if towers := [section for section in TOWERS if files.config.get(section)]:
+        raise ConfigError(
+            f"{name} ({model}) has more than a language model ({towers[0]} in config.json), and an adapter would reach "
+            "into it. Choose a model of text only."
         )
     if reason := packing_problem(files.config):
         raise ConfigError(
@@ -136,6 +143,15 @@ def _none(model: ModelConfig, layers: Mapping[str, bool]) -> list[str]:
 
 def _list(layers: Sequence[str] | Mapping[str, bool]) -> str:
     return ", ".join(sorted(layers)) or "none; the model has no linear layers in its weight files"
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads: others may hold the same weights under other names, or an adapter."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    single = folder / "model.safetensors"
+    return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:

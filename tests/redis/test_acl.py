@@ -82,7 +82,11 @@ def test_each_role_can_do_what_it_does_in_a_run(
     driver, reward, learner, dashboard = (ReplayBuffer(as_user(role), config, name) for role in roles)
     client.script_flush()
     driver.clear()
-    driver.adopt()
+    other = ReplayBuffer(as_user("driver"), config.model_copy(update={"capacity": 12}), name)
+    other.adopt()
+    assert other.add([make_trajectory(99, adapter_digest="")]).added == 1
+    driver.adopt()  # under other settings, as a resume may
+    driver.clear()
     given = [make_trajectory(100 + k, adapter_digest="") for k in range(2)]
     assert driver.add(given).added == 2
 

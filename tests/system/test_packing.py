@@ -242,6 +242,13 @@ def test_a_model_whose_tokens_meet_outside_of_attention_is_refused_by_both_sides
         load(replace(tiny_spec, base_model=folder), CPU)
 
 
+def test_a_window_too_wide_for_a_proof_does_not_make_it_longer(tiny_spec: PolicySpec, tmp_path: Path) -> None:
+    """As Phi-3.5's, whose window is wider than any string of a run."""
+    sizes = dict(SIZES, max_position_embeddings=131072)
+    folder = saved(MistralConfig(**sizes, sliding_window=262144), MistralForCausalLM, tmp_path)
+    BaseModel(replace(tiny_spec, base_model=folder), CPU)
+
+
 def test_the_proof_sees_a_window_that_is_not_computed(
     tiny_spec: PolicySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def recipe(folder: Path, **sections: dict[str, Any]) -> RunConfig:
         ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, ["not softmax attention (conv)"]),
         ({"model_type": "stablelm"}, ["do not pass on"]),
         ({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, ["GPT2LMHeadModel", "vLLM has no LoRA"]),
+        ({"model_type": "gemma3", "vision_config": {"hidden_size": 4}}, ["vision_config", "a model of text only"]),
         (
             {"model_type": "brandnew", "auto_map": {"AutoModelForCausalLM": "modeling_brandnew.BrandNew"}},
             ["code of its own", "auto_map"],
@@ -159,3 +160,12 @@ def test_layers_that_are_attention_by_another_name_are_packed() -> None:
 def test_the_table_of_architectures_without_lora_is_that_of_the_installed_vllm() -> None:
     text = {name for name in architectures_without_lora() if name.endswith(("ForCausalLM", "LMHeadModel"))}
     assert text == WITHOUT_LORA
+
+
+def test_weights_beside_the_models_own_files_are_not_its_layers(tmp_path: Path) -> None:
+    """Mistral's repositories hold a second copy with other names, and a folder may hold an adapter."""
+    folder = write_model(tmp_path / "model")
+    other = {"layers.0.attention.wq.weight": np.zeros((4, 4), np.float32)}
+    save_file(other, folder / "consolidated.safetensors")
+    save_file(other, folder / "adapter_model.safetensors")
+    assert set(check(recipe(folder)).spec.lora_targets) == {"q_proj", "o_proj"}

@@ -426,7 +426,7 @@ for bucket, number in pairs(buckets) do
   call('HINCRBY', key('staleness'), bucket, number)
 end
 state.drawn = state.drawn + n_rows
-if n_rows == 0 then
+if n_rows == 0 and #stale < MAX_STALE then -- else fresher items may stand behind the stale ones
   waive_draws()
 end
 count('expired', #stale)
