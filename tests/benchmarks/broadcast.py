@@ -89,9 +89,8 @@ class TimedActor(ActorProcess):
             return self._from_store(known)
         version = self._version
         if version.number <= known:
-            return version.number, None
-        files = AdapterFiles(Path(self._file).read_bytes(), Path(f"{self._file}.json").read_text())
-        return version.number, (version, files)
+            return None
+        return version, AdapterFiles(Path(self._file).read_bytes(), Path(f"{self._file}.json").read_text())
 
     def _timed_serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
         difference = self._serve(version, files)
