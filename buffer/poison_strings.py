@@ -66,7 +66,7 @@ class PoisonStrings:
         content_id = self._client.hget(self._key, _SCORING + self._worker)
         if isinstance(content_id, bytes):
             field = _DEATHS + content_id.decode()
-            deaths = int(self._client.hget(self._key, field) or 0)  # type: ignore[arg-type]
+            deaths = int(self._client.hget(self._key, field) or 0)
             with self._client.pipeline(transaction=True) as pipe:
                 pipe.hset(self._key, field, deaths + 1)  # not an increment: the call may be repeated
                 pipe.hdel(self._key, _SCORING + self._worker)

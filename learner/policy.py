@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from buffer.types import PolicySpec
 from learner.batch import Batch, Part
-from lm.load import load_model
+from lm.load import keep_four_bits_differentiable, load_model
 from lm.model import PackedModel
 
 
@@ -45,8 +45,7 @@ class LoraPolicy:
             task_type="CAUSAL_LM",
         )
         self.model = get_peft_model(base, lora).eval()
-        if spec.quantization != "none":
-            self._keep_four_bits_differentiable()
+        keep_four_bits_differentiable(self.model)
         self._packed = PackedModel(self.model.get_base_model(), spec.base_model)
         output = self._packed.output
         allowed = sorted({*(spec.allowed_token_ids or range(len(output.weight))), spec.stop_token_id})
@@ -100,13 +99,6 @@ class LoraPolicy:
         log_pf[is_action] = output.token_logits(hidden[acted], taken) - normaliser[acted]
         log_pterm[may_stop] = output.token_logits(hidden[stopped], stop) - normaliser[stopped]
         return PrefixLogProbs(log_pf, log_pterm)
-
-    def _keep_four_bits_differentiable(self) -> None:
-        """In eval mode bitsandbytes repacks weights on some CPUs for a product whose gradient is wrong (0.50.2); told
-        that they train, these layers do nothing else differently."""
-        for layer in self.model.modules():
-            if type(layer).__name__ == "Linear4bit":
-                layer.training = True
 
     def _checkpoint_layers(self) -> None:
         """Only the layers themselves are told that they train, which is what turns checkpointing on; what is inside

@@ -55,6 +55,7 @@ def load_model(spec: PolicySpec, device: torch.device, *, quantized: bool, adapt
     if adapter is not None:
         model = merged(model, adapter)
     model.eval().requires_grad_(False)
+    keep_four_bits_differentiable(model)
     try:
         prove(PackedModel(model, spec.base_model))
     except (AttributeError, TypeError, ValueError, NotImplementedError) as error:  # code that expects a plain pass
@@ -63,6 +64,17 @@ def load_model(spec: PolicySpec, device: torch.device, *, quantized: bool, adapt
             "Choose another base model."
         ) from error
     return model
+
+
+def keep_four_bits_differentiable(model: Any) -> None:
+    """Put layers of 4-bit weights into training mode, which changes nothing else in them.
+
+    In eval mode bitsandbytes repacks their weights on some CPUs, at the first pass, for a product whose gradient is
+    wrong (0.50.2). Call it after every `eval()`.
+    """
+    for layer in model.modules():
+        if type(layer).__name__ == "Linear4bit":
+            layer.training = True
 
 
 @torch.inference_mode()

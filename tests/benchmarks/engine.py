@@ -51,7 +51,8 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
     folder = resolve_model(model)
     tokenizer = load_tokenizer(folder)
     prompt = Prompt("benchmark", PROMPT, np.array(tokenizer.encode(PROMPT).ids, dtype=np.int32))
-    spec = policy_spec(ModelConfig(name=model), PolicyConfig(max_actions=tokens), folder, tokenizer)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    spec = policy_spec(ModelConfig(name=model), PolicyConfig(max_actions=tokens), folder, tokenizer, targets)
     policy = LoraPolicy(spec, torch.device("cpu"))
     torch.manual_seed(0)
     for name, parameter in policy.model.named_parameters():
