@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
             "raised ConfigError: the base model has a sliding window of 32 tokens. Choose another model.",
         ),
         (
-            'model.lora_targets=["input_layernorm"]',
-            "TributaryError: the learner process failed to start: ValueError: Target module LlamaRMSNorm",
+            'learner.device="nonsense"',
+            "TributaryError: the learner process failed to start: RuntimeError: Expected one of cpu",
         ),
     ],
     ids=["own-error-in-a-reward-worker", "foreign-error-in-the-learner"],
