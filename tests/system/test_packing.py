@@ -37,6 +37,7 @@ from buffer.types import IntArray, PolicySpec, Prompt, given_trajectory
 from learner.batch import collate
 from learner.policy import LoraPolicy
 from lm.attention import PackedAttention
+from lm.load import _proof_tokens
 from lm.packing import ScoredRow, pack, scoring_passes
 from rewards.base_model import BaseModel
 from rewards.task import BaseLogProbs, ScoreRequest
@@ -244,9 +245,13 @@ def test_a_model_whose_tokens_meet_outside_of_attention_is_refused_by_both_sides
 
 def test_a_window_too_wide_for_a_proof_does_not_make_it_longer(tiny_spec: PolicySpec, tmp_path: Path) -> None:
     """As Phi-3.5's, whose window is wider than any string of a run."""
-    sizes = dict(SIZES, max_position_embeddings=131072)
-    folder = saved(MistralConfig(**sizes, sliding_window=262144), MistralForCausalLM, tmp_path)
-    BaseModel(replace(tiny_spec, base_model=folder), CPU)
+    config = MistralConfig(**dict(SIZES, max_position_embeddings=131072), sliding_window=262144)
+    assert _proof_tokens(config) < 100
+    request, response = ScoreRequest(ids([3, 4]), ids([5, 6, 7])), ids([4, 5])
+    folder = saved(config, MistralForCausalLM, tmp_path)
+    spec = replace(tiny_spec, base_model=folder)
+    [score] = BaseModel(spec, CPU).score([request], [response])
+    assert difference(score, naive(plain_model(folder), spec, request, response)) < LIMIT
 
 
 def test_the_proof_sees_a_window_that_is_not_computed(

@@ -90,6 +90,6 @@ def test_blocks_are_used_where_they_save_pairs_and_not_where_they_do_not() -> No
 
 def test_what_attention_cannot_compute_is_refused() -> None:
     x = torch.zeros(1, HEADS, 3, SIZE)
-    for asked in ({"s_aux": torch.zeros(HEADS)}, {"position_bias": x}, {"sliding_window": 2}, {"softcap": 1.0}):
+    for arguments in ({"s_aux": torch.zeros(HEADS)}, {"position_bias": x}, {"sliding_window": 2}, {"softcap": 1.0}):
         with pytest.raises(ConfigError, match="which attention on packed prefixes cannot compute"):
-            packed_attention(nn.Identity(), x, x, x, None, **asked)
+            packed_attention(nn.Identity(), x, x, x, None, **arguments)
