@@ -45,7 +45,7 @@ def test_both_scorers_agree_at_every_prefix(tiny_spec: PolicySpec, scorer: VllmS
 def test_a_target_or_a_text_that_is_too_long_is_refused(scorer: VllmScorer) -> None:
     with pytest.raises(ConfigError, match="target of 2 tokens"):
         scorer.score([ScoreRequest(ids(3), ids(4, 5))], [ids(4)])
-    with pytest.raises(ConfigError, match="do not fit the 63"):
+    with pytest.raises(ConfigError, match="57 tokens and a response of 7 exceed the 63 tokens"):
         scorer.score([ScoreRequest(ids(*range(3, 60)))], [ids(*[4] * 7)])
 
 
