@@ -76,7 +76,7 @@ class ActorConfig(BaseModel):
     """Number of actors. Each has an engine of its own."""
     behaviours: list[BehaviourConfig] = Field(default=[ON_POLICY], min_length=1)
     """Ways to sample trajectories, chosen by weight."""
-    max_in_flight: int = Field(default=64, ge=1)
+    max_in_flight: int = Field(default=32, ge=1)
     """Trajectories that an engine generates at the same time."""
     samples_per_prompt: int = Field(default=8, ge=1)
     """Trajectories sampled from one prompt before the actor takes the next prompt."""

@@ -176,7 +176,7 @@ class RolloutActor:
         self._wait = NamedWait(
             f"{self._name} waits for reward workers",
             self._config.advanced.wait_limit_s,
-            lambda: "rewards.advanced.max_in_flight batches are in flight",
+            lambda: "each has a batch to score and the next one",
         )
         while not self._stopping.is_set() and self._rewards.free_slots(POLL_S) <= 0:
             self._beat()

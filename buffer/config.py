@@ -64,9 +64,6 @@ class BufferConfig(BaseModel):
     capacity: int = Field(default=100_000, ge=1, le=7_000_000)
     """Largest number of trajectories kept. The limit: a table of 68 bytes per trajectory is one string in Redis, which
     holds at most 512 MiB."""
-    fresh_capacity: int = Field(default=1024, ge=1)
-    """Arrivals that wait to be drawn as fresh. When actors outpace the learner, the oldest of them are only replayed: a
-    longer queue would be staler, not better."""
     min_size_to_sample: int = Field(default=64, ge=1)
     """Arrivals, repeats included, that the learner waits for before the first batch. Fewer make batches of repeats."""
     priority_exponent: float = Field(default=0.6, ge=0.0)
@@ -89,7 +86,6 @@ class BufferConfig(BaseModel):
             per_prompt_quota=self.advanced.per_prompt_quota,
             max_times_sampled=self.advanced.max_times_sampled,
             max_staleness=self.advanced.max_staleness,
-            fresh_capacity=self.fresh_capacity,
             rank_by_reward=self.advanced.sampler == "highest_reward",
         )
 

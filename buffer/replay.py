@@ -120,8 +120,11 @@ class ReplayBuffer:
         return AddResult(added, duplicates, evicted, dict(+refused))
 
     @store_errors("drawing trajectories")
-    def draw(self, fresh: int, replay: int, rng: np.random.Generator) -> list[Drawn]:
+    def draw(self, fresh: int, replay: int, rng: np.random.Generator, fresh_window: int | None = None) -> list[Drawn]:
         """`fresh` + `replay` rows: at most `fresh` that have just arrived, oldest first, the rest by the sampler.
+
+        Only the newest `fresh_window` arrivals can be fresh, so that actors faster than the learner don't make fresh
+        rows old; None: no limit.
 
         Empty while too few have arrived or draws are ahead of inserts. Unreadable records go to quarantine and are
         replaced; raise StoreError if DRAW_ROUNDS rounds are not enough.
@@ -133,6 +136,7 @@ class ReplayBuffer:
             request = DrawRequest(
                 rows=missing,
                 fresh=fresh,
+                fresh_window=fresh_window,
                 newest_version=newest,
                 sampler=SAMPLERS[self._config.advanced.sampler],
                 replace=self._config.advanced.replacement,

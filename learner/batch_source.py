@@ -1,15 +1,15 @@
-"""Batches for the learner, drawn one ahead of the step.
+"""Batches for the learner, each drawn when it is asked for.
 
-The n-th draw has its own generator, seeded with (seed, rank, n): a run resumed after n steps draws as it would have
-drawn without the interruption. Rows in flight when a learner died stay in the buffer; they are no longer fresh.
+A batch drawn ahead would make its fresh rows one version older and save a few milliseconds. The n-th draw has its own
+generator, seeded with (seed, rank, n): a run resumed after n steps draws as it would have drawn without the
+interruption.
 
 consumes   ReplayBuffer.draw
-produces   rows, one batch ahead, from a thread of its own
+produces   rows
 waits for  enough arrivals in the buffer to draw from, and new ones where samples per insert are limited
 unblocked by  RewardWorker.score -> ReplayBuffer.add
 """
 
-import queue
 import threading
 
 import numpy as np
@@ -18,11 +18,11 @@ from buffer.heartbeat import Heartbeats
 from buffer.named_wait import NamedWait
 from buffer.replay import Drawn, ReplayBuffer
 
-POLL_S = 0.05
+POLL_S = 0.01
 
 
 class BatchSource:
-    """Returns batches in the order drawn; `next` raises an error that occurred while drawing."""
+    """Draws one batch after another from the buffer."""
 
     def __init__(
         self,
@@ -30,77 +30,48 @@ class BatchSource:
         heartbeats: Heartbeats,
         batch_size: int,
         fresh_fraction: float,
+        fresh_window: int,
         wait_limit_s: float,
         seed: int,
         rank: int = 0,
         first_draw: int = 0,
     ) -> None:
-        """`first_draw` is the number of steps already done."""
+        """`first_draw` is the number of steps already done; `fresh_window` as in ReplayBuffer.draw."""
         self._buffer = buffer
         self._heartbeats = heartbeats
         self._fresh = round(batch_size * fresh_fraction)
         self._replay = batch_size - self._fresh
+        self._fresh_window = fresh_window
         self._wait_limit_s = wait_limit_s
         self._seed = (seed, rank)
         self._draw_number = first_draw
-        self._ready: queue.Queue[list[Drawn] | Exception] = queue.Queue(maxsize=1)
         self._stopping = threading.Event()
         self._wait: NamedWait | None = None
-        self._thread = threading.Thread(target=self._run, name="batch-source", daemon=True)
-
-    def start(self) -> None:
-        """Start drawing."""
-        self._thread.start()
 
     def stop(self) -> None:
-        """Stop drawing; `next` returns None from then on."""
+        """Stop waiting; `next` returns None from then on. May be called from any thread."""
         self._stopping.set()
 
     def next(self) -> list[Drawn] | None:
         """The next batch; None after `stop`. WaitTimeout if no data arrives within the limit."""
-        while not self._stopping.is_set():
-            try:
-                item = self._ready.get(timeout=POLL_S)
-            except queue.Empty:
-                continue
-            if isinstance(item, Exception):
-                raise item
-            return item
-        return None
-
-    def waiting_for(self) -> str | None:
-        """The current named wait as a sentence, if there is one."""
-        wait = self._wait
-        return wait.sentence() if wait else None
-
-    def _run(self) -> None:
+        wait = NamedWait("learner waits for data", limit_s=self._wait_limit_s, describe=self._describe)
         try:
             while not self._stopping.is_set():
-                self._offer(self._draw_batch())
-                self._draw_number += 1
-        except Exception as error:  # carried to the learner's thread, where it ends the run
-            self._offer(error)
+                rng = np.random.default_rng([*self._seed, self._draw_number])
+                if rows := self._buffer.draw(self._fresh, self._replay, rng, self._fresh_window):
+                    self._draw_number += 1
+                    return rows
+                self._wait = wait
+                wait.check()
+                self._stopping.wait(POLL_S)
+            return None
+        finally:
+            self._wait = None
 
-    def _draw_batch(self) -> list[Drawn]:
-        """Draw the next batch, waiting until there is one; empty only when stopping."""
-        wait = NamedWait("learner waits for data", limit_s=self._wait_limit_s, describe=self._describe)
-        while not self._stopping.is_set():
-            rng = np.random.default_rng([*self._seed, self._draw_number])
-            if rows := self._buffer.draw(self._fresh, self._replay, rng):
-                self._wait = None
-                return rows
-            self._wait = wait
-            wait.check()
-            self._stopping.wait(POLL_S)
-        return []
-
-    def _offer(self, item: list[Drawn] | Exception) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._ready.put(item, timeout=POLL_S)
-                return
-            except queue.Full:
-                continue
+    def waiting_for(self) -> str | None:
+        """The current named wait as a sentence, if there is one. May be called from any thread."""
+        wait = self._wait
+        return wait.sentence() if wait else None
 
     def _describe(self) -> str:
         """The buffer's counts and the number of live actors, for the named wait."""

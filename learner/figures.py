@@ -22,6 +22,16 @@ def staleness(row: Drawn, newest_version: int) -> int:
     return newest_version - row.policy_version if row.trajectory.adapter_digest else 0
 
 
+def sampled_step(rows: Sequence[Drawn], newest_version: int, steps_done: int, publish_every: int) -> float:
+    """Mean step after which the policies of the fresh on-policy `rows` were published; NaN where there are none.
+
+    Labels, rewards and other figures of these strings describe the policies of that step, not of the newest one.
+    """
+    ages = [staleness(row, newest_version) for row in rows if row.fresh and row.behaviour == "on_policy"]
+    published = steps_done - steps_done % publish_every
+    return float(np.mean([max(published - age * publish_every, 0) for age in ages])) if ages else float("nan")
+
+
 def batch_figures(rows: Sequence[Drawn], batch: Batch, estimates: Estimates, newest_version: int) -> Figures:
     """Figures of the B `rows` under the policy that `estimates` are of; NaN where no row has the figure."""
     fresh = [i for i, row in enumerate(rows) if row.fresh]
@@ -38,8 +48,8 @@ def batch_figures(rows: Sequence[Drawn], batch: Batch, estimates: Estimates, new
         **posterior_figures(on_policy_estimates),
         "log_z": float(value_at(estimates.u.detach(), first_terminal(estimates.is_terminal)).mean()),
         "log_reward": float(np.mean(log_rewards)) if log_rewards else float("nan"),
-        "staleness_mean": float(np.mean(ages)) if ages else 0.0,
-        "staleness_max": max(ages, default=0),
+        "staleness_mean": float(np.mean(ages)) if ages else float("nan"),
+        "staleness_max": max(ages, default=float("nan")),
         "fresh": len(fresh),
         "on_policy": len(on_policy),
         "labels": {name: float(np.mean(values)) for name, values in labels.items()},

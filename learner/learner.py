@@ -23,7 +23,7 @@ from learner.checkpoint import Checkpoints
 from learner.checkpointer import Checkpointer
 from learner.config import LearnerConfig
 from learner.data_parallel import DataParallel
-from learner.figures import Figures, TargetDistance, batch_figures, staleness
+from learner.figures import Figures, TargetDistance, batch_figures, sampled_step, staleness
 from learner.gradient import Gradient
 from learner.objectives.balance import Estimates, Loss
 from learner.optimiser import Optimiser
@@ -93,7 +93,6 @@ class Learner:
     def run(self, source: BatchSource) -> None:
         """Learn until `steps` are done or `stop` is called, then publish the last step's adapter and save."""
         self._source = source
-        source.start()
         try:
             while self.step_number < self._config.steps:
                 began = time.perf_counter()
@@ -108,7 +107,8 @@ class Learner:
                 ended = time.perf_counter()
                 figures |= {"wait_s": drawn - began, "step_s": ended - began, "publish_s": ended - stepped}
                 figures["version"] = self.version
-                self._rows.put(figures | {"step_samples": samples})
+                if self._data_parallel.is_leader:  # nobody reads the rows of the others
+                    self._rows.put(figures | {"step_samples": samples})
                 self._checkpointer.add_row(figures)
                 if self.step_number % self._config.checkpoint_every == 0:
                     self.save()
@@ -150,6 +150,7 @@ class Learner:
             self._skipped_in_a_row = 0
         else:
             self._skip(rows, f"step {self.step_number + 1}: loss {float(loss.value)}, gradient norm {grad_norm}")
+        steps_done = self.step_number
         self.step_number += 1
         return {
             "step": self.step_number,
@@ -161,6 +162,7 @@ class Learner:
             "tree_nodes": batch.tree_nodes,
             "passes": len(batch.parts),
             **batch_figures(rows, batch, estimates, self.version),
+            "sampled_step": sampled_step(rows, self.version, steps_done, self._config.publish_every),
             **target_distance,
             "step_samples": self._samples(rows, batch, estimates),
         }

@@ -36,6 +36,9 @@ KEY_COST = 80
 KEPT_COPIES = 2
 """Gathered keys per token that are kept for the backward pass; where there are more, they are gathered again."""
 
+COPIES_AT_ONCE = 8
+"""Gathered keys per token that are in memory at the same time; blocks that see more are computed in several calls."""
+
 Indices = NDArray[np.int64]
 
 
@@ -57,8 +60,9 @@ class PackedAttention:
         for block, tokens in enumerate(seen):
             keys[block, : len(tokens)] = tokens
             _fill(mask[block], parents, block * size, tokens)
-        self._keys = None if len(seen) == 1 else torch.from_numpy(keys).flatten().to(device)
+        self._keys = None if len(seen) == 1 else torch.from_numpy(keys).to(device)
         self._keep = keys.size <= KEPT_COPIES * n
+        self._blocks_at_once = max(COPIES_AT_ONCE * n // width, 1)
         self._visible = torch.from_numpy(mask)[:, None].to(device)
         self._queries = np.minimum(np.arange(len(seen) * size).reshape(len(seen), size), n - 1)
         self._padding = len(seen) * size - n
@@ -74,11 +78,18 @@ class PackedAttention:
         A token sees its last `window` ancestors, itself included, or all of them; scores s become cap · tanh(s / cap).
         """
         self.uses += 1
-        arguments = (query, key, value, self._keys, self._mask(window, query.dtype), scale, cap)
-        if self._keep or not any(x.requires_grad for x in (query, key, value)):
-            return _attend(*arguments)
-        output: Tensor = checkpoint(_attend, *arguments, use_reentrant=False)
-        return output
+        mask, at_once = self._mask(window, query.dtype), self._blocks_at_once
+        attend = _attend if self._keep or not any(x.requires_grad for x in (query, key, value)) else _attend_again
+        return torch.cat(
+            [
+                attend(
+                    query[begin * mask.shape[2] : (begin + at_once) * mask.shape[2]],
+                    *(key, value, None if self._keys is None else self._keys[begin : begin + at_once].flatten()),
+                    *(mask[begin : begin + at_once], scale, cap),
+                )
+                for begin in range(0, len(mask), at_once)
+            ]
+        )
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """[C, 1, Q, K] 0 where a query sees a key, -inf elsewhere."""
@@ -152,6 +163,12 @@ def _attend(
         scores = (queries @ gathered.transpose(2, 3) * (scale / cap)).tanh() * cap + mask
         output = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
     return output.transpose(1, 2).flatten(0, 1)[:n]
+
+
+def _attend_again(*arguments: Any) -> Tensor:
+    """`_attend`, computed a second time in the backward pass instead of keeping the gathered keys."""
+    output: Tensor = checkpoint(_attend, *arguments, use_reentrant=False)
+    return output
 
 
 def _fill(mask: NDArray[np.bool_], parents: Indices, begin: int, tokens: list[int]) -> None:

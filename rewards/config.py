@@ -31,8 +31,6 @@ class RewardAdvanced(BaseModel):
         strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    max_in_flight: int = Field(default=4, ge=1)
-    """Batches that one actor may have at the reward workers before it waits for them."""
     max_restarts: int = Field(default=10, ge=0)
     """Number of times that Ray restarts a dead worker. Its calls are repeated; the buffer drops the duplicates."""
     max_failures: int = Field(default=100, ge=1)

@@ -107,6 +107,8 @@ class DrawRequest:
     rows: int
     fresh: int = 0
     """Maximum number of rows that have just arrived, the one waiting longest first."""
+    fresh_window: int | None = None
+    """Only this many newest arrivals can be fresh; those before them are only replayed. None: no limit."""
     newest_version: int = 0
     """Maximum number of rows drawn uniformly from the arrivals of the newest version."""
     sampler: Sampler = "weighted"
@@ -183,7 +185,8 @@ class ItemStore:
                 *(int(request.replace), request.rows_per_group),
                 *(settings.max_times_sampled, settings.max_staleness, settings.ranked_by),
                 *(rate_limiter.samples_per_insert, rate_limiter.draws_ahead, rate_limiter.needed),
-                settings.ring_length,
+                settings.capacity,
+                min(request.fresh_window or settings.capacity, settings.capacity),
             ],
         )
         if reply is None:
@@ -252,7 +255,7 @@ class ItemStore:
             records,
             [
                 *(capacity, settings.per_prompt_quota, settings.evict, settings.max_staleness),
-                *(settings.fresh_capacity, settings.ranked_by),
+                *(settings.capacity, settings.ranked_by),
                 *(rate_limiter.samples_per_insert, rate_limiter.inserts_ahead),
                 *(heads, *tags),
             ],

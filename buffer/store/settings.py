@@ -11,24 +11,17 @@ class StoreSettings(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     capacity: int = Field(ge=1)
-    """Maximum number of items."""
+    """Maximum number of items, and of arrivals in the ring that fresh draws read."""
     evict: Literal["oldest", "lowest_priority", "most_sampled"] = "oldest"
     """The item that makes room for a new one."""
     per_prompt_quota: int = Field(default=0, ge=0)
     """Maximum number of items of one prompt; 0: no limit. Beyond it the prompt's own first item by `evict` leaves."""
     max_times_sampled: int = Field(default=0, ge=0)
     """Draws after which an item leaves; 0: no limit."""
-    fresh_capacity: int = Field(default=1024, ge=1)
-    """Maximum number of arrivals that wait to be drawn as fresh; beyond it the one waiting longest is only replayed."""
     max_staleness: int = Field(default=-1, ge=-1)
     """An item more versions behind the newest is neither admitted nor drawn; -1: no limit."""
     rank_by_reward: bool = False
     """Keep the ranking by log R that sampler `highest_reward` needs."""
-
-    @property
-    def ring_length(self) -> int:
-        """Arrivals that the ring of arrivals holds."""
-        return max(self.capacity, self.fresh_capacity)
 
     @property
     def ranked_by(self) -> str:

@@ -19,15 +19,15 @@ def figures_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     learner_waits is the share of time in which the learner had no data; staleness counts versions, over fresh rows.
     """
-    fresh = [row for row in rows if row["fresh"]]
+    fresh = [row for row in rows if np.isfinite(row["staleness_mean"])]
     seconds = sum(row["step_s"] for row in rows)
     return {
         "log_z": _recent(rows, "log_z"),
         "var_u": _recent(rows, "var_u"),
         "posterior": {name: _recent(rows, name) for name in NOISY} | {name: _last(rows, name) for name in EXACT},
         "staleness": {
-            "mean": float(np.mean([row["staleness_mean"] for row in fresh])) if fresh else 0.0,
-            "max": max((row["staleness_max"] for row in fresh), default=0),
+            "mean": float(np.mean([row["staleness_mean"] for row in fresh])) if fresh else float("nan"),
+            "max": max((row["staleness_max"] for row in fresh), default=float("nan")),
         },
         "learner_waits": sum(row["wait_s"] for row in rows) / seconds if seconds else float("nan"),
     }

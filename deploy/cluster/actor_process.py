@@ -54,9 +54,7 @@ class ActorProcess:
             task=address.task_name,
             config=config.actors,
             adapters=self._store.latest,
-            rewards=RewardClient(
-                self._store, config.rewards.advanced.max_in_flight, number, config.actors.advanced.wait_limit_s
-            ),
+            rewards=RewardClient(self._store, config.actors.count, number, config.actors.advanced.wait_limit_s),
             heartbeats=Heartbeats(redis, address.buffer_name),
             seed=seed,
         )

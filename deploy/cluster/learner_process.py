@@ -79,6 +79,7 @@ class LearnerProcess:
             Heartbeats(client, address.buffer_name),
             batch_size=config.learner.batch_size // config.learner.ranks,
             fresh_fraction=config.learner.fresh_fraction,
+            fresh_window=fresh_window(config),
             wait_limit_s=config.learner.advanced.wait_limit_s,
             seed=config.seed,
             rank=self._rank,
@@ -110,6 +111,11 @@ def _learner_buffer_config(config: RunConfig) -> BufferConfig:
     if config.learner.objective != "sft":
         return config.buffer
     return config.buffer.model_copy(update={"min_size_to_sample": 1, "samples_per_insert": 0.0})
+
+
+def fresh_window(config: RunConfig) -> int:
+    """What one step takes fresh on all ranks, or a push where that is larger: more would make fresh rows older."""
+    return max(round(config.learner.batch_size * config.learner.fresh_fraction), config.actors.push_size)
 
 
 def _support_trajectories(task: "Task") -> list[Trajectory]:

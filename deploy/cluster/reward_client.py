@@ -1,5 +1,6 @@
 """An actor's connection to the reward workers: round robin, a bounded in-flight window, no batch lost with a worker."""
 
+import math
 import time
 
 import ray
@@ -12,15 +13,18 @@ from deploy.cluster.ray_calls import Call, Handle
 REFRESH_S = 2.0
 """Time between two requests for the workers' names, s."""
 RETRY_DELAY_S = 0.5
+BATCHES_PER_WORKER = 2
+"""Batches of all actors at one worker: one is scored while the next arrives. More would only make strings older."""
 
 
 class RewardClient:
     """An actors.rollout.RewardGate."""
 
-    def __init__(self, store: AdapterStoreClient, max_in_flight: int, first: int, wait_limit_s: float) -> None:
-        """`first` is the index of the first worker: actors that start with different ones spread their load."""
+    def __init__(self, store: AdapterStoreClient, actors: int, first: int, wait_limit_s: float) -> None:
+        """`actors`: number of clients that share the workers. `first` is the index of the first worker: actors that
+        start with different ones spread their load."""
         self._store = store
-        self._max_in_flight = max_in_flight
+        self._actors = actors
         self._wait_limit_s = wait_limit_s
         self._turn = first
         self._workers: dict[str, Handle] = {}
@@ -41,7 +45,7 @@ class RewardClient:
         A batch whose worker was removed or died for good is sent to another one: the buffer takes no trajectory twice.
         """
         if self._in_flight:
-            full = len(self._in_flight) >= self._max_in_flight
+            full = len(self._in_flight) >= self._window
             done, _ = ray.wait(list(self._in_flight), num_returns=1, timeout=timeout_s if full else 0)
             for call in done:
                 trajectories = self._in_flight.pop(call)
@@ -50,7 +54,12 @@ class RewardClient:
                 except ray.exceptions.RayActorError:
                     self._refreshed_at = -REFRESH_S
                     self.send(trajectories)
-        return self._max_in_flight - len(self._in_flight)
+        return self._window - len(self._in_flight)
+
+    @property
+    def _window(self) -> int:
+        """Batches that this actor may have at the workers: its share of BATCHES_PER_WORKER, at least one."""
+        return max(math.ceil(BATCHES_PER_WORKER * len(self._workers) / self._actors), 1)
 
     def _refresh(self) -> None:
         """Look up the workers every REFRESH_S. Raises WaitTimeout when there are none for `wait_limit_s`."""

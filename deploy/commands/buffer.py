@@ -204,9 +204,7 @@ def _stored_config(client: redis.Redis, name: str) -> BufferConfig:
         max_times_sampled=stored.max_times_sampled,
         max_staleness=stored.max_staleness,
     )
-    return BufferConfig(
-        capacity=stored.capacity, fresh_capacity=stored.fresh_capacity, min_size_to_sample=1, advanced=advanced
-    )
+    return BufferConfig(capacity=stored.capacity, min_size_to_sample=1, advanced=advanced)
 
 
 def _problems(opened: Opened) -> list[str]:

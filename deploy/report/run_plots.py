@@ -80,7 +80,14 @@ def plot_training(path: Path, rows: Rows, log_z_exact: float | None) -> None:
         add_legend(log_z, "best")
     names = sorted({name for row in rows for name in row.get("labels", {})})
     shares = {name: np.array([_or_nan(row.get("labels", {}).get(name)) for row in rows]) for name in names}
-    _lines(labels, steps, shares, "labels of fresh on-policy samples, mean")
+    sampled = np.array([_or_nan(row.get("sampled_step", row["step"])) for row in rows], dtype=np.float64)
+    order = np.argsort(sampled, kind="stable")  # the strings of a later step may be of an older policy
+    _lines(
+        labels,
+        sampled[order],
+        {name: values[order] for name, values in shares.items()},
+        "labels of fresh on-policy samples, mean",
+    )
     if all(np.nanmax(values, initial=0) <= 1 and np.nanmin(values, initial=0) >= 0 for values in shares.values()):
         labels.set_ylim(-0.03, 1.2)
         labels.set_yticks(np.linspace(0, 1, 6))

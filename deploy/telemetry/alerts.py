@@ -44,6 +44,8 @@ class AlertInputs:
     """Spread of log R over fresh on-policy rows, 95 % minus 5 % quantile, nats; the newest few recorded steps."""
     diversity: Sequence[float] = ()
     """Share of different strings among these rows; the same steps."""
+    data_ages: Sequence[float] = ()
+    """Mean staleness of fresh rows, versions; the newest WINDOW steps that had any."""
     totals: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Total -> its readings (time, value), oldest first: skipped_steps, quarantined, refused, inserted, strings,
     failed, restarts."""

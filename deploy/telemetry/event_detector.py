@@ -48,6 +48,7 @@ class EventDetector:
         self._newest_var_u: deque[float] = deque(maxlen=2 * WINDOW)
         self._spreads: deque[float] = deque(maxlen=RECORDED_STEPS)
         self._diversity: deque[float] = deque(maxlen=RECORDED_STEPS)
+        self._data_ages: deque[float] = deque(maxlen=WINDOW)
         self._totals: dict[str, Readings] = {}
         self._version_recorded_at = float("-inf")
         self._lived_s: dict[str, float] = {}
@@ -65,6 +66,8 @@ class EventDetector:
         """Take in a learner row and the figures of its fresh rows."""
         if _is_finite(row["var_u"]):
             (self._newest_var_u if len(self._first_var_u) >= WINDOW else self._first_var_u).append(row["var_u"])
+        if _is_finite(row["staleness_mean"]):
+            self._data_ages.append(row["staleness_mean"])
         if "quantiles" in row and _is_finite(row["quantiles"][0]):
             self._spreads.append(row["quantiles"][-1] - row["quantiles"][0])
             self._diversity.append(row["diversity"])
@@ -134,7 +137,7 @@ class EventDetector:
         inputs.actors, inputs.workers = snapshot["actors"], snapshot["rewards"]
         inputs.var_u = [*self._first_var_u, *self._newest_var_u]
         inputs.spreads, inputs.diversity = list(self._spreads), list(self._diversity)
-        inputs.totals = self._totals
+        inputs.data_ages, inputs.totals = list(self._data_ages), self._totals
         inputs.free_bytes = shutil.disk_usage(self._folder).free
         alerts = {alert.id: alert for alert in alerts_of(inputs)}
         raised = [Event("alert", a.level, a.id, a.what) for a in alerts.values() if a.id not in self._active]

@@ -42,6 +42,8 @@ class Figure:
     """Field of the total whose growth per second this is."""
     page: str = ""
     """Page of the dashboard, where it does not follow from the name."""
+    sampled: bool = False
+    """It describes fresh on-policy strings: its curve stands at the step whose policy sampled them."""
     sparse: bool = False
     """Read only every learner.advanced.diagnose_every steps: a step without it is not a gap."""
 
@@ -140,7 +142,8 @@ _LEARNER = (
     F("learner.version", "newest version", "versions",
       "Number of the newest published adapter.", metric="tributary_learner_published_version"),
     F("learner.staleness_mean", "staleness", "versions",
-      "Mean staleness of the fresh rows of a batch.", metric="tributary_learner_staleness_versions"),
+      "Mean staleness of the fresh rows of a batch; no value where a batch has none.",
+      metric="tributary_learner_staleness_versions"),
     F("learner.staleness_max", "largest staleness", "versions",
       "Largest staleness of the fresh rows of a batch."),
     F("learner.fresh", "fresh rows", "rows",
@@ -176,18 +179,21 @@ _LEARNER = (
       "Mean estimate of one prompt's log Z, for at most 16 prompts."),
     F("learner.log_reward", "log R, mean", "nats",
       "Mean log R of the fresh on-policy rows of a batch.",
-      page="rewards", metric="tributary_learner_log_reward_nats"),
+      page="rewards", sampled=True, metric="tributary_learner_log_reward_nats"),
     *(
         F(f"learner.log_reward_q{n:02}", f"log R, {n} % quantile", "nats",
-          f"The {n} % quantile of log R over fresh on-policy rows.", page="rewards")
+          f"The {n} % quantile of log R over fresh on-policy rows.",
+          page="rewards", sampled=True)
         for n in (5, 25, 50, 75, 95)
     ),
     F("learner.diversity", "diversity", "share",
-      "Share of different strings among the fresh on-policy rows of a step.", page="rewards"),
+      "Share of different strings among the fresh on-policy rows of a step.",
+      page="rewards", sampled=True),
     F("learner.terms.NAME", "term {}", "nats",
-      "Mean of one reward term, unweighted; a term whose name begins with _ counts for nothing.", page="rewards"),
+      "Mean of one reward term, unweighted; a term whose name begins with _ counts for nothing.",
+      page="rewards", sampled=True),
     F("learner.labels.NAME", "{}", "",
-      "Mean of one label that the task gives its strings.", page="rewards"),
+      "Mean of one label that the task gives its strings.", page="rewards", sampled=True),
     F("learner.behaviours.NAME", "rows drawn {}", "share",
       "Share of the fresh rows that one behaviour sampled.", page="actors"),
 )

@@ -12,6 +12,8 @@ MIN_ESS_SHARE, MIN_ESS_SIZE = 0.01, 1000
 """Share of the buffer's size; the size above which the rule applies."""
 WINDOW = 50
 """Learner steps in a median of Var(u)."""
+MAX_DATA_AGE = 10
+"""Versions; fresh rows are 1 to 2 versions old where actors are faster than the learner."""
 CONVERGED = 0.05
 """nats²: below it Var(u) need not fall any more."""
 
@@ -181,6 +183,27 @@ def _not_falling(inputs: AlertInputs) -> Finding:
         "misses the mass.",
         "Look at gradient norm and loss; try another learner.learning_rate, a reward temperature that starts higher, "
         "or a tempered behaviour.",
+    )
+
+
+@rule(
+    "old_data",
+    "warning",
+    Query(
+        "TributaryOldData",
+        f"max by (run) ({SERIES['learner.staleness_mean']}) > {MAX_DATA_AGE}",
+        f"{RUN}: fresh rows were sampled {VALUE} versions ago.",
+        hold="5m",
+    ),
+)
+def _old_data(inputs: AlertInputs) -> Finding:
+    """Fresh rows are old when the learner gets them."""
+    if len(inputs.data_ages) < WINDOW or median(inputs.data_ages) <= MAX_DATA_AGE:
+        return None
+    return (
+        f"Fresh rows were sampled {median(inputs.data_ages):.0f} versions ago, median of {WINDOW} steps.",
+        "Strings wait long for their reward, generation takes many learner steps, or adapters reach the actors late.",
+        "Raise learner.publish_every, add rewards.workers, or lower actors.max_in_flight.",
     )
 
 

@@ -132,4 +132,5 @@ def shown(name: str, value: float) -> str:
 
 def staleness(row: Mapping[str, Any]) -> str:
     """Mean / maximum over the last batch's fresh rows, versions."""
-    return f"{row['staleness_mean']:.1f} / {row['staleness_max']}" if "step" in row else "-"
+    mean, most = row.get("staleness_mean", math.nan), row.get("staleness_max", math.nan)
+    return f"{mean:.1f} / {most:.0f}" if math.isfinite(mean) else "-"

@@ -8,6 +8,7 @@ Deviates from the paper: divided by the pooled sum of weights, so the scale does
 """
 
 import torch
+from torch import Tensor
 
 from learner.objectives.balance import Estimates, Loss, masked_mean
 
@@ -23,12 +24,24 @@ def subtb(estimates: Estimates, lam: float) -> Loss:
         numerator = (n_states * deviation.square().sum(1)).sum()
         denominator = (n_states * (n_states - 1) / 2).sum()
     else:
-        # i and j are numbers of states, not of tokens: a tool's text in between is no distance
-        place = is_terminal.cumsum(1)
-        distance = place[:, None, :] - place[:, :, None]  # [B, i, j]
-        real = is_terminal[:, None, :] * is_terminal[:, :, None] * (distance > 0)
-        weight = real * torch.pow(torch.as_tensor(lam, dtype=u.dtype, device=u.device), (distance - 1).clamp_min(0))
-        numerator = (weight * (u[:, None, :] - u[:, :, None]).square()).sum()
-        denominator = weight.sum()
+        numerator, denominator = _weighted_pairs(deviation, estimates.is_terminal, lam)
     residual = (deviation.square().sum(1) / n_states.clamp_min(1)).sqrt().detach()
     return Loss(numerator, denominator, residual)
+
+
+def _weighted_pairs(u: Tensor, is_terminal: Tensor, lam: float) -> tuple[Tensor, Tensor]:
+    """(Σ_{i<j} λ^(j−i−1) (u_i − u_j)², Σ_{i<j} λ^(j−i−1)) of `u` [B, T+1], without a tensor [B, T, T].
+
+    For each j, Σ_i λ^(j−i−1) u_i^k follows from that of j − 1. i and j are numbers of states, not of tokens: a tool's
+    text in between is no distance. In fp64, since squares of u cancel; u should be centred.
+    """
+    values = u.double()
+    powers = torch.zeros(3, len(u), dtype=torch.float64, device=u.device)  # [k, B]
+    numerator = denominator = powers.new_zeros(())
+    for j in range(u.shape[1]):
+        here, x = is_terminal[:, j].double(), values[:, j]
+        numerator = numerator + (here * (x * x * powers[0] - 2 * x * powers[1] + powers[2])).sum()
+        denominator = denominator + (here * powers[0]).sum()
+        decay = torch.where(is_terminal[:, j], lam, 1.0)
+        powers = decay * powers + here * torch.stack([torch.ones_like(x), x, x * x])
+    return numerator.to(u.dtype), denominator.to(u.dtype)

@@ -43,7 +43,7 @@ from tests.support.benchmark import make_parser, parse, print_result
 PRODUCERS, LEARNERS, ADD_SIZE = 4, 2, 32
 RATE = 200
 """Trajectories/s of one producer."""
-CONFIG = BufferConfig(capacity=7_000_000, fresh_capacity=7_000_000, min_size_to_sample=64, priority_exponent=1.0)
+CONFIG = BufferConfig(capacity=7_000_000, min_size_to_sample=64, priority_exponent=1.0)
 """Nothing is evicted, so a trajectory that is missing at the end was lost."""
 NAME = "soak"
 

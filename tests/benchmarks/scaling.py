@@ -146,7 +146,7 @@ def measure(args: argparse.Namespace, server: RedisServer, model: Path) -> dict[
     elif total > 0.75 * count:
         limited = f"all {count} cores of the machine: {total:.2f} in these processes, the rest in Ray's"
     else:
-        limited = f"no core ({total:.2f} of {count} used) but batches in flight: rewards.advanced.max_in_flight"
+        limited = f"no core ({total:.2f} of {count} used) but batches in flight: reward workers take two at a time"
     ceiling = {
         "trajectories_per_s": top["accepted_per_s"],
         "actors": top["actors"],

@@ -45,6 +45,15 @@ def test_a_row_without_a_figure_is_no_point_of_its_curve_and_nan_is_one():
     assert points.since("a", 1.5) == [2.0] and points.newest("a", 5) == [1.0, 2.0]
 
 
+def test_figures_of_strings_stand_at_the_step_whose_policy_sampled_them_in_order():
+    points = Series()
+    for step, sampled_step in ((10, 4.0), (11, 9.0), (12, 8.0), (13, None)):
+        points.add(float(step), step, {"learner.labels.valid": step / 100, "learner.loss": 1.0}, sampled_step)
+    valid = points.curve("learner.labels.valid")
+    assert valid.step.tolist() == [4.0, 8.0, 9.0, 13.0] and valid.y.tolist() == [0.10, 0.12, 0.11, 0.13]
+    assert points.curve("learner.loss").step.tolist() == [10.0, 11.0, 12.0, 13.0]
+
+
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "long", "long")

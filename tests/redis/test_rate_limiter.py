@@ -34,7 +34,6 @@ ADVANCED = st.fixed_dictionaries(
 BUFFERS = st.fixed_dictionaries(
     {
         "capacity": st.integers(8, 64),
-        "fresh_capacity": st.integers(1, 64),
         "min_size_to_sample": st.integers(1, 16),
         "rows_per_prompt": st.sampled_from([1, 1, 4]),
         "samples_per_insert": st.sampled_from([0.3, 1.0, 2.0, 8.0]),

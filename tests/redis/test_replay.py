@@ -88,7 +88,7 @@ def test_a_late_priority_never_hits_the_trajectory_that_has_the_slot_now(
 def test_the_buffer_never_exceeds_its_capacity_and_evicts_what_arrived_longest_ago(
     make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis
 ) -> None:
-    buffer = make_buffer(capacity=3, fresh_capacity=3)
+    buffer = make_buffer(capacity=3)
     a, b, c, d, e = (make_trajectory(k) for k in range(5))
     assert buffer.add([a, b, c]) == AddResult(added=3, duplicates=0, evicted=0)
     assert buffer.add([a]) == AddResult(added=0, duplicates=1, evicted=0)  # a is young again
@@ -173,7 +173,7 @@ def test_a_record_that_is_too_large_stays_out_and_is_counted(make_buffer: MakeBu
 def test_a_batch_larger_than_a_chunk_and_than_the_capacity_leaves_the_newest(
     make_buffer: MakeBuffer, make_trajectory: Make
 ) -> None:
-    buffer, count = make_buffer(capacity=10, fresh_capacity=10), ADD_CHUNK + 5
+    buffer, count = make_buffer(capacity=10), ADD_CHUNK + 5
     items = [make_trajectory(k) for k in range(count)]
     assert buffer.add(items) == AddResult(added=count, duplicates=0, evicted=count - 10)
     rows = buffer.draw(50, 0, rng())
@@ -221,18 +221,29 @@ def test_fresh_rows_come_in_order_of_arrival_with_their_multiplicity_and_once(
 
 
 def test_fresh_ones_that_were_evicted_are_skipped(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
-    buffer = make_buffer(capacity=2, fresh_capacity=3)
+    buffer = make_buffer(capacity=2, evict="lowest_priority")
     a, b, c = (make_trajectory(k, policy_version=k) for k in range(3))
-    buffer.add([a, b])
-    buffer.add([b, c])
-    assert [row.policy_version for row in buffer.draw(2, 0, rng())] == [1, 1]
+    buffer.add([a, b], priorities=[4.0, 0.5])
+    buffer.add([c])
+    assert [row.policy_version for row in buffer.draw(2, 0, rng()) if row.fresh] == [2]
 
 
-def test_the_fresh_queue_keeps_the_newest_arrivals(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
-    buffer = make_buffer(fresh_capacity=3)
+def test_only_the_newest_arrivals_within_the_window_are_fresh(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
+    buffer = make_buffer()
     buffer.add([make_trajectory(k, policy_version=k) for k in range(10)])
-    rows = buffer.draw(10, 0, rng())
-    assert [row.policy_version for row in rows if row.fresh] == [7, 8, 9]
+    first = buffer.draw(2, 0, rng(), fresh_window=3)
+    assert [row.policy_version for row in first if row.fresh] == [7, 8], "the first of the newest three"
+    buffer.add([make_trajectory(k, policy_version=k) for k in (10, 11)])
+    second = buffer.draw(10, 0, rng(), fresh_window=3)
+    assert [row.policy_version for row in second if row.fresh] == [9, 10, 11], "each once"
+    assert len(second) == 10 and buffer.stats().fresh_waiting == 0
+
+
+def test_a_draw_of_no_fresh_rows_passes_over_no_arrival(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
+    buffer = make_buffer()
+    buffer.add([make_trajectory(k) for k in range(10)])
+    buffer.draw(0, 4, rng(), fresh_window=3)
+    assert buffer.stats().fresh_waiting == 10
 
 
 def test_a_fresh_row_keeps_the_behaviour_and_version_of_its_own_arrival(
@@ -389,7 +400,7 @@ def test_what_is_set_aside_is_drawn_no_more_and_keeps_its_reason(
 
 
 def test_counters_add_up_and_clear_forgets(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
-    buffer = make_buffer(capacity=2, fresh_capacity=2)
+    buffer = make_buffer(capacity=2)
     assert buffer.stats().last_insert_age_s is None and buffer.stats().mean_age_s is None
     buffer.add([make_trajectory(k) for k in (0, 1)])
     buffer.add([make_trajectory(k) for k in (1, 2)])
@@ -520,7 +531,7 @@ def test_who_waits_for_the_learner_goes_on_when_draws_have_ended(
         ({"capacity": 200}, {"capacity": 250}),
         ({"capacity": 30}, {"capacity": 40}),
         ({"capacity": 200}, {"capacity": 200, "max_staleness": 50}),
-        ({"capacity": 200, "fresh_capacity": 50}, {"capacity": 40, "fresh_capacity": 60}),
+        ({"capacity": 200}, {"capacity": 40}),
     ],
 )
 def test_a_resume_under_other_settings_draws_every_later_arrival_as_fresh(

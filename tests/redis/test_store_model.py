@@ -93,7 +93,7 @@ class Model:
                 self._refresh(item)
         let_in = [item for item in comers if item in repeats or item.digest in entered]
         self.fresh += [(i.digest, self.lives[i.digest], i.version, i.tag) for i in let_in]
-        self.fresh = self.fresh[-self.rules.fresh_capacity :]
+        self.fresh = self.fresh[-self.rules.capacity :]
         self.totals.update(
             {
                 "inserted": len(admitted), "duplicates": len(let_in) - len(admitted),
@@ -159,9 +159,11 @@ class Model:
         self.totals.update({"drawn": len(digests), "max_draws_reached": len(spent), "expired": len(gone - spent)})
 
     def _check_fresh(self, request: DrawRequest, rows: Rows, digests: list[bytes]) -> None:
-        """The ones waiting longest, as long as there are any."""
+        """Of the newest `fresh_window` those waiting longest, as long as there are any."""
         expected, times = list[tuple[bytes, int, str]](), Counter[bytes]()
         limit = self.rules.max_times_sampled
+        if request.fresh and request.fresh_window:
+            self.fresh = self.fresh[-request.fresh_window :]
         while len(expected) < min(request.fresh, request.rows) and self.fresh:
             digest, life, version, tag = self.fresh.pop(0)
             item = self.items.get(digest)
@@ -218,6 +220,7 @@ requests = st.builds(
     DrawRequest,
     rows=st.integers(1, 30),
     fresh=st.integers(0, 8),
+    fresh_window=st.none() | st.integers(1, 20),
     newest_version=st.integers(0, 5),
     sampler=st.sampled_from(["weighted", "uniform", "oldest", "newest", "highest_reward"]),
     replace=st.booleans(),
@@ -237,14 +240,11 @@ class StoreAgainstModel(RuleBasedStateMachine):
         quota=st.sampled_from([0, 0, 2, 5]),
         max_draws=st.sampled_from([0, 0, 1, 3]),
         max_staleness=st.sampled_from([-1, -1, 0, 2]),
-        fresh_capacity=st.integers(1, 20),
     )
-    def start(
-        self, capacity: int, evict: Any, quota: int, max_draws: int, max_staleness: int, fresh_capacity: int
-    ) -> None:
+    def start(self, capacity: int, evict: Any, quota: int, max_draws: int, max_staleness: int) -> None:
         rules = StoreSettings(
             capacity=capacity, evict=evict, per_prompt_quota=quota, max_times_sampled=max_draws,
-            max_staleness=max_staleness, fresh_capacity=fresh_capacity, rank_by_reward=True,
+            max_staleness=max_staleness, rank_by_reward=True,
         )  # fmt: skip
         self.store, self.model = ItemStore(self.client, uuid4().hex, rules), Model(rules)
         self.handles: list[tuple[Handle, bytes, int]] = []

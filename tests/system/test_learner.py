@@ -228,6 +228,18 @@ def test_given_strings_have_no_staleness(tiny_spec: PolicySpec, task: TinyTask, 
     given = replace(tiny_trajectory(task, (0, 1)), adapter_digest="", behaviour="demonstration")
     figures = learner.step([drawn(given), drawn(replace(tiny_trajectory(task, (2,)), policy_version=48))])
     assert figures["staleness_max"] == 2
+    figures = learner.step([drawn(given)])
+    assert np.isnan(figures["staleness_mean"]) and np.isnan(figures["staleness_max"]), "unknown is not 0"
+
+
+def test_figures_of_strings_belong_to_the_step_whose_policy_sampled_them(
+    tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
+) -> None:
+    learner = make_learner(tiny_spec, task, replay, LearnerConfig(publish_every=5))
+    learner.step_number, learner._publisher.version = 23, 4  # versions of steps 0, 5, 10, 15, 20
+    rows = [drawn(replace(tiny_trajectory(task, (k,)), policy_version=version)) for k, version in enumerate((4, 3, 3))]
+    assert learner.step(rows)["sampled_step"] == pytest.approx((20 + 15 + 15) / 3)
+    assert np.isnan(learner.step([replace(row, fresh=False) for row in rows])["sampled_step"])
 
 
 def test_an_adapter_on_the_output_layer_is_refused(tiny_spec: PolicySpec) -> None:

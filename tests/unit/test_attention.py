@@ -44,11 +44,12 @@ def dense(
     prompts=st.integers(1, 3),
     block=st.sampled_from([1, 3, 16, 128]),
     kept=st.sampled_from([0, 10**9]),
+    at_once=st.sampled_from([0, 1, 8]),
     window=st.sampled_from([None, 1, 2, 5, 100]),
     cap=st.sampled_from([None, 0.5]),
 )
 def test_outputs_and_gradients_equal_those_of_the_dense_mask(
-    seed: int, rows: int, prompts: int, block: int, kept: int, window: int | None, cap: float | None
+    seed: int, rows: int, prompts: int, block: int, kept: int, at_once: int, window: int | None, cap: float | None
 ) -> None:
     tokens = random_tree(seed, rows, prompts, width=10).tokens
     n, generator = len(tokens), torch.Generator().manual_seed(seed)
@@ -58,6 +59,7 @@ def test_outputs_and_gradients_equal_those_of_the_dense_mask(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "BLOCK_SIZES", (block,))
         patch.setattr(attention, "KEY_COST", -(10**9))
+        patch.setattr(attention, "COPIES_AT_ONCE", at_once)
         patch.setattr(attention, "KEPT_COPIES", kept)
         packed = PackedAttention(tokens.parents, tokens.positions, CPU)
     ours, _ = packed_attention(

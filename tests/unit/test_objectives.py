@@ -135,6 +135,15 @@ def test_subtb_matches_the_double_sum_of_the_paper(lengths: list[int], seed: int
     assert value("subtb", rows, lam) == pytest.approx(slow, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("lam", [0.0, 0.5])
+def test_memory_grows_with_the_tokens_of_a_batch_not_with_their_square(lam: float) -> None:
+    length, kept = 400, list[int]()
+    e = tensors(random_rows([length, length], seed=0))
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):  # type: ignore[func-returns-value]
+        subtb(replace(e, u=e.u.clone().requires_grad_(True)), lam).value.backward()
+    assert max(kept) <= 2 * (length + 1) and sum(kept) < 40 * 2 * (length + 1)
+
+
 def test_the_closed_form_at_lambda_one_equals_the_pairwise_form() -> None:
     rows = random_rows([0, 1, 4, 6], seed=3)
     assert value("subtb", rows, 1.0) == pytest.approx(value("subtb", rows, 1.0 + 1e-12), rel=1e-9)

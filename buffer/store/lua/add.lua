@@ -4,7 +4,7 @@
 -- KEYS  payload, this client's reply
 -- ARGV  nonce, epoch or '', new epoch, settings,
 --       capacity, items per prompt or 0, eviction rule (oldest, lowest_priority, most_sampled), max staleness or -1,
---       fresh capacity, rank by (none, reward, draws),
+--       length of the ring of arrivals, rank by (none, reward, draws),
 --       samples per insert or 0, how far inserts may be ahead (in samples), heads, then tags
 --       A head is 37 bytes: the first 36 of an item (level 0: the highest in use), and the number of its tag.
 -- returns msgpack {'ok', epoch, added, duplicates, evicted, refused as stale, refused by the quota}, or {'wait'},
@@ -12,7 +12,7 @@
 -- cost  O(1) per item, and O(quota) where a prompt has reached its quota
 local nonce, expected_epoch, new_epoch, expected_settings = unpack(ARGV, 1, 4)
 local capacity, quota, evict_rule, max_staleness = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
-local fresh_capacity, ranked_by = tonumber(ARGV[9]), ARGV[10]
+local ring_length, ranked_by = tonumber(ARGV[9]), ARGV[10]
 local samples_per_insert, max_ahead = tonumber(ARGV[11]), tonumber(ARGV[12])
 local heads, HEAD, FIRST_TAG = ARGV[13], 37, 14
 local n_items = #heads / HEAD
@@ -374,7 +374,6 @@ for i = 1, n_items do
     ring[#ring + 1] = pack('<I4I4I4I4', slot, arrived_generations[i], version, tag_numbers[tags[i]])
   end
 end
-local ring_length = math.max(capacity, fresh_capacity)
 while written < #ring do -- in runs that end at the ring's end
   local place = (state.arrivals + written) % ring_length
   local run = math.min(#ring - written, ring_length - place)
@@ -382,7 +381,7 @@ while written < #ring do -- in runs that end at the ring's end
   written = written + run
 end
 state.arrivals = state.arrivals + #ring
-state.fresh = math.max(state.fresh, state.arrivals - fresh_capacity)
+state.fresh = math.max(state.fresh, state.arrivals - ring_length)
 
 count('inserted', #new)
 count('duplicates', duplicates)

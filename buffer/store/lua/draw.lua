@@ -6,7 +6,7 @@
 --       rows per group (1: rows are independent),
 --       max draws of an item or 0, max staleness or -1, rank by (none, reward, draws),
 --       samples per insert or 0, how far draws may be ahead (in samples), arrivals needed before the first draw,
---       length of the ring of arrivals
+--       length of the ring of arrivals, newest arrivals that may be fresh (at most that length)
 -- returns msgpack {'ok', epoch, rows, number of fresh rows (they come first), number of rows of the newest version
 --       (they come next), versions of the fresh rows' arrivals, their tags, evicted records}, or
 --       {'wait'}, or why this client may not go on. A row is the item's entry in its level, 30 bytes.
@@ -24,6 +24,7 @@ local sampler, replace, rows_per_group = ARGV[8], ARGV[9] == '1', tonumber(ARGV[
 local max_draws, max_staleness, ranked_by = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
 local samples_per_insert, max_ahead, needed = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
 local ring_length = tonumber(ARGV[17]) -- of the settings, as in `add`: a resumed buffer's ring may still be shorter
+local fresh_window = tonumber(ARGV[18])
 fresh_wanted = math.min(fresh_wanted, wanted)
 local MAX_STALE = 4096 -- stale items that one call removes; the others leave with the next call
 local TRIES = 16
@@ -145,8 +146,12 @@ local function live_entry(slot, generation)
   return not is_stale(slot, entry) and entry or nil
 end
 
--- Fresh rows: the arrivals waiting longest, whatever their weight; without replacement.
+-- Fresh rows: of the newest arrivals those waiting longest, whatever their weight; without replacement. Arrivals before
+-- them are passed over: they are only replayed.
 local function draw_fresh()
+  if fresh_wanted > 0 then
+    state.fresh = math.max(state.fresh, state.arrivals - fresh_window)
+  end
   while n_rows < fresh_wanted and state.fresh < state.arrivals do
     local place = state.fresh % ring_length
     local run = math.min(fresh_wanted - n_rows, state.arrivals - state.fresh, ring_length - place)

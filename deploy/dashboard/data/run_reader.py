@@ -169,7 +169,8 @@ class RunReader:
     def _refresh_learner(self) -> None:
         while rows := self._new_rows("learner"):
             for row in rows:
-                self.learner.add(row["at"], row["step"], learner_values(json.loads(row["data"])))
+                data = json.loads(row["data"])
+                self.learner.add(row["at"], row["step"], learner_values(data), data.get("sampled_step"))
 
     def _refresh_snapshots(self) -> None:
         while rows := self._new_rows("moments"):
@@ -193,4 +194,4 @@ class RunReader:
         lasted = rows[-1].get("elapsed_s", 0.0) if rows else 0.0
         for row in rows:
             at = began - lasted + row.get("elapsed_s", 0.0)
-            self.learner.add(at, row["step"], learner_values(row))
+            self.learner.add(at, row["step"], learner_values(row), row.get("sampled_step"))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.telemetry.figures import in_room
+from deploy.telemetry.figures import describe, in_room
 
 Floats = NDArray[np.float64]
 
@@ -36,14 +36,17 @@ class Series:
     """The rows of one table as columns."""
 
     def __init__(self) -> None:
-        self._step, self._at = array("d"), array("d")
+        self._step, self._sampled_step, self._at = array("d"), array("d"), array("d")
         self._columns: dict[str, tuple[array[int], array[float]]] = {}
         """Name -> indexes of the rows that have a value, and the values."""
 
-    def add(self, at: float, step: float, values: Mapping[str, float | None]) -> None:
-        """Append one row; None is kept as NaN."""
+    def add(
+        self, at: float, step: float, values: Mapping[str, float | None], sampled_step: float | None = None
+    ) -> None:
+        """Append one row; None is kept as NaN. `sampled_step`: the step whose policy sampled its strings."""
         number = len(self._step)
         self._step.append(step)
+        self._sampled_step.append(step if sampled_step is None else sampled_step)
         self._at.append(at)
         columns = self._columns
         for name, value in values.items():
@@ -63,7 +66,12 @@ class Series:
             return NO_CURVE
         numbers, values = self._columns[name]
         rows = np.array(numbers, dtype=np.int64)
-        return Curve(np.array(self._step)[rows], np.array(self._at)[rows], np.array(values))
+        step, at, y = np.array(self._step)[rows], np.array(self._at)[rows], np.array(values)
+        if not describe(name).sampled:
+            return Curve(step, at, y)
+        step = np.array(self._sampled_step)[rows]
+        order = np.argsort(step, kind="stable")  # the strings of a later row may be of an older policy
+        return Curve(step[order], at[order], y[order])
 
     def newest(self, name: str, n: int = 1) -> list[float]:
         """The last n values, oldest first, NaN included."""
@@ -129,7 +137,7 @@ def learner_values(row: Mapping[str, Any]) -> dict[str, float | None]:
     return values
 
 
-_NO_CURVES = frozenset({"step", "elapsed_s", "passes"})
+_NO_CURVES = frozenset({"step", "sampled_step", "elapsed_s", "passes"})
 _SPARSE = frozenset(figure.field for figure in in_room("learner") if figure.sparse)
 _NUMBERS = frozenset({int, float, bool})
 _NAMES: dict[str, str] = {}
