@@ -72,8 +72,8 @@ class BufferConfig(BaseModel):
     """Rows of a batch that share a prompt, for objectives that compare them: prompts are drawn by the total weight of
     their trajectories, then this many different trajectories of each. 1: rows are drawn independently."""
     samples_per_insert: float = Field(default=0.0, ge=0.0)
-    """Rows drawn per arrival. The side that is ahead by more than `advanced.samples_per_insert_band` waits. 0: no
-    limit."""
+    """Rows drawn per arrival, refused ones included. The side that is ahead by more than
+    `advanced.samples_per_insert_band` waits. 0: no limit."""
     advanced: BufferAdvanced = BufferAdvanced()
     """Settings that few runs change."""
 

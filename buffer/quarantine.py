@@ -50,6 +50,7 @@ class Quarantine:
             pipe.lpush(keys.quarantine, *map(_pack, entries))
             pipe.ltrim(keys.quarantine, 0, ENTRIES_KEPT - 1)
             pipe.hincrby(keys.counters, f"refused:{reason}", len(entries))
+            pipe.hincrby(keys.counters, "declined", len(entries))
             pipe.execute()
 
 

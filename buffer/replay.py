@@ -140,7 +140,7 @@ class ReplayBuffer:
                 newest_version=newest,
                 sampler=SAMPLERS[self._config.advanced.sampler],
                 replace=self._config.advanced.replacement,
-                rows_per_group=self._config.rows_per_prompt,
+                rows_per_group=min(self._config.rows_per_prompt, missing),
             )
             drawn = self.store.draw(request, int(rng.integers(2**31)), self._config.rate_limiter) if missing else None
             if drawn is None:

@@ -88,12 +88,12 @@ class RateLimiter:
 
     @property
     def inserts_ahead(self) -> float:
-        """Largest samples_per_insert * arrivals - draws - waived draws that lets an insert in."""
+        """Largest samples_per_insert * (arrivals + refused) - draws - waived draws that lets an insert in."""
         return self.samples_per_insert * self.needed + self.band
 
     @property
     def draws_ahead(self) -> float:
-        """Largest draws + waived draws - samples_per_insert * arrivals that lets a draw through."""
+        """Largest draws + waived draws - samples_per_insert * (arrivals + refused) that lets a draw through."""
         return self.band - self.samples_per_insert * self.needed
 
 
@@ -216,6 +216,7 @@ class ItemStore:
             for reason, number in reasons.items():
                 if number:
                     pipe.hincrby(self.keys.counters, f"refused:{reason}", number)
+                    pipe.hincrby(self.keys.counters, "declined", number)
             pipe.execute()
 
     def records(self, digests: Sequence[bytes]) -> list[bytes | None]:
@@ -256,7 +257,7 @@ class ItemStore:
             [
                 *(capacity, settings.per_prompt_quota, settings.evict, settings.max_staleness),
                 *(settings.capacity, settings.ranked_by),
-                *(rate_limiter.samples_per_insert, rate_limiter.inserts_ahead),
+                *(rate_limiter.samples_per_insert, rate_limiter.inserts_ahead, rate_limiter.needed),
                 *(heads, *tags),
             ],
         )

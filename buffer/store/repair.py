@@ -79,9 +79,13 @@ def _write_groups(pipe: Any, keys: Keys, snapshot: Snapshot, items: NDArray[Any]
     for group in snapshot.groups:
         pipe.delete(keys.group(group))
     pipe.delete(keys.groups)
-    names, numbers = np.unique(items["group"][live].view(f"S{GROUP_BYTES}"), return_inverse=True)
-    for number in range(len(names)):
-        slots = live[numbers == number]
+    _, numbers, counts = np.unique(
+        items["group"][live].view(f"S{GROUP_BYTES}"), return_inverse=True, return_counts=True
+    )
+    by_group = live[
+        np.argsort(numbers, kind="stable")
+    ]  # once: a search for each group would take a minute at 10^6 items
+    for slots in np.split(by_group, np.cumsum(counts)[:-1]) if len(live) else ():
         items["group_at"][slots] = np.arange(len(slots))
         group = items["group"][slots[0]].tobytes()
         pipe.set(keys.group(group), slots.astype("<u4").tobytes())

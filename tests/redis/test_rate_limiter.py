@@ -121,3 +121,38 @@ def test_draws_of_trajectories_that_left_are_waived_and_the_band_holds_otherwise
     for more in range(5):
         assert adds(buffer, [make_trajectory(100 + more, policy_version=4)])
     assert not adds(buffer, [make_trajectory(200, policy_version=4)]), "the band holds again"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"near_duplicate_distance": 5, "per_prompt_quota": 2},  # every string is near the first
+        {"max_record_bytes": 1024},
+        {"max_staleness": 0},
+    ],
+    ids=str,
+)
+def test_refused_trajectories_do_not_hold_back_the_learner(
+    make_buffer: MakeBuffer, make_trajectory: Make, rules: dict[str, int]
+) -> None:
+    """A policy that repeats itself brings few new strings: the learner goes on with those that there are."""
+    buffer = make_buffer(samples_per_insert=1.0, samples_per_insert_band=16.0, insert_wait_limit_s=1e-9, **rules)
+    rng, drawn = np.random.default_rng(0), 0
+    buffer.add([make_trajectory(0, prompt_id="p", length=4, policy_version=9)])
+    length = 2000 if "max_record_bytes" in rules else 4
+    for k in range(1, 200):
+        buffer.add([make_trajectory(k, prompt_id="p", length=length, policy_version=3)])
+        drawn += len(buffer.draw(0, 1, rng))
+    assert drawn > 190 and buffer.stats().size <= 2
+
+
+def test_a_draw_that_replaces_a_single_row_waives_no_draws(
+    make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis
+) -> None:
+    """An unreadable record is replaced by a round of one row, fewer than rows_per_prompt."""
+    buffer = make_buffer(samples_per_insert=8.0, samples_per_insert_band=100.0, rows_per_prompt=4)
+    buffer.add([make_trajectory(k, prompt_id="p") for k in range(8)])
+    client.hset(buffer.store.keys.payload, bytes.fromhex(make_trajectory(0, prompt_id="p").content_id), b"damaged")
+    rng = np.random.default_rng(0)
+    assert [len(buffer.draw(0, 4, rng)) for _ in range(6)] == [4] * 6
+    assert buffer.stats().waived == 0

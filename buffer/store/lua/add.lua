@@ -5,7 +5,8 @@
 -- ARGV  nonce, epoch or '', new epoch, settings,
 --       capacity, items per prompt or 0, eviction rule (oldest, lowest_priority, most_sampled), max staleness or -1,
 --       length of the ring of arrivals, rank by (none, reward, draws),
---       samples per insert or 0, how far inserts may be ahead (in samples), heads, then tags
+--       samples per insert or 0, how far inserts may be ahead (in samples), arrivals needed before the first draw,
+--       heads, then tags
 --       A head is 37 bytes: the first 36 of an item (level 0: the highest in use), and the number of its tag.
 -- returns msgpack {'ok', epoch, added, duplicates, evicted, refused as stale, refused by the quota}, or {'wait'},
 --       or why this client may not go on
@@ -14,7 +15,7 @@ local nonce, expected_epoch, new_epoch, expected_settings = unpack(ARGV, 1, 4)
 local capacity, quota, evict_rule, max_staleness = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 local ring_length, ranked_by = tonumber(ARGV[9]), ARGV[10]
 local samples_per_insert, max_ahead = tonumber(ARGV[11]), tonumber(ARGV[12])
-local heads, HEAD, FIRST_TAG = ARGV[13], 37, 14
+local needed, heads, HEAD, FIRST_TAG = tonumber(ARGV[13]), ARGV[14], 37, 15
 local n_items = #heads / HEAD
 local ranked = ranked_by ~= 'none'
 local now_s = tonumber(call('TIME')[1])
@@ -52,7 +53,7 @@ if refused then
   take_records_out()
   return refused
 end
-if samples_per_insert > 0 and draws_owed(samples_per_insert) > max_ahead then
+if samples_per_insert > 0 and state.arrivals >= needed and draws_owed(samples_per_insert) > max_ahead then
   take_records_out()
   return cmsgpack.pack({ 'wait' })
 end
@@ -388,6 +389,7 @@ count('duplicates', duplicates)
 count('evicted', evicted)
 count('refused:stale', stale)
 count('refused:quota', over_quota)
+state.declined = state.declined + stale + over_quota
 save_bins()
 save_counters()
 call('HSET', COUNTERS, 'last_add_s', now_s)

@@ -50,7 +50,7 @@ end
 local state, saved = {}, {}
 local NUMBERS = {
   'size', 'oldest', 'newest', 'free', 'used', 'arrivals', 'drawn', 'version', 'latest_version', 'latest', 'fresh',
-  'arrived_sum', 'waived',
+  'arrived_sum', 'waived', 'declined',
 }
 local epoch, settings
 do
@@ -60,7 +60,7 @@ do
     state[name] = tonumber(values[i + 2] or nil)
     saved[name] = state[name]
   end
-  for _, name in ipairs({ 'size', 'used', 'arrivals', 'drawn', 'latest', 'fresh', 'arrived_sum', 'waived' }) do
+  for _, name in ipairs({ 'size', 'used', 'arrivals', 'drawn', 'latest', 'fresh', 'arrived_sum', 'waived', 'declined' }) do
     state[name] = state[name] or 0
   end
   for _, name in ipairs({ 'oldest', 'newest', 'free' }) do
@@ -68,9 +68,10 @@ do
   end
   state.version, state.latest_version = state.version or -1, state.latest_version or -1
 end
--- Draws by which the learner is behind `samples_per_insert`; negative where it is ahead.
+-- Draws by which the learner is behind `samples_per_insert`; negative where it is ahead. Trajectories that were refused
+-- count as inserts: the learner need not wait for others in their place.
 local function draws_owed(samples_per_insert)
-  return samples_per_insert * state.arrivals - state.drawn - state.waived
+  return samples_per_insert * (state.arrivals + state.declined) - state.drawn - state.waived
 end
 
 local totals = {} -- additions of this call to counters that no script reads

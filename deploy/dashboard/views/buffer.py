@@ -47,7 +47,8 @@ def pace_of(totals: Mapping[str, Any] | None, limits: Mapping[str, float | None]
     if not totals or not target:
         return None
     start = target * (limits.get("min_size_to_sample") or 0.0)
-    ahead = totals["drawn"] + totals.get("waived", 0) - target * totals["arrivals"]
+    inserts = totals["arrivals"] + sum(totals.get("refused", {}).values())  # refused ones count, as in the store
+    ahead = totals["drawn"] + totals.get("waived", 0) - target * inserts
     limited = "draws" if ahead >= band - start else "inserts" if -ahead >= band + start else None
     sentences = {
         "draws": "The learner has drawn as often as allowed: it waits for new trajectories.",
