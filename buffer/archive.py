@@ -2,8 +2,9 @@
 
 offset  type     content
 0       8 bytes  b"TRIBARCH"
-8       u16      format version
-10               then for each trajectory, in order of last arrival, oldest first:
+8       u16 u32  format version, and bytes of what follows
+14               StoredPolicy of the buffer as JSON; nothing where it has none
+                 then for each trajectory, in order of last arrival, oldest first:
         u32      bytes of its record
         u16      level of its draw weight (store/priority_levels.py)
                  its record, in the format of codec.py
@@ -34,14 +35,16 @@ from buffer.store.binary_layout import LEVEL_COUNT, PLACES_END
 from buffer.store.check import Snapshot, snapshot
 from buffer.store.item_store import MAX_TAGS
 from buffer.store.priority_levels import MIDDLE, STEPS_PER_OCTAVE
+from buffer.stored_policy import StoredPolicy
 from buffer.types import Trajectory
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MAX_POLICY_BYTES = 4 * 1024**2
 CHUNK = 256
 """Trajectories in memory at once."""
 
 _MAGIC = b"TRIBARCH"
-_START = struct.Struct("<8sH")
+_START = struct.Struct("<8sHI")
 _HEAD = struct.Struct("<IH")
 _CRC = struct.Struct("<I")
 _MAX_OCTAVES = 1022.0
@@ -90,15 +93,15 @@ def import_archive(buffer: ReplayBuffer, path: Path) -> AddResult:
     """Add the trajectories of a file under the buffer's own rules, each at its old draw weight.
 
     A trajectory that is in the buffer already keeps its weight. The whole file is checked before anything is added:
-    raise RecordError for a damaged file or one that is not an archive, ConfigError for one that can't be read. An
-    import that fails later, in Redis, can be repeated: what was added by then is a duplicate. With samples_per_insert
-    it blocks like any `add`.
+    raise RecordError for a damaged file or one that is not an archive, ConfigError for one that can't be read, or whose
+    policy, reward or terms are not the buffer's. An import that fails later, in Redis, can be repeated: what was added
+    by then is a duplicate. With samples_per_insert it blocks like any `add`.
     """
     exponent = buffer._config.priority_exponent
     added = duplicates = evicted = 0
     refused = dict[str, int]()
     with _file_errors(path, "read"), path.open("rb") as file:
-        _check(file, path)
+        _check(file, path, buffer)
         file.seek(0)
         entries = read_entries(file, path)
         while chunk := list(islice(entries, CHUNK)):
@@ -112,12 +115,28 @@ def import_archive(buffer: ReplayBuffer, path: Path) -> AddResult:
 
 def read_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:
     """The entries of an archive, oldest first. Raise RecordError with the offset of a malformed part."""
+    return _entries(_read_start(file, path)[0])
+
+
+def _read_start(file: BinaryIO, path: Path) -> tuple["_Reader", StoredPolicy | None]:
+    """A reader behind the header, and the policy in it."""
     reader = _Reader(file, path)
-    magic, version = _START.unpack(reader.take(_START.size, "the header"))
+    magic, version, length = _START.unpack(reader.take(_START.size, "the header"))
     if magic != _MAGIC:
         raise reader.error(f"it starts with {magic!r}, not {_MAGIC!r}: not an archive of a buffer")
     if version != FORMAT_VERSION:
         raise reader.error(f"format version {version}, this code reads {FORMAT_VERSION}: use the release that wrote it")
+    if length > MAX_POLICY_BYTES:
+        raise reader.error(f"a policy of {length} bytes, at most {MAX_POLICY_BYTES} are allowed")
+    policy = reader.take(length, "the policy")
+    try:
+        return reader, StoredPolicy.model_validate_json(policy) if policy else None
+    except ValueError as error:
+        raise reader.error("its policy is not one that this code reads") from error
+
+
+def _entries(reader: "_Reader") -> Iterator[Entry]:
+    """The entries behind the header."""
     while True:
         length, level = _HEAD.unpack(reader.take(_HEAD.size, "the head of a record"))
         if length > MAX_RECORD_BYTES:
@@ -135,7 +154,7 @@ def read_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:
             yield Entry(decode_scored(record), level)
         except RecordError as error:
             raise reader.error(str(error)) from error
-    if file.read(1):
+    if not reader.is_at_end():
         raise reader.error("bytes follow the end")
 
 
@@ -165,7 +184,8 @@ def _write(file: BinaryIO, store_snapshot: Snapshot, buffer: ReplayBuffer) -> Ex
         file.write(part)
         crc = zlib.crc32(part, crc)
 
-    write(_START.pack(_MAGIC, FORMAT_VERSION))
+    policy = buffer.policy.model_dump_json().encode() if buffer.policy else b""
+    write(_START.pack(_MAGIC, FORMAT_VERSION, len(policy)) + policy)
     items = _oldest_first(store_snapshot)
     for start in range(0, len(items), CHUNK):
         chunk = items[start : start + CHUNK]
@@ -193,10 +213,26 @@ def _oldest_first(store_snapshot: Snapshot) -> Any:
     return items[np.argsort((items["arrival"].astype(np.int64) - arrivals - 1) % PLACES_END, kind="stable")]
 
 
-def _check(file: BinaryIO, path: Path) -> None:
-    """Read the whole file, and limit its behaviours: the buffer keeps a list of all that have ever arrived."""
-    behaviours = set[str]()
-    for entry in read_entries(file, path):
+def _check(file: BinaryIO, path: Path, buffer: ReplayBuffer) -> None:
+    """Read the whole file: its strings and rewards are the buffer's, and its behaviours not too many.
+
+    The buffer keeps a list of all behaviours that have ever arrived.
+    """
+    reader, policy = _read_start(file, path)
+    if policy and buffer.policy and (differences := policy.differences(buffer.policy)):
+        raise ConfigError(
+            f"{path} holds strings of another policy or reward than this buffer ({'; '.join(differences)}; here is the "
+            "file): nothing was imported. Import it into a run of the same model, policy and task."
+        )
+    behaviours, terms = set[str](), buffer.some_terms()
+    for entry in _entries(reader):
+        if buffer.policy and (problem := buffer.policy.problem(entry.trajectory)):
+            raise reader.error(f"{problem}: it is no string of this buffer's policy")
+        if terms is not None and terms != set(entry.trajectory.reward_terms):
+            raise ConfigError(
+                f"{path} has rewards of the terms {', '.join(entry.trajectory.reward_terms)}, the buffer has "
+                f"{', '.join(sorted(terms))}: nothing was imported. Import it into a run of the same task."
+            )
         behaviours.add(entry.trajectory.behaviour)
         if len(behaviours) > MAX_TAGS:
             raise RecordError(
@@ -223,6 +259,10 @@ class _Reader:
         self._offset += number
         self.crc = zlib.crc32(data, self.crc)
         return data
+
+    def is_at_end(self) -> bool:
+        """True if no byte is left."""
+        return not self._file.read(1)
 
     def error(self, reason: str) -> RecordError:
         """A RecordError about the part taken last."""

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from buffer.store.binary_layout import NONE
 from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, RateLimiter, Rows
 from buffer.store.priority_levels import level_of
 from buffer.store.statistics import BufferStats, read_stats
+from buffer.stored_policy import StoredPolicy
 from buffer.types import Trajectory, prompt_digest, total_log_reward
 
 DRAW_ROUNDS = 8
@@ -126,8 +128,8 @@ class ReplayBuffer:
         Only the newest `fresh_window` arrivals can be fresh, so that actors faster than the learner don't make fresh
         rows old; None: no limit.
 
-        Empty while too few have arrived or draws are ahead of inserts. Unreadable records go to quarantine and are
-        replaced; raise StoreError if DRAW_ROUNDS rounds are not enough.
+        Empty while too few have arrived or draws are ahead of inserts. Unreadable records, and strings that the policy
+        cannot have written, go to quarantine and are replaced; raise StoreError if DRAW_ROUNDS rounds are not enough.
         """
         wanted, rows = fresh + replay, list[Drawn]()
         for _ in range(DRAW_ROUNDS):
@@ -217,6 +219,33 @@ class ReplayBuffer:
         number: Any = self._client.hget(self.store.keys.counters, "published")
         return -1 if number is None else int(number)
 
+    @store_errors("storing the policy")
+    def note_policy(self, policy: StoredPolicy) -> None:
+        """Store what the buffer's strings belong to: draws and imports check strings against it."""
+        self._client.hset(self.store.keys.counters, "policy", policy.model_dump_json())
+
+    @cached_property
+    def policy(self) -> StoredPolicy | None:
+        """What `note_policy` stored; None for a buffer that no run has used. Read once."""
+        with store_errors("reading the policy"):
+            stored: Any = self._client.hget(self.store.keys.counters, "policy")
+        try:
+            return None if stored is None else StoredPolicy.model_validate_json(stored)
+        except ValueError as error:
+            raise StoreError(
+                "the policy stored with the buffer can't be read: another release of Tributary wrote it. Use that one."
+            ) from error
+
+    @store_errors("reading a trajectory")
+    def some_terms(self) -> frozenset[str] | None:
+        """Names of the reward terms of some trajectory in the buffer; None where it is empty or that one is damaged."""
+        digest: Any = self._client.hrandfield(self.store.keys.payload)
+        (record,) = self.store.records([digest]) if digest else [None]
+        try:
+            return None if record is None else frozenset(decode(record).reward_terms)
+        except RecordError:
+            return None
+
     @store_errors("clearing the buffer")
     def clear(self) -> None:
         """Delete everything, counters and quarantine included; the next call of any other client raises StoreError."""
@@ -273,7 +302,7 @@ class ReplayBuffer:
                 continue  # it left since it was drawn, or another row holds the same record
             if digest not in decoded:
                 try:
-                    decoded[digest] = decode(record)
+                    decoded[digest] = self._decoded(record)
                 except RecordError as error:
                     unreadable[digest] = (handle, Quarantined.from_record(digest.hex(), str(error), record))
                     continue
@@ -294,6 +323,13 @@ class ReplayBuffer:
             handles, entries = zip(*unreadable.values(), strict=True)
             self._quarantine.move(handles, entries)
         return rows
+
+    def _decoded(self, record: bytes) -> Trajectory:
+        """The trajectory of a record. RecordError for a malformed one, or one that the policy cannot have written."""
+        trajectory = decode(record)
+        if self.policy and (problem := self.policy.problem(trajectory)):
+            raise RecordError(problem)
+        return trajectory
 
 
 def _record(trajectory: Trajectory) -> bytes:

@@ -11,6 +11,7 @@ from buffer.config import BufferConfig
 from buffer.errors import ConfigError
 from buffer.server.connect import connect
 from buffer.server.redis_server import check_port
+from buffer.stored_policy import StoredPolicy
 from buffer.types import PolicySpec, Prompt, Trajectory
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
 from deploy.driver.check_model import ModelFiles, check_model, check_tokens, lora_targets
@@ -32,6 +33,7 @@ class Checked:
     task: Task
     prompts: Sequence[Prompt]
     demonstrations: Sequence[Trajectory]
+    stored_policy: StoredPolicy
 
 
 def check(config: RunConfig) -> Checked:
@@ -49,7 +51,11 @@ def check(config: RunConfig) -> Checked:
     prompts = check_task(task, spec, config.task, config.rewards, config.actors.max_model_len, vocabulary, files.rows)
     _check_devices(config)
     demonstrations = load_demonstrations(config, task, prompts, tokenizer, spec)
-    return Checked(config, spec, tokenizer, task, prompts, demonstrations)
+    rewards = config.rewards
+    stored_policy = StoredPolicy.of(
+        spec, tokenizer.get_vocab(), files.rows, config.task.name, rewards.length_penalty, rewards.adapter
+    )
+    return Checked(config, spec, tokenizer, task, prompts, demonstrations, stored_policy)
 
 
 def check_store(config: BufferConfig) -> None:

@@ -30,6 +30,7 @@ def redis_session(
             buffer.adopt()
         else:
             buffer.clear()
+        buffer.note_policy(checked.stored_policy)
         buffer.end_draws()  # demonstrations are inserted while no learner draws yet: don't rate-limit them
         if server is None:
             yield url, buffer

@@ -11,10 +11,17 @@ from buffer.archive import export_archive, import_archive
 from buffer.errors import ConfigError, RecordError
 from buffer.replay import AddResult, ReplayBuffer
 from buffer.store.check import findings, snapshot
+from buffer.stored_policy import StoredPolicy
 from buffer.types import Trajectory
 
 Make = Callable[..., Trajectory]
 MakeBuffer = Callable[..., ReplayBuffer]
+
+
+POLICY = StoredPolicy(
+    vocabulary="ab" * 32, rows=1000, stop_token_id=9, min_actions=0, max_actions=5, allowed_token_ids=None, task="test",
+    length_penalty=0.0, reward_adapter=None,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -78,11 +85,14 @@ def test_a_damaged_archive_is_refused_before_anything_is_added(archive: Path, ma
     assert buffer.stats().arrivals == 0
 
 
-def test_a_length_beyond_the_cap_is_refused_unread(archive: Path, make_buffer: MakeBuffer) -> None:
+@pytest.mark.parametrize(("offset", "what"), [(10, "a policy"), (14, "a record")])
+def test_a_length_beyond_the_cap_is_refused_unread(
+    archive: Path, make_buffer: MakeBuffer, offset: int, what: str
+) -> None:
     data = bytearray(archive.read_bytes())
-    data[10:14] = b"\xff\xff\xff\xff"
+    data[offset : offset + 4] = b"\xff\xff\xff\xff"
     archive.write_bytes(bytes(data))
-    with pytest.raises(RecordError, match="a record of 4294967295 bytes, at most 16777216"):
+    with pytest.raises(RecordError, match=f"{what} of 4294967295 bytes, at most"):
         import_archive(make_buffer(), archive)
 
 
@@ -91,3 +101,65 @@ def test_a_file_that_is_not_there_is_named(make_buffer: MakeBuffer, client: redi
         import_archive(make_buffer(), tmp_path / "nowhere.trib")
     with pytest.raises(ConfigError, match=r"can't be written \(No such file"):
         export_archive(client, make_buffer(), tmp_path / "no" / "folder.trib")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocabulary": "cd" * 32}, {"stop_token_id": 8}, {"max_actions": 6}, {"allowed_token_ids": (1, 2)}, {"task": "other"},
+        {"length_penalty": 0.5}, {"reward_adapter": "somewhere"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_strings_of_another_policy_or_reward_are_not_imported(
+    make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis, tmp_path: Path, change: dict[str, object]
+) -> None:
+    path, source = tmp_path / "buffer.trib", make_buffer()
+    source.note_policy(POLICY)
+    source.add([make_trajectory(k) for k in range(3)])
+    export_archive(client, source, path)
+    assert import_archive(source, path).duplicates == 3
+    source.clear()
+    other = make_buffer()
+    other.note_policy(POLICY.model_copy(update=change))
+    with pytest.raises(ConfigError, match=f"{next(iter(change))}: .*nothing was imported"):
+        import_archive(other, path)
+    assert other.stats().arrivals == 0
+
+
+def test_an_archive_without_a_policy_is_checked_string_by_string(
+    archive: Path, make_buffer: MakeBuffer, make_trajectory: Make
+) -> None:
+    buffer = make_buffer()
+    buffer.note_policy(POLICY.model_copy(update={"max_actions": 4}))
+    with pytest.raises(RecordError, match="it has 5 actions; the policy makes 0 to 4"):
+        import_archive(buffer, archive)
+    buffer = make_buffer()
+    buffer.note_policy(POLICY)
+    buffer.add([make_trajectory(0, length=3, reward_terms=("other", "terms"), log_reward=np.zeros((2, 4), np.float32))])
+    with pytest.raises(ConfigError, match="the buffer has other, terms: nothing was imported"):
+        import_archive(buffer, archive)
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "prompt", "reason"),
+    [
+        ([1000], [1], "a token of its response is outside of the model's 1000 tokens"),
+        ([1], [5000], "a token of its prompt"),
+        ([1] * 6, [1], "it has 6 actions"),
+        ([7], [1], "not in policy.allowed_tokens"),
+    ],
+)
+def test_a_string_that_the_policy_cannot_have_written_goes_to_quarantine_alone(
+    make_buffer: MakeBuffer, make_trajectory: Make, token_ids: list[int], prompt: list[int], reason: str
+) -> None:
+    """Any client with the password may add records: the learner's own draw checks them."""
+    buffer = make_buffer()
+    buffer.note_policy(POLICY.model_copy(update={"allowed_token_ids": (1, 2, 3)}))
+    fields = {"token_ids": np.array(token_ids, np.int32), "prompt_token_ids": np.array(prompt, np.int32)}
+    good = {"token_ids": np.array([1, 2], np.int32)}
+    buffer.add([make_trajectory(0, length=len(token_ids), **fields), make_trajectory(1, length=2, **good)])
+    rows = buffer.draw(2, 0, np.random.default_rng(0))
+    assert {row.content_id for row in rows} == {make_trajectory(1, length=2, **good).content_id}
+    (entry,) = buffer.quarantined()
+    assert reason in entry.reason

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from actors.segments import Sampled
 from buffer.errors import ConfigError, ModelError
+from buffer.stored_policy import StoredPolicy
 from buffer.types import IntArray, PolicySpec, Prompt
 from deploy import cli
 from deploy.artifacts.run_folder import RunFolder
@@ -105,7 +106,9 @@ def make() -> Make:
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         task = task or Letters()
         spec: PolicySpec = tiny.tiny_spec(Path("model"))
-        return Checked(parse_config(sections, "test"), spec, tokenizer, task, task.prompts(), [])
+        config = parse_config(sections, "test")
+        stored = StoredPolicy.of(spec, tokenizer.get_vocab(), None, "letters", 0.0, None)
+        return Checked(config, spec, tokenizer, task, task.prompts(), [], stored)
 
     return checked
 
