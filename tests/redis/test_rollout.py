@@ -77,7 +77,7 @@ def prompts_of(trajectories: list[Trajectory]) -> Counter[str]:
 
 
 @pytest.mark.parametrize("n_actors", [1, 4, 16])
-def test_actors_do_not_walk_in_step(run_actor: Run, n_actors: int) -> None:
+def test_actors_walk_in_step__they_do_not(run_actor: Run, n_actors: int) -> None:
     """The case actors-walk-in-step: 1,000 prompts, 8 samples each. Four actors visited 256 prompts, sixteen 64."""
     counts = Counter[str]()
     for number in range(n_actors):

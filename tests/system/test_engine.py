@@ -98,7 +98,7 @@ def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(
 @pytest.mark.parametrize(
     ("min_actions", "behaviour"), [(0, ON_POLICY), (2, ON_POLICY), (0, LONG)], ids=["free", "min_actions", "suppressed"]
 )
-def test_end_of_text_is_sampled_as_often_as_q_says(
+def test_min_actions_bans_eos__end_of_text_is_sampled_as_often_as_q_says(
     engine: Engine, task: TinyTask, monkeypatch: pytest.MonkeyPatch, min_actions: int, behaviour: Behaviour
 ) -> None:
     """It is an action like any other, though generation_config.json names it as an end: also while the stop is masked."""

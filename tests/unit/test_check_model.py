@@ -101,7 +101,7 @@ def test_a_model_without_lora_in_vllm_runs_on_the_simulated_engine(tmp_path: Pat
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq"])
-def test_a_quantised_base_is_refused_with_the_way_to_four_bits(tmp_path: Path, method: str) -> None:
+def test_quantised_base_accepted__it_is_refused_with_the_way_to_four_bits(tmp_path: Path, method: str) -> None:
     model = write_model(tmp_path / "model", LLAMA | {"quantization_config": {"quant_method": method}})
     with pytest.raises(
         ConfigError, match=rf"quantised already.*{method}.*whole weights.*model\.quantization = \"nf4\""
@@ -110,7 +110,7 @@ def test_a_quantised_base_is_refused_with_the_way_to_four_bits(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("config", [LLAMA, {"model_type": "llama"}])
-def test_tokens_outside_of_the_model_are_refused_as_stop_allowed_token_or_prompt(
+def test_stop_outside_of_the_model__tokens_without_a_row_are_refused_as_stop_allowed_token_or_prompt(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:
     """By vocab_size, and where there is none by the rows of the embeddings."""
