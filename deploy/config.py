@@ -267,27 +267,7 @@ def _learner_problems(config: RunConfig) -> list[str]:
             "terminal prefix: their relative probabilities would not be learned. Use 'group_subtb' or 'vargrad', or "
             "set policy.min_actions to 0."
         )
-    return problems + _objective_problems(config)
-
-
-def _objective_problems(config: RunConfig) -> list[str]:
-    """An objective that compares strings of one prompt needs batches in which two of them can meet."""
-    learner, buffer = config.learner, config.buffer
-    needs_several = learner.objective == "vargrad" or (
-        learner.objective == "group_subtb" and config.policy.min_actions > 0
-    )
-    fresh_rows = round(learner.batch_size * learner.fresh_fraction)
-    fresh_meet = min(config.actors.samples_per_prompt, fresh_rows) > 1
-    replayed_meet = min(buffer.rows_per_prompt, learner.batch_size - fresh_rows) > 1
-    if needs_several and not fresh_meet and not replayed_meet:
-        return [
-            f"learner.objective = {learner.objective!r} with policy.min_actions = {config.policy.min_actions} compares "
-            "strings of one prompt, and no two meet in a batch: there are "
-            f"actors.samples_per_prompt = {config.actors.samples_per_prompt} in {fresh_rows} fresh rows, and "
-            f"buffer.rows_per_prompt = {buffer.rows_per_prompt} in {learner.batch_size - fresh_rows} replayed ones. "
-            "Set buffer.rows_per_prompt to 4, or raise learner.fresh_fraction and actors.samples_per_prompt."
-        ]
-    return []
+    return problems
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

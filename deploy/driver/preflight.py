@@ -15,6 +15,7 @@ from buffer.stored_policy import StoredPolicy
 from buffer.types import PolicySpec, Prompt, Trajectory
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
 from deploy.driver.check_model import ModelFiles, check_model, check_tokens, lora_targets
+from deploy.driver.check_objective import check_objective
 from deploy.driver.demonstrations import load_demonstrations
 from deploy.models.registry import resolve_model
 from lm.tokens import encode_behind, find_token, load_tokenizer
@@ -49,6 +50,7 @@ def check(config: RunConfig) -> Checked:
     task = make_task(config.task, tokenizer)
     vocabulary = tokenizer.get_vocab_size()
     prompts = check_task(task, spec, config.task, config.rewards, config.actors.max_model_len, vocabulary, files.rows)
+    check_objective(config, len(prompts))
     _check_devices(config)
     demonstrations = load_demonstrations(config, task, prompts, tokenizer, spec)
     rewards = config.rewards

@@ -6,6 +6,7 @@ import pytest
 
 from buffer.errors import ConfigError
 from deploy.config import RunConfig, find_recipe, load_recipe, parse_config, resumed_config, shown_config
+from deploy.driver.check_objective import check_objective
 
 RECIPES = sorted(find_recipe("demo").parent.glob("*.toml"))
 
@@ -175,10 +176,13 @@ def test_an_objective_that_compares_strings_is_refused_where_no_two_of_a_prompt_
     objective: str, overrides: list[str]
 ) -> None:
     common = [f"learner.objective={objective}", "policy.min_actions=1", "buffer.rows_per_prompt=1"]
-    load_recipe("demo", common)
+    check_objective(load_recipe("demo", common), prompts=20)
+    recipe = load_recipe("demo", [*common, *overrides])
+    check_objective(recipe, prompts=1)  # all of its strings are of that prompt
     with pytest.raises(ConfigError, match="no two meet in a batch"):
-        load_recipe("demo", [*common, *overrides])
-    load_recipe("demo", [*common, *overrides, "buffer.rows_per_prompt=4", "learner.fresh_fraction=0.5"])
+        check_objective(recipe, prompts=20)
+    more = ["buffer.rows_per_prompt=4", "learner.fresh_fraction=0.5"]
+    check_objective(load_recipe("demo", [*common, *overrides, *more]), prompts=20)
 
 
 @pytest.mark.parametrize("recipe", ["arithmetic", "arithmetic-gpu", "subjectivity", "subjectivity-gpu"])
