@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ import redis
 
 from buffer.codec import decode, encode
 from buffer.config import SAMPLERS, BufferConfig
+from buffer.drawn_rows import NO_VERSION, Drawn, DrawnRows
 from buffer.errors import RecordError, StoreError
 from buffer.named_wait import NamedWait
 from buffer.near_duplicates import NearDuplicates
 from buffer.quarantine import ENTRIES_KEPT, Quarantine, Quarantined
 from buffer.server.connect import store_errors
-from buffer.store.binary_layout import NONE
-from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, RateLimiter, Rows
+from buffer.store.item_store import DrawRequest, Handle, ItemStore, NewItem, RateLimiter
 from buffer.store.priority_levels import level_of
 from buffer.store.statistics import BufferStats, read_stats
 from buffer.stored_policy import StoredPolicy
@@ -35,9 +34,7 @@ from buffer.types import Trajectory, prompt_digest, total_log_reward
 DRAW_ROUNDS = 8
 POLL_S = 0.05
 _DRAWS_ENDED = "draws_ended"
-HIGHEST_VERSION = NONE - 1
-NO_VERSION = NONE
-"""Version of a given string in the store: it is never too stale."""
+HIGHEST_VERSION = NO_VERSION - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +46,6 @@ class AddResult:
     evicted: int
     refused: dict[str, int] = field(default_factory=dict)
     """Reason -> trajectories refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """One row of a batch."""
-
-    id: Handle
-    trajectory: Trajectory
-    fresh: bool
-    """Drawn because it had just arrived, once per arrival."""
-    policy_version: int
-    """Version of this arrival; `trajectory` has that of the string's newest arrival."""
-    behaviour: str
-    """Behaviour of this arrival."""
-    content_id: str = ""
 
 
 class ReplayBuffer:
@@ -78,6 +60,7 @@ class ReplayBuffer:
         self._config = config
         self.store = ItemStore(client, name, config.settings)
         self._quarantine = Quarantine(self.store)
+        self._rows = DrawnRows(self.store, self._quarantine)
         self._near_duplicates = NearDuplicates(self.store, config.advanced.near_duplicate_distance)
 
     @property
@@ -147,7 +130,7 @@ class ReplayBuffer:
             drawn = self.store.draw(request, int(rng.integers(2**31)), self._config.rate_limiter) if missing else None
             if drawn is None:
                 return rows
-            readable = self._readable(drawn)
+            readable = self._rows.readable(drawn)
             rows += readable
             if len(drawn.entries) == len(readable):
                 return rows
@@ -224,17 +207,10 @@ class ReplayBuffer:
         """Store what the buffer's strings belong to: draws and imports check strings against it."""
         self._client.hset(self.store.keys.counters, "policy", policy.model_dump_json())
 
-    @cached_property
+    @property
     def policy(self) -> StoredPolicy | None:
         """What `note_policy` stored; None for a buffer that no run has used. Read once."""
-        with store_errors("reading the policy"):
-            stored: Any = self._client.hget(self.store.keys.counters, "policy")
-        try:
-            return None if stored is None else StoredPolicy.model_validate_json(stored)
-        except ValueError as error:
-            raise StoreError(
-                "the policy stored with the buffer can't be read: another release of Tributary wrote it. Use that one."
-            ) from error
+        return self._rows.policy
 
     @store_errors("reading a trajectory")
     def some_terms(self) -> frozenset[str] | None:
@@ -291,45 +267,6 @@ class ReplayBuffer:
             f"{stats.drawn} rows drawn after {stats.arrivals} arrivals, samples_per_insert asks for "
             f"{config.samples_per_insert:g} per arrival (within {config.advanced.samples_per_insert_band:g} rows)"
         )
-
-    def _readable(self, drawn: Rows) -> list[Drawn]:
-        """The rows whose records are present and readable; the unreadable ones go to quarantine."""
-        rows, decoded, unreadable = list[Drawn](), dict[bytes, Trajectory](), dict[bytes, tuple[Handle, Quarantined]]()
-        for i, (entry, record) in enumerate(zip(drawn.entries.tolist(), drawn.records, strict=True)):
-            slot, generation, version, _, digest = entry
-            handle = Handle(slot, generation)
-            if record is None or digest in unreadable:
-                continue  # it left since it was drawn, or another row holds the same record
-            if digest not in decoded:
-                try:
-                    decoded[digest] = self._decoded(record)
-                except RecordError as error:
-                    unreadable[digest] = (handle, Quarantined.from_record(digest.hex(), str(error), record))
-                    continue
-            trajectory = decoded[digest]
-            fresh = i < drawn.fresh
-            arrival_version = int(drawn.versions[i]) if fresh else version
-            rows.append(
-                Drawn(
-                    id=handle,
-                    trajectory=trajectory,
-                    fresh=fresh,
-                    policy_version=trajectory.policy_version if arrival_version == NO_VERSION else arrival_version,
-                    behaviour=drawn.tags[i] if fresh else trajectory.behaviour,
-                    content_id=digest.hex(),
-                )
-            )
-        if unreadable:
-            handles, entries = zip(*unreadable.values(), strict=True)
-            self._quarantine.move(handles, entries)
-        return rows
-
-    def _decoded(self, record: bytes) -> Trajectory:
-        """The trajectory of a record. RecordError for a malformed one, or one that the policy cannot have written."""
-        trajectory = decode(record)
-        if self.policy and (problem := self.policy.problem(trajectory)):
-            raise RecordError(problem)
-        return trajectory
 
 
 def _record(trajectory: Trajectory) -> bytes:

@@ -14,9 +14,10 @@ import threading
 
 import numpy as np
 
+from buffer.drawn_rows import Drawn
 from buffer.heartbeat import Heartbeats
 from buffer.named_wait import NamedWait
-from buffer.replay import Drawn, ReplayBuffer
+from buffer.replay import ReplayBuffer
 
 POLL_S = 0.01
 

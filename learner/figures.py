@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from buffer.replay import Drawn
+from buffer.drawn_rows import Drawn
 from buffer.types import Trajectory
 from learner.batch import Batch, collate
 from learner.config import LearnerConfig

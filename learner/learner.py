@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from buffer.drawn_rows import Drawn
 from buffer.errors import TributaryError
-from buffer.replay import Drawn, ReplayBuffer
+from buffer.replay import ReplayBuffer
 from buffer.types import Prompt, Trajectory
 from learner.adapter import adapter_files, digest
 from learner.batch import Batch, collate

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from buffer.replay import Drawn
+from buffer.drawn_rows import Drawn
 from learner.diagnostics import posterior_figures, select_rows
 from learner.figures import staleness
 from learner.objectives.balance import Estimates

@@ -17,8 +17,9 @@ from actors import rollout, simulated
 from actors.config import ActorConfig
 from actors.rollout import RolloutActor
 from actors.simulated import SimulatedEngine
+from buffer.drawn_rows import Drawn
 from buffer.heartbeat import Heartbeats
-from buffer.replay import Drawn, ReplayBuffer
+from buffer.replay import ReplayBuffer
 from buffer.types import Trajectory
 from deploy.cluster.learner_process import fresh_window
 from deploy.cluster.reward_client import BATCHES_PER_WORKER

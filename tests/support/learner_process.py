@@ -14,7 +14,8 @@ import torch
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
-from buffer.replay import Drawn, ReplayBuffer
+from buffer.drawn_rows import Drawn
+from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
 from buffer.store.item_store import Handle
 from learner.adapter import adapter_files

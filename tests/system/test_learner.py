@@ -10,8 +10,9 @@ import torch
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
+from buffer.drawn_rows import Drawn
 from buffer.errors import ConfigError, TributaryError
-from buffer.replay import Drawn, ReplayBuffer
+from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
 from buffer.store.item_store import Handle
 from buffer.types import PolicySpec, Trajectory

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from buffer.replay import Drawn
+from buffer.drawn_rows import Drawn
 from buffer.store.item_store import Handle
 from buffer.types import Prompt, given_trajectory, total_log_reward
 from learner.objectives.balance import Estimates, log_q_of_strings, log_z_estimates
