@@ -120,9 +120,8 @@ def plot_posterior(path: Path, before: Side, after: Side, temperature: float) ->
         )  # fmt: skip
         panel.plot(ends, ends, color=COLOURS[1], linestyle="--", linewidth=1.5, zorder=3, label="q = target")
         _set_side_title(panel, name, colour)
-        statistics = (
-            f"slope {digits(side.slope)} · r {digits(side.correlation)} · ess {', '.join(figure_text(side.ess))}"
-        )
+        ess = "\n".join(figure_text(side.ess))
+        statistics = f"slope {digits(side.slope)} · r {digits(side.correlation)} · ess {ess}"
         panel.set_title(statistics, loc="right", color=INK, fontsize=9)
         panel.set_xlabel(f"log R / T - log Z (as the trained samples estimate it), nats; T = {temperature:.3g}")
         panel.grid(axis="x", color=GRID, linewidth=0.8)

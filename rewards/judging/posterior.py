@@ -115,7 +115,7 @@ def _figures_of_one_prompt(samples: Sequence[Sample], temperature: float) -> dic
 def _bound(name: str, value: float, by_prompt: Sequence[Sequence[Sample]]) -> Bound:
     """A figure of `SIDES`; that of `ess` notes K and 1/K, its smallest value, both means over prompts."""
     floor = float(np.mean([1 / len(samples) for samples in by_prompt]))
-    return Bound(value, SIDES[name], f"K = {1 / floor:,.0f}, 1/K = {floor:.2g}" if name == "ess" else "")
+    return Bound(value, SIDES[name], f"K = {1 / floor:,.0f}, 1/K = {floor:.3g}" if name == "ess" else "")
 
 
 def _interval(value: float, resampled: Array) -> Interval:

@@ -140,7 +140,8 @@ def test_plots_show_the_side_of_a_bound_and_how_many_samples_it_is_of(tmp_path: 
     assert "ess, at most" in texts and ess.note in texts and "kl, at least" in texts
     side = Side(np.zeros(2), np.zeros(2), 1.0, 1.0, ess)
     plot_posterior(tmp_path / "p.png", side, side, 1.0)
-    assert "ess at most 0.182, K = 10, 1/K = 0.1" in texts_of(tmp_path / "p.svg")
+    texts = texts_of(tmp_path / "p.svg")
+    assert "ess at most 0.182" in texts and ess.note in texts
 
 
 def test_an_uninformative_figure_has_no_panel(tmp_path: Path) -> None:
