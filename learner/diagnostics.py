@@ -39,11 +39,14 @@ def var_u(estimates: Estimates) -> float:
 def posterior_figures(estimates: Estimates) -> dict[str, float]:
     """Figures of whole strings, each a mean over the prompts with two strings or more that have it; NaN if none has.
 
-    log_z_lower   E_q[u_n], nats: a lower bound of log Z; their gap is KL(q ‖ p), 0 at the optimum
-    log_z_mean    log-mean-exp of u_n over the K strings, nats: tighter; both meet at the optimum
-    ess           effective sample size of w as a fraction of K: 1 at the optimum
+    log_z_lower   mean of u_n, nats; log Z minus KL(q ‖ p) if q sampled the strings
+    log_z_mean    log-mean-exp of u_n over the K strings, nats: usually too low; both equal log Z at the optimum
+    ess           effective sample size of w as a fraction of K: usually too large, 1 at the optimum
     slope, correlation   of log q(Z ⊤) against log R(Z ⊤): 1 and 1 at the optimum; omitted where all R of a prompt are
                          equal, or all but one: a line through a cluster and one string says nothing of the cluster
+
+    The first three bound nothing in a run: versions some steps old sampled the strings, under which E[u_n] is not
+    log Z − KL(q ‖ p), and K is often 2 to 8.
     """
     u_n = value_at(estimates.u, last_terminal(estimates.is_terminal)) if len(estimates.group) else estimates.log_q
     figures: dict[str, list[float]] = {

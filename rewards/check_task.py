@@ -1,23 +1,22 @@
 """Checks of a task before anything heavy starts: its prompts, reward, floor, weights, tool and scorer."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from buffer.errors import ConfigError, RewardError
 from buffer.tool import Tool
 from buffer.types import IntArray, PolicySpec, Prompt
+from rewards.check_target import check_floor, check_support
 from rewards.config import RewardConfig, TaskConfig
 from rewards.scorer import LENGTH
 from rewards.task import TRAIN, BaseLogProbs, Task, Terms, check_terms
 from rewards.task_registry import LOAD_LIMIT_S
 from rewards.time_limit import CallFailed, call_with_limit
 
-MAX_FLOOR_SHARE = 0.01
-"""Largest mass that the floor may add, as a share of the target's known mass."""
 CANARY_TOKENS = 2
 """An engine checks an adapter on a whole string: the stop stands behind it, and vLLM generates one token more."""
 
@@ -28,14 +27,16 @@ def check_task(
     config: TaskConfig,
     rewards: RewardConfig,
     max_model_len: int,
-    vocabulary: int,
+    tokenizer: Tokenizer,
+    temperature: float,
     rows: int | None = None,
 ) -> Sequence[Prompt]:
     """Return the prompts of the training split. Raise ConfigError or RewardError if the task does not fit the recipe.
 
-    `max_model_len` [tokens] is the engine's limit, `vocabulary` the number of tokens of the tokenizer, `rows` that
-    of the model, where it is known.
+    `max_model_len` [tokens] is the engine's limit, `temperature` the highest reward temperature of the run, `rows`
+    the number of tokens of the model, where it is known.
     """
+    vocabulary = tokenizer.get_vocab_size()
     _check_tool(task.tool, spec)
     try:
         task.check_policy(spec)
@@ -43,7 +44,8 @@ def check_task(
         raise ConfigError(f"task {config.name!r} does not fit section [policy]: {error}") from error
     prompts = _check_prompts(task, spec, config, max_model_len, rows)
     _check_weights(rewards, _check_reward(task, prompts[0], spec, vocabulary, config.name, rewards.time_limit_s))
-    _check_floor(task, config)
+    check_support(task, spec, config.name, tokenizer)
+    check_floor(task, spec, config, temperature, max(vocabulary, rows or 0))
     _check_scorer(task, prompts, rewards)
     return prompts
 
@@ -152,14 +154,4 @@ def _check_scorer(task: Task, prompts: Sequence[Prompt], rewards: RewardConfig) 
         raise ConfigError(
             "rewards.scorer = 'vllm' scores continuations only, but the task scores a target after every prefix. "
             "Set it to 'transformers'."
-        )
-
-
-def _check_floor(task: Task, config: TaskConfig) -> None:
-    known_mass, floor = task.log_mass()
-    if math.isfinite(known_mass) and floor - known_mass > math.log(MAX_FLOOR_SHARE):
-        raise ConfigError(
-            f"task {config.name!r} with options {json.dumps(config.options)}: the floor under all other strings may "
-            f"have {math.exp(floor - known_mass):.1%} of the target's mass, more than {MAX_FLOOR_SHARE:.0%}: even a "
-            "perfect sampler would draw them too often. Lower the floor (a relative floor: lower log_epsilon)."
         )

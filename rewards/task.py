@@ -18,6 +18,7 @@ from buffer.errors import RewardError
 from buffer.tool import Tool
 from buffer.types import FloatArray, IntArray, PolicySpec, Prompt
 from rewards.judging.bootstrap import Interval
+from rewards.judging.bound import Bound
 
 Terms = Mapping[str, NDArray[np.floating]]
 """Name -> [T+1] values of one additive term of log R, nats. Entry i belongs to the prefix z_1:i as a finished string.
@@ -92,8 +93,9 @@ class Judges:
     """N hypotheses and N references -> [N] BERTScore F1."""
 
 
-Figure = float | Interval
-"""A metric of `evaluate`: a number, or a mean with its bootstrap interval. NaN means not known."""
+Figure = float | Interval | Bound
+"""A metric of `evaluate`: a number, one with its confidence interval, or one that is too small or too large on average.
+NaN means not known."""
 
 
 class Task:
@@ -109,6 +111,8 @@ class Task:
     """Names accepted by `prompts`; `tributary evaluate --split` selects one."""
     tool: Tool | None = None
     """A tool that writes into a response after its trigger tokens; see buffer/tool.py."""
+    mass_temperature: float = 1.0
+    """Reward temperature T at which `log_mass` counts the mass of R^(1/T)."""
     explanations: ClassVar[Mapping[str, str]] = {}
     """Figure name -> one sentence on its meaning, shown below the figure in tables."""
 
@@ -145,17 +149,19 @@ class Task:
         return {}
 
     def log_mass(self) -> tuple[float, float]:
-        """(log Σ R over the strings that the task wants, upper bound of log Σ R over all others), nats.
+        """(log Σ R over the strings that the task wants, upper bound of log Σ R over all others); of R^(1/T) where
+        `mass_temperature` is not 1. Nats.
 
-        The second is what a floor under impossible strings adds. `validate` rejects a recipe where it exceeds 1 % of
-        the first. (nan, nan) where they are not known.
+        The second is what a floor under impossible strings adds. `validate` rejects a recipe where it may exceed 1 % of
+        the first at the highest reward temperature of the run. (nan, nan) where they are not known.
         """
         return float("nan"), float("nan")
 
     def support(self) -> Mapping[str, Sequence[tuple[IntArray, float]]]:
         """Prompt id -> [(token ids, log R)] of the strings that carry the target's mass; {} if they can't be listed.
 
-        With it the learner reports its exact distance to the target. Strings that a tool wrote into can't be listed.
+        With it the learner reports its exact distance to the target. `validate` rejects a list with a string that the
+        policy can't write. A string that a tool wrote into holds the tool's text, as in a response.
         """
         return {}
 

@@ -44,10 +44,11 @@ def evaluate(
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
-    from deploy.driver.evaluation import explanations, judge, write_evaluation, write_plots
+    from deploy.driver.evaluation import explanations, judge, notes, write_evaluation, write_plots
     from deploy.driver.samples import draw, judged_prompts, score_samples
     from deploy.models.judges import find_judges, omitted_figures
-    from deploy.telemetry.live_view import before_after_table
+    from deploy.telemetry.before_after_table import before_after_table
+    from learner.schedule import reward_temperature
     from rewards.judging.posterior import resampled_unit
 
     folder, checked = _open(run)
@@ -58,13 +59,15 @@ def evaluate(
     version = folder.version()
     drawn = draw(checked, chosen, (version, folder.adapter()), n, base_too=True, seed=seed)
     console.print("Scoring and evaluating them ...")
-    before, after = (judge(checked, scored, judges, n) for scored in score_samples(checked, chosen, drawn))
+    temperature = reward_temperature(version.learner_step, checked.config.learner)
+    before, after = (judge(checked, scored, judges, temperature, n) for scored in score_samples(checked, chosen, drawn))
     more = {"samples_a_prompt": n, "seed": seed, "adapter_sha256": version.digest}
     written = write_evaluation(folder, checked, before, after, split, more)
     write_plots(folder, checked, before, after, split)
-    console.print(before_after_table(before.figures, after.figures, explanations(checked)))
     unit = resampled_unit(after.samples)
-    console.print(f"Intervals: 95 %, bootstrap over {unit}; for the task's own figures as the task defines them.")
+    intervals = f"Intervals: 95 %, bootstrap over {unit}; for the task's own figures as the task defines them."
+    below = [*notes(checked, after, split), intervals]
+    console.print(before_after_table(before.figures, after.figures, explanations(checked), below))
     for warning in dict.fromkeys((before.problem, after.problem, omitted_figures(checked.task, after.figures, judges))):
         if warning:
             console.print(f"[yellow]{escape(visible(warning))}[/yellow]", soft_wrap=True)

@@ -13,6 +13,7 @@ from deploy.driver.samples import Samples
 from deploy.report.run_plots import Side, plot_figures, plot_histogram, plot_posterior, plot_training
 from rewards.judging import posterior
 from rewards.judging.bootstrap import Interval
+from rewards.judging.bound import Bound
 from rewards.task import TRAIN, Figure, Judges
 
 
@@ -23,22 +24,29 @@ class Judged:
     figures: Mapping[str, Figure]
     """The task's own figures, then those of how well the samples follow the target (rewards/judging/posterior.py)."""
     samples: Samples
+    temperature: float
+    """Reward temperature T of the target R^(1/T) that the samples were judged by."""
     problem: str | None = None
     """The reason why the task's own figures are missing."""
 
     @property
     def metrics(self) -> dict[str, float]:
         """Each figure without its interval."""
-        return {name: f.value if isinstance(f, Interval) else f for name, f in self.figures.items()}
+        return {name: f.value if isinstance(f, (Interval, Bound)) else f for name, f in self.figures.items()}
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """(low, high) of the figures that have an interval."""
         return {name: (f.low, f.high) for name, f in self.figures.items() if isinstance(f, Interval)}
 
+    @property
+    def bounds(self) -> dict[str, str]:
+        """ "at least" or "at most" for the figures that are too small or too large on average."""
+        return {name: f.side for name, f in self.figures.items() if isinstance(f, Bound)}
 
-def judge(checked: Checked, samples: Samples, judges: Judges, n_drawn: int | None = None) -> Judged:
-    """The task's figures of the samples, and how well they follow the target at the recipe's last temperature.
+
+def judge(checked: Checked, samples: Samples, judges: Judges, temperature: float, n_drawn: int | None = None) -> Judged:
+    """The task's figures of the samples, and how well they follow R^(1/T), T = `temperature`.
 
     `n_drawn` responses were drawn per prompt (default: as the recipe says); those that could not be scored are counted
     as `unscored`. A task whose `evaluate` fails loses its own figures only: `problem` says why. Where both have a
@@ -53,15 +61,23 @@ def judge(checked: Checked, samples: Samples, judges: Judges, n_drawn: int | Non
         figures = _checked_figures(checked.task.evaluate(scored, judges) if scored else {})
     except Exception as error:  # user code, at the end of a long run
         problem = f"evaluate of task {checked.config.task.name!r} raised {type(error).__name__}: {error}"
-    target_figures = posterior.posterior_figures(scored, checked.config.learner.reward_temperature_end)
+    target_figures = posterior.posterior_figures(scored, temperature)
     figures |= {name: figure for name, figure in target_figures.items() if name not in figures}
-    return Judged(figures | {"unscored": float(unscored)}, samples, problem)
+    return Judged(figures | {"unscored": float(unscored)}, samples, temperature, problem)
 
 
 def explanations(checked: Checked) -> dict[str, str]:
     """Figure -> its meaning in words."""
     unscored = {"unscored": "strings without a reward"}
     return {**posterior.EXPLANATIONS, **unscored, **checked.task.explanations}
+
+
+def notes(checked: Checked, judged: Judged, split: str = TRAIN) -> list[str]:
+    """The target and the prompts that a table of figures is of, one sentence each."""
+    last = checked.config.learner.reward_temperature_end
+    early = f", which training had reached; the recipe ends at {last:g}" if judged.temperature != last else ""
+    target = f"Target: R^(1/T) at reward temperature T = {judged.temperature:.3g}{early}."
+    return [target, _note_on_prompts(checked, len(judged.samples), split)]
 
 
 def write_evaluation(
@@ -73,9 +89,10 @@ def write_evaluation(
     values = {
         "split": split,
         "prompts": len(after.samples),
-        "reward_temperature": checked.config.learner.reward_temperature_end,
+        "reward_temperature": after.temperature,
         "metrics": {key: judged.metrics for key, judged in both.items()},
         "intervals": {key: judged.intervals for key, judged in both.items()},
+        "bounds": {key: judged.bounds for key, judged in both.items()},
         "posterior_intervals_over": posterior.resampled_unit(after.samples),
         "problems": [judged.problem for judged in both.values() if judged.problem],
     }
@@ -94,9 +111,9 @@ def write_plots(
         plot_training(folder.plots / "training.png", rows, log_z if np.isfinite(log_z) else None)
     if not (before and after):
         return
-    log_z_by_prompt = _estimate_log_z(checked, before, after)
-    sides = [_side(checked, judged, log_z_by_prompt) for judged in (before, after)]
-    plot_posterior(folder.plots / f"posterior{suffix}.png", *sides)
+    log_z_by_prompt = _estimate_log_z(before, after)
+    base, trained = (_side(judged, log_z_by_prompt) for judged in (before, after))
+    plot_posterior(folder.plots / f"posterior{suffix}.png", base, trained, after.temperature)
     plot_figures(folder.plots / f"figures{suffix}.png", before.figures, after.figures)
     pooled = [[s for samples in judged.samples.values() for s in samples] for judged in (before, after)]
     counts = [checked.task.histogram(samples) for samples in pooled]
@@ -106,34 +123,42 @@ def write_plots(
         plot_histogram(folder.plots / f"histogram{suffix}.png", counts[0], counts[1], n[0], n[1], title=title)
 
 
+def _note_on_prompts(checked: Checked, shown: int, split: str) -> str:
+    total = len(checked.task.prompts(split))
+    if split != TRAIN:
+        return f"Prompts: {shown:,} of the {total:,} of split {split}, which are not trained on."
+    others = " or ".join(name for name in checked.task.splits if name != TRAIN)
+    return (
+        (f"Prompts: {shown:,} of the {total:,} that are trained on." if total > 1 else "Prompt: the one trained on.")
+        + (f" For others: tributary evaluate --split {others}." if others else "")
+    )  # fmt: skip
+
+
 def _checked_figures(figures: Mapping[str, Figure]) -> dict[str, Figure]:
-    """The figures of a user's task, which may return anything. TypeError for one that is not a number or interval."""
-    invalid = [name for name, figure in figures.items() if not isinstance(figure, (Interval, float, int, np.number))]
-    if invalid:
-        raise TypeError(f"figure {invalid[0]!r} is {figures[invalid[0]]!r}, and must be a number or an Interval")
-    return {str(name): f if isinstance(f, Interval) else float(f) for name, f in figures.items()}
+    """The figures of a user's task, which may return anything. TypeError for one that is not a `Figure`."""
+    types = (Interval, Bound, float, int, np.number)
+    if invalid := [name for name, figure in figures.items() if not isinstance(figure, types)]:
+        raise TypeError(f"figure {invalid[0]!r} is {figures[invalid[0]]!r}, and must be a number, Interval or Bound")
+    return {str(name): f if isinstance(f, (Interval, Bound)) else float(f) for name, f in figures.items()}
 
 
-def _estimate_log_z(checked: Checked, before: Judged, after: Judged) -> dict[str, float]:
+def _estimate_log_z(before: Judged, after: Judged) -> dict[str, float]:
     """Prompt id -> log Z, estimated from the trained model's samples (they vary less), else the base model's; nats."""
-    temperature = checked.config.learner.reward_temperature_end
     return {
-        prompt_id: posterior.estimate_log_z(trained or before.samples.get(prompt_id, ()), temperature)
+        prompt_id: posterior.estimate_log_z(trained or before.samples.get(prompt_id, ()), after.temperature)
         for prompt_id, trained in after.samples.items()
     }
 
 
-def _side(checked: Checked, judged: Judged, log_z: Mapping[str, float]) -> Side:
+def _side(judged: Judged, log_z: Mapping[str, float]) -> Side:
     """One model's half of posterior.png; `log_z`: prompt id -> log Z, nats."""
-    temperature = checked.config.learner.reward_temperature_end
     rows = [
-        (s.log_q, s.log_reward / temperature - log_z.get(prompt_id, math.nan))
+        (s.log_q, s.log_reward / judged.temperature - log_z.get(prompt_id, math.nan))
         for prompt_id, samples in judged.samples.items()
         for s in samples
     ]
     log_q, log_p = np.array(rows).reshape(-1, 2).T
-    figures = judged.metrics
-    return Side(log_q, log_p, figures["slope"], figures["correlation"], figures["ess"])
+    return Side(log_q, log_p, judged.metrics["slope"], judged.metrics["correlation"], judged.figures["ess"])
 
 
 def _suffix(split: str) -> str:

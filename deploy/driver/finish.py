@@ -6,11 +6,13 @@ from rich.text import Text
 
 from buffer.types import AdapterVersion
 from deploy.artifacts.summary import figures_of_rows, installed_versions
-from deploy.driver.evaluation import Judged, explanations, write_plots
+from deploy.driver.evaluation import Judged, explanations, notes, write_plots
 from deploy.driver.run_setup import RunSetup
 from deploy.driver.training_progress import TrainingProgress
 from deploy.models.judges import omitted_figures
-from deploy.telemetry.live_view import before_after_table, next_commands
+from deploy.telemetry.before_after_table import before_after_table
+from deploy.telemetry.live_view import next_commands
+from learner.schedule import reward_temperature
 
 
 def make_summary(
@@ -33,6 +35,9 @@ def make_summary(
         "trajectories_per_s": trajectories / progress.session_s,
         "tokens_per_s": tokens / progress.session_s,
         "metrics": {"before": before and before.metrics, "after": after and after.metrics},
+        "bounds": {"before": before and before.bounds, "after": after and after.bounds},
+        "samples_a_prompt": setup.config.evaluation.samples,
+        "reward_temperature": reward_temperature(version.learner_step, setup.config.learner),
         **figures_of_rows(setup.folder.metrics()),
         "rewards": list(progress.rewards),
         "engine_busy": progress.totals.engine_busy,
@@ -54,7 +59,7 @@ def show_result(setup: RunSetup, summary: dict[str, Any], before: Judged | None,
             f"the adapter of that step is in {folder.path}/adapter."
         )
     if before and after:
-        console.print(before_after_table(before.figures, after.figures, explanations(checked)))
+        console.print(before_after_table(before.figures, after.figures, explanations(checked), notes(checked, after)))
     if after and (problem := after.problem or omitted_figures(checked.task, after.figures, setup.judges)):
         console.print(Text(problem, "yellow"))
     console.print(next_commands(folder.path, setup.config.learner.steps), soft_wrap=True)

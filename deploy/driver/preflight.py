@@ -18,6 +18,7 @@ from deploy.driver.check_model import ModelFiles, check_model, check_tokens, lor
 from deploy.driver.check_objective import check_objective
 from deploy.driver.demonstrations import load_demonstrations
 from deploy.models.registry import resolve_model
+from learner.schedule import highest_reward_temperature
 from lm.tokens import encode_behind, find_token, load_tokenizer
 from rewards.check_task import check_task
 from rewards.task import Task
@@ -48,8 +49,10 @@ def check(config: RunConfig) -> Checked:
     spec = policy_spec(config.model, config.policy, folder, tokenizer, targets)
     check_tokens(config, spec, files.rows)
     task = make_task(config.task, tokenizer)
-    vocabulary = tokenizer.get_vocab_size()
-    prompts = check_task(task, spec, config.task, config.rewards, config.actors.max_model_len, vocabulary, files.rows)
+    temperature = highest_reward_temperature(config.learner)
+    prompts = check_task(
+        task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer, temperature, files.rows
+    )
     check_objective(config, len(prompts))
     _check_devices(config)
     demonstrations = load_demonstrations(config, task, prompts, tokenizer, spec)

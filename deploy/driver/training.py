@@ -2,14 +2,16 @@
 
 from buffer.named_wait import NamedWait
 from buffer.replay import ReplayBuffer
+from buffer.types import AdapterVersion
 from deploy.artifacts.scale_file import ScaleFile
 from deploy.cluster.system import System
 from deploy.driver.evaluation import Judged, judge
 from deploy.driver.observers import Observers
 from deploy.driver.run_setup import RunSetup
-from deploy.driver.samples import judged_prompts
+from deploy.driver.samples import Samples, judged_prompts
 from deploy.driver.stop_signal import StopSignal
 from deploy.driver.training_progress import TrainingProgress
+from learner.schedule import reward_temperature
 
 POLL_S = 0.5
 
@@ -41,15 +43,15 @@ class Training:
             return None
         if self._setup.resumed:
             self._restore()
-        before = self._evaluate(use_base_model=True)
+        of_base = self._sample(use_base_model=True)
         if not self._stop:
             self._score_demonstrations()
             self._train()
-        self._write_adapter()
+        temperature = reward_temperature(self._write_adapter().learner_step, self._setup.config.learner)
         self._system.stop_actors()
-        after = self._evaluate(use_base_model=False)
+        of_trained = self._sample(use_base_model=False)
         self._observers.show(self._progress, "done")
-        return before, after
+        return self._judge(of_base, temperature), self._judge(of_trained, temperature)
 
     def _wait_until_ready(self) -> bool:
         """True once all processes are ready; False if a signal came first."""
@@ -73,8 +75,8 @@ class Training:
         self._progress.restore(newest)
         self._setup.console.print(f"Resuming after step {step}, with the trajectories that are in the buffer.")
 
-    def _evaluate(self, use_base_model: bool) -> Judged | None:
-        """Draw samples and judge them; None if a signal came first."""
+    def _sample(self, use_base_model: bool) -> Samples | None:
+        """Draw samples for the evaluation; None if a signal came first."""
         config, checked = self._setup.config.evaluation, self._setup.checked
         if self._stop:
             return None
@@ -89,7 +91,11 @@ class Training:
         if samples is None:
             return None
         self._observers.add_samples("before" if use_base_model else "after", samples)
-        return judge(checked, samples, self._setup.judges)
+        return samples
+
+    def _judge(self, samples: Samples | None, temperature: float) -> Judged | None:
+        """Both models are judged after training, by the target at the reward temperature that training reached."""
+        return None if samples is None else judge(self._setup.checked, samples, self._setup.judges, temperature)
 
     def _score_demonstrations(self) -> None:
         """Fill the buffer with the demonstrations; after a resume they are in it already."""
@@ -135,7 +141,8 @@ class Training:
         self._scale.write(self._system.ready)
         self._observers.show(self._progress, "training", report.waits)
 
-    def _write_adapter(self) -> None:
+    def _write_adapter(self) -> AdapterVersion:
         version, files = self._system.newest_adapter()
         self._setup.folder.write_adapter(files)
         self._setup.folder.write_version(version)
+        return version

@@ -95,7 +95,7 @@ def _plots(
         "Posterior",
         [
             figure_plot(run, "learner.var_u"),
-            line_plot(run, "log Z bounds", ["learner.log_z_lower", "learner.log_z_mean"]),
+            line_plot(run, "log Z, two estimates", ["learner.log_z_lower", "learner.log_z_mean"]),
             scatter_plot(posterior),
             band_plot("u by prefix position: flat at the optimum", "prefix position", "nats", posterior["u"]),
             figure_plot(run, "learner.ess"),

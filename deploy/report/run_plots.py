@@ -21,7 +21,9 @@ from deploy.report.plot_style import (
     literal,
     new_figure,
 )
+from deploy.telemetry.before_after_table import figure_text
 from rewards.judging.bootstrap import Interval
+from rewards.judging.bound import Bound
 from rewards.task import Figure
 
 SIDES = (("base model", FAINT), ("after GFlowNet fine-tuning", COLOURS[0]))
@@ -41,7 +43,7 @@ class Side:
     """[N] log R / T - log Z, nats: log-probability of each string under the target."""
     slope: float
     correlation: float
-    ess: float
+    ess: Figure
 
 
 def plot_histogram(
@@ -101,7 +103,7 @@ def plot_training(path: Path, rows: Rows, log_z_exact: float | None) -> None:
     _save(figure, path)
 
 
-def plot_posterior(path: Path, before: Side, after: Side) -> None:
+def plot_posterior(path: Path, before: Side, after: Side, temperature: float) -> None:
     """log q against the target's log-probability of the strings drawn: base model left, trained model right.
 
     Points on the line are sampled as often as the target asks. Shows at most MAX_POINTS strings of each sampler.
@@ -118,9 +120,10 @@ def plot_posterior(path: Path, before: Side, after: Side) -> None:
         )  # fmt: skip
         panel.plot(ends, ends, color=COLOURS[1], linestyle="--", linewidth=1.5, zorder=3, label="q = target")
         _set_side_title(panel, name, colour)
-        statistics = f"slope {digits(side.slope)} · r {digits(side.correlation)} · ess {digits(side.ess)}"
+        ess = "\n".join(figure_text(side.ess))
+        statistics = f"slope {digits(side.slope)} · r {digits(side.correlation)} · ess {ess}"
         panel.set_title(statistics, loc="right", color=INK, fontsize=9)
-        panel.set_xlabel("log R / T - log Z (as the trained samples estimate it), nats")
+        panel.set_xlabel(f"log R / T - log Z (as the trained samples estimate it), nats; T = {temperature:.3g}")
         panel.grid(axis="x", color=GRID, linewidth=0.8)
     panels.flat[0].set_ylabel("log q, nats")
     add_legend(panels.flat[0], "upper left")
@@ -129,7 +132,7 @@ def plot_posterior(path: Path, before: Side, after: Side) -> None:
 
 
 def plot_figures(path: Path, before: Mapping[str, Figure], after: Mapping[str, Figure]) -> None:
-    """One small panel per figure: base model next to trained model, with confidence intervals if there are any.
+    """One small panel per figure: base model next to trained model, with intervals or the side of a bound, if any.
 
     Figures that both sides lack, or that are the same number without an interval, are omitted.
     """
@@ -157,7 +160,7 @@ def _ends(figure: Figure) -> tuple[float, float, float]:
     """(value, low, high); three times the value if there is no interval."""
     if isinstance(figure, Interval) and math.isfinite(figure.low):
         return figure.value, figure.low, figure.high
-    value = figure.value if isinstance(figure, Interval) else float(figure)
+    value = figure.value if isinstance(figure, (Interval, Bound)) else float(figure)
     return value, value, value
 
 
@@ -187,8 +190,12 @@ def _bars(panel: Any, name: str, pair: tuple[Figure, Figure]) -> None:
     panel.axhline(0, color=FAINT, linewidth=0.8)
     panel.set_xlim(-0.6, 1.6)
     panel.set_xticks([])
+    bound = next((figure for figure in pair if isinstance(figure, Bound)), None)
+    if bound:
+        panel.set_xlabel(bound.note, color=INK, fontsize=8)
     panel.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
-    panel.set_title(literal(name), loc="left", color=INK, fontsize=9)
+    title = f"{name}, {bound.side}" if bound else name
+    panel.set_title(literal(title), loc="left", color=INK, fontsize=9)
 
 
 def _set_side_title(panel: Any, name: str, colour: str) -> None:

@@ -3,23 +3,18 @@
 import math
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from deploy.formatting import clock, figure
+from deploy.formatting import clock
 from deploy.telemetry.live_panel import Progress, curves, draw_panel, shown, staleness
 from deploy.telemetry.snapshot import Snapshot
-from rewards.judging.bootstrap import Interval
-from rewards.task import Figure
 
 LINE_EVERY_S = 10.0
 """Without a terminal, between two lines of one phase."""
@@ -96,30 +91,6 @@ class LiveView:
         if (left := self._left_s(snapshot)) is not None:
             words.append(f"{clock(left)} left")
         return "  ".join([*words, *snapshot.waits])
-
-
-def before_after_table(
-    before: Mapping[str, Figure], after: Mapping[str, Figure], explanations: Mapping[str, str]
-) -> Table:
-    """The figures of the base model next to those of the trained one, with intervals and explanations where given."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("metric")
-    table.add_column("base model", justify="right")
-    table.add_column("trained", justify="right", style="bold")
-    for name in [*before, *(name for name in after if name not in before)]:
-        metric = Text(name)
-        if name in explanations:
-            metric.append(f"\n{explanations[name]}", "dim")
-        table.add_row(metric, _with_interval(before.get(name, math.nan)), _with_interval(after.get(name, math.nan)))
-    return table
-
-
-def _with_interval(value: Figure) -> str:
-    """Such as 0.81 [0.74, 0.88]."""
-    if not isinstance(value, Interval):
-        return figure(value)
-    ends = f" [{figure(value.low)}, {figure(value.high)}]" if math.isfinite(value.low) else ""
-    return f"{figure(value.value)}{ends}"
 
 
 def next_commands(run: Path, steps: int) -> str:

@@ -1,1 +1,1 @@
-"""Metrics of sampled text: overlap with a reference, diversity, majority vote, posterior fit, bootstrap intervals."""
+"""Metrics of sampled text: overlap with a reference, diversity, majority vote, posterior fit, confidence intervals."""

@@ -22,13 +22,13 @@ def bootstrap_mean(
     """The mean of N values, and the central `level` (0..1) of the means of N values drawn from them with replacement.
 
     Give one value per prompt, such as the mean over its samples: samples of one prompt are not independent, prompts
-    are. All three numbers are NaN for no value, and equal for one. With few values the interval is too narrow: a 95 %
-    interval over ten normally distributed values covers the true mean about 90 % of the time. Memory: 16 · resamples ·
-    N bytes.
+    are. The mean of no value is NaN. Where all values are equal, both ends are NaN: resampling a constant tells nothing
+    of how far the truth may be. With few values the interval is too narrow: a 95 % interval over ten normally
+    distributed values covers the true mean about 90 % of the time. Memory: 16 · resamples · N bytes.
     """
-    if not len(values):
-        return Interval(math.nan, math.nan, math.nan)
     array = np.asarray(values, dtype=np.float64)
+    if not len(array) or (array == array[0]).all():
+        return Interval(float(array[0]) if len(array) else math.nan, math.nan, math.nan)
     means = array[rng.integers(len(array), size=(resamples, len(array)))].mean(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(array.mean()), float(low), float(high))

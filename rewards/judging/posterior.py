@@ -1,4 +1,5 @@
-"""Posterior fit: figures of whole strings drawn on-policy that tell if the samples follow R, with bootstrap intervals.
+"""Posterior fit: figures of whole strings drawn on-policy that tell if the samples follow R, with bootstrap
+intervals, or as bounds where the estimate is biased.
 
 The target is R(Z ⊤)^(1/T), T the reward temperature. Importance weight: w = R(Z ⊤)^(1/T) / q(Z ⊤), u = log w, nats.
 
@@ -7,12 +8,13 @@ Shapes   K samples of one prompt, B resamples; "..." stands for B or for nothing
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rewards.judging.bootstrap import Interval, bootstrap_mean
+from rewards.judging.bound import Bound
 from rewards.task import Figure, Sample
 
 Array = NDArray[np.float64]
@@ -28,15 +30,22 @@ CHUNK = 2_000_000
 EXPLANATIONS: Mapping[str, str] = {
     "log_reward": "Mean log reward at temperature 1, in nats.",
     "log_z_lower": "Lower bound of log Z, in nats.",
-    "log_z_mean": "Estimate of log Z, in nats.",
-    "kl_to_target": "Gap of the two, in nats. Optimum: 0.",
-    "ess": "Effective sample size over samples. Optimum: 1.",
+    "log_z_mean": "Estimate of log Z, in nats; too low on average.",
+    "kl_to_target": "Gap of the two, in nats; too small on average. Optimum: 0.",
+    "ess": "Effective sample size over samples K; too large on average. Optimum: 1.",
     "var_u": "Variance of log R/T - log q, in nats². Optimum: 0.",
     "slope": "Slope of log q over log R/T. Optimum: 1.",
     "correlation": "Correlation of log q and log R/T. Optimum: 1.",
     "distinct_share": "Different strings as a share of samples.",
 }
 """Every figure of `posterior_figures`, in its order; short, because the table they are shown in is narrow."""
+SIDES: Mapping[str, Literal["at least", "at most"]] = {
+    "log_z_mean": "at least",
+    "kl_to_target": "at least",
+    "ess": "at most",
+}
+"""The figures that are a `Bound`. By Jensen's inequality: the log of a mean is concave, and the square of one mean over
+another is convex, so with K samples the first two are too small on average and the last is too large."""
 
 
 def posterior_figures(samples: Mapping[str, Sequence[Sample]], temperature: float) -> dict[str, Figure]:
@@ -44,7 +53,7 @@ def posterior_figures(samples: Mapping[str, Sequence[Sample]], temperature: floa
 
     log_reward      mean log R at temperature 1, nats
     log_z_lower     mean u, nats: below log Z by KL(q || target)
-    log_z_mean      log-mean-exp of u, nats: a tighter estimate; both equal log Z at the optimum
+    log_z_mean      log-mean-exp of u, nats: a tighter lower bound; both equal log Z at the optimum
     kl_to_target    their difference, nats: an estimate of KL(q || target)
     ess             effective sample size of w as a share of K
     var_u           variance of u over a prompt's samples, nats²
@@ -55,8 +64,9 @@ def posterior_figures(samples: Mapping[str, Sequence[Sample]], temperature: floa
     only one such prompt, the interval is over its samples: it covers another draw of K samples of the same prompt, not
     other prompts. (`distinct_share` then has no interval, because resampling repeats strings.)
 
-    `log_z_mean`, and so `kl_to_target`, is too small on average, most of all where q hardly reaches some of the
-    target's mass: samples carry no information on a mode that was never drawn.
+    The figures of `SIDES` are bounds without an interval, most of all too optimistic where q hardly reaches some of the
+    target's mass: samples carry no information on a mode that was never drawn. With few samples the bias is large: at a
+    true KL of 8 nats, K = 10 samples read about 4, and their `ess`, which is never below 1/K, reads 0.2 or more.
     """
     by_prompt = [drawn for drawn in samples.values() if len(drawn) >= 2]
     if not by_prompt:
@@ -65,7 +75,8 @@ def posterior_figures(samples: Mapping[str, Sequence[Sample]], temperature: floa
         return _figures_of_one_prompt(by_prompt[0], temperature)
     rng = np.random.default_rng(0)
     values = [_values(drawn, temperature) for drawn in by_prompt]
-    return {name: bootstrap_mean([v[name] for v in values if math.isfinite(v[name])], rng) for name in EXPLANATIONS}
+    figures = {name: bootstrap_mean([v[name] for v in values if math.isfinite(v[name])], rng) for name in EXPLANATIONS}
+    return {name: _bound(name, f.value, by_prompt) if name in SIDES else f for name, f in figures.items()}
 
 
 def resampled_unit(samples: Mapping[str, Sequence[Sample]]) -> str:
@@ -94,17 +105,23 @@ def _figures_of_one_prompt(samples: Sequence[Sample], temperature: float) -> dic
     for begin in range(0, RESAMPLES, rows):
         chosen = rng.integers(k, size=(min(rows, RESAMPLES - begin), k))
         for name, figure in _weight_figures(log_q[chosen], log_reward[chosen], temperature).items():
-            resampled.setdefault(name, []).append(figure)
-    return {
-        name: _interval(value, np.concatenate(resampled[name])) if name in resampled else value
-        for name, value in values.items()
-    }
+            if name not in SIDES:
+                resampled.setdefault(name, []).append(figure)
+    intervals = {name: _interval(values[name], np.concatenate(drawn)) for name, drawn in resampled.items()}
+    bounds = {name: _bound(name, values[name], [samples]) for name in SIDES}
+    return values | intervals | bounds
+
+
+def _bound(name: str, value: float, by_prompt: Sequence[Sequence[Sample]]) -> Bound:
+    """A figure of `SIDES`; that of `ess` notes K and 1/K, its smallest value, both means over prompts."""
+    floor = float(np.mean([1 / len(samples) for samples in by_prompt]))
+    return Bound(value, SIDES[name], f"K = {1 / floor:,.0f}, 1/K = {floor:.3g}" if name == "ess" else "")
 
 
 def _interval(value: float, resampled: Array) -> Interval:
-    """The central LEVEL of the finite resampled values [B]."""
+    """The central LEVEL of the finite resampled values [B]; no ends where they are all equal."""
     finite = resampled[np.isfinite(resampled)]
-    if not len(finite):
+    if not len(finite) or (finite == finite[0]).all():
         return Interval(value, math.nan, math.nan)
     low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(low), float(high))

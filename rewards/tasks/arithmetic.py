@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from lm.tokens import encode_behind, encode_prompt
+from rewards.judging.binomial import binomial_share
 from rewards.judging.bootstrap import bootstrap_mean
 from rewards.judging.majority_vote import majority_vote
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
@@ -122,17 +123,17 @@ class ArithmeticTask(Task):
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures as in `explanations`, with intervals over questions."""
         fields = {prompt.id: prompt.fields for split in self.splits for prompt in self._prompts[split]}
-        accuracy: dict[int, list[float]] = {}
+        right_votes: dict[int, list[bool]] = {}
         single, unparsed = [], []
         for prompt_id, drawn in samples.items():
             right, operands = fields[prompt_id]["value"], int(fields[prompt_id]["operands"])
             answers = [self._answer(sample.token_ids) for sample in drawn]
-            accuracy.setdefault(operands, []).append(float(majority_vote(answers) == right))
+            right_votes.setdefault(operands, []).append(majority_vote(answers) == right)
             single.append(float(np.mean([answer == right for answer in answers])))
             unparsed.append(float(np.mean([answer is None for answer in answers])))
         rng = np.random.default_rng(0)
         return {
-            **{f"accuracy_{n}": bootstrap_mean(accuracy[n], rng) for n in sorted(accuracy)},
+            **{f"accuracy_{n}": binomial_share(sum(votes), len(votes)) for n, votes in sorted(right_votes.items())},
             "single": bootstrap_mean(single, rng),
             "unparsed": bootstrap_mean(unparsed, rng),
             "tool": float(self.tool is not None),

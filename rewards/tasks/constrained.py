@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from buffer.types import FloatArray, IntArray, Prompt
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import SATISFIED_LOG_C, prefix_texts, read_table
+from rewards.judging.binomial import binomial_share
 from rewards.judging.bootstrap import Interval
 from rewards.judging.text_metrics import TEXT_EXPLANATIONS, mean_of_means, text_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
@@ -129,8 +130,9 @@ def satisfied(log_c: NDArray[np.float64]) -> FloatArray:
 
 
 def satisfied_share(samples: Mapping[str, Sequence[Sample]], note: str) -> Interval:
-    """Mean over prompts of the share of samples whose `note` is 1."""
-    return mean_of_means([[s.terms[note] for s in drawn] for drawn in samples.values()])
+    """Mean over prompts of the share of samples whose `note` is 1, with an exact interval where there is one prompt."""
+    notes = [[s.terms[note] for s in drawn] for drawn in samples.values()]
+    return binomial_share(int(sum(notes[0])), len(notes[0])) if len(notes) == 1 else mean_of_means(notes)
 
 
 def _check_prompts(texts: Mapping[str, Sequence[str]]) -> None:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from lm.tokens import encode_behind, encode_prompt
-from rewards.judging.bootstrap import bootstrap_mean
+from rewards.judging.binomial import binomial_share
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, Task, Terms
 
 PROMPT = "The following is a random integer drawn uniformly between 0 and 100: "
@@ -66,11 +66,10 @@ class IntegerTask(Task):
         and N valid samples."""
         drawn = samples[self._prompt.id]
         counts = self.histogram(drawn)
-        valid = [float(tuple(sample.token_ids.tolist()) in self._numbers) for sample in drawn]
         n_valid, size = int(counts.sum()), len(counts)
         shares = counts[counts > 0] / max(n_valid, 1)
         return {
-            "valid": bootstrap_mean(valid, np.random.default_rng(0)),
+            "valid": binomial_share(n_valid, len(drawn)),
             "kl_uniform": float((shares * np.log(shares * size)).sum()) if n_valid else math.nan,
             "kl_noise_floor": (size - 1) / (2 * n_valid) if n_valid else math.nan,
             "distinct": float((counts > 0).sum()),

@@ -29,6 +29,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from lm.tokens import encode_behind, encode_prompt
+from rewards.judging.binomial import binomial_share
 from rewards.judging.bootstrap import bootstrap_mean
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 from rewards.text_file import read_json_lines
@@ -103,13 +104,13 @@ class SubjectivityTask(Task):
             log_shares = -np.logaddexp(0.0, -margins)
             log_share = float(np.logaddexp.reduce(log_shares) - np.log(len(drawn)))
             is_right = log_share > np.log(0.5)
-            predicted.append(float(is_right))
+            predicted.append(bool(is_right))
             single.append(float((margins > 0).mean()))
             log_score.append(log_share)
             subjective.append(float(is_right == (labels[prompt_id] == "subjective")))
         rng = np.random.default_rng(0)
         return {
-            "accuracy": bootstrap_mean(predicted, rng),
+            "accuracy": binomial_share(sum(predicted), len(predicted)),
             "single": bootstrap_mean(single, rng),
             "log_score": bootstrap_mean(log_score, rng),
             "predicted_subjective": float(np.mean(subjective)),

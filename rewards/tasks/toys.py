@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from lm.tokens import encode_behind, encode_prompt, find_token
-from rewards.judging.bootstrap import bootstrap_mean
+from rewards.judging.binomial import binomial_share
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, Task, Terms
 
 MAX_STRINGS = 10_000
@@ -83,7 +83,7 @@ class ToyTask(Task):
         if not len(tokens):
             raise ValueError(f"prompt = {prompt!r} has no token: write a word")
         self._prompt = Prompt("toy", prompt, tokens)
-        self._temperature = temperature
+        self._temperature = self.mass_temperature = temperature
         strings = [s for n in range(min_actions, max_actions + 1) for s in itertools.product(ids, repeat=n)]
         values = np.random.default_rng(seed).normal(scale=spread, size=len(strings))
         self._log_r = {self._with_tool_text(s): float(v) for s, v in zip(strings, values, strict=True)}
@@ -112,13 +112,13 @@ class ToyTask(Task):
         drawn = samples[self._prompt.id]
         if not drawn:
             return {"log_z": self._log_z}
-        shares = self.histogram(drawn) / len(drawn)
-        valid = [self.labels(self._prompt, sample.token_ids)["valid"] for sample in drawn]
+        counts = self.histogram(drawn)
+        shares = counts / len(drawn)
         log_w = [sample.log_reward / self._temperature - sample.log_q for sample in drawn]
         return {
             "total_variation": 0.5 * float(np.abs(shares - self._posterior).sum() + 1.0 - shares.sum()),
             "noise_floor": expected_total_variation(self._posterior, len(drawn)),
-            "valid": bootstrap_mean(valid, np.random.default_rng(0)),
+            "valid": binomial_share(int(counts.sum()), len(drawn)),
             "log_z": self._log_z,
             "log_z_samples": float(np.logaddexp.reduce(log_w)) - math.log(len(drawn)),
         }

@@ -165,7 +165,7 @@ def compare(folder: RunFolder, judges: Judges, n: int) -> dict[str, Any]:
     prompts = judged_prompts(checked, limit=0)
     rows = []
     for samples in score_samples(checked, prompts, draw_all(checked, folder, prompts, n)):
-        metrics = judge(checked, samples, judges, n).metrics
+        metrics = judge(checked, samples, judges, checked.config.learner.reward_temperature_end, n).metrics
         rows.append({name: metrics[figure] for name, figure in COLUMNS.items()})
     trained, base = rows[0], [{"temperature": t, **row} for t, row in zip(TEMPERATURES, rows[1:], strict=True)]
     temperature, diversity = base_diversity_at(trained["log_r"], base)

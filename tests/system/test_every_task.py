@@ -107,7 +107,7 @@ def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url
     }
     for split in task.splits:
         ids = [prompt.id for prompt in list(task.prompts(split))[:2]]
-        judged = judge(checked, {i: samples[i] for i in ids}, Judges(), n_drawn=3)
+        judged = judge(checked, {i: samples[i] for i in ids}, Judges(), 1.0, n_drawn=3)
         assert judged.problem is None and judged.metrics["unscored"] == 0, split
 
 

@@ -58,12 +58,14 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_on
     given.write_text('{"response": "a b"}\n')
     options = [
         f'task.demonstrations="{given}"', "learner.objective=sft", "actors.engine=simulated", "learner.steps=200", "learner.checkpoint_every=1", "learner.advanced.decay=cosine",
-        "learner.learning_rate=1e-3", "evaluation.samples=16",
+        "learner.learning_rate=1e-3", "evaluation.samples=16", "learner.reward_temperature_end=0.5", "learner.reward_temperature_steps=400",
     ]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     uninterrupted = Command("train", str(recipe), *options, "--run", str(whole))
     output = uninterrupted.finish()
     assert uninterrupted.process.returncode == 0, output
+    assert json.loads((whole / "summary.json").read_text())["reward_temperature"] == 0.75, "steps end half way down"
+    assert "T = 0.75, which training had reached; the recipe ends at 0.5." in " ".join(output.split())
     losses = [float(str(row["loss"])) for row in rows_of(whole)]
     assert losses[-1] < 0.1 < 1.0 < losses[0], "minus log q of the one string falls: it was learned"
 

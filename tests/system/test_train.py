@@ -42,6 +42,12 @@ def test_the_whole_system_reaches_the_exact_posterior(finished: tuple[Path, Comm
     assert metrics["after"]["total_variation"] <= 0.05 < 0.3 < metrics["before"]["total_variation"]
 
 
+def test_the_table_of_a_run_names_its_target_its_prompt_and_the_bounds(finished: tuple[Path, Command, str]) -> None:
+    output = " ".join(finished[2].split())
+    assert "Target: R^(1/T) at reward temperature T = 1." in output and "Prompt: the one trained on." in output
+    assert "at most" in output and "K = 20,000, 1/K = 5e-05" in output
+
+
 def test_a_finished_run_leaves_no_process_and_no_adapter_behind(
     finished: tuple[Path, Command, str], scratch: Path
 ) -> None:

@@ -24,15 +24,18 @@ from buffer.types import IntArray, PolicySpec, Prompt
 from deploy import cli
 from deploy.artifacts.run_folder import RunFolder
 from deploy.config import parse_config
-from deploy.driver.evaluation import explanations, judge, write_evaluation, write_plots
+from deploy.driver.evaluation import explanations, judge, notes, write_evaluation, write_plots
 from deploy.driver.preflight import Checked
 from deploy.driver.samples import judged_prompts, named_prompts, sample_lines, score_samples
 from deploy.models.judges import ENCODER, find_judges, load_judges, omitted_figures
 from deploy.models.registry import find_model
-from deploy.telemetry.live_view import before_after_table
+from deploy.telemetry.before_after_table import before_after_table, figure_text
+from learner.schedule import reward_temperature
 from rewards.base_model import BaseModel
 from rewards.judging import posterior
+from rewards.judging.binomial import binomial_share
 from rewards.judging.bootstrap import Interval
+from rewards.judging.bound import Bound
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 from tests.support import tiny
 
@@ -159,11 +162,11 @@ def test_strings_that_cannot_be_scored_are_left_out_and_counted(make: Make) -> N
     drawn = {prompt.id: [sampled("a"), sampled("ac"), sampled("")] for prompt in prompts}
     [samples] = score_samples(checked, prompts, [drawn])
     assert [len(samples[prompt.id]) for prompt in prompts] == [2] * len(prompts)
-    assert judge(checked, samples, NOTHING, n_drawn=3).metrics["unscored"] == len(prompts)
+    assert judge(checked, samples, NOTHING, 1.0, n_drawn=3).metrics["unscored"] == len(prompts)
 
 
 def test_if_nothing_could_be_scored_only_that_is_reported(make: Make) -> None:
-    judged = judge(make(), {"train-0": []}, NOTHING, n_drawn=4)
+    judged = judge(make(), {"train-0": []}, NOTHING, 1.0, n_drawn=4)
     assert judged.metrics["unscored"] == 4 and judged.problem is None
     assert math.isnan(judged.metrics["ess"]) and "mean_length" not in judged.metrics
 
@@ -188,16 +191,35 @@ def test_the_frozen_model_scores_the_tasks_requests(make: Make, tiny_model: Path
     assert samples[prompt.id][0].log_reward == pytest.approx(float(base_scores.log_p_stop[-1]), abs=1e-5)
 
 
-def test_the_target_is_that_of_the_recipes_last_reward_temperature(make: Make) -> None:
-    hot = make(learner={"reward_temperature_start": 1.0, "reward_temperature_end": 2.0, "reward_temperature_steps": 5})
+def test_the_target_is_that_of_the_reward_temperature_that_training_reached(make: Make) -> None:
     samples = {"train-0": exact([0.0, 1.0, 5.0], temperature=2.0)}
-    assert judge(hot, samples, NOTHING).metrics["slope"] == pytest.approx(1.0)
-    assert judge(make(), samples, NOTHING).metrics["slope"] == pytest.approx(0.5)
+    assert judge(make(), samples, NOTHING, 2.0).metrics["slope"] == pytest.approx(1.0)
+    assert judge(make(), samples, NOTHING, 1.0).metrics["slope"] == pytest.approx(0.5)
+
+
+def test_the_notes_say_when_training_stopped_before_the_last_temperature(make: Make) -> None:
+    checked = make(learner={"reward_temperature_end": 0.5, "reward_temperature_steps": 100, "steps": 50})
+    reached = reward_temperature(checked.config.learner.steps, checked.config.learner)
+    early, whole = (notes(checked, judge(checked, {}, NOTHING, t))[0] for t in (reached, 0.5))
+    assert (
+        early == "Target: R^(1/T) at reward temperature T = 0.75, which training had reached; the recipe ends at 0.5."
+    )
+    assert whole == "Target: R^(1/T) at reward temperature T = 0.5."
+
+
+def test_the_notes_say_if_the_prompts_are_trained_on_and_where_others_are(make: Make) -> None:
+    checked = make()
+    trained_on = judge(checked, {f"train-{k}": exact([0.0]) for k in range(4)}, NOTHING, 1.0)
+    assert notes(checked, trained_on)[1] == (
+        "Prompts: 4 of the 10 that are trained on. For others: tributary evaluate --split test."
+    )
+    tested = judge(checked, {f"test-{k}": exact([0.0]) for k in range(3)}, NOTHING, 1.0)
+    assert notes(checked, tested, "test")[1] == "Prompts: 3 of the 3 of split test, which are not trained on."
 
 
 def test_the_tasks_own_figure_counts_where_both_have_one(make: Make) -> None:
     checked = make(Judging())
-    assert judge(checked, {"train-0": exact([0.0, 1.0])}, NOTHING).figures["ess"] == 7.0
+    assert judge(checked, {"train-0": exact([0.0, 1.0])}, NOTHING, 1.0).figures["ess"] == 7.0
     assert explanations(checked)["ess"] == "its own"
     assert set(posterior.EXPLANATIONS) <= set(explanations(checked))
 
@@ -206,7 +228,7 @@ def test_the_tasks_own_figure_counts_where_both_have_one(make: Make) -> None:
     ("task", "reason"), [(Failing(), "raised ZeroDivisionError"), (Wordy(), "'verdict' is 'good', and must be")]
 )
 def test_a_task_whose_evaluate_fails_loses_only_its_own_figures(make: Make, task: Task, reason: str) -> None:
-    judged = judge(make(task), {"train-0": exact([0.0, 1.0])}, NOTHING)
+    judged = judge(make(task), {"train-0": exact([0.0, 1.0])}, NOTHING, 1.0)
     assert judged.problem and reason in judged.problem
     assert judged.metrics["slope"] == pytest.approx(1.0)
 
@@ -217,7 +239,7 @@ def test_a_task_whose_evaluate_fails_loses_only_its_own_figures(make: Make, task
 def test_the_file_has_plain_numbers_and_intervals_apart(make: Make, tmp_path: Path) -> None:
     checked, folder = make(), RunFolder.create(tmp_path / "run")
     samples = {f"test-{k}": exact([0.0, 1.0, float(k)]) for k in range(3)}
-    judged = judge(checked, samples, NOTHING, n_drawn=3)
+    judged = judge(checked, samples, NOTHING, 1.0, n_drawn=3)
     name = write_evaluation(folder, checked, judged, judged, "test", {"seed": 5})
     assert name == "evaluation-test.json"
     written = json.loads((folder.path / name).read_text())
@@ -228,6 +250,9 @@ def test_the_file_has_plain_numbers_and_intervals_apart(make: Make, tmp_path: Pa
     assert set(written["intervals"]["after"]) < set(written["metrics"]["after"])
     assert (written["split"], written["prompts"], written["posterior_intervals_over"]) == ("test", 3, "prompts")
     assert written["seed"] == 5 and written["problems"] == []
+    assert written["bounds"]["after"] == posterior.SIDES and not set(posterior.SIDES) & set(
+        written["intervals"]["after"]
+    )
     assert write_evaluation(folder, checked, judged, judged, TRAIN, {}) == "evaluation.json"
 
 
@@ -235,7 +260,7 @@ def test_every_plot_is_written_as_png_and_svg_and_splits_do_not_overwrite_each_o
     make: Make, tmp_path: Path
 ) -> None:
     checked, folder = make(), RunFolder.create(tmp_path / "run")
-    judged = judge(checked, {"test-0": exact([0.0, 1.0, -2.0]), "test-1": []}, NOTHING)
+    judged = judge(checked, {"test-0": exact([0.0, 1.0, -2.0]), "test-1": []}, NOTHING, 1.0)
     for split in (TRAIN, "test"):
         write_plots(folder, checked, judged, judged, split)
     stems = ("figures", "posterior", "figures-test", "posterior-test")
@@ -244,7 +269,7 @@ def test_every_plot_is_written_as_png_and_svg_and_splits_do_not_overwrite_each_o
 
 def test_a_sampler_without_scored_strings_can_be_plotted(make: Make, tmp_path: Path) -> None:
     checked, folder = make(), RunFolder.create(tmp_path / "run")
-    unscored, scored = (judge(checked, {"train-0": samples}, NOTHING) for samples in ([], exact([0.0, 1.0])))
+    unscored, scored = (judge(checked, {"train-0": samples}, NOTHING, 1.0) for samples in ([], exact([0.0, 1.0])))
     write_plots(folder, checked, scored, unscored)
     write_plots(folder, checked, unscored, unscored)
     assert (folder.plots / "posterior.png").is_file()
@@ -276,6 +301,22 @@ def test_the_table_shows_intervals_where_there_are_some() -> None:
     assert ["count", "3", "-"] in rows and ["new", "-", "-"] in rows
 
 
+def test_the_table_shows_the_side_of_a_bound_and_how_many_samples_it_is_of() -> None:
+    console = Console(width=100, file=io.StringIO())
+    figures = {"kl": Bound(1.43, "at least"), "ess": Bound(0.182, "at most", "K = 10, 1/K = 0.1")}
+    unknown = {"kl": Bound(math.nan, "at least")}
+    console.print(before_after_table(figures, unknown, {"ess": "Effective."}, ["Target: T = 0.7.", "Prompts: 3."]))
+    assert isinstance(console.file, io.StringIO)
+    rows = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["kl", "at", "least", "1.43", "-"] in rows and ["ess", "at", "most", "0.182", "-"] in rows
+    assert ["Effective.", "K", "=", "10,", "1/K", "=", "0.1"] in rows
+    assert rows[-2:] == [["Target:", "T", "=", "0.7."], ["Prompts:", "3."]]
+
+
+def test_a_certain_share_is_shown_with_its_exact_interval() -> None:
+    assert figure_text(binomial_share(2000, 2000)) == ("1 [0.998, 1]",)
+
+
 # judges
 
 
@@ -286,7 +327,7 @@ def test_without_the_encoder_its_figures_are_named_with_the_command_that_gets_it
     judges = find_judges()
     assert judges == NOTHING
     checked = make(Judging())
-    notice = omitted_figures(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges).figures, judges)
+    notice = omitted_figures(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges, 1.0).figures, judges)
     assert notice and "diversity" in notice and "ess" not in notice and f"tributary model get {ENCODER}" in notice
     assert omitted_figures(Letters(), {}, judges) is None, "a task that needs no encoder gets no notice"
 

@@ -52,6 +52,13 @@ def test_the_floor_weighs_at_most_epsilon_of_the_known_mass(task: IntegerTask) -
     assert known_mass == pytest.approx(math.log(101)) and floor == -5.0
 
 
+def test_a_valid_share_of_one_is_not_certain(task: IntegerTask) -> None:
+    drawn = [Sample(digits(str(k % 101)), 0.0, 0.0) for k in range(2000)]
+    valid = task.evaluate({"integer": drawn}, Judges())["valid"]
+    assert isinstance(valid, Interval) and (valid.value, valid.high) == (1.0, 1.0)
+    assert valid.low == pytest.approx(0.025 ** (1 / 2000))
+
+
 def test_a_uniform_sample_reads_its_noise_floor_and_a_collapsed_one_does_not(task: IntegerTask) -> None:
     rng = np.random.default_rng(0)
     uniform = judged(task, [str(k) for k in rng.integers(0, 101, size=20_000)])

@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel
 from buffer.errors import ModelError
 from rewards.judging import bert_score, embedding
 from rewards.judging.bert_score import bert_score_f1
+from rewards.judging.binomial import binomial_share
 from rewards.judging.bootstrap import Interval, bootstrap_mean
 from rewards.judging.diversity import distinct_n, diversity
 from rewards.judging.embedding import Encoder, SentenceEmbedder
@@ -88,10 +89,43 @@ def test_no_answer_never_outvotes_an_answer() -> None:
 # bootstrap
 
 
-def test_no_value_has_no_interval_and_one_value_has_no_width() -> None:
-    none = bootstrap_mean([], np.random.default_rng(0))
-    assert all(math.isnan(x) for x in (none.value, none.low, none.high))
-    assert bootstrap_mean([3.0], np.random.default_rng(0)) == Interval(3.0, 3.0, 3.0)
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        (2000, 2000, 0.025 ** (1 / 2000), 1.0),
+        (0, 10, 0.0, 1 - 0.025 ** (1 / 10)),
+        (1, 2, 1 - 0.975**0.5, 0.975**0.5),
+        (5, 10, 0.18709, 0.81291),
+        (81, 100, 0.71930, 0.88156),
+    ],
+    ids=["all", "none", "half of two, in closed form", "half of ten, as in tables", "as in tables"],
+)
+def test_a_share_has_the_exact_interval(successes: int, trials: int, low: float, high: float) -> None:
+    share = binomial_share(successes, trials)
+    assert (share.value, share.low, share.high) == pytest.approx((successes / trials, low, high), abs=1e-5)
+
+
+def test_the_interval_of_a_share_holds_every_truth_at_least_as_often_as_it_says() -> None:
+    n = 20
+    intervals = [binomial_share(k, n, level=0.9) for k in range(n + 1)]
+    for p in np.linspace(0.001, 0.999, 200):
+        held = [k for k in range(n + 1) if intervals[k].low <= p <= intervals[k].high]
+        assert sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in held) >= 0.9
+
+
+def test_no_trial_has_no_share() -> None:
+    none = binomial_share(0, 0)
+    assert math.isnan(none.value) and math.isnan(none.low) and math.isnan(none.high)
+
+
+def test_a_constant_has_no_interval() -> None:
+    for constant in ([3.0], [1.0] * 20):
+        interval = bootstrap_mean(constant, np.random.default_rng(0))
+        assert interval.value == constant[0] and math.isnan(interval.low) and math.isnan(interval.high)
+
+
+def test_no_value_has_no_mean() -> None:
+    assert math.isnan(bootstrap_mean([], np.random.default_rng(0)).value)
 
 
 def test_the_interval_of_a_coin_is_that_of_the_binomial() -> None:

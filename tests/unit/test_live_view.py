@@ -9,8 +9,9 @@ from rich.console import Console
 
 from buffer.store.statistics import BufferStats
 from deploy.formatting import clock
+from deploy.telemetry.before_after_table import before_after_table
 from deploy.telemetry.live_panel import SPARK_WIDTH, shown, sparkline
-from deploy.telemetry.live_view import LiveView, before_after_table, next_commands
+from deploy.telemetry.live_view import LiveView, next_commands
 from deploy.telemetry.snapshot import Snapshot
 
 STATS = BufferStats(

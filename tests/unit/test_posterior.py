@@ -10,7 +10,8 @@ import torch
 from learner import diagnostics
 from learner.objectives.balance import Estimates
 from rewards.judging.bootstrap import Interval
-from rewards.judging.posterior import EXPLANATIONS, estimate_log_z, posterior_figures, resampled_unit
+from rewards.judging.bound import Bound
+from rewards.judging.posterior import EXPLANATIONS, SIDES, estimate_log_z, posterior_figures, resampled_unit
 from rewards.task import Figure, Sample
 
 STRINGS = 40
@@ -32,7 +33,7 @@ def drawn(log_reward: np.ndarray, log_q: np.ndarray, n: int, seed: int = 0) -> l
 
 
 def value(figure: Figure) -> float:
-    return figure.value if isinstance(figure, Interval) else figure
+    return figure.value if isinstance(figure, (Interval, Bound)) else figure
 
 
 def values(samples: dict[str, list[Sample]], temperature: float = 1.0) -> dict[str, float]:
@@ -71,10 +72,12 @@ def test_the_figures_of_many_samples_are_those_of_enumeration() -> None:
         "var_u": q @ u**2 - (q @ u) ** 2,
     }
     for name, expected in exact.items():
-        interval = figures[name]
-        assert isinstance(interval, Interval)
-        half = (interval.high - interval.low) / 2
-        assert 0 < half < 0.1 and abs(interval.value - expected) < 2 * half, name
+        figure = figures[name]
+        if isinstance(figure, Interval):
+            half = (figure.high - figure.low) / 2
+            assert 0 < half < 0.1 and abs(figure.value - expected) < 2 * half, name
+        else:
+            assert name in SIDES and value(figure) == pytest.approx(expected, abs=0.03), name
 
 
 def test_figures_agree_with_those_that_training_shows() -> None:
@@ -101,11 +104,34 @@ def test_a_lower_bound_lies_in_its_interval_nineteen_times_in_twenty() -> None:
     assert 50 <= held < 60
 
 
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_a_biased_figure_is_a_bound_without_an_interval(prompts: int) -> None:
+    samples = {f"p{k}": drawn(log_normal(k), log_normalised(log_normal(9)), 10, k) for k in range(prompts)}
+    figures = posterior_figures(samples, 1.0)
+    assert {name: f.side for name, f in figures.items() if isinstance(f, Bound)} == SIDES
+    assert set(SIDES) == {"log_z_mean", "kl_to_target", "ess"}
+
+
+def test_the_effective_sample_size_states_k_and_its_smallest_value() -> None:
+    ess = posterior_figures({"x": drawn(log_normal(1), log_normalised(log_normal(2)), 20)}, 1.0)["ess"]
+    assert isinstance(ess, Bound) and ess.note == "K = 20, 1/K = 0.05" and ess.value >= 1 / 20
+
+
+def test_of_ten_samples_every_bound_is_on_its_side_on_average() -> None:
+    log_reward, log_q = log_normal(1, 2.0), log_normalised(log_normal(2, 2.0))
+    q, p, log_z = np.exp(log_q), np.exp(log_normalised(log_reward)), float(np.logaddexp.reduce(log_reward))
+    exact = {"log_z_mean": log_z, "kl_to_target": float(q @ np.log(q / p)), "ess": float(1 / (p @ (p / q)))}
+    draws = posterior_figures({str(seed): drawn(log_reward, log_q, 10, seed) for seed in range(300)}, 1.0)
+    assert value(draws["log_z_mean"]) < exact["log_z_mean"] - 0.3
+    assert value(draws["kl_to_target"]) < 0.9 * exact["kl_to_target"]
+    assert value(draws["ess"]) > 2 * exact["ess"] and value(draws["ess"]) > 1 / 10
+
+
 def test_intervals_are_over_prompts_where_there_are_several() -> None:
     offsets = {"a": 0.0, "b": 3.0, "c": 6.0}
     log_q = log_normalised(log_normal(1))
     samples = {name: drawn(log_q + log_z, log_q, 50) for name, log_z in offsets.items()}
-    interval = posterior_figures(samples, 1.0)["log_z_mean"]
+    interval = posterior_figures(samples, 1.0)["log_z_lower"]
     assert isinstance(interval, Interval)
     ends = min(offsets.values()), max(offsets.values())
     assert (interval.value, interval.low, interval.high) == pytest.approx((np.mean(list(offsets.values())), *ends))

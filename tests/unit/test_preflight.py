@@ -100,6 +100,32 @@ def test_a_valid_configuration_resolves_its_tokens(make: Make) -> None:
             ConfigError,
             ["log_epsilon", "more than 1%", "Lower the floor"],
         ),
+        (
+            "policy",
+            {"max_actions": 1},
+            ConfigError,
+            ["101 target strings", "can't write 91", "policy.max_actions = 1", "Raise it"],
+        ),
+        ("policy", {"max_actions": 2}, ConfigError, ["can't write 1 of", "'1 0 0'", "policy.max_actions = 2"]),
+        (
+            "policy",
+            {"allowed_tokens": ["1", "2", "3"]},
+            ConfigError,
+            ["can't write 89", "not one of the 3 tokens of policy.allowed_tokens", "Add it"],
+        ),
+        ("policy", {"stop": "7"}, ConfigError, ["can't write 19", "contains policy.stop", "another stop"]),
+        (
+            "learner",
+            {"reward_temperature_end": 3.0},
+            ConfigError,
+            ["at reward temperature 3, the highest of the run", "more than 1%", "Lower the floor", "temperature"],
+        ),
+        (
+            "learner",
+            {"reward_temperature_start": 3.0, "reward_temperature_steps": 10},
+            ConfigError,
+            ["at reward temperature 3, the highest of the run"],
+        ),
         ("actors", {"max_model_len": 600}, ConfigError, ["actors.max_model_len = 600", "512 positions"]),
         ("model", {"quantization": "nf4"}, ConfigError, ["model.quantization = 'nf4'", "actors.gpus = 0"]),
         (
@@ -116,6 +142,18 @@ def test_invalid_values_are_rejected_with_value_and_fix(
     with pytest.raises(error) as raised:
         check(make(**{section: fields}))
     assert all(word in str(raised.value) for word in words), str(raised.value)
+
+
+def test_listed_strings_that_are_too_short_are_rejected(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"can't write 10 of .*below policy\.min_actions = 2\. Lower it"):
+        check(make(policy={"min_actions": 2}, learner={"objective": "group_subtb"}))
+
+
+def test_temperatures_that_a_run_never_uses_do_not_count_for_the_floor(make: Make) -> None:
+    assert check(make(learner={"reward_temperature_start": 3.0}))
+    end = {"reward_temperature_end": 3.0, "reward_temperature_steps": 100_000}
+    assert check(make(learner=end | {"steps": 10}))
+    assert check(make(learner={"reward_temperature_end": 0.5}))
 
 
 @pytest.mark.parametrize(

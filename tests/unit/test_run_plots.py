@@ -21,6 +21,7 @@ from deploy.report.run_plots import (
     plot_training,
 )
 from rewards.judging.bootstrap import Interval
+from rewards.judging.bound import Bound
 from rewards.task import Figure
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -101,15 +102,15 @@ def texts_of(path: Path) -> str:
 )
 @pytest.mark.filterwarnings("error")
 def test_any_set_of_strings_can_be_plotted_against_the_target(tmp_path: Path, before: Side, after: Side) -> None:
-    plot_posterior(tmp_path / "p.png", before, after)
+    plot_posterior(tmp_path / "p.png", before, after, 0.7)
     assert (tmp_path / "p.png").read_bytes().startswith(PNG)
     texts = texts_of(tmp_path / "p.svg")
-    assert "base model" in texts and GLOSSARY["log Z"] in texts
+    assert "base model" in texts and GLOSSARY["log Z"] in texts and "T = 0.7" in texts
 
 
 def test_a_plot_shows_at_most_max_points_strings(tmp_path: Path) -> None:
-    plot_posterior(tmp_path / "few.png", a_side(MAX_POINTS), a_side(MAX_POINTS))
-    plot_posterior(tmp_path / "many.png", a_side(30 * MAX_POINTS), a_side(30 * MAX_POINTS))
+    plot_posterior(tmp_path / "few.png", a_side(MAX_POINTS), a_side(MAX_POINTS), 1.0)
+    plot_posterior(tmp_path / "many.png", a_side(30 * MAX_POINTS), a_side(30 * MAX_POINTS), 1.0)
     few, many = ((tmp_path / f"{name}.svg").stat().st_size for name in ("few", "many"))
     assert many < 2 * few
 
@@ -130,6 +131,17 @@ def test_all_figures_that_a_task_may_have_can_be_plotted(tmp_path: Path, figures
     plot_figures(tmp_path / "f.png", {}, figures)
     plot_figures(tmp_path / "f.png", figures, {name: math.nan for name in figures})
     assert (tmp_path / "f.png").read_bytes().startswith(PNG) and (tmp_path / "f.svg").is_file()
+
+
+def test_plots_show_the_side_of_a_bound_and_how_many_samples_it_is_of(tmp_path: Path) -> None:
+    ess = Bound(0.182, "at most", "K = 10, 1/K = 0.1")
+    plot_figures(tmp_path / "f.png", {"ess": math.nan, "kl": 1.0}, {"ess": ess, "kl": Bound(0.5, "at least")})
+    texts = texts_of(tmp_path / "f.svg")
+    assert "ess, at most" in texts and ess.note in texts and "kl, at least" in texts
+    side = Side(np.zeros(2), np.zeros(2), 1.0, 1.0, ess)
+    plot_posterior(tmp_path / "p.png", side, side, 1.0)
+    texts = texts_of(tmp_path / "p.svg")
+    assert "ess at most 0.182" in texts and ess.note in texts
 
 
 def test_an_uninformative_figure_has_no_panel(tmp_path: Path) -> None:

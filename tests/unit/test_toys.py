@@ -3,18 +3,23 @@
 import itertools
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from buffer.errors import ConfigError
 from buffer.tool import actions_of
+from rewards.check_target import MAX_FLOOR_SHARE, check_floor
+from rewards.config import TaskConfig
 from rewards.judging.bootstrap import Interval
 from rewards.task import Judges, Sample, check_terms
 from rewards.tasks import toys
 from rewards.tasks.toys import ToyTask, expected_total_variation
 from tests.support.oracle import all_strings, exact_policy, log_sum
-from tests.support.tiny import VOCABULARY
+from tests.support.tiny import VOCABULARY, tiny_spec
 
 WRITES = {"b": ["c"]}
 
@@ -69,6 +74,25 @@ def test_all_other_strings_of_the_vocabulary_weigh_less_than_the_share_it_claims
     ]
     known_mass, floor = task.log_mass()
     assert log_sum(others) < floor and floor - known_mass == pytest.approx(math.log(toys.FLOOR_SHARE))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.2, 1.5, 2.0, 3.0])
+def test_a_floor_that_the_check_accepts_is_light_at_the_highest_reward_temperature(
+    tokenizer: Tokenizer, temperature: float
+) -> None:
+    task = ToyTask(tokenizer, max_actions=2)
+    spec = replace(tiny_spec(Path("model")), allowed_token_ids=None, max_actions=2)
+    every = [s for n in range(3) for s in itertools.product(range(len(VOCABULARY)), repeat=n)]
+    known, others = (
+        log_sum([log_reward(task, string)[-1] / temperature for string in every if (string in listed(task)) == wanted])
+        for wanted in (True, False)
+    )
+    try:
+        check_floor(task, spec, TaskConfig(name="toy"), temperature, len(VOCABULARY))
+        assert others - known < math.log(MAX_FLOOR_SHARE)
+    except ConfigError:
+        assert temperature >= 1.5
+    assert temperature < 3.0 or others - known > math.log(MAX_FLOOR_SHARE), "heat has raised the floor"
 
 
 def test_below_min_actions_nothing_is_listed_and_the_reward_is_finite(tokenizer: Tokenizer) -> None:

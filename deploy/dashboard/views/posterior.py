@@ -1,4 +1,4 @@
-"""The posterior page: log q against log R, bounds of log Z, and the estimate u of log Z at each prefix."""
+"""The posterior page: log q against log R, estimates of log Z, and the estimate u of log Z at each prefix."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-// The posterior view: log q against log R, bounds of log Z, and the estimates u of log Z by prefix.
+// The posterior view: log q against log R, estimates of log Z, and the estimates u of log Z by prefix.
 
 import { Board } from "../lib/board.js";
 import { h, put, renew } from "../lib/dom.js";
@@ -24,7 +24,7 @@ const SPECS = [
   {
     id: "log_z",
     title: "log Z, all prompts",
-    note: `log Z: ${GLOSSARY["log Z"]}. The lower bound and the mean estimate meet at the posterior.`,
+    note: `log Z: ${GLOSSARY["log Z"]}. The lower and the mean estimate meet at the posterior.`,
     figures: ["learner.log_z_mean", "learner.log_z_lower", { name: "learner.log_z", label: "of the objective" }],
     levels: exact,
   },
@@ -35,7 +35,7 @@ const SPECS = [
   { id: "correlation", figure: "learner.correlation" },
   { id: "tv", figure: "learner.total_variation", none: unlisted },
   { id: "kl", figure: "learner.kl", none: unlisted },
-  { id: "prompts_low", title: "log Z, lower bound of each prompt", figure: "prompt.ID.log_z_lower", levels: exact },
+  { id: "prompts_low", title: "log Z, lower estimate of each prompt", figure: "prompt.ID.log_z_lower", levels: exact },
   { id: "prompts_mean", title: "log Z, mean estimate of each prompt", figure: "prompt.ID.log_z_mean", levels: exact },
 ];
 
