@@ -21,7 +21,7 @@ def import_path(entries: Sequence[str], working_folder: Path) -> list[str]:
     Other folders that hold a module of the same name, such as one in PYTHONPATH, come behind ROOT, too.
     """
     if working_folder == ROOT:
-        return list(entries)
+        return [*entries, *([] if str(ROOT) in entries else [str(ROOT)])]
     others = [entry for entry in entries if Path(entry).resolve() != working_folder]
     hiding = [entry for entry in others if _hides_package(Path(entry))]
     first = [entry for entry in others if entry not in hiding]
