@@ -37,8 +37,7 @@ class Engine:
         self._engine = start_vllm(
             spec,
             on_gpu=on_gpu,
-            gpu_memory_fraction=config.gpu_memory_fraction,
-            kv_cache_gib=config.advanced.kv_cache_gib,
+            kv_cache_gib=config.kv_cache_gib,
             max_model_len=config.max_model_len,
             max_requests=config.max_in_flight,
             log_probs=MAX_ALLOWED_TOKENS + 8,
