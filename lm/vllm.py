@@ -7,6 +7,8 @@ from buffer.types import PolicySpec
 
 BATCHED_TOKENS = 2048
 """Tokens that the engine computes in one step; longer prompts take several. vLLM's default for an engine in process."""
+KERNEL_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks of LoRA that vLLM has kernels for."""
 UNUSED_SHARE = 0.01
 """Share of a GPU that vLLM requires to be free at its start, on top of what the given cache size takes later."""
 
@@ -108,4 +110,4 @@ def _lora(spec: PolicySpec, versions: int) -> dict[str, Any]:
 
 def kernel_rank(rank: int) -> int:
     """The smallest rank >= `rank` that vLLM has kernels for."""
-    return next(r for r in (1, 8, 16, 32, 64, 128, 256, 320, 512) if r >= rank)
+    return next(r for r in KERNEL_RANKS if r >= rank)
