@@ -79,41 +79,38 @@ def kept_per_layer(shape: ModelShape, width: int, on_gpu: bool) -> float:
     return 8 * shape.hidden + width * (2 * attention + 2 * gathered + 3 * shape.mlp) + 4 * (lora_inputs + lora_ranks)
 
 
-def backward_per_token(shape: ModelShape, width: int) -> int:
-    """Gradients of one token that are there at the same time while a layer is passed backwards."""
-    return width * (4 * shape.mlp + 4 * shape.hidden)
-
-
-def output_kept_per_token(shape: ModelShape, width: int) -> int:
-    """What the final norm and the output layer keep of a token that is read: its normalised state, the gradient of the
-    normaliser, and in fp32 the norm's input and two rows of weights, of the token taken and of the stop."""
-    return 3 * width * shape.hidden + 12 * shape.hidden
-
-
-def output_chunk(shape: ModelShape, width: int, tokens: int, chunk_bytes: int) -> int:
+def logits_chunk(shape: ModelShape, width: int, tokens: int, chunk_bytes: int) -> int:
     """Logits in fp32 that are held at a time (lm/head.py), and in 16 bits their copy."""
     logits = min(chunk_bytes, 4 * shape.vocabulary * tokens)
     return logits if width == 4 else logits + logits // 2
 
 
-def learner_activations(shape: ModelShape, width: int, tokens: int, checkpointing: bool, on_gpu: bool) -> int:
-    """The peak of a pass of `tokens` with gradient, without the chunk of the output layer.
+def learner_pass(
+    shape: ModelShape, width: int, tokens: int, checkpointing: bool, on_gpu: bool, chunk_bytes: int
+) -> tuple[int, int]:
+    """(activations, output): the peak of a pass of `tokens` with gradient, and what the output layer adds to it.
 
-    With checkpointing: the input of every layer, and one layer computed again.
+    Every layer's activations are kept, or its input alone with checkpointing, and one layer is computed again. On top
+    come gradients in the last layer's MLP, or before that, at the output layer, a chunk of logits or what is kept of
+    it: states, gradients of normalisers, and in fp32 two rows of weights a token, of the token taken and of the stop.
     """
-    layer, backward = kept_per_layer(shape, width, on_gpu), backward_per_token(shape, width)
-    output = output_kept_per_token(shape, width)
-    if checkpointing:
-        return int(tokens * (width * shape.layers * shape.hidden + max(layer + backward, output)))
-    return int(tokens * (layer * shape.layers + max(backward, output)))
+    layer, hidden = kept_per_layer(shape, width, on_gpu), shape.hidden
+    kept = tokens * (width * shape.layers * hidden if checkpointing else layer * shape.layers)
+    gradients = tokens * (width * (3 * shape.mlp + hidden) + (layer if checkpointing else 0))
+    chunk = logits_chunk(shape, width, tokens, chunk_bytes)
+    output = tokens * 3 * width * hidden + max(chunk, tokens * 12 * hidden)
+    return int(kept + gradients), int(max(output - gradients, 0))
 
 
-def scorer_activations(shape: ModelShape, width: int, tokens: int) -> int:
-    """The peak of a pass of `tokens` without gradient, without the chunk of the output layer: an MLP, or the rows of
-    weights that about two log-probabilities a token read."""
-    mlp = width * (3 * shape.hidden + 4 * shape.mlp)
-    output = 2 * shape.hidden * width + 2 * shape.hidden * (width + 12)
-    return tokens * max(mlp, output)
+def scorer_pass(shape: ModelShape, width: int, tokens: int, chunk_bytes: int) -> tuple[int, int]:
+    """(activations, output): the peak of a pass of `tokens` without gradient, and what the output layer adds to it.
+
+    The output layer has states and a chunk of logits, or the rows of weights that two log-probabilities a token read.
+    """
+    mlp = tokens * width * (4 * shape.mlp + shape.hidden)
+    rows = tokens * 2 * shape.hidden * (width + 12)
+    output = tokens * 2 * width * shape.hidden + max(logits_chunk(shape, width, tokens, chunk_bytes), rows)
+    return mlp, max(output - mlp, 0)
 
 
 def engine_adapters(shape: ModelShape, width: int, versions: int, kernel_rank: int) -> int:
@@ -124,4 +121,4 @@ def engine_adapters(shape: ModelShape, width: int, versions: int, kernel_rank: i
 
 def engine_step(shape: ModelShape, width: int, tokens: int, requests: int) -> int:
     """The activations of a step of `tokens`, and the logits of `requests`: as computed, in fp32, and their softmax."""
-    return tokens * width * (3 * shape.hidden + 4 * shape.mlp) + requests * shape.vocabulary * (width + 4 + 4)
+    return tokens * width * (shape.hidden + 4 * shape.mlp) + requests * shape.vocabulary * (width + 4 + 4)
