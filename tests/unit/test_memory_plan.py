@@ -199,3 +199,27 @@ def test_the_command_prints_the_plan_and_fails_where_it_does_not_fit(tmp_path: P
     assert "GPU 1" in done.output and "does not fit" not in done.output
     done = CliRunner().invoke(app, [*arguments, *whole, "--gpus", "1"])
     assert isinstance(done.exception, ConfigError) and "do not fit on 1 GPU" in str(done.exception)
+
+
+MODELS = {
+    "SmolLM2-135M": CONFIGS["smollm2-135m-instruct"],
+    "SmolLM2-1.7B": CONFIGS["HuggingFaceTB/SmolLM2-1.7B"],
+    "Qwen2.5-7B": QWEN_7B,
+    "Qwen2.5-14B": llama(5120, 13824, 48, 40, 8, 152064, tied=False),
+    "Qwen2.5-32B": llama(5120, 27648, 64, 40, 8, 152064, tied=False),
+}
+ROWS = [
+    [cell.strip() for cell in line.split("|")[1:-1]]
+    for line in (Path(__file__).parents[2] / "docs" / "gpu.md").read_text().splitlines()
+    if line.endswith("planned |")
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}-{row[1]}")
+def test_every_row_of_the_page_on_gpus_is_what_the_plan_computes(row: list[str], tmp_path: Path) -> None:
+    model, gpus, settings, planned, _, _ = row
+    overrides = settings.strip("`").split()
+    config = load_recipe("continue-gpu", [f"model.name={folder_of(MODELS[model], tmp_path)}", *overrides])
+    plan = make_plan(config, model_shape(config, tmp_path), int(gpus))
+    assert plan.problems == []
+    assert ", ".join(f"{plan.used(gpu) / GIB:.0f}" for gpu in range(plan.gpus)) == planned
