@@ -134,7 +134,11 @@ def test_the_memory_of_gpus_is_read_from_the_driver(tmp_path: Path, monkeypatch:
     assert gpu_memory() == [81559 * 2**20, 143771 * 2**20]
 
 
-def test_auto_is_a_gpu_only_where_one_is_reserved() -> None:
+def test_auto_is_a_gpu_only_where_one_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of("auto", 0.4).type == device_of("cuda", 1.0).type == "cuda"
+    assert device_of("auto", 0.0).type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device_of("auto", 0.0).type == device_of("cpu", 0.4).type == "cpu"
     with pytest.raises(ConfigError, match=r"gpus = 0\.4, and torch .* can't use a GPU here"):
         device_of("auto", 0.4)
