@@ -53,8 +53,6 @@ class ActorAdvanced(BaseModel):
 
     wait_limit_s: float = Field(default=300.0, gt=0.0)
     """Longest wait for an adapter or for reward workers, s."""
-    kv_cache_gib: int = Field(default=1, ge=1)
-    """Memory for keys and values of one engine on a CPU, GiB."""
     max_restarts: int = Field(default=10, ge=0)
     """Number of times that Ray restarts a dead actor, after a growing delay; on another node if its own is gone."""
     simulated_rate: float = Field(default=20.0, gt=0.0)
@@ -91,9 +89,11 @@ class ActorConfig(BaseModel):
     cluster or everything around the engines."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs of one node over which vLLM spreads one engine. Each actor reserves `gpus` that many times."""
-    gpus: float = Field(default=0.0, ge=0.0)
-    """GPUs, or a share of one, that Ray reserves for each actor."""
-    gpu_memory_fraction: float = Field(default=0.5, gt=0.0, le=0.95)
-    """Share of a GPU's memory for weights and cache of one engine."""
+    gpus: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of a GPU that Ray reserves for each actor; 1 is a whole one. It decides placement: the engine takes the
+    memory of its weights, of `kv_cache_gib` and of a step."""
+    kv_cache_gib: int = Field(default=1, ge=1)
+    """Memory for keys and values of one engine, GiB, on a CPU or on each of its GPUs. Requests without room in it
+    wait."""
     advanced: ActorAdvanced = ActorAdvanced()
     """Settings that few runs change."""

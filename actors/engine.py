@@ -22,6 +22,18 @@ from buffer.types import AdapterFiles, AdapterVersion, FloatArray, IntArray, Pol
 from lm.vllm import start_vllm
 
 
+def engine_settings(config: ActorConfig) -> dict[str, int]:
+    """The arguments of `start_vllm` that come from a recipe's section."""
+    return {
+        "kv_cache_gib": config.kv_cache_gib,
+        "max_model_len": config.max_model_len,
+        "max_requests": config.max_in_flight,
+        "log_probs": MAX_ALLOWED_TOKENS + 8,
+        "versions": MAX_VERSIONS,
+        "tensor_parallel": config.tensor_parallel,
+    }
+
+
 class Engine:
     """A SamplingEngine (actors/engine_protocol.py) on vLLM. It also scores given tokens."""
 
@@ -37,14 +49,8 @@ class Engine:
         self._engine = start_vllm(
             spec,
             on_gpu=on_gpu,
-            gpu_memory_fraction=config.gpu_memory_fraction,
-            kv_cache_gib=config.advanced.kv_cache_gib,
-            max_model_len=config.max_model_len,
-            max_requests=config.max_in_flight,
-            log_probs=MAX_ALLOWED_TOKENS + 8,
-            versions=MAX_VERSIONS,
-            tensor_parallel=config.tensor_parallel,
             seed=seed,
+            **engine_settings(config),
         )
         self._versions = ServedVersions(folder, self._engine.remove_lora)
         self._open: dict[str, Response] = {}

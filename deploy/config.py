@@ -36,8 +36,9 @@ class ModelConfig(BaseModel):
 
     name: str = "smollm2-135m-instruct"
     """Base model: a local folder, a name that `tributary model get` can fetch, or a hub id in the local hub cache."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the weights. On CPUs without AVX512-bf16, bfloat16 is 3x slower than float32."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights. `auto`: bfloat16 where actors have GPUs, else float32. On CPUs without AVX512-bf16,
+    bfloat16 is 3x slower than float32; on GPUs vLLM has no LoRA in float32."""
     quantization: Literal["none", "nf4"] = "none"
     """`nf4`: the policy's base weights in 4 bits (QLoRA) by bitsandbytes, on GPUs only. Rewards use full weights."""
     lora_rank: int = Field(default=16, ge=1, le=512)
@@ -159,8 +160,17 @@ def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
         raise ConfigError(
             f"{source} is not a valid configuration:\n" + "\n".join(_explain(e) for e in error.errors())
         ) from error
+    config = _with_dtype(config)
     _cross_check(config)
     return config
+
+
+def _with_dtype(config: RunConfig) -> RunConfig:
+    """`config` with the number format that `model.dtype = "auto"` stands for; a run's folder keeps that."""
+    if config.model.dtype != "auto":
+        return config
+    dtype = "bfloat16" if config.actors.gpus else "float32"
+    return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
 
 
 def shown_config(config: RunConfig) -> dict[str, Any]:
@@ -218,6 +228,11 @@ def _cross_check(config: RunConfig) -> None:
         problems.append(
             f"actors.tensor_parallel = {config.actors.tensor_parallel} spreads an engine over whole GPUs, but "
             f"actors.gpus = {config.actors.gpus:g}. Set actors.gpus to 1 (0 on CPUs)."
+        )
+    if config.actors.gpus and config.actors.engine == "vllm" and config.model.dtype == "float32":
+        problems.append(
+            f"model.dtype = 'float32' with actors.gpus = {config.actors.gpus:g}: vLLM's LoRA kernels for GPUs take "
+            "16-bit numbers only. Set model.dtype to bfloat16, or to auto."
         )
     names = [b.name for b in config.actors.behaviours]
     if len(set(names)) < len(names):

@@ -16,14 +16,13 @@ from learner.batch import collate
 from learner.policy import LoraPolicy
 
 
-def adapter_files(policy: LoraPolicy) -> AdapterFiles:
-    """The policy's adapter as the files that PEFT and vLLM read."""
+def adapter_files(policy: LoraPolicy, dtype: torch.dtype | None = None) -> AdapterFiles:
+    """The policy's adapter as the files that PEFT and vLLM read, in fp32 unless `dtype` is given."""
     config = policy.model.peft_config["default"].to_dict()
     config["inference_mode"] = True
     config["base_model_name_or_path"] = policy.spec.base_model
-    return AdapterFiles(
-        weights=save(adapter_tensors(policy)), config_json=json.dumps(config, indent=2, default=_plain, sort_keys=True)
-    )
+    tensors = {name: t.to(dtype) if dtype else t for name, t in adapter_tensors(policy).items()}
+    return AdapterFiles(weights=save(tensors), config_json=json.dumps(config, indent=2, default=_plain, sort_keys=True))
 
 
 def adapter_tensors(policy: LoraPolicy) -> dict[str, Tensor]:

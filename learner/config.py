@@ -80,13 +80,14 @@ class LearnerConfig(BaseModel):
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between two checkpoints. One more is written at the end."""
     device: str = "auto"
-    """Device of the learner: auto, cpu or cuda."""
+    """Device of the learner: auto, cpu or cuda. `auto`: cuda where `gpus` is above 0, else cpu."""
     ranks: int = Field(default=1, ge=1)
     """Learner processes that train together, each on its share of a batch."""
     threads: int = Field(default=1, ge=0)
     """CPU threads of each learner process. 0: torch decides."""
-    gpus: float = Field(default=0.0, ge=0.0)
-    """GPUs, or a share of one, that Ray reserves for each learner process."""
+    gpus: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of a GPU that Ray reserves for each learner process; 1 is a whole one. It also bounds the process's memory
+    there."""
     advanced: LearnerAdvanced = LearnerAdvanced()
     """Settings that few runs change."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from buffer.replay import ReplayBuffer
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory, given_trajectory
@@ -44,7 +45,8 @@ class AdapterPublisher:
         self.version += 1
         self.published_step = step
         if self._is_leader:
-            files = adapter_files(self._policy)
+            # engines compute LoRA in their own number format: in 16 bits half the bytes say the same
+            files = adapter_files(self._policy, getattr(torch, self._policy.spec.dtype))
             version = adapter_version(self._policy, files, self.version, step, example, self._canary_tolerance)
             self._buffer.note_version(self.version)
             self._publish(version, files)

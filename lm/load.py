@@ -27,9 +27,20 @@ MAX_EAGER_TOKENS = 512
 """Longer plain passes use a kernel that does not keep all scores, where the model allows one."""
 
 
-def device_of(name: str) -> torch.device:
-    """The torch device that a setting names: auto is a GPU where there is one."""
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+def device_of(name: str, gpus: float) -> torch.device:
+    """The torch device that a setting names; auto is a GPU where the process has reserved `gpus` of one.
+
+    Without a reservation auto is the CPU, although Ray lets such a process see all GPUs: GPU 0 is another's.
+    ConfigError where a GPU is reserved or named and torch can't use it.
+    """
+    device = torch.device("cpu" if name == "auto" and not gpus else "cuda" if name == "auto" else name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"device = {name!r} with gpus = {gpus:g}, and torch {torch.__version__} can't use a GPU here: the driver "
+            "is missing or too old, or this is a build for CPUs. Run `tributary doctor` on this machine, or set device "
+            "to cpu and gpus to 0."
+        )
+    return device
 
 
 def load_model(spec: PolicySpec, device: torch.device, *, quantized: bool, adapter: Path | None = None) -> Any:

@@ -5,12 +5,18 @@ from typing import Any
 
 from buffer.types import PolicySpec
 
+BATCHED_TOKENS = 2048
+"""Tokens that the engine computes in one step; longer prompts take several. vLLM's default for an engine in process."""
+KERNEL_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks of LoRA that vLLM has kernels for."""
+UNUSED_SHARE = 0.01
+"""Share of a GPU that vLLM requires to be free at its start, on top of what the given cache size takes later."""
+
 
 def start_vllm(
     spec: PolicySpec,
     *,
     on_gpu: bool,
-    gpu_memory_fraction: float,
     kv_cache_gib: int,
     max_model_len: int,
     max_requests: int,
@@ -19,47 +25,73 @@ def start_vllm(
     tensor_parallel: int = 1,
     seed: int = 0,
 ) -> Any:
-    """A vllm.LLMEngine; takes tens of seconds.
-
-    `gpu_memory_fraction` is the share of a GPU for weights and cache, `kv_cache_gib` the cache on a CPU [GiB],
-    `max_model_len` the tokens of prompt and response, `max_requests` the requests in one step, `log_probs` the
-    log-probabilities reported per position, `versions` the LoRA adapters held at once; with 0 the engine has no LoRA.
-    """
+    """A vllm.LLMEngine; takes tens of seconds. The settings are those of `engine_arguments`."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    extra: dict[str, Any] = {}
-    if on_gpu:
-        extra["gpu_memory_utilization"] = gpu_memory_fraction
-    else:
+    if not on_gpu:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling takes longer than it saves on a CPU
-    if versions:
-        extra |= _lora(spec, versions)
-        if not on_gpu and tensor_parallel == 1:  # else vLLM's workers are other processes: no patches there
-            from lm import cpu_patches
+    arguments = engine_arguments(
+        spec,
+        on_gpu=on_gpu,
+        kv_cache_gib=kv_cache_gib,
+        max_model_len=max_model_len,
+        max_requests=max_requests,
+        log_probs=log_probs,
+        versions=versions,
+        tensor_parallel=tensor_parallel,
+        seed=seed,
+    )
+    if versions and not on_gpu and tensor_parallel == 1:  # else vLLM's workers are other processes: no patches there
+        from lm import cpu_patches
 
-            extra |= cpu_patches.apply()
-    if tensor_parallel > 1:
-        extra |= {"tensor_parallel_size": tensor_parallel, "distributed_executor_backend": "mp"}
+        arguments |= cpu_patches.apply()
     from vllm import EngineArgs, LLMEngine
 
-    return LLMEngine.from_engine_args(
-        EngineArgs(
-            model=spec.base_model,
-            skip_tokenizer_init=True,
-            dtype=spec.dtype,
-            seed=seed,
-            max_model_len=max_model_len,
-            max_num_seqs=max_requests,
-            max_logprobs=log_probs,
-            enable_prefix_caching=True,
-            enforce_eager=not on_gpu,
-            disable_log_stats=True,
-            **extra,
-        )
-    )
+    return LLMEngine.from_engine_args(EngineArgs(**arguments))
+
+
+def engine_arguments(
+    spec: PolicySpec,
+    *,
+    on_gpu: bool,
+    kv_cache_gib: int,
+    max_model_len: int,
+    max_requests: int,
+    log_probs: int,
+    versions: int,
+    tensor_parallel: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The fields of vllm.EngineArgs.
+
+    `kv_cache_gib` is the cache on a CPU or on each GPU [GiB], `max_model_len` the tokens of prompt and response,
+    `max_requests` the requests in one step, `log_probs` the log-probabilities reported per position, `versions` the
+    LoRA adapters held at once; with 0 the engine has no LoRA.
+    """
+    arguments: dict[str, Any] = {
+        "model": spec.base_model,
+        "skip_tokenizer_init": True,
+        "dtype": spec.dtype,
+        "seed": seed,
+        "max_model_len": max_model_len,
+        "max_num_seqs": max_requests,
+        "max_num_batched_tokens": max(BATCHED_TOKENS, max_requests),
+        "max_logprobs": log_probs,
+        "enable_prefix_caching": True,
+        "enforce_eager": not on_gpu,
+        "disable_log_stats": True,
+        # A size instead of a share of the GPU: to find what is left over, vLLM would also count what other processes
+        # allocate at that time. It compares the share with the free memory all the same, so that is small.
+        "kv_cache_memory_bytes": kv_cache_gib * 2**30,
+        "gpu_memory_utilization": UNUSED_SHARE,
+    }
+    if versions:
+        arguments |= _lora(spec, versions)
+    if tensor_parallel > 1:
+        arguments |= {"tensor_parallel_size": tensor_parallel, "distributed_executor_backend": "mp"}
+    return arguments
 
 
 def _lora(spec: PolicySpec, versions: int) -> dict[str, Any]:
@@ -68,7 +100,7 @@ def _lora(spec: PolicySpec, versions: int) -> dict[str, Any]:
         "enable_lora": True,
         "max_loras": versions,
         "max_cpu_loras": versions + 1,
-        "max_lora_rank": _vllm_rank(spec.lora_rank),
+        "max_lora_rank": kernel_rank(spec.lora_rank),
         "lora_target_modules": list(spec.lora_targets),
     }
     if spec.quantization == "nf4":
@@ -76,6 +108,6 @@ def _lora(spec: PolicySpec, versions: int) -> dict[str, Any]:
     return policy
 
 
-def _vllm_rank(rank: int) -> int:
+def kernel_rank(rank: int) -> int:
     """The smallest rank >= `rank` that vLLM has kernels for."""
-    return next(r for r in (1, 8, 16, 32, 64, 128, 256, 320, 512) if r >= rank)
+    return next(r for r in KERNEL_RANKS if r >= rank)

@@ -35,8 +35,6 @@ class RewardAdvanced(BaseModel):
     """Number of times that Ray restarts a dead worker. Its calls are repeated; the buffer drops the duplicates."""
     max_failures: int = Field(default=100, ge=1)
     """The run stops with an error after this many consecutive strings that could not be scored."""
-    gpu_memory_fraction: float = Field(default=0.3, gt=0.0, le=0.95)
-    """Share of a GPU's memory for weights and cache of the engine of `scorer = "vllm"`."""
     cache_size: int = Field(default=100_000, ge=0)
     """Scores kept by content, so that a string that was scored before is not scored again."""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -73,8 +71,8 @@ class RewardConfig(BaseModel):
     threads: int = Field(default=1, ge=0)
     """CPU threads of each worker. 0: torch decides."""
     device: str = "auto"
-    """Device of the frozen model: auto, cpu or cuda."""
-    gpus: float = Field(default=0.0, ge=0.0)
-    """GPUs, or a share of one, that Ray reserves for each worker."""
+    """Device of the frozen model: auto, cpu or cuda. `auto`: cuda where `gpus` is above 0, else cpu."""
+    gpus: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of a GPU that Ray reserves for each worker; 1 is a whole one. It also bounds the worker's memory there."""
     advanced: RewardAdvanced = RewardAdvanced()
     """Settings that few runs change."""

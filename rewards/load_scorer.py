@@ -9,7 +9,7 @@ from rewards.scorer import BaseScorer
 
 
 def load_scorer(spec: PolicySpec, config: RewardConfig, max_model_len: int, kv_cache_gib: int) -> BaseScorer:
-    """`max_model_len` [tokens] and `kv_cache_gib` [GiB, on a CPU] are those of the actors' engines."""
+    """`max_model_len` [tokens] and `kv_cache_gib` [GiB] are those of the actors' engines."""
     if config.scorer == "vllm":
         from rewards.vllm_scorer import VllmScorer
 
@@ -18,10 +18,9 @@ def load_scorer(spec: PolicySpec, config: RewardConfig, max_model_len: int, kv_c
             on_gpu=config.gpus > 0,
             max_model_len=max_model_len,
             kv_cache_gib=kv_cache_gib,
-            gpu_memory_fraction=config.advanced.gpu_memory_fraction,
             threads=config.threads,
         )
     from rewards.base_model import BaseModel
 
     adapter = None if config.adapter is None else Path(config.adapter)
-    return BaseModel(spec, device_of(config.device), config.max_tokens, adapter)
+    return BaseModel(spec, device_of(config.device, config.gpus), config.max_tokens, adapter)

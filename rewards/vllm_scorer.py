@@ -29,13 +29,12 @@ class VllmScorer:
         on_gpu: bool,
         max_model_len: int = 512,
         kv_cache_gib: int = 1,
-        gpu_memory_fraction: float = 0.3,
         threads: int = 1,
     ) -> None:
         """Start an engine in this process; takes tens of seconds.
 
-        `max_model_len`: tokens of context and response; `kv_cache_gib`: on a CPU, GiB; `gpu_memory_fraction`: on a GPU,
-        for weights and cache; `threads`: on a CPU, 0 leaves it to torch.
+        `max_model_len`: tokens of context and response; `kv_cache_gib`: GiB; `threads`: on a CPU, 0 leaves it
+        to torch.
         """
         needed = len(spec.allowed_token_ids or ()) + 2  # the stop, and a token that is not allowed
         if needed > MAX_LOG_PROBS:
@@ -50,7 +49,6 @@ class VllmScorer:
         self._engine = start_vllm(
             spec,
             on_gpu=on_gpu,
-            gpu_memory_fraction=gpu_memory_fraction,
             kv_cache_gib=kv_cache_gib,
             max_model_len=max_model_len,
             max_requests=MAX_REQUESTS,

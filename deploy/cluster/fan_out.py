@@ -26,7 +26,9 @@ def draw_samples(
     """Start to draw n on-policy responses of each prompt, split over the actors, and to score them."""
     shares = [n // len(actors) + (k < n % len(actors)) for k in range(len(actors))]
     drawing: list[Call] = [
-        actor.sample.remote(prompts, share, use_base_model, threads)
+        actor.sample.options(max_task_retries=-1).remote(
+            prompts, share, use_base_model, threads
+        )  # it may be restarting
         for actor, share in zip(actors, shares, strict=True)
         if share
     ]

@@ -15,7 +15,7 @@ from buffer.tool import actions_of
 from buffer.types import Trajectory, given_trajectory
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
-from deploy.cluster.process_setup import Address, build_task, portable_errors, set_threads
+from deploy.cluster.process_setup import Address, bound_gpu_memory, build_task, portable_errors, set_threads
 from deploy.config import RunConfig
 from deploy.telemetry.logs import process_log
 
@@ -28,6 +28,7 @@ class LearnerProcess:
 
     @portable_errors
     def __init__(self, address: Address, rank: int) -> None:
+        bound_gpu_memory(address.config.learner.gpus)
         import torch
 
         from learner.policy import LoraPolicy
@@ -39,7 +40,7 @@ class LearnerProcess:
         torch.manual_seed(address.config.seed)  # the same on every rank, so the fresh adapter is too
         self._log = process_log(address.buffer_name, f"learner-{rank}")
         self._meter = Meter(address.buffer_name, f"learner-{rank}")
-        self._policy = LoraPolicy(address.spec, device_of(config.device), config.gradient_checkpointing)
+        self._policy = LoraPolicy(address.spec, device_of(config.device, config.gpus), config.gradient_checkpointing)
 
     def meeting_point(self) -> str:
         """host:port where this process, as rank 0, will listen for the other ranks."""

@@ -10,6 +10,7 @@ import ray
 
 from actors.config import ActorConfig
 from buffer.errors import ConfigError, TributaryError
+from deploy.cluster.placement_shares import ROUNDING, shares_problem
 from deploy.cluster.ray_calls import Handle
 from deploy.config import RunConfig
 from learner.config import LearnerConfig
@@ -56,11 +57,13 @@ def check_placement(config: RunConfig) -> None:
     gpus = actors.count * actors.tensor_parallel * actors.gpus + rewards.workers * rewards.gpus
     gpus += learner.ranks * learner.gpus
     for setting, resource, reserved in (("advanced.cpus", "CPU", cpus), ("gpus", "GPU", gpus)):
-        if reserved > available.get(resource, 0.0):
+        if reserved > available.get(resource, 0.0) + ROUNDING:
             raise ConfigError(
                 f"the recipe reserves {reserved:g} {resource}s and the cluster has {available.get(resource, 0.0):g}. "
                 f"Lower actors.count or {setting} of actors, rewards and learner, or add machines."
             )
+    if problem := shares_problem(config, int(available.get("GPU", 0.0))):
+        raise ConfigError(problem)
     nodes = [node["Labels"] for node in ray.nodes() if node["Alive"]]
     for section, part in (("actors", config.actors), ("rewards", config.rewards), ("learner", config.learner)):
         if part.advanced.labels and not any(part.advanced.labels.items() <= labels.items() for labels in nodes):
@@ -74,7 +77,8 @@ def check_placement(config: RunConfig) -> None:
 def remote(process: type, config: ActorConfig | RewardConfig | LearnerConfig, **options: Any) -> Handle:
     """`process` as a Ray actor class that reserves the resources and labels of its section of the recipe."""
     labels = {"label_selector": dict(config.advanced.labels)} if config.advanced.labels else {}
-    return ray.remote(process).options(num_cpus=config.advanced.cpus, num_gpus=config.gpus, **labels, **options)
+    reserved = {"num_cpus": config.advanced.cpus, "num_gpus": config.gpus}
+    return ray.remote(process).options(**(reserved | labels | options))
 
 
 def free_now() -> str:

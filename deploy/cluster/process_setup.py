@@ -1,6 +1,7 @@
 """The setup that the processes of all roles share: settings, task, threads, restart delays."""
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,20 @@ def build_task(address: Address) -> "Task":
     from rewards.task_registry import make_task
 
     return make_task(address.config.task, load_tokenizer(Path(address.spec.base_model)))
+
+
+def bound_gpu_memory(gpus: float) -> None:
+    """Keep this process's tensors within its share of a GPU; does nothing for a process on a CPU.
+
+    Call it before anything is on the GPU. Segments that grow need less memory where every batch has another size.
+    """
+    if not gpus:
+        return
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    import torch
+
+    if gpus < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(gpus)
 
 
 def set_threads(threads: int) -> None:

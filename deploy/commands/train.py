@@ -95,8 +95,29 @@ def train(
     run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console, options)
 
 
-def validate(recipe: Recipe, overrides: Overrides = None) -> None:
+def validate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Print the memory of each process and GPU instead, from the model's config.json alone. Exit code "
+            "1: it does not fit.",
+        ),
+    ] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", metavar="N", min=0, help="With --plan: GPUs. Default: as few as the shares need."),
+    ] = None,
+    gpu_gib: Annotated[
+        float, typer.Option("--gpu-gib", metavar="GIB", min=1.0, help="With --plan: memory of a GPU, GiB.")
+    ] = 79.6,
+) -> None:
     """Check a recipe as `train` does and print the resolved configuration, without starting anything."""
+    if plan:
+        _show_plan(recipe, overrides or [], gpus, gpu_gib)
+        return
     from deploy.config import load_recipe, shown_config
     from deploy.driver.preflight import check, check_store
 
@@ -104,6 +125,24 @@ def validate(recipe: Recipe, overrides: Overrides = None) -> None:
     checked = check(config)
     check_store(config.buffer)
     sys.stdout.write(tomli_w.dumps(shown_config(checked.config)))
+
+
+def _show_plan(recipe: str, overrides: list[str], gpus: int | None, gpu_gib: float) -> None:
+    """Print the memory plan; exit code 1 where it does not fit."""
+    from deploy.commands.environment import quiet_engine
+    from deploy.config import load_recipe
+    from deploy.models.registry import resolve_model
+
+    quiet_engine()
+    from deploy.driver.memory_plan import make_plan, model_shape, show_plan
+
+    config = load_recipe(recipe, overrides)
+    folder = Path(config.model.name).expanduser()
+    shape = model_shape(config, folder if folder.is_dir() else resolve_model(config.model.name))
+    memory_plan = make_plan(config, shape, gpus, gpu_gib)
+    show_plan(memory_plan, config, shape, console)
+    if memory_plan.problems:
+        raise typer.Exit(1)
 
 
 def _resume(path: Path, changes: list[str], options: "TrainOptions", ok_if_finished: bool) -> None:

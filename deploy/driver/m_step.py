@@ -40,7 +40,7 @@ def fit(checked: Checked, folder: RunFolder, samples: int, steps: int, learning_
             choices.append(Choice(context, [request.target for request in requests]))
     torch.set_num_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
     learner = checked.config.learner.model_copy(update={"steps": steps, "learning_rate": learning_rate})
-    return m_step(checked.spec, choices, learner, device_of(learner.device), seed)
+    return m_step(checked.spec, choices, learner, device_of(learner.device, learner.gpus), seed)
 
 
 def write(files: AdapterFiles, run: Path) -> Path:

@@ -1,6 +1,5 @@
 """Checks of a recipe before anything heavy starts: model, tokens, task, reward, floor, store."""
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from buffer.server.redis_server import check_port
 from buffer.stored_policy import StoredPolicy
 from buffer.types import PolicySpec, Prompt, Trajectory
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
+from deploy.driver.check_machine import check_machine
 from deploy.driver.check_model import ModelFiles, check_model, check_tokens, lora_targets
 from deploy.driver.check_objective import check_objective
 from deploy.driver.demonstrations import load_demonstrations
@@ -54,7 +54,7 @@ def check(config: RunConfig) -> Checked:
         task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer, temperature, files.rows
     )
     check_objective(config, len(prompts))
-    _check_devices(config)
+    check_machine(config, files)
     demonstrations = load_demonstrations(config, task, prompts, tokenizer, spec)
     rewards = config.rewards
     stored_policy = StoredPolicy.of(
@@ -108,22 +108,3 @@ def _one_token(tokenizer: Tokenizer, text: str, field: str) -> int:
             "Use a text that is exactly one token, such as '.' or a newline, or the name of a special token."
         )
     return token
-
-
-def _check_devices(config: RunConfig) -> None:
-    if config.model.quantization != "none" and not config.actors.gpus:
-        raise ConfigError(
-            f"model.quantization = {config.model.quantization!r} but actors.gpus = 0: vLLM quantises on GPUs only, and "
-            "actors and learner must have the same policy. Set actors.gpus, or set model.quantization to none."
-        )
-    if config.model.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            f"model.quantization = {config.model.quantization!r} needs bitsandbytes, which is not installed. Install "
-            "tributary[nf4], or set model.quantization to none."
-        )
-    for section, part in (("learner", config.learner), ("rewards", config.rewards)):
-        if part.device.startswith("cuda") and not part.gpus:
-            raise ConfigError(
-                f"{section}.device = {part.device!r} but {section}.gpus = 0, so Ray would hide all GPUs from it. "
-                f"Set {section}.gpus to a share such as 0.2, or {section}.device to cpu."
-            )

@@ -78,9 +78,7 @@ def score_samples(checked: Checked, prompts: Sequence[Prompt], drawn: Sequence[D
     """
     config, base = checked.config, None
     if checked.task.needs_base_model:
-        base = load_scorer(
-            checked.spec, config.rewards, config.actors.max_model_len, config.actors.advanced.kv_cache_gib
-        )
+        base = load_scorer(checked.spec, config.rewards, config.actors.max_model_len, config.actors.kv_cache_gib)
     scorer = Scorer(checked.task, base, config.rewards)
     return [
         {prompt.id: _score_prompt(checked, scorer, prompt, of_model[prompt.id]) for prompt in prompts}

@@ -52,7 +52,9 @@ def measure(model: str, threads: int, tokens: int, patched: bool) -> dict[str, f
     tokenizer = load_tokenizer(folder)
     prompt = Prompt("benchmark", PROMPT, np.array(tokenizer.encode(PROMPT).ids, dtype=np.int32))
     targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    spec = policy_spec(ModelConfig(name=model), PolicyConfig(max_actions=tokens), folder, tokenizer, targets)
+    spec = policy_spec(
+        ModelConfig(name=model, dtype="float32"), PolicyConfig(max_actions=tokens), folder, tokenizer, targets
+    )
     policy = LoraPolicy(spec, torch.device("cpu"))
     torch.manual_seed(0)
     for name, parameter in policy.model.named_parameters():

@@ -4,7 +4,7 @@
                                           [section.setting=value ...]
 
 Runs `tributary train` and reads its summary. On one GPU the engine, the learner and the reward worker share it by the fractions
-given (the engine's fraction also bounds vLLM's memory); on a CPU they share its cores. The figures cover training, not the start
+given; on a CPU they share its cores. The figures cover training, not the start
 and not the evaluation.
 
 Figures, in the JSON object of the last line:
@@ -31,10 +31,9 @@ def gpu_options(shares: str) -> list[str]:
     engine, learner, rewards = shares.split(",")
     return [
         f"actors.gpus={engine}",
-        f"actors.gpu_memory_fraction={engine}",
         f"learner.gpus={learner}",
         f"rewards.gpus={rewards}",
-        "model.dtype=bfloat16",
+        "model.dtype=auto",
         "learner.canary_tolerance=0.3",
     ]
 

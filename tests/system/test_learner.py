@@ -7,6 +7,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from tokenizers import Tokenizer
 
 from buffer.config import BufferConfig
@@ -15,8 +16,8 @@ from buffer.errors import ConfigError, TributaryError
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
 from buffer.store.item_store import Handle
-from buffer.types import PolicySpec, Trajectory
-from learner.adapter import adapter_files
+from buffer.types import AdapterFiles, PolicySpec, Trajectory
+from learner.adapter import adapter_files, adapter_tensors
 from learner.batch import collate
 from learner.config import LearnerAdvanced, LearnerConfig
 from learner.learner import Learner
@@ -260,6 +261,17 @@ def test_bf16_weights_give_fp32_log_probabilities_and_gradients(tiny_spec: Polic
     (scored.log_pf.sum() + scored.log_pterm.sum()).backward()
     assert {p.dtype for p in half.trainable_parameters()} == {torch.float32}, "AdamW's sums are fp32"
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in half.trainable_parameters())
+
+
+def test_an_adapter_is_published_in_the_engines_number_format_and_kept_in_fp32(
+    tiny_spec: PolicySpec, task: TinyTask, replay
+) -> None:  # type: ignore[no-untyped-def]
+    published: list[AdapterFiles] = []
+    policy = with_random_adapter(replace(tiny_spec, dtype="bfloat16"))
+    Learner(policy, replay, LearnerConfig(), lambda version, files: published.append(files), task.prompts()[0])
+    sent, kept = load(published[0].weights), adapter_tensors(policy)
+    assert {t.dtype for t in sent.values()} == {torch.bfloat16} and {t.dtype for t in kept.values()} == {torch.float32}
+    assert sent.keys() == kept.keys() and all(torch.equal(sent[name], t.bfloat16()) for name, t in kept.items())
 
 
 def test_a_base_in_four_bits_has_the_gradient_of_its_own_rounded_weights(tiny_spec: PolicySpec, task: TinyTask) -> None:

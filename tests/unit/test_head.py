@@ -39,7 +39,7 @@ def all_logits(layer: OutputLayer, hidden: torch.Tensor) -> torch.Tensor:
 def test_values_and_gradients_equal_those_of_all_logits_at_once(
     monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, layer: Callable[[torch.Tensor], OutputLayer]
 ) -> None:
-    monkeypatch.setattr(head, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(head, "CPU_CHUNK_BYTES", chunk_bytes)
     hidden, weight, blocked = inputs()
     weights = torch.arange(1.0, STATES + 1)
     found = layer(weight).log_normaliser(hidden, COLUMN, blocked)
