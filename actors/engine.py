@@ -5,7 +5,6 @@ GPU.
 """
 
 import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from actors.behaviour import Behaviour
+from actors.canary import CanaryCheck
 from actors.config import ActorConfig
 from actors.segments import MAX_ALLOWED_TOKENS, Response, Sampled, read_segment, segment_params
 from actors.served_versions import MAX_VERSIONS, ServedVersion, ServedVersions
@@ -47,6 +47,7 @@ class Engine:
             seed=seed,
         )
         self._versions = ServedVersions(folder, self._engine.remove_lora)
+        self._canary_check = CanaryCheck()
         self._open: dict[str, Response] = {}
         self._finished: list[Any] = []
         self._count = 0
@@ -93,8 +94,8 @@ class Engine:
     def serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
         """Use a version for all later requests; those in flight finish on theirs.
 
-        Returns the largest canary difference, nats. Raises AdapterError, and keeps the old version, when the bytes do
-        not have the announced digest or when the engine's log-probabilities differ from the learner's.
+        Returns the canary's mean difference, nats. Raises AdapterError, and keeps the old version, when the bytes do
+        not have the announced digest or when the canary shows that the engine serves other weights.
         """
         digest = hashlib.sha256(files.weights).hexdigest()
         if digest != version.digest:
@@ -105,7 +106,8 @@ class Engine:
             )
         served = self._versions.write(version, files)
         try:
-            difference = self._check_canary(served)
+            log_probs = self.score(version.canary.prompt_token_ids, version.canary.token_ids, served)
+            difference = self._canary_check.compare(version, log_probs)
         except AdapterError:
             self._versions.remove(served)
             raise
@@ -179,25 +181,3 @@ class Engine:
             request_id, {"prompt_token_ids": token_ids}, params, lora_request=served.request if served else None
         )
         return request_id
-
-    def _check_canary(self, served: ServedVersion) -> float:
-        """Largest difference between the engine's and the learner's log-probabilities of the canary, nats."""
-        canary, number = served.version.canary, served.version.number
-        if len(canary.token_ids) == 0:
-            raise AdapterError(
-                f"adapter version {number} has an empty canary, so nothing proves which weights are served: publish a "
-                "canary of at least one token."
-            )
-        log_probs = self.score(canary.prompt_token_ids, canary.token_ids, served)
-        difference = float(np.abs(log_probs - canary.log_probs).max())
-        if not difference <= canary.tolerance:
-            raise AdapterError(
-                f"the engine does not serve adapter version {number}: its canary log-probabilities {_show(log_probs)} "
-                f"differ from the learner's {_show(canary.log_probs)} by {difference:.4g} nats, more than "
-                f"{canary.tolerance:g}. Samples would not come from the policy whose digest they carry."
-            )
-        return difference
-
-
-def _show(values: FloatArray) -> str:
-    return json.dumps([round(float(v), 4) for v in values])

@@ -35,7 +35,6 @@ def gpu_options(shares: str) -> list[str]:
         f"learner.gpus={learner}",
         f"rewards.gpus={rewards}",
         "model.dtype=bfloat16",
-        "learner.canary_tolerance=0.3",
     ]
 
 
