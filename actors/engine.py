@@ -67,7 +67,7 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Requests that `step` has not returned yet."""
-        return int(self._engine.get_num_unfinished_requests()) + len(self._finished)
+        return self._engine.unfinished() + len(self._finished)
 
     def add(self, prompt_token_ids: IntArray, behaviour: Behaviour, use_base_model: bool = False) -> str:
         """Queue one response to a prompt [P]; returns its request id. It keeps today's newest version to its end."""
@@ -133,16 +133,14 @@ class Engine:
                     return np.array([log_probs[i][t].logprob for i, t in enumerate(tokens)], dtype=np.float32)
 
     def set_threads(self, threads: int) -> None:
-        """Use this many CPU threads from now on, in the calling thread (0: leave unchanged)."""
+        """Use this many CPU threads from now on (0: leave unchanged)."""
         if threads:
-            import torch
-
-            torch._C.set_num_threads(threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
+            self._engine.set_threads(threads)
 
     def _advance(self) -> list[Any]:
         """One step of vLLM; its outputs."""
         began = time.monotonic()
-        outputs: list[Any] = self._engine.step()
+        outputs = self._engine.step()
         self.busy_s += time.monotonic() - began
         return outputs
 

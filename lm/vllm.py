@@ -1,9 +1,56 @@
 """Starts a vLLM engine in this process, for actors and for the vLLM scorer."""
 
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from buffer.types import PolicySpec
+
+
+class VllmEngine:
+    """A vllm.LLMEngine that computes in one thread of its own, from its start to its end.
+
+    Ray builds an actor in one thread and calls it in others. vLLM and torch keep things per thread: CUDA streams, a
+    team of OpenMP threads and its size. So whoever calls waits here while the engine's thread works.
+    """
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        """`build` returns the LLMEngine."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm")
+        self._engine = self._call(build)
+
+    def add_request(self, request_id: str, prompt: Any, params: Any, lora_request: Any = None) -> None:
+        """Queue a request; computes nothing."""
+        self._engine.add_request(request_id, prompt, params, lora_request=lora_request)
+
+    def unfinished(self) -> int:
+        """Requests whose last output `step` has not returned yet."""
+        return int(self._engine.get_num_unfinished_requests())
+
+    def step(self) -> list[Any]:
+        """Advance all requests; returns vLLM's outputs."""
+        outputs: list[Any] = self._call(self._engine.step)
+        return outputs
+
+    def remove_lora(self, lora_id: int) -> None:
+        """Free the slot of an adapter."""
+        self._call(self._engine.remove_lora, lora_id)
+
+    def set_threads(self, threads: int) -> None:
+        """Use this many CPU threads from now on."""
+        import torch
+
+        self._call(torch._C.set_num_threads, threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
+
+    def threads(self) -> int:
+        """The number of CPU threads."""
+        import torch
+
+        return int(self._call(torch.get_num_threads))
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._thread.submit(function, *arguments).result()
 
 
 def start_vllm(
@@ -18,8 +65,8 @@ def start_vllm(
     versions: int = 0,
     tensor_parallel: int = 1,
     seed: int = 0,
-) -> Any:
-    """A vllm.LLMEngine; takes tens of seconds.
+) -> VllmEngine:
+    """Takes tens of seconds.
 
     `gpu_memory_fraction` is the share of a GPU for weights and cache, `kv_cache_gib` the cache on a CPU [GiB],
     `max_model_len` the tokens of prompt and response, `max_requests` the requests in one step, `log_probs` the
@@ -45,21 +92,20 @@ def start_vllm(
         extra |= {"tensor_parallel_size": tensor_parallel, "distributed_executor_backend": "mp"}
     from vllm import EngineArgs, LLMEngine
 
-    return LLMEngine.from_engine_args(
-        EngineArgs(
-            model=spec.base_model,
-            skip_tokenizer_init=True,
-            dtype=spec.dtype,
-            seed=seed,
-            max_model_len=max_model_len,
-            max_num_seqs=max_requests,
-            max_logprobs=log_probs,
-            enable_prefix_caching=True,
-            enforce_eager=not on_gpu,
-            disable_log_stats=True,
-            **extra,
-        )
+    arguments = EngineArgs(
+        model=spec.base_model,
+        skip_tokenizer_init=True,
+        dtype=spec.dtype,
+        seed=seed,
+        max_model_len=max_model_len,
+        max_num_seqs=max_requests,
+        max_logprobs=log_probs,
+        enable_prefix_caching=True,
+        enforce_eager=not on_gpu,
+        disable_log_stats=True,
+        **extra,
     )
+    return VllmEngine(lambda: LLMEngine.from_engine_args(arguments))
 
 
 def _lora(spec: PolicySpec, versions: int) -> dict[str, Any]:
