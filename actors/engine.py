@@ -5,7 +5,6 @@ GPU.
 """
 
 import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from actors.behaviour import Behaviour
+from actors.canary import CanaryCheck
 from actors.config import ActorConfig
 from actors.segments import MAX_ALLOWED_TOKENS, Response, Sampled, read_segment, segment_params
 from actors.served_versions import MAX_VERSIONS, ServedVersion, ServedVersions
@@ -53,6 +53,7 @@ class Engine:
             **engine_settings(config),
         )
         self._versions = ServedVersions(folder, self._engine.remove_lora)
+        self._canary_check = CanaryCheck()
         self._open: dict[str, Response] = {}
         self._finished: list[Any] = []
         self._count = 0
@@ -72,7 +73,7 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Requests that `step` has not returned yet."""
-        return int(self._engine.get_num_unfinished_requests()) + len(self._finished)
+        return self._engine.unfinished() + len(self._finished)
 
     def add(self, prompt_token_ids: IntArray, behaviour: Behaviour, use_base_model: bool = False) -> str:
         """Queue one response to a prompt [P]; returns its request id. It keeps today's newest version to its end."""
@@ -99,8 +100,8 @@ class Engine:
     def serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
         """Use a version for all later requests; those in flight finish on theirs.
 
-        Returns the largest canary difference, nats. Raises AdapterError, and keeps the old version, when the bytes do
-        not have the announced digest or when the engine's log-probabilities differ from the learner's.
+        Returns the canary's mean difference, nats. Raises AdapterError, and keeps the old version, when the bytes do
+        not have the announced digest or when the canary shows that the engine serves other weights.
         """
         digest = hashlib.sha256(files.weights).hexdigest()
         if digest != version.digest:
@@ -111,7 +112,8 @@ class Engine:
             )
         served = self._versions.write(version, files)
         try:
-            difference = self._check_canary(served)
+            log_probs = self.score(version.canary.prompt_token_ids, version.canary.token_ids, served)
+            difference = self._canary_check.compare(version, log_probs)
         except AdapterError:
             self._versions.remove(served)
             raise
@@ -137,16 +139,14 @@ class Engine:
                     return np.array([log_probs[i][t].logprob for i, t in enumerate(tokens)], dtype=np.float32)
 
     def set_threads(self, threads: int) -> None:
-        """Use this many CPU threads from now on, in the calling thread (0: leave unchanged)."""
+        """Use this many CPU threads from now on (0: leave unchanged)."""
         if threads:
-            import torch
-
-            torch._C.set_num_threads(threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
+            self._engine.set_threads(threads)
 
     def _advance(self) -> list[Any]:
         """One step of vLLM; its outputs."""
         began = time.monotonic()
-        outputs: list[Any] = self._engine.step()
+        outputs = self._engine.step()
         self.busy_s += time.monotonic() - began
         return outputs
 
@@ -185,25 +185,3 @@ class Engine:
             request_id, {"prompt_token_ids": token_ids}, params, lora_request=served.request if served else None
         )
         return request_id
-
-    def _check_canary(self, served: ServedVersion) -> float:
-        """Largest difference between the engine's and the learner's log-probabilities of the canary, nats."""
-        canary, number = served.version.canary, served.version.number
-        if len(canary.token_ids) == 0:
-            raise AdapterError(
-                f"adapter version {number} has an empty canary, so nothing proves which weights are served: publish a "
-                "canary of at least one token."
-            )
-        log_probs = self.score(canary.prompt_token_ids, canary.token_ids, served)
-        difference = float(np.abs(log_probs - canary.log_probs).max())
-        if not difference <= canary.tolerance:
-            raise AdapterError(
-                f"the engine does not serve adapter version {number}: its canary log-probabilities {_show(log_probs)} "
-                f"differ from the learner's {_show(canary.log_probs)} by {difference:.4g} nats, more than "
-                f"{canary.tolerance:g}. Samples would not come from the policy whose digest they carry."
-            )
-        return difference
-
-
-def _show(values: FloatArray) -> str:
-    return json.dumps([round(float(v), 4) for v in values])

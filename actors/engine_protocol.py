@@ -36,7 +36,7 @@ class SamplingEngine(Protocol):
         """Advance all requests; returns those that finished."""
 
     def serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
-        """Use a version for all later requests; returns the largest canary difference, nats."""
+        """Use a version for all later requests; returns the canary's mean difference, nats."""
 
     def set_threads(self, threads: int) -> None:
-        """Use this many CPU threads from now on, in the calling thread (0: leave unchanged)."""
+        """Use this many CPU threads from now on (0: leave unchanged)."""

@@ -75,6 +75,7 @@ class RolloutActor:
             "versions_taken": 0,
             "versions_skipped": 0,
             "canary_difference_max": 0.0,
+            "canaries_exceeded": 0,
         }
         self._began, self._busy_before_s = time.monotonic(), engine.busy_s
 
@@ -84,7 +85,7 @@ class RolloutActor:
             self._run()
 
     def _run(self) -> None:
-        self._engine.set_threads(self._config.threads)  # a thread's own setting, so in the thread that runs
+        self._engine.set_threads(self._config.threads)
         self._began, self._busy_before_s = time.monotonic(), self._engine.busy_s
         self._wait_for_first_adapter()
         finished: list[Trajectory] = []
@@ -111,7 +112,8 @@ class RolloutActor:
 
     def status(self) -> dict[str, Any]:
         """Figures since `run` began: counts, tokens/s, seconds in the engine, served version, versions skipped between
-        two served ones, largest canary difference [nats], and the named wait if there is one."""
+        two served ones, largest canary difference [nats], canaries beyond their tolerance, and the named wait if there
+        is one."""
         version, wait = self._engine.version, self._wait
         seconds = max(time.monotonic() - self._began, 1e-9)
         return self._figures | {
@@ -154,6 +156,7 @@ class RolloutActor:
         self._figures["versions_taken"] += 1
         self._figures["versions_skipped"] += fetched[0].number - served.number - 1 if served else 0
         self._figures["canary_difference_max"] = max(self._figures["canary_difference_max"], difference)
+        self._figures["canaries_exceeded"] += difference > fetched[0].canary.tolerance
 
     def _wait_for_first_adapter(self) -> None:
         self._wait = NamedWait(

@@ -156,7 +156,7 @@ class Canary:
     log_probs: FloatArray
     """[T] nats, computed by the learner under this adapter."""
     tolerance: float
-    """Maximum accepted |difference|, nats."""
+    """Mean |difference| over the tokens, nats, that rounding seldom exceeds (actors/canary.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PriorityKind: TypeAlias = Literal["residual", "reward", "recency"]
 
+CANARY_TOLERANCE = {"float32": 2e-3, "float16": 0.05, "bfloat16": 0.2}
+"""Dtype -> mean difference of a canary, nats, that rounding seldom exceeds. Measured: docs/decisions/0021-canary.md."""
+
 
 class LearnerAdvanced(BaseModel):
     """Section `[learner.advanced]` of a recipe: settings that few runs change."""
@@ -72,9 +75,10 @@ class LearnerConfig(BaseModel):
     compare trajectories then compute each pass twice, once for the loss and once with gradient. 0: always one pass."""
     gradient_checkpointing: bool = False
     """Keep one activation per layer and recompute the others: slower, less memory."""
-    canary_tolerance: float = Field(default=2e-3, gt=0.0)
-    """Largest accepted difference between the actor's and the learner's log-probabilities of the canary tokens, nats.
-    Use 2e-3 with float32 (measured: 5e-5) and 0.3 with bfloat16."""
+    canary_tolerance: float | None = Field(default=None, gt=0.0)
+    """Mean difference between the actor's and the learner's log-probabilities of a canary's tokens, nats. It may be
+    exceeded twice in a row; five times as much ends the run at once. By default the tolerance of model.dtype:
+    0.002 for float32, 0.05 for float16, 0.2 for bfloat16."""
     publish_every: int = Field(default=1, ge=1)
     """Steps between two published adapters."""
     checkpoint_every: int = Field(default=50, ge=1)
@@ -97,6 +101,10 @@ class LearnerConfig(BaseModel):
         if isinstance(value, dict) and not (value and all(share > 0 for share in value.values())):
             raise ValueError("a mixture names one kind or more, each with a share above 0")
         return value
+
+    def canary_tolerance_of(self, dtype: str) -> float:
+        """The tolerance of canaries for weights of a dtype, nats."""
+        return CANARY_TOLERANCE[dtype] if self.canary_tolerance is None else self.canary_tolerance
 
     @property
     def priority_shares(self) -> dict[str, float]:

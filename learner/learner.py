@@ -81,9 +81,8 @@ class Learner:
         if self._data_parallel.world_size > 1:
             self._data_parallel.check_same_start(self.step_number, digest(adapter_files(policy)))
         restored_version = restored.version if restored else -1
-        self._publisher = AdapterPublisher(
-            policy, buffer, publish, config.canary_tolerance, is_leader, restored_version
-        )
+        tolerance = config.canary_tolerance_of(policy.spec.dtype)
+        self._publisher = AdapterPublisher(policy, buffer, publish, tolerance, is_leader, restored_version)
         self._publisher.publish_first(self.step_number, prompt)
 
     @property

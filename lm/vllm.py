@@ -1,6 +1,8 @@
 """Starts a vLLM engine in this process, for actors and for the vLLM scorer."""
 
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from buffer.types import PolicySpec
@@ -11,6 +13,51 @@ KERNEL_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks of LoRA that vLLM has kernels for."""
 UNUSED_SHARE = 0.01
 """Share of a GPU that vLLM requires to be free at its start, on top of what the given cache size takes later."""
+
+
+class VllmEngine:
+    """A vllm.LLMEngine that computes in one thread of its own, from its start to its end.
+
+    Ray builds an actor in one thread and calls it in others. vLLM and torch keep things per thread: CUDA streams, a
+    team of OpenMP threads and its size. So whoever calls waits here while the engine's thread works.
+    """
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        """`build` returns the LLMEngine."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm")
+        self._engine = self._call(build)
+
+    def add_request(self, request_id: str, prompt: Any, params: Any, lora_request: Any = None) -> None:
+        """Queue a request; computes nothing."""
+        self._engine.add_request(request_id, prompt, params, lora_request=lora_request)
+
+    def unfinished(self) -> int:
+        """Requests whose last output `step` has not returned yet."""
+        return int(self._engine.get_num_unfinished_requests())
+
+    def step(self) -> list[Any]:
+        """Advance all requests; returns vLLM's outputs."""
+        outputs: list[Any] = self._call(self._engine.step)
+        return outputs
+
+    def remove_lora(self, lora_id: int) -> None:
+        """Free the slot of an adapter."""
+        self._call(self._engine.remove_lora, lora_id)
+
+    def set_threads(self, threads: int) -> None:
+        """Use this many CPU threads from now on."""
+        import torch
+
+        self._call(torch._C.set_num_threads, threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
+
+    def threads(self) -> int:
+        """The number of CPU threads."""
+        import torch
+
+        return int(self._call(torch.get_num_threads))
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._thread.submit(function, *arguments).result()
 
 
 def start_vllm(
@@ -24,8 +71,8 @@ def start_vllm(
     versions: int = 0,
     tensor_parallel: int = 1,
     seed: int = 0,
-) -> Any:
-    """A vllm.LLMEngine; takes tens of seconds. The settings are those of `engine_arguments`."""
+) -> VllmEngine:
+    """Takes tens of seconds. The settings are those of `engine_arguments`."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -49,7 +96,7 @@ def start_vllm(
         arguments |= cpu_patches.apply()
     from vllm import EngineArgs, LLMEngine
 
-    return LLMEngine.from_engine_args(EngineArgs(**arguments))
+    return VllmEngine(lambda: LLMEngine.from_engine_args(EngineArgs(**arguments)))
 
 
 def engine_arguments(

@@ -56,9 +56,7 @@ class VllmScorer:
         )
         self._count = 0
         if threads and not on_gpu:
-            import torch
-
-            torch._C.set_num_threads(threads)  # vLLM's CPU worker makes torch.set_num_threads do nothing
+            self._engine.set_threads(threads)
 
     def score(self, requests: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
         """Score B responses, each to its request. ConfigError for a request with a target, or for too long a text."""
@@ -77,7 +75,7 @@ class VllmScorer:
             )
             for z in responses
         ]
-        while self._engine.has_unfinished_requests():
+        while self._engine.unfinished():
             for output in self._engine.step():
                 if output.finished:
                     row, i = prefixes[output.request_id]

@@ -14,7 +14,7 @@ class ActorTotals:
         self._before_restart: Counter[tuple[str, str]] = Counter()
         self._newest: dict[tuple[str, str], int] = {}
         self.canary_difference_max = 0.0
-        """Largest difference between engine and learner on a canary, nats."""
+        """Largest mean difference between engine and learner on a canary, nats."""
         self.engine_busy = float("nan")
         """Share of their time that the actors' engines compute, a mean over actors."""
 
@@ -24,13 +24,13 @@ class ActorTotals:
             self.engine_busy = float(np.mean([status["engine_s"] / status["seconds"] for status in statuses]))
         for status in statuses:
             self.canary_difference_max = max(self.canary_difference_max, status["canary_difference_max"])
-            for figure in ("trajectories", "tokens"):
+            for figure in ("trajectories", "tokens", "canaries_exceeded"):
                 key = (status["name"], figure)
                 if status[figure] < self._newest.get(key, 0):
                     self._before_restart[key] += self._newest[key]
                 self._newest[key] = status[figure]
 
     def total(self, figure: str) -> int:
-        """Sum of `trajectories` or `tokens` over all actors and all their restarts."""
+        """Sum of trajectories, tokens or canaries_exceeded over all actors and all their restarts."""
         counts = (self._before_restart, self._newest)
         return sum(n for by_key in counts for (_, name), n in by_key.items() if name == figure)

@@ -42,6 +42,7 @@ def make_summary(
         "rewards": list(progress.rewards),
         "engine_busy": progress.totals.engine_busy,
         "versions_published": version.number + 1,
+        "canaries_exceeded": progress.totals.total("canaries_exceeded"),
         "canary_difference_max": progress.totals.canary_difference_max,
         "adapter_sha256": version.digest,
         "stopped_by": stopped_by,

@@ -115,7 +115,7 @@ def about_run(checked: Checked) -> dict[str, Any]:
             "max_grad_norm": learner.advanced.max_grad_norm,
             "batch_size": learner.batch_size,
             "publish_every": learner.publish_every,
-            "canary_tolerance": learner.canary_tolerance,
+            "canary_tolerance": learner.canary_tolerance_of(checked.spec.dtype),
             "reward_temperature_end": learner.reward_temperature_end,
             "capacity": buffer.capacity,
             "samples_per_insert": buffer.samples_per_insert,

@@ -48,7 +48,7 @@ class AlertInputs:
     """Mean staleness of fresh rows, versions; the newest WINDOW steps that had any."""
     totals: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Total -> its readings (time, value), oldest first: skipped_steps, quarantined, refused, inserted, strings,
-    failed, restarts."""
+    failed, restarts, canaries_exceeded."""
     buffer: Mapping[str, Any] | None = None
     actors: Sequence[Mapping[str, Any]] = ()
     workers: Sequence[Mapping[str, Any]] = ()

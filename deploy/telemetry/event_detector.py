@@ -129,6 +129,8 @@ class EventDetector:
             self._add_reading("refused", at, sum(buffer["refused"].values()))
         for total in ("strings", "failed"):
             self._add_reading(total, at, sum(worker[total] for worker in snapshot["rewards"]))
+        exceeded = sum(actor.get("canaries_exceeded", 0) for actor in snapshot["actors"])
+        self._add_reading("canaries_exceeded", at, exceeded)
         self._add_reading("restarts", at, sum(self.restarts.values()))
 
     def _alert_events(self, at: float, snapshot: Mapping[str, Any]) -> list[Event]:

@@ -3,10 +3,9 @@
 from deploy.telemetry.alerts import RUN, SERIES, VALUE, AlertInputs, Finding, Query, RuleSet, growth
 
 MAX_VERSIONS_BEHIND = 25
-CANARY_SHARE = 0.5
-"""Share of learner.canary_tolerance, at which the run stops."""
-BF16_CANARY_TOLERANCE = 0.3
-"""The tolerance that Prometheus assumes, nats: in fp32 the run stops before it could alert."""
+CANARY_WINDOW_S = 1800
+MAX_CANARIES_EXCEEDED = 1
+"""In the window. Rounding makes one exceedance in thousands of versions."""
 SILENT_S = 10.0
 RESTART_WINDOW_S = 1800
 MAX_RESTARTS = 1
@@ -129,21 +128,24 @@ def _staleness(inputs: AlertInputs) -> Finding:
     "warning",
     Query(
         "TributaryCanaryDrift",
-        f"max by (run) ({SERIES['actor.NAME.canary_difference']}) > {CANARY_SHARE * BF16_CANARY_TOLERANCE:g}",
-        f"{RUN}: engine and learner differ by {VALUE} nats on the canary.",
+        f"sum by (run) (\n  {growth(SERIES['actor.NAME.canaries_exceeded'], CANARY_WINDOW_S)}\n)"
+        f" >= {MAX_CANARIES_EXCEEDED + 1}",
+        f"{RUN}: engine and learner differed by more than the tolerance on {VALUE} canaries in "
+        f"{CANARY_WINDOW_S // 60} minutes.",
     ),
 )
 def _canary(inputs: AlertInputs) -> Finding:
-    """Engine and learner disagree. Prometheus does not know the recipe and assumes the tolerance for bf16."""
+    """Engine and learner disagree more often than rounding explains."""
+    exceeded = inputs.increase("canaries_exceeded", CANARY_WINDOW_S)
+    if exceeded <= MAX_CANARIES_EXCEEDED:
+        return None
     tolerance = inputs.limits.get("canary_tolerance", 0.0)
     worst = max((a["canary_difference_max"] for a in inputs.actors), default=0.0)
-    if not tolerance or worst <= CANARY_SHARE * tolerance:
-        return None
     return (
-        f"The engines' log-probabilities differ from the learner's by up to {worst:.2g} nats; at {tolerance:.2g} the "
-        "run stops.",
-        "Rounding in another precision, or weights that are not quite those that were published.",
-        "In bf16 learner.canary_tolerance = 0.3 is right. In fp32 don't raise it: find out what differs.",
+        f"{exceeded:.0f} canaries in {CANARY_WINDOW_S // 60} minutes exceeded the tolerance of {tolerance:.2g} nats, "
+        f"by up to {worst:.2g}; three in a row of one actor end the run.",
+        "Engine and learner round differently, or the engine serves weights that are not quite those published.",
+        "Check that engine and learner have the same model.dtype and quantization. Don't raise the tolerance first.",
     )
 
 

@@ -67,6 +67,7 @@ def actor_values(status: Mapping[str, Any]) -> dict[str, float]:
         "version": status["version"],
         "versions_skipped": status.get("versions_skipped", 0),
         "canary_difference": status["canary_difference_max"],
+        "canaries_exceeded": status.get("canaries_exceeded", 0),
         "waits": float(status.get("waiting_for") is not None),
     }
 

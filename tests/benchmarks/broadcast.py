@@ -103,7 +103,7 @@ class Publisher:
 
     def __init__(self, checked: Any, store: AdapterStoreClient, actor: Any, folder: Path) -> None:
         self._policy = LoraPolicy(checked.spec, torch.device("cpu"))
-        self._tolerance = checked.config.learner.canary_tolerance
+        self._tolerance = checked.config.learner.canary_tolerance_of(checked.spec.dtype)
         self._store, self._actor, self._folder = store, actor, folder
         self._number = -1
         no_tokens, no_reward = np.zeros(0, np.int32), np.zeros((1, 1), np.float32)

@@ -34,7 +34,6 @@ def gpu_options(shares: str) -> list[str]:
         f"learner.gpus={learner}",
         f"rewards.gpus={rewards}",
         "model.dtype=auto",
-        "learner.canary_tolerance=0.3",
     ]
 
 

@@ -60,7 +60,7 @@ BUFFER = {"size": 5000, "priority_ess": 2000.0}
 ACTOR = {"name": "actor-0", "version": 99, "canary_difference_max": 5e-5}
 GOOD = AlertInputs(
     LIMITS, now=1000.0, version=100, var_u=[8.0] * WINDOW + [0.5] * (2 * WINDOW), data_ages=[1.5] * WINDOW, spreads=[3.0] * 5, diversity=[0.9] * 5,
-    totals={name: [(100.0, 7), (1000.0, 7)] for name in ("skipped_steps", "quarantined", "refused", "inserted", "restarts", "failed", "strings")},
+    totals={name: [(100.0, 7), (1000.0, 7)] for name in ("skipped_steps", "quarantined", "refused", "inserted", "restarts", "failed", "strings", "canaries_exceeded")},
     buffer=BUFFER, actors=[ACTOR], workers=[{"function_s": 0.2}], last_reply={"actor-0": 999.0}, last_step_at=990.0, free_bytes=10**11,
 )  # fmt: skip
 
@@ -72,7 +72,7 @@ def grown(**by: int):
 
 BAD = {
     "staleness": {"actors": [ACTOR | {"version": 60}]},
-    "canary": {"actors": [ACTOR | {"canary_difference_max": 1.5e-3}]},
+    "canary": grown(canaries_exceeded=2),
     "silent": {"last_reply": {"actor-0": 985.0}},
     "skipped": grown(skipped_steps=2),
     "quarantine": grown(quarantined=2),
@@ -111,6 +111,7 @@ def test_each_problem_raises_its_own_alert_with_cause_and_remedy(name, changes):
         {"spreads": [0.0] * 2, "diversity": [0.0] * 2},
         {"last_step_at": None},  # it has not begun
         {"data_ages": [30.0] * (WINDOW - 1)},  # too early to tell
+        grown(canaries_exceeded=1),
         grown(restarts=1, failed=5, strings=1000, refused=3, inserted=10),
     ],
 )

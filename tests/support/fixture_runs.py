@@ -95,6 +95,8 @@ def _write(path: Path, steps: int, began: float, state: str, rng: np.random.Gene
     if steps:
         recorder.step(learner_row(steps, total, rng), {"rows": [], **summary(steps, total, rng)})
         phase = f"base model: {256:,} samples per prompt" if state == "judging" else "training"
+        if state == "alerts":  # an earlier reading, in another phase, since some alerts are of growth
+            recorder.snapshot(view(steps - 2, total, duration_s, rng, "learning", alerting=True))
         recorder.snapshot(view(steps, total, duration_s, rng, phase, alerting=state == "alerts"))
         recorder.judged("before", judged(rng, trained=False))
     if state in ("finished", "long", "hostile"):
@@ -272,7 +274,7 @@ def moment(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool =
 
     actors = [
         {
-            "name": f"actor-{k}", "trajectories": int(elapsed_s * 20) + k, "tokens": int(elapsed_s * 48), "versions_taken": step, "versions_skipped": 1 + step // 10, "canary_difference_max": 0.0018 if silent else 5e-5,
+            "name": f"actor-{k}", "trajectories": int(elapsed_s * 20) + k, "tokens": int(elapsed_s * 48), "versions_taken": step, "versions_skipped": 1 + step // 10, "canary_difference_max": 0.0018 if silent else 5e-5, "canaries_exceeded": step if silent else 0,
             "seconds": elapsed_s + 1e-3, "engine_s": elapsed_s * (0.4 + 0.1 * k), "tokens_per_s": 48.0, "version": max(step - (45 if silent else 1), 0),
             "waiting_for": f"actor-{k} waits for reward workers: each has a batch to score and the next one (waiting 2 s, limit 300 s)" if k and step % 3 == 0 else None,
         }

@@ -245,7 +245,7 @@ def test_the_number_of_threads_can_change_after_the_start(engine: Engine) -> Non
     """vLLM's CPU worker replaces torch.set_num_threads by a warning."""
     for threads in (1, 2):
         engine.set_threads(threads)
-        assert torch.get_num_threads() == threads
+        assert engine._engine.threads() == threads
 
 
 def test_a_tensor_parallel_engine_agrees_too_and_ends_its_workers(tiny_model: Path) -> None:

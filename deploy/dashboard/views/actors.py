@@ -10,7 +10,7 @@ BEHAVIOUR_ROWS = 1000
 """Newest fresh rows whose behaviours are counted."""
 _STATUS_FIELDS = (
     *("seconds", "tokens", "trajectories", "version", "versions_taken", "versions_skipped", "canary_difference_max"),
-    "waiting_for",
+    *("canaries_exceeded", "waiting_for"),
 )
 _MEASURED = ("tokens_per_s", "trajectories_per_s", "busy", "behind")
 

@@ -27,7 +27,7 @@ const SPECS = [
     id: "canary",
     figure: "actor.NAME.canary_difference",
     levels: ({ limits }) =>
-      limits.canary_tolerance ? [{ value: limits.canary_tolerance, label: "stops the run above" }] : [],
+      limits.canary_tolerance ? [{ value: limits.canary_tolerance, label: "tolerance" }] : [],
   },
   { id: "behaviours", title: "Behaviours among fresh rows", figure: "learner.behaviours.NAME" },
 ];
@@ -67,6 +67,7 @@ function actorTable({ actors, newest_version: newest }) {
       plain(one.versions_skipped),
       plain(one.restarts),
       number(one.canary_difference_max),
+      plain(one.canaries_exceeded),
       duration(one.seconds),
       one.waiting_for ? safeText(one.waiting_for, 200) : "–",
     ];
@@ -81,10 +82,11 @@ function actorTable({ actors, newest_version: newest }) {
     describe("actor.NAME.versions_skipped").title,
     "restarts",
     `${describe("actor.NAME.canary_difference").title}, ${describe("actor.NAME.canary_difference").unit}`,
+    describe("actor.NAME.canaries_exceeded").title,
     "alive for",
     "waits for",
   ];
-  const kinds = columns.map((name, n) => n > 1 && n < 10);
+  const kinds = columns.map((name, n) => n > 1 && n < 11);
   const caption = `The newest version is ${plain(newest)}. An actor takes the newest version as soon as its engine has a free slot, and skips those between.`;
   return h("section", { class: "card" }, scroller("Actors", table(columns, actors.map(row), caption, kinds)));
 }

@@ -1,0 +1,36 @@
+"""Tests of the engine and the vLLM scorer again, on the model runner and scheduling that vLLM has on GPUs."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.processes import ROOT
+
+pytestmark = pytest.mark.slow
+
+ENGINE = (
+    "actor_and_learner_agree_on_log_q_of_every_token_and_every_stop",
+    "two_versions_in_flight_use_their_own_weights",
+    "base_model_requests_are_not_touched_by_the_adapter",
+    "requests_that_finish_during_a_canary_check_are_returned_before_anything_advances",
+    "a_sync_skipped_on_purpose_is_detected",
+    "old_versions_are_removed_when_their_last_request_is_done",
+)
+SCORER = ("both_scorers_agree_at_every_prefix",)
+RUNNER = "vllm.v1.worker.gpu.model_runner.GPUModelRunner"
+LIMIT_S = 600.0
+
+
+def test_log_probabilities_and_adapter_versions_are_right_on_the_model_runner_of_gpus() -> None:
+    """In a process of its own: vLLM and Triton choose once, when they are imported."""
+    tests = [f"tests/system/test_engine.py::test_{name}" for name in ENGINE]
+    tests += [f"tests/system/test_vllm_scorer.py::test_{name}" for name in SCORER]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.v2_runner", "-p", "no:xdist", *tests]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0 and f"{len(tests)} passed" in done.stdout, done.stdout
+    line = re.search(r"^ENGINES (.*)$", done.stdout, re.MULTILINE)
+    assert line is not None
+    assert json.loads(line[1]) == [[RUNNER, True]] * 2, "one engine of each file, both with asynchronous scheduling"
