@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,7 +32,8 @@ def _start_ray() -> None:
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"address": "local", "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, logging_level="error", **local)
+        with own_sigterm_handler():
+            ray.init(log_to_driver=False, logging_level="error", **local)
     except Exception as error:  # Ray raises several unrelated classes here
         where = (
             f"the cluster at RAY_ADDRESS = {address} can't be joined"
@@ -42,6 +44,20 @@ def _start_ray() -> None:
             f"{where}: {error}. On a loaded machine try again; otherwise read the logs in the newest folder under "
             "/tmp/ray, and run `tributary doctor`."
         ) from error
+
+
+@contextmanager
+def own_sigterm_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which ray.init replaces by `sys.exit`; it gets a signal that came meanwhile."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def check_placement(config: RunConfig) -> None:

@@ -61,15 +61,29 @@ def resume(
 
 
 def execute(setup: RunSetup) -> dict[str, Any]:
-    """Train; returns the summary. However it ends, no process is left and the newest adapter is in the folder."""
+    """Train; returns the summary, an empty one if a signal came before training began.
+
+    However it ends, no process is left and the newest adapter is in the folder.
+    """
+    with StopSignal() as stop:
+        try:
+            return _run(setup, stop)
+        except KeyboardInterrupt:
+            if not stop.starting:
+                raise
+    setup.console.print(f"Stopped by {stop.name} before training began: nothing was learned.")
+    return {}
+
+
+def _run(setup: RunSetup, stop: StopSignal) -> dict[str, Any]:
+    """Start all parts of a run, train, stop them; KeyboardInterrupt if a signal comes before training begins."""
     checked, folder, console = setup.checked, setup.folder, setup.console
-    progress, scale, stop = TrainingProgress(), ScaleFile(folder.path), StopSignal()
+    progress, scale = TrainingProgress(), ScaleFile(folder.path)
     title = f"{setup.config.task.name} · {Path(checked.spec.base_model).name} · {folder.path}"
     with (
-        recording(checked, folder, setup.first_step, setup.options, console) as recorder,
+        recording(checked, folder, setup.first_step, setup.options, console, stop) as recorder,
         redis_session(checked, folder, setup.resumed, console) as (redis_url, buffer),
         ray_session(),
-        stop,
     ):
         check_placement(setup.config)
         system = System(setup.config, _address(setup, redis_url))
@@ -77,9 +91,6 @@ def execute(setup: RunSetup) -> dict[str, Any]:
             with LiveView(console, title, setup.config.learner.steps) as view:
                 observers = Observers(folder, buffer, recorder, view)
                 evaluations = Training(setup, system, buffer, observers, progress, scale, stop).run()
-            if evaluations is None:
-                console.print(f"Stopped by {stop.name} before training began: nothing was learned.")
-                return {}
             version, _ = system.newest_adapter()
             summary = make_summary(setup, progress, version, *evaluations, stop.name)
             folder.write_summary(summary)
