@@ -42,6 +42,7 @@ def start_vllm(
 
             extra |= cpu_patches.apply()
     if tensor_parallel > 1:
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", "/tmp")  # a socket's path is short; a batch system's TMPDIR is not
         extra |= {"tensor_parallel_size": tensor_parallel, "distributed_executor_backend": "mp"}
     from vllm import EngineArgs, LLMEngine
 

@@ -12,6 +12,7 @@ import ray
 from actors.config import ActorConfig
 from buffer.errors import ConfigError, TributaryError
 from deploy.cluster.ray_calls import Handle
+from deploy.cluster.ray_folder import ray_folder
 from deploy.config import RunConfig
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig
@@ -42,7 +43,7 @@ def _start_ray() -> None:
         )
         raise TributaryError(
             f"{where}: {error}. On a loaded machine try again; otherwise read the logs in the newest folder under "
-            "/tmp/ray, and run `tributary doctor`."
+            f"{ray_folder()}, and run `tributary doctor`."
         ) from error
 
 

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from buffer.errors import StoreError
+from buffer.errors import ConfigError, StoreError
 from buffer.server.binaries import find_server
+from deploy.cluster.ray_folder import check_ray_folder, ray_folder
 from deploy.formatting import console
 from deploy.models.registry import MODELS, cache_folder, find_damage
 
@@ -52,7 +53,7 @@ def examine() -> list[Finding]:
     """Run all checks; takes a second and raises nothing."""
     gpus = find_gpus()
     packages = [_package(name) for name in PACKAGES]
-    return [_python(), *_machine(), _gpu(gpus), *packages, _vllm(bool(gpus)), _server(), *_models(), _ray_cluster()]
+    return [_python(), *_machine(), _gpu(gpus), *packages, _vllm(bool(gpus)), _server(), *_models(), *_ray()]
 
 
 def show(findings: Sequence[Finding], console: Console) -> bool:
@@ -159,9 +160,15 @@ def _models() -> list[Finding]:
     return findings
 
 
-def _ray_cluster() -> Finding:
-    address = os.environ.get("RAY_ADDRESS")
-    return Finding("Ray cluster", address or "RAY_ADDRESS not set: a run starts Ray on this machine", None)
+def _ray() -> list[Finding]:
+    if address := os.environ.get("RAY_ADDRESS"):
+        return [Finding("Ray cluster", address, None)]
+    try:
+        check_ray_folder()
+        folder = Finding("Ray's folder", str(ray_folder()), True)
+    except ConfigError as error:
+        folder = Finding("Ray's folder", str(ray_folder()), False, str(error))
+    return [Finding("Ray cluster", "RAY_ADDRESS not set: a run starts Ray on this machine", None), folder]
 
 
 def _version(name: str) -> str | None:

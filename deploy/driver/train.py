@@ -10,6 +10,7 @@ from deploy.artifacts.run_folder import RunFolder, check_disk
 from deploy.artifacts.scale_file import ScaleFile
 from deploy.cluster.placement import check_placement, ray_session
 from deploy.cluster.process_setup import Address
+from deploy.cluster.ray_folder import check_ray_folder
 from deploy.cluster.system import System
 from deploy.config import shown_config
 from deploy.driver.finish import make_summary, show_result
@@ -32,7 +33,8 @@ NEEDED_DISK_BYTES = 500 * 2**20
 def train(
     checked: Checked, path: Path, replace_run: bool, console: Console, options: TrainOptions = DEFAULT_OPTIONS
 ) -> dict[str, Any]:
-    """Check store and disk, make the run's folder, train; returns the summary."""
+    """Check Ray's folder, store and disk, make the run's folder, train; returns the summary."""
+    check_ray_folder()
     check_store(checked.config.buffer)
     check_disk(path, NEEDED_DISK_BYTES)
     folder = RunFolder.create(path, replace=replace_run)
@@ -45,6 +47,7 @@ def resume(
     checked: Checked, folder: RunFolder, console: Console, options: TrainOptions = DEFAULT_OPTIONS
 ) -> dict[str, Any]:
     """Continue from the newest checkpoint, or from step 0 if the run died before its first one; returns the summary."""
+    check_ray_folder()
     check_store(checked.config.buffer)
     check_disk(folder.path, NEEDED_DISK_BYTES)
     learner = checked.config.learner

@@ -78,6 +78,15 @@ def test_the_cluster_that_ray_would_join_is_named(monkeypatch: pytest.MonkeyPatc
     assert finding("Ray cluster").value == "10.0.0.1:6379"
 
 
+def test_tmpdir_too_long__the_doctor_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert finding("Ray's folder") == Finding("Ray's folder", "/tmp/ray", True)
+    monkeypatch.setenv("RAY_TMPDIR", "/scratch/job_1355700" * 3)
+    assert finding("Ray's folder").ok is False
+    assert "set TMPDIR (or RAY_TMPDIR) to a short path" in str(finding("Ray's folder").fix)
+
+
 @pytest.mark.parametrize(
     ("script", "expected"), [("echo 'A, 1 MiB'; echo 'B, 2 MiB'", ["A, 1 MiB", "B, 2 MiB"]), ("exit 9", [])]
 )
