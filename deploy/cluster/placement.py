@@ -3,19 +3,32 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
 from actors.config import ActorConfig
 from buffer.errors import ConfigError, TributaryError
+from deploy import ROOT
 from deploy.cluster.ray_calls import Handle
 from deploy.cluster.ray_folder import ray_folder
 from deploy.config import RunConfig
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig
+
+
+class _WorkerPath(list[str]):
+    """The folders that a worker process puts in front of its import path, one by one, so that the last one is first.
+
+    ray.init adds the working folder, where a person may well have a deploy.py: Tributary's packages come before it.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Add `folders`, and the folder of Tributary's packages again."""
+        super().extend([*folders, str(ROOT)])
 
 
 @contextmanager
@@ -34,7 +47,8 @@ def _start_ray() -> None:
     local = {} if address else {"address": "local", "include_dashboard": False}
     try:
         with own_sigterm_handler():
-            ray.init(log_to_driver=False, logging_level="error", **local)
+            job = JobConfig(_py_driver_sys_path=_WorkerPath([str(ROOT)]))
+            ray.init(log_to_driver=False, logging_level="error", job_config=job, **local)
     except Exception as error:  # Ray raises several unrelated classes here
         where = (
             f"the cluster at RAY_ADDRESS = {address} can't be joined"
