@@ -23,6 +23,7 @@ from deploy.cluster.ray_folder import check_ray_folder, ray_folder
 from deploy.formatting import console
 from deploy.models.registry import MODELS, cache_folder, find_damage
 
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 NEEDED_MEMORY_BYTES = 6e9
 """Free memory for the demo, with a margin: driver, Ray, and one model each in actor, reward worker and learner."""
 NEEDED_DISK_BYTES = 1e9
@@ -85,8 +86,8 @@ def find_gpus() -> list[str]:
 
 
 def _python() -> Finding:
-    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    fix = None if supported else "Tributary runs on Python 3.11 and 3.12: make setup PYTHON=/path/to/python3.11"
+    supported = OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON
+    fix = None if supported else "Tributary runs on Python 3.11, 3.12 and 3.13: make setup PYTHON=/path/to/python3.12"
     return Finding("Python", f"{platform.python_version()}, {sys.executable}", supported, fix)
 
 
