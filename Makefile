@@ -1,12 +1,15 @@
-# `make demo` and `make test` do their own set-up: a .venv with pinned versions. Nothing else is needed but python 3.11 or 3.12.
+# `make demo` and `make test` do their own set-up: a .venv with pinned versions. Nothing else is needed but Python 3.11, 3.12 or
+# 3.13 with its module venv, or uv.
 .DEFAULT_GOAL := help
 VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRA  ?= cpu
 RUN    ?= runs/demo
 INSTALLED := $(VENV)/installed-$(EXTRA)
+DEV := $(INSTALLED)-dev
+PINS := pyproject.toml deploy/install/constraints-$(EXTRA).txt deploy/install/overrides-$(EXTRA).txt deploy/install/setup.sh
 
-.PHONY: help setup demo check lint test test-all test-browser test-compose clean
+.PHONY: help setup setup-dev demo check lint test test-all test-browser test-compose clean
 
 help:
 	@echo "make demo          set up, train the integer task on this machine and show the result (runs/demo)"
@@ -16,12 +19,19 @@ help:
 	@echo "make test-compose  set up, run docker-compose.yml on a Docker engine and kill parts of it"
 	@echo "make check         set up, run format, lint, types, import contracts and unit tests (two minutes)"
 	@echo "make setup         only set up; EXTRA=gpu for CUDA machines"
+	@echo "make setup-dev     set up, with what tests and lint need"
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml deploy/install/constraints-$(EXTRA).txt deploy/install/overrides.txt deploy/install/setup.sh
+setup-dev: $(DEV)
+
+$(INSTALLED): $(PINS)
 	@sh deploy/install/setup.sh $(VENV) $(EXTRA)
 	@touch $@
+
+$(DEV): $(PINS)
+	@sh deploy/install/setup.sh $(VENV) $(EXTRA) dev
+	@touch $(INSTALLED) $@
 
 demo: setup
 	@$(BIN)/tributary model get smollm2-135m-instruct
@@ -30,23 +40,23 @@ demo: setup
 check: lint
 	@$(BIN)/pytest -q tests/unit tests/deployment
 
-lint: setup
+lint: setup-dev
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 TWO_AT_A_TIME := --ignore=tests/browser -n 2 --dist loadfile --no-loadscope-reorder
 
-test: setup
+test: setup-dev
 	@$(BIN)/pytest $(TWO_AT_A_TIME) -m "not docker and not slow"
 
-test-all: setup
+test-all: setup-dev
 	@$(BIN)/pytest $(TWO_AT_A_TIME)
 
-test-browser: setup
+test-browser: setup-dev
 	@$(BIN)/pytest tests/browser
 
-test-compose: setup
+test-compose: setup-dev
 	@$(BIN)/pytest -m docker tests/compose
 
 clean:

@@ -1,7 +1,8 @@
 """Build the rooms, connect them, run them. The only package that imports Ray.
 
 Importing it puts the user's working folder last on the import path, because a person may well have a rewards.py there.
-Every process imports it before the other packages: the command, Ray's workers, a job that was submitted.
+Every process imports it before the other packages: the command, a job that was submitted, and Ray's workers, in which
+deploy/cluster/placement.py puts ROOT first.
 """
 
 import os

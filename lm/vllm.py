@@ -94,6 +94,8 @@ def start_vllm(
         from lm import cpu_patches
 
         arguments |= cpu_patches.apply()
+    if tensor_parallel > 1:
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", "/tmp")  # a socket's path is short; a batch system's TMPDIR is not
     from vllm import EngineArgs, LLMEngine
 
     return VllmEngine(lambda: LLMEngine.from_engine_args(EngineArgs(**arguments)))

@@ -2,19 +2,34 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
 from actors.config import ActorConfig
 from buffer.errors import ConfigError, TributaryError
+from deploy import ROOT
 from deploy.cluster.placement_shares import ROUNDING, shares_problem
 from deploy.cluster.ray_calls import Handle
+from deploy.cluster.ray_folder import ray_folder
 from deploy.config import RunConfig
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig
+
+
+class _WorkerPath(list[str]):
+    """The folders that a worker process puts in front of its import path, one by one, so that the last one is first.
+
+    ray.init adds the working folder, where a person may well have a deploy.py: Tributary's packages come before it.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Add `folders`, and the folder of Tributary's packages again."""
+        super().extend([*folders, str(ROOT)])
 
 
 @contextmanager
@@ -32,7 +47,9 @@ def _start_ray() -> None:
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"address": "local", "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, logging_level="error", **local)
+        with own_sigterm_handler():
+            job = JobConfig(_py_driver_sys_path=_WorkerPath([str(ROOT)]))
+            ray.init(log_to_driver=False, logging_level="error", job_config=job, **local)
     except Exception as error:  # Ray raises several unrelated classes here
         where = (
             f"the cluster at RAY_ADDRESS = {address} can't be joined"
@@ -41,8 +58,22 @@ def _start_ray() -> None:
         )
         raise TributaryError(
             f"{where}: {error}. On a loaded machine try again; otherwise read the logs in the newest folder under "
-            "/tmp/ray, and run `tributary doctor`."
+            f"{ray_folder()}, and run `tributary doctor`."
         ) from error
+
+
+@contextmanager
+def own_sigterm_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which ray.init replaces by `sys.exit`; it gets a signal that came meanwhile."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def check_placement(config: RunConfig) -> None:

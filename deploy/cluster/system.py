@@ -74,11 +74,8 @@ class System:
         self._learner_calls: list[Call] = []
         self._sampling = False
 
-    def wait_until_ready(self, on_wait: Callable[[str], bool]) -> bool:
-        """True once every process has loaded its model.
-
-        Calls `on_wait` with the named wait about once a second; where it returns False, so does this method.
-        """
+    def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
+        """Wait until every process has loaded its model. Calls `on_wait` with the named wait about once a second."""
         names = dict.fromkeys(self._actors.calls, "actors") | dict.fromkeys(self._rewards.calls, "reward workers")
         meeting_point = self._learners[0].meeting_point.remote()
         names |= {learner.ready.remote(meeting_point): "learner" for learner in self._learners}
@@ -95,11 +92,9 @@ class System:
             done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
             for call in done:
                 result_of(call, names[call])
-            if not on_wait(wait.sentence() if pending else ""):
-                return False
+            on_wait(wait.sentence() if pending else "")
             wait.check()
         self._poll_groups()
-        return True
 
     def start(self, sampling: bool = True) -> None:
         """Start the loops; without `sampling` the actors stay idle until `sample` is called."""

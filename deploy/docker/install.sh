@@ -28,4 +28,4 @@ pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
 # Compiled now, because a container can't write there; copied, because the cache is not part of the image.
 # shellcheck disable=SC2086
 uv pip install --quiet --compile-bytecode --link-mode copy $backend --requirements pyproject.toml --extra "$extra" \
-  --constraint "$pins/constraints-$extra.txt" --override "$pins/overrides.txt"
+  --constraint "$pins/constraints-$extra.txt" --override "$pins/overrides-$extra.txt"

@@ -19,6 +19,7 @@ from deploy.artifacts.run_folder import RunFolder
 from deploy.config import shown_config
 from deploy.dashboard.web.sockets import LOOPBACK, address, listen
 from deploy.driver.preflight import Checked
+from deploy.driver.stop_signal import StopSignal
 from deploy.driver.train_options import TrainOptions
 from deploy.telemetry.recorder import FILE, Recorder
 from deploy.telemetry.sinks import open_sink
@@ -31,7 +32,7 @@ END_LIMIT_S = 5.0
 
 @contextmanager
 def recording(
-    checked: Checked, folder: RunFolder, after_step: int, options: TrainOptions, console: Console
+    checked: Checked, folder: RunFolder, after_step: int, options: TrainOptions, console: Console, stop: StopSignal
 ) -> Iterator[Recorder]:
     """The run's recorder; also serves its dashboard if `options` say so.
 
@@ -48,17 +49,17 @@ def recording(
         sinks,
     )
     dashboard = serve_dashboard(folder.path, options.port, console) if options.dashboard else nullcontext()
-    with dashboard, _closing(recorder):
+    with dashboard, _closing(recorder, stop):
         yield recorder
 
 
 @contextmanager
-def _closing(recorder: Recorder) -> Iterator[None]:
+def _closing(recorder: Recorder, stop: StopSignal) -> Iterator[None]:
     """Record how the run ended as the last event of its history."""
     try:
         yield
     except KeyboardInterrupt:
-        recorder.close("SIGINT")
+        recorder.close(stop.name or "SIGINT")
         raise
     except BaseException as error:
         recorder.close(None, f"{type(error).__name__}: {error}")

@@ -1,16 +1,29 @@
-"""Ctrl-C and SIGTERM: the first one ends the run after the current step, a second one at once."""
+"""Ctrl-C and SIGTERM: the first one ends the run after the current step, a second one at once.
+
+While the run starts, the first one ends it at once, too. It may have reached every process of the run (scancel,
+systemd, `timeout`), and then a call to Ray or Redis waits for a minute: an exception takes the driver out of any wait.
+"""
 
 import signal
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+REPEAT_S = 1.0
+"""A signal that follows the first one sooner is the same request: `timeout` signals the command, then its group."""
+
 
 class StopSignal:
-    """A context manager; true once a signal has arrived. Enter it after ray.init, which sets handlers of its own."""
+    """A context manager; true once a signal has arrived."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.name: str | None = None
         """Name of the signal that arrived; None before."""
+        self.starting = True
+        """While true, the first signal raises KeyboardInterrupt in the main thread."""
+        self._clock = clock
+        self._arrived_at = 0.0
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -26,6 +39,9 @@ class StopSignal:
         return self.name is not None
 
     def _handle(self, number: int, _frame: object) -> None:
-        if self.name:
+        if self.name is None:
+            self.name, self._arrived_at = signal.Signals(number).name, self._clock()
+            if self.starting:
+                raise KeyboardInterrupt
+        elif self._clock() - self._arrived_at > REPEAT_S:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name

@@ -10,6 +10,7 @@ from deploy.artifacts.run_folder import RunFolder, check_disk
 from deploy.artifacts.scale_file import ScaleFile
 from deploy.cluster.placement import check_placement, ray_session
 from deploy.cluster.process_setup import Address
+from deploy.cluster.ray_folder import check_ray_folder
 from deploy.cluster.system import System
 from deploy.config import shown_config
 from deploy.driver.finish import make_summary, show_result
@@ -32,7 +33,8 @@ NEEDED_DISK_BYTES = 500 * 2**20
 def train(
     checked: Checked, path: Path, replace_run: bool, console: Console, options: TrainOptions = DEFAULT_OPTIONS
 ) -> dict[str, Any]:
-    """Check store and disk, make the run's folder, train; returns the summary."""
+    """Check Ray's folder, store and disk, make the run's folder, train; returns the summary."""
+    check_ray_folder()
     check_store(checked.config.buffer)
     check_disk(path, NEEDED_DISK_BYTES)
     folder = RunFolder.create(path, replace=replace_run)
@@ -45,6 +47,7 @@ def resume(
     checked: Checked, folder: RunFolder, console: Console, options: TrainOptions = DEFAULT_OPTIONS
 ) -> dict[str, Any]:
     """Continue from the newest checkpoint, or from step 0 if the run died before its first one; returns the summary."""
+    check_ray_folder()
     check_store(checked.config.buffer)
     check_disk(folder.path, NEEDED_DISK_BYTES)
     learner = checked.config.learner
@@ -61,15 +64,29 @@ def resume(
 
 
 def execute(setup: RunSetup) -> dict[str, Any]:
-    """Train; returns the summary. However it ends, no process is left and the newest adapter is in the folder."""
+    """Train; returns the summary, an empty one if a signal came before training began.
+
+    However it ends, no process is left and the newest adapter is in the folder.
+    """
+    with StopSignal() as stop:
+        try:
+            return _run(setup, stop)
+        except KeyboardInterrupt:
+            if not stop.starting:
+                raise
+    setup.console.print(f"Stopped by {stop.name} before training began: nothing was learned.")
+    return {}
+
+
+def _run(setup: RunSetup, stop: StopSignal) -> dict[str, Any]:
+    """Start all parts of a run, train, stop them; KeyboardInterrupt if a signal comes before training begins."""
     checked, folder, console = setup.checked, setup.folder, setup.console
-    progress, scale, stop = TrainingProgress(), ScaleFile(folder.path), StopSignal()
+    progress, scale = TrainingProgress(), ScaleFile(folder.path)
     title = f"{setup.config.task.name} · {Path(checked.spec.base_model).name} · {folder.path}"
     with (
-        recording(checked, folder, setup.first_step, setup.options, console) as recorder,
+        recording(checked, folder, setup.first_step, setup.options, console, stop) as recorder,
         redis_session(checked, folder, setup.resumed, console) as (redis_url, buffer),
         ray_session(),
-        stop,
     ):
         check_placement(setup.config)
         system = System(setup.config, _address(setup, redis_url))
@@ -77,9 +94,6 @@ def execute(setup: RunSetup) -> dict[str, Any]:
             with LiveView(console, title, setup.config.learner.steps) as view:
                 observers = Observers(folder, buffer, recorder, view)
                 evaluations = Training(setup, system, buffer, observers, progress, scale, stop).run()
-            if evaluations is None:
-                console.print(f"Stopped by {stop.name} before training began: nothing was learned.")
-                return {}
             version, _ = system.newest_adapter()
             summary = make_summary(setup, progress, version, *evaluations, stop.name)
             folder.write_summary(summary)

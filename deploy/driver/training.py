@@ -17,7 +17,10 @@ POLL_S = 0.5
 
 
 class Training:
-    """Drives the processes of one run through its phases. A stop signal ends the current phase and skips later ones."""
+    """Drives the processes of one run through its phases.
+
+    A stop signal ends the current phase and skips later ones; while the processes load it is a KeyboardInterrupt.
+    """
 
     def __init__(
         self,
@@ -37,10 +40,12 @@ class Training:
         self._scale = scale
         self._stop = stop
 
-    def run(self) -> tuple[Judged | None, Judged | None] | None:
-        """(base model, trained model), each None if a signal came first; None if training did not begin."""
-        if not self._wait_until_ready():
-            return None
+    def run(self) -> tuple[Judged | None, Judged | None]:
+        """(base model, trained model), each None if a signal came first."""
+        self._system.wait_until_ready(
+            lambda wait: self._observers.show(self._progress, "starting the engines", [wait] if wait else [])
+        )
+        self._stop.starting = False
         if self._setup.resumed:
             self._restore()
         of_base = self._sample(use_base_model=True)
@@ -52,15 +57,6 @@ class Training:
         of_trained = self._sample(use_base_model=False)
         self._observers.show(self._progress, "done")
         return self._judge(of_base, temperature), self._judge(of_trained, temperature)
-
-    def _wait_until_ready(self) -> bool:
-        """True once all processes are ready; False if a signal came first."""
-
-        def on_wait(wait: str) -> bool:
-            self._observers.show(self._progress, "starting the engines", [wait] if wait else [])
-            return not self._stop
-
-        return self._system.wait_until_ready(on_wait)
 
     def _restore(self) -> None:
         """Bring metrics.jsonl to the checkpoint's step and continue the training clock from there."""

@@ -18,6 +18,7 @@ from deploy.config import load_recipe
 from deploy.dashboard.web.sockets import listen
 from deploy.driver.preflight import Checked, check
 from deploy.driver.recording import about_run, recording, serve_dashboard, text_pieces
+from deploy.driver.stop_signal import StopSignal
 from deploy.driver.train_options import TrainOptions
 from deploy.telemetry.event_detector import Event
 from deploy.telemetry.history_store import HistoryStore
@@ -110,7 +111,7 @@ def test_the_end_of_a_run_is_the_last_event_of_its_history(
     checked: Checked, folder: RunFolder, console: Console, end: Callable[[], BaseException | None], last: str
 ):
     def run() -> None:
-        with recording(checked, folder, 0, TrainOptions(dashboard=False), console) as recorder:
+        with recording(checked, folder, 0, TrainOptions(dashboard=False), console, StopSignal()) as recorder:
             recorder.step(learner_row(1, 300, np.random.default_rng(0)), None)
             error = end()
             if error is not None:
@@ -129,7 +130,7 @@ def test_a_run_has_a_page_whose_address_is_printed_before_anything_else(
     checked: Checked, folder: RunFolder, console: Console
 ):
     folder.write_config({"task": {"name": "tiny"}})
-    with recording(checked, folder, 0, TrainOptions(port=0), console) as recorder:
+    with recording(checked, folder, 0, TrainOptions(port=0), console, StopSignal()) as recorder:
         recorder.snapshot(view(5, 300, 1.0, np.random.default_rng(0)))
         url = address(console)
         assert httpx.get(f"{url}api/overview", timeout=60).json()["state"] == "running"
@@ -165,11 +166,17 @@ def test_a_port_that_is_taken_is_refused_before_the_run_starts_anything(
 ):
     with listen("127.0.0.1", 0) as taken:
         watching = TrainOptions(port=taken.getsockname()[1])
-        with pytest.raises(ConfigError, match="can't listen"), recording(checked, folder, 0, watching, console):
+        with (
+            pytest.raises(ConfigError, match="can't listen"),
+            recording(checked, folder, 0, watching, console, StopSignal()),
+        ):
             raise AssertionError("it began")
 
 
 def test_an_unknown_sink_is_refused_likewise(checked: Checked, folder: RunFolder, console: Console):
     watching = TrainOptions(dashboard=False, sinks=("nowhere",))
-    with pytest.raises(ConfigError, match="--sink nowhere"), recording(checked, folder, 0, watching, console):
+    with (
+        pytest.raises(ConfigError, match="--sink nowhere"),
+        recording(checked, folder, 0, watching, console, StopSignal()),
+    ):
         raise AssertionError("it began")

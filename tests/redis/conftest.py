@@ -8,15 +8,14 @@ import redis
 
 from buffer.config import BufferAdvanced, BufferConfig
 from buffer.replay import ReplayBuffer
-from buffer.server.binaries import servers
 from buffer.server.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, connect
 from buffer.server.redis_server import RedisServer
+from tests.support.servers import server_params
 
 
-@pytest.fixture(scope="session", params=servers(), ids=lambda binary: f"{binary[1]}-{binary[0].name}")
+@pytest.fixture(scope="session", params=server_params())
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    binary, _ = request.param
-    with RedisServer.start(tmp_path_factory.mktemp("redis"), binary=binary) as running:
+    with RedisServer.start(tmp_path_factory.mktemp("redis"), binary=request.param) as running:
         yield running
 
 

@@ -20,11 +20,11 @@ from buffer.config import BufferConfig
 from buffer.errors import StoreError
 from buffer.heartbeat import Heartbeats
 from buffer.replay import ReplayBuffer
-from buffer.server.binaries import servers
 from buffer.server.connect import PASSWORD_VARIABLE, connect
 from buffer.server.redis_server import RedisServer
 from buffer.store.keys import Keys
 from buffer.types import Trajectory
+from tests.support.servers import server_params
 
 ROOT = Path(buffer.__file__).parents[1]
 FOLDER = ROOT / "deploy" / "redis"
@@ -211,7 +211,7 @@ def test_a_user_in_the_url_goes_with_the_password_in_the_environment(
         connect(f"redis://stranger@{address(server)}")
 
 
-@pytest.mark.parametrize("binary", [pytest.param(path, id=f"{source}-{path.name}") for path, source in servers()])
+@pytest.mark.parametrize("binary", server_params())
 def test_the_file_lets_nobody_in_until_the_command_of_its_readme_has_made_passwords(
     tmp_path: Path, binary: Path
 ) -> None:

@@ -21,11 +21,10 @@ from buffer.server.connect import connect, redact
 from buffer.server.redis_server import RedisServer, repair_folder
 from buffer.store.check import findings, snapshot
 from buffer.types import Trajectory
+from tests.support.servers import server_params
 
 ROOT = Path(buffer.server.redis_server.__file__).parents[2]
-on_each_server = pytest.mark.parametrize(
-    "binary", [pytest.param(binary, id=f"{source}-{binary.name}") for binary, source in servers()]
-)
+on_each_server = pytest.mark.parametrize("binary", server_params())
 
 
 def is_gone(pid: int) -> bool:

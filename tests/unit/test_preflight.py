@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from buffer.errors import ConfigError, ModelError, RewardError, StoreError, TributaryError
-from deploy.artifacts.run_folder import check_disk
+from deploy.artifacts.run_folder import RunFolder, check_disk
 from deploy.config import RunConfig, parse_config
 from deploy.driver.preflight import check, check_store
+from deploy.driver.train import resume, train
 from tests.support.processes import ROOT
 
 Make = Callable[..., RunConfig]
@@ -51,6 +53,21 @@ def make(model: Path) -> Make:
         return parse_config(values, "test")
 
     return config
+
+
+def test_tmpdir_too_long__train_and_resume_refuse_it_before_a_folder_is_made_or_changed(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "cluster_a/project_x/users/somebody/job_1355700/node0016/tmp"))
+    checked, console = check(make()), Console()
+    (older := tmp_path / "older").mkdir()
+    with pytest.raises(ConfigError, match="set TMPDIR"):
+        train(checked, tmp_path / "run", replace_run=False, console=console)
+    with pytest.raises(ConfigError, match="set TMPDIR"):
+        resume(checked, RunFolder(older), console)
+    assert not (tmp_path / "run").exists() and list(older.iterdir()) == []
 
 
 def test_fine_tuning_without_demonstrations_is_rejected(make: Make) -> None:

@@ -1,0 +1,97 @@
+"""What a run on NVIDIA GPUs needs on this machine, as far as it can be seen without starting anything."""
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MIN_DRIVER = 580
+"""First driver of CUDA 13, which torch and vLLM on PyPI are built for."""
+MIN_CAPABILITY = (8, 0)
+"""First compute capability with bfloat16."""
+_NVIDIA_LIMIT_S = 10.0
+_QUERIES = ("name,memory.total,driver_version,compute_cap", "name,memory.total,driver_version")
+"""Drivers before 510 don't know compute_cap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One card as the driver reports it."""
+
+    name: str
+    memory: str
+    driver: str
+    capability: str = ""
+    """Such as 9.0; empty if the driver does not report it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One requirement and what this machine has."""
+
+    name: str
+    value: str
+    fix: str | None = None
+    """None if it is met."""
+
+
+def find_gpus() -> list[Gpu]:
+    """The NVIDIA GPUs of this machine; empty without a driver."""
+    for query in _QUERIES:
+        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+        try:
+            output = subprocess.run(command, capture_output=True, text=True, timeout=_NVIDIA_LIMIT_S, check=True).stdout
+        except (subprocess.SubprocessError, OSError):
+            continue
+        rows = [[word.strip() for word in line.split(",")] for line in output.splitlines() if line.strip()]
+        return [Gpu(*row) for row in rows if len(row) == len(query.split(","))]
+    return []
+
+
+def gpu_requirements(gpus: Sequence[Gpu]) -> list[Requirement]:
+    """Driver, compute capability, C compiler, Python headers."""
+    return [_driver(gpus), *_capabilities(gpus), _compiler(), _headers()]
+
+
+def _driver(gpus: Sequence[Gpu]) -> Requirement:
+    name = "NVIDIA driver"
+    if not gpus:
+        return Requirement(name, "none", f"install a driver of version {MIN_DRIVER} or newer; `nvidia-smi` must run")
+    version = gpus[0].driver
+    major = version.partition(".")[0]
+    if major.isdecimal() and int(major) >= MIN_DRIVER:
+        return Requirement(name, version)
+    return Requirement(name, version, f"torch and vLLM are built for CUDA 13: update it to {MIN_DRIVER} or newer")
+
+
+def _capabilities(gpus: Sequence[Gpu]) -> list[Requirement]:
+    """One for each kind of card."""
+    needed = ".".join(map(str, MIN_CAPABILITY))
+    requirements = []
+    for gpu in {gpu.name: gpu for gpu in gpus if gpu.capability}.values():
+        numbers = [int(part) for part in gpu.capability.split(".") if part.isdecimal()]
+        enough = tuple(numbers) >= MIN_CAPABILITY
+        fix = None if enough else f"bfloat16 needs {needed} (Ampere or newer): use another card"
+        requirements.append(Requirement("compute capability", f"{gpu.capability}, {gpu.name}", fix))
+    return requirements
+
+
+def _compiler() -> Requirement:
+    """As triton/runtime/build.py looks for it when it compiles its first kernel."""
+    found = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    fix = None if found else "Triton compiles at its first use: install gcc (Debian, Ubuntu: apt install gcc)"
+    return Requirement("C compiler", found or "none", fix)
+
+
+def _headers() -> Requirement:
+    file = Path(sysconfig.get_path("include")) / "Python.h"
+    fix = (
+        None
+        if file.is_file()
+        else "Triton compiles against Python.h: install Python's headers (Debian, Ubuntu: apt install python3-dev, "
+        "of the same version), or use a Python from uv, which has them"
+    )
+    return Requirement("Python headers", str(file) if file.is_file() else f"none: {file} is missing", fix)
