@@ -69,3 +69,7 @@ echo "Installing tributary[$extras] into $venv ..."
 # shellcheck disable=SC2086
 "$uv" pip install --quiet --python "$venv/bin/python" $backend \
   --constraint "$here/constraints-$extra.txt" --override "$here/overrides-$extra.txt" --editable ".[$extras]"
+# Tests run the GPUs' model runner in Triton's interpreter.
+if [ "$extras" = cpu,dev ]; then
+  "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --constraint "$here/constraints-cpu.txt" triton
+fi
