@@ -82,6 +82,8 @@ def start_vllm(
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling takes longer than it saves on a CPU
+    if spec.dtype != "float32":
+        extra["hf_overrides"] = {"head_dtype": "float32"}  # logits in fp32, as in lm/head.py
     if versions:
         extra |= _lora(spec, versions)
         if not on_gpu and tensor_parallel == 1:  # else vLLM's workers are other processes: no patches there
