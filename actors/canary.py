@@ -12,7 +12,7 @@ import numpy as np
 from buffer.errors import AdapterError
 from buffer.types import AdapterVersion, FloatArray
 
-FAR_BEYOND = 5.0
+FAR_BEYOND = 4.0
 """Multiples of the tolerance that are an error at once: another adapter, or none."""
 MAX_IN_A_ROW = 3
 """Exceedances in a row that are an error."""

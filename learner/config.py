@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PriorityKind: TypeAlias = Literal["residual", "reward", "recency"]
 
-CANARY_TOLERANCE = {"float32": 2e-3, "float16": 0.05, "bfloat16": 0.2}
+CANARY_TOLERANCE = {"float32": 5e-4, "float16": 0.02, "bfloat16": 0.15}
 """Dtype -> mean difference of a canary, nats, that rounding seldom exceeds. Measured: docs/decisions/0021-canary.md."""
 
 
@@ -77,8 +77,8 @@ class LearnerConfig(BaseModel):
     """Keep one activation per layer and recompute the others: slower, less memory."""
     canary_tolerance: float | None = Field(default=None, gt=0.0)
     """Mean difference between the actor's and the learner's log-probabilities of a canary's tokens, nats. It may be
-    exceeded twice in a row; five times as much ends the run at once. By default the tolerance of model.dtype:
-    0.002 for float32, 0.05 for float16, 0.2 for bfloat16."""
+    exceeded twice in a row; four times as much ends the run at once. By default the tolerance of model.dtype:
+    0.0005 for float32, 0.02 for float16, 0.15 for bfloat16."""
     publish_every: int = Field(default=1, ge=1)
     """Steps between two published adapters."""
     checkpoint_every: int = Field(default=50, ge=1)

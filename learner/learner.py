@@ -52,8 +52,9 @@ class Learner:
     ) -> None:
         """Continue from the newest of `checkpoints`, if there is one, and publish the policy's adapter.
 
-        `prompt` serves the first canary; later ones take a string that was just learned from. `support` is the strings
-        that carry the target's mass, scored, where the task lists them; `weights` are those of reward terms.
+        `prompt` serves the first canary; later ones take the longest string that was just learned from. `support` is
+        the strings that carry the target's mass, scored, where the task lists them; `weights` are those of reward
+        terms.
         """
         self._policy = policy
         self._buffer = buffer
@@ -101,7 +102,8 @@ class Learner:
                     break
                 drawn = time.perf_counter()
                 figures = self.step(rows)
-                example, samples, stepped = rows[0].trajectory, figures.pop("step_samples"), time.perf_counter()
+                samples, stepped = figures.pop("step_samples"), time.perf_counter()
+                example = max((row.trajectory for row in rows), key=lambda t: len(t.token_ids))
                 if self.step_number % self._config.publish_every == 0:
                     self._publisher.publish(self.step_number, example)
                 ended = time.perf_counter()

@@ -1,8 +1,8 @@
 """Publishes the policy's adapter: a new version number, a digest, and a canary for whoever serves it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-import numpy as np
 import torch
 
 from buffer.replay import ReplayBuffer
@@ -10,6 +10,8 @@ from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory, given
 from learner.adapter import adapter_files, adapter_version
 from learner.policy import LoraPolicy
 
+FIRST_CANARY_TOKENS = 32
+"""Tokens of a prompt that the first canary consists of, at most. A single token's rounding would be too rough."""
 Publish = Callable[[AdapterVersion, AdapterFiles], None]
 
 
@@ -37,8 +39,9 @@ class AdapterPublisher:
         """The step of the newest version; -1 before the first."""
 
     def publish_first(self, step: int, prompt: Prompt) -> None:
-        """Publish before any string was learned from: the canary is the stop token right after `prompt`."""
-        self.publish(step, given_trajectory(prompt, np.zeros(0, np.int32), "canary"))
+        """Publish before any string was learned from: the canary is text of `prompt` itself."""
+        tokens = prompt.token_ids[: FIRST_CANARY_TOKENS + 1]
+        self.publish(step, given_trajectory(replace(prompt, token_ids=tokens[:1]), tokens[1:], "canary"))
 
     def publish(self, step: int, example: Trajectory) -> None:
         """Publish the adapter after `step`; the canary is the log-probabilities of `example`'s tokens."""

@@ -136,6 +136,8 @@ def engine_arguments(
         "kv_cache_memory_bytes": kv_cache_gib * 2**30,
         "gpu_memory_utilization": UNUSED_SHARE,
     }
+    if spec.dtype != "float32":
+        arguments["hf_overrides"] = {"head_dtype": "float32"}  # logits in fp32, as in lm/head.py
     if versions:
         arguments |= _lora(spec, versions)
     if tensor_parallel > 1:

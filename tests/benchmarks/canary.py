@@ -25,7 +25,6 @@ tokens                                  tokens of all right canaries
 """
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -166,7 +165,6 @@ def measure(checked: Checked, strings: int, seed: int, announced: Sequence[int],
     tolerance = checked.config.learner.canary_tolerance_of(checked.spec.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         engine = Engine(checked.spec, checked.config.actors, Path(scratch), seed, on_gpu=False)
-        engine.set_threads(os.cpu_count() or 1)
         rows = draw(engine, checked, strings)
         found = differences(engine, Versions(checked, rows, announced))
     if raw:

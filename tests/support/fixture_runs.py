@@ -45,7 +45,7 @@ STEPS, LONG = 160, 100_000
 LOG_Z = math.log(101)
 PROMPTS = {"integer": "A random integer drawn uniformly between 0 and 100:", "letters": "Some letters:"}
 LIMITS = {
-    "max_grad_norm": 1.0, "batch_size": 64, "publish_every": 1, "canary_tolerance": 2e-3, "reward_temperature_end": 1.0, "capacity": 100_000,
+    "max_grad_norm": 1.0, "batch_size": 64, "publish_every": 1, "canary_tolerance": 5e-4, "reward_temperature_end": 1.0, "capacity": 100_000,
     "samples_per_insert": 2.0, "samples_per_insert_band": 512.0, "min_size_to_sample": 64, "log_z_exact": LOG_Z,
 }  # fmt: skip
 ABOUT = {

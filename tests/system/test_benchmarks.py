@@ -50,6 +50,12 @@ def check_buffer_soak(result: dict[str, Any]) -> None:
     assert result["check_clean"] is True
 
 
+def check_canary(result: dict[str, Any]) -> None:
+    assert result["canaries"] == 6 and result["right"]["exceeded"] == 0.0
+    medians = [result[case]["mean_median"] for case in ("right", "one_old", "ten_old")]
+    assert medians == sorted(medians), "the older the version, the larger the difference"
+
+
 def check_continuation(result: dict[str, Any]) -> None:
     assert result["base"][-1]["log_r"] > result["base"][0]["log_r"], "low temperatures give likelier text"
     assert abs(result["log_r_gain"]) < 3.0, "the untrained policy is the base model, up to sampling noise"
@@ -100,6 +106,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "broadcast": check_broadcast,
     "buffer": check_buffer,
     "buffer_soak": check_buffer_soak,
+    "canary": check_canary,
     "continuation": check_continuation,
     "dashboard": check_dashboard,
     "engine": check_engine,

@@ -22,8 +22,9 @@ from learner.batch import collate
 from learner.config import LearnerAdvanced, LearnerConfig
 from learner.learner import Learner
 from learner.policy import LoraPolicy
+from learner.publisher import FIRST_CANARY_TOKENS
 from tests.support.oracle import total_variation
-from tests.support.tiny import MAX_ACTIONS, TinyTask, tiny_trajectory
+from tests.support.tiny import MAX_ACTIONS, VOCABULARY, TinyTask, tiny_trajectory
 
 CPU = torch.device("cpu")
 
@@ -311,6 +312,38 @@ def drawn(trajectory: Trajectory) -> Drawn:
 def make_learner(spec: PolicySpec, task: TinyTask, replay, config: LearnerConfig) -> Learner:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
     return Learner(LoraPolicy(spec, CPU), replay, config, lambda version, files: None, task.prompts()[0])
+
+
+class OneBatch:
+    """A BatchSource that ends after one batch."""
+
+    def __init__(self, rows: list[Drawn]) -> None:
+        self._batches = [rows]
+
+    def next(self) -> list[Drawn] | None:
+        return self._batches.pop() if self._batches else None
+
+    def stop(self) -> None:
+        pass
+
+
+def test_a_canary_is_text_of_the_prompt_first_and_then_the_longest_string_of_a_step(
+    tiny_spec: PolicySpec, task: TinyTask, replay: ReplayBuffer
+) -> None:
+    """One token's rounding would say little."""
+    long_prompt = replace(task.prompts()[0], token_ids=np.full(50, VOCABULARY.index("a"), np.int32))
+    canaries = []
+    learner = Learner(
+        LoraPolicy(tiny_spec, CPU),
+        replay,
+        LearnerConfig(steps=1),
+        lambda version, files: canaries.append(version.canary),
+        long_prompt,
+    )
+    learner.run(OneBatch([drawn(tiny_trajectory(task, z)) for z in [(), (1, 2), (0,)]]))  # type: ignore[arg-type]
+    first, second = canaries
+    assert (len(first.prompt_token_ids), len(first.token_ids)) == (1, FIRST_CANARY_TOKENS + 1)
+    assert second.token_ids.tolist() == [*task.tokens((1, 2)).tolist(), tiny_spec.stop_token_id]
 
 
 def test_max_actions_of_the_tiny_task_is_its_depth(tiny_spec: PolicySpec) -> None:
