@@ -57,13 +57,18 @@ summary() { "$bin/python" -c 'import json, sys; print(json.dumps(json.load(open(
 
 train_and_kill() { # NAME, process to kill: start a run, wait for ten steps, kill
   run=$out/$1-run
-  "$bin/tributary" train "$recipe" --run "$run" --replace --no-dashboard learner.checkpoint_every=5 &
+  "$bin/python" -m deploy.cli train "$recipe" --run "$run" --replace --no-dashboard learner.checkpoint_every=5 &
   pid=$!
   until [ "$(grep -c . "$run/metrics.jsonl" 2>/dev/null || echo 0)" -ge 10 ]; do
     kill -0 "$pid" 2>/dev/null || break
     sleep 1
   done
-  pkill -9 -f "^ray::$2" || echo "no process $2 to kill"
+  "$bin/python" -c '
+import sys, psutil
+own = psutil.Process(int(sys.argv[1])).children(recursive=True)
+victims = [p for p in own if p.is_running() and (p.cmdline() or [""])[0].startswith("ray::" + sys.argv[2])]
+print("killed", [v.pid for v in victims if not v.kill()])
+' "$pid" "$2"
   wait "$pid"
 }
 
