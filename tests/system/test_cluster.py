@@ -37,6 +37,8 @@ RARE = {
     "tributary_reward_failed_strings",
     "tributary_reward_cache_hits",
     "tributary_learner_skipped_steps",
+    "tributary_actor_canaries_exceeded",
+    "tributary_learner_staleness_versions",  # a batch may have no fresh row
     "tributary_learner_log_reward_nats",  # a batch may have no fresh row of the policy's own
     "tributary_learner_log_z_nats",
 }

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ["learner.checkpoint_every=10", "learner.steps=150", "evaluation.samples=20000"]
+    options = ["learner.checkpoint_every=10", "learner.steps=150", "evaluation.samples=4000"]
     command = Command("train", str(recipe), *options, "--run", str(run))
     until(lambda: len(rows_of(run)) > 45, 240, "training")
     command.kill()
