@@ -81,9 +81,9 @@ def _capabilities(gpus: Sequence[Gpu]) -> list[Requirement]:
 
 def _compiler() -> Requirement:
     """As triton/runtime/build.py looks for it when it compiles its first kernel."""
-    found = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    fix = None if found else "Triton compiles at its first use: install gcc (Debian, Ubuntu: apt install gcc)"
-    return Requirement("C compiler", found or "none", fix)
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    fix = None if compiler else "Triton compiles at its first use: install gcc (Debian, Ubuntu: apt install gcc)"
+    return Requirement("C compiler", compiler or "none", fix)
 
 
 def _headers() -> Requirement:

@@ -68,16 +68,16 @@ BEHAVIOURS = (Behaviour("on_policy", 1.0, False), Behaviour("tempered", 1.5, Fal
 
 def draw(engine: Engine, checked: Checked, number: int) -> list[Trajectory]:
     """`number` strings of the base model, two of each prompt, with the reward of the task: log p of stopping there."""
-    asked = {}
+    prompt_of = {}
     for k in range(number):
         prompt = checked.prompts[k // 2 % len(checked.prompts)]
-        asked[engine.add(prompt.token_ids, BEHAVIOURS[k % len(BEHAVIOURS)], use_base_model=True)] = prompt
+        prompt_of[engine.add(prompt.token_ids, BEHAVIOURS[k % len(BEHAVIOURS)], use_base_model=True)] = prompt
     rows = []
     while engine.in_flight:
         for sampled in engine.step():
             log_r = np.append(0.0, sampled.log_pf.cumsum()) + sampled.log_pterm
             terms = log_r[None].astype(np.float32), ("base",)
-            rows.append(given_trajectory(asked[sampled.request_id], sampled.token_ids, "drawn", *terms))
+            rows.append(given_trajectory(prompt_of[sampled.request_id], sampled.token_ids, "drawn", *terms))
     return rows
 
 
@@ -166,18 +166,18 @@ def measure(checked: Checked, strings: int, seed: int, announced: Sequence[int],
     with tempfile.TemporaryDirectory() as scratch:
         engine = Engine(checked.spec, checked.config.actors, Path(scratch), seed, on_gpu=False)
         rows = draw(engine, checked, strings)
-        found = differences(engine, Versions(checked, rows, announced))
+        differences_of = differences(engine, Versions(checked, rows, announced))
     if raw:
-        np.savez(raw, **{f"{case}-{k}": c for case in CASES for k, c in enumerate(found[case])})
-    tokens, rng = np.concatenate(found["right"]), np.random.default_rng(0)
+        np.savez(raw, **{f"{case}-{k}": c for case in CASES for k, c in enumerate(differences_of[case])})
+    tokens, rng = np.concatenate(differences_of["right"]), np.random.default_rng(0)
     by_length = {n: rng.choice(tokens, (BOOTSTRAP, n)).mean(1) for n in LENGTHS}
     return {
-        **{case: summary(found[case], tolerance) for case in CASES},
+        **{case: summary(differences_of[case], tolerance) for case in CASES},
         "exceeded_by_length": {str(n): float((means > tolerance).mean()) for n, means in by_length.items()},
         "tolerance": tolerance,
         "at_once": FAR_BEYOND * tolerance,
         "tokens": len(tokens),
-        "canaries": len(found["right"]),
+        "canaries": len(differences_of["right"]),
         "dtype": checked.spec.dtype,
         "model": Path(checked.spec.base_model).name,
     }

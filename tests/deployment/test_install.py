@@ -125,7 +125,7 @@ else:
     make_environment(Path(arguments[2]), me, ensurepip)
     sys.exit(not ensurepip)
 """
-"""A Python, pip or uv that makes environments of such tools and logs what it was asked."""
+"""A Python, pip or uv that makes environments of such tools and logs its calls."""
 
 
 class Machine:
@@ -153,8 +153,8 @@ class Machine:
             cwd=ROOT, capture_output=True, text=True, timeout=60, env={"PATH": str(self.bin)} | environment,
         )  # fmt: skip
 
-    def asked(self) -> list[str]:
-        """What Pythons, pip and uv were asked since the last call; the environment's path is VENV."""
+    def calls(self) -> list[str]:
+        """Calls of Pythons, pip and uv since the last one; the environment's path is VENV."""
         log = self.store / "log"
         text = log.read_text() if log.exists() else ""
         log.write_text("")
@@ -182,16 +182,16 @@ def test_the_gpu_environment_takes_torch_from_pypi_alone_whatever_card_is_here(m
     machine.add_uv()
     done = machine.setup("gpu", PIP_FIND_LINKS="/wheels")
     assert done.returncode == 0, done.stderr
-    assert machine.asked()[-1] == GPU_INSTALL, "no --torch-backend, no index"
+    assert machine.calls()[-1] == GPU_INSTALL, "no --torch-backend, no index"
 
 
 def test_the_cpu_environment_asks_for_the_cpu_build_of_torch_and_for_dev_only_when_told(machine: Machine) -> None:
     machine.add_python("python3", 13)
     machine.add_uv()
     assert machine.setup("cpu").returncode == 0
-    assert "--torch-backend=cpu" in machine.asked()[-1].split()
+    assert "--torch-backend=cpu" in machine.calls()[-1].split()
     assert machine.setup("cpu", "dev", PIP_FIND_LINKS="/wheels").returncode == 0
-    install, triton = machine.asked()
+    install, triton = machine.calls()
     assert "--torch-backend=cpu" not in install and install.endswith("--editable .[cpu,dev]")
     assert triton.endswith("--no-deps --constraint deploy/install/constraints-cpu.txt triton"), "for tests alone"
 
@@ -200,7 +200,7 @@ def test_the_cpu_environment_asks_for_the_cpu_build_of_torch_and_for_dev_only_wh
 def test_each_accepted_python_makes_the_environment_and_brings_uv(machine: Machine, minor: int) -> None:
     machine.add_python("python3", minor)
     assert machine.setup("gpu").returncode == 0
-    assert machine.asked() == [
+    assert machine.calls() == [
         f"python3.{minor} -m venv VENV",
         "pip install --quiet --disable-pip-version-check uv",
         GPU_INSTALL,
@@ -210,7 +210,7 @@ def test_each_accepted_python_makes_the_environment_and_brings_uv(machine: Machi
 def test_where_only_another_python_is_there_it_installs_uv_which_brings_python_3_12(machine: Machine) -> None:
     machine.add_python("python3", 14)
     assert machine.setup("gpu").returncode == 0
-    assert machine.asked() == [
+    assert machine.calls() == [
         "python3.14 -m venv VENV.uv",
         "pip install --quiet --disable-pip-version-check uv",
         "uv venv --quiet --seed --python 3.12 VENV",
@@ -223,7 +223,7 @@ def test_where_only_another_python_is_there_it_installs_uv_which_brings_python_3
 def test_where_only_uv_is_there_it_brings_python_3_12(machine: Machine) -> None:
     machine.add_uv()
     assert machine.setup("gpu").returncode == 0
-    assert machine.asked() == ["uv venv --quiet --seed --python 3.12 VENV", GPU_INSTALL]
+    assert machine.calls() == ["uv venv --quiet --seed --python 3.12 VENV", GPU_INSTALL]
 
 
 def test_an_environment_without_pip_or_of_another_python_is_made_again(machine: Machine) -> None:
@@ -238,11 +238,11 @@ def test_an_environment_without_pip_or_of_another_python_is_made_again(machine: 
         assert machine.setup("gpu").returncode == 0
         (left_over := machine.venv / "left over").touch()
         make_unusable()
-        machine.asked()
+        machine.calls()
         assert machine.setup("gpu").returncode == 0
-        assert machine.asked()[0] == "python3.12 -m venv VENV" and not left_over.exists()
+        assert machine.calls()[0] == "python3.12 -m venv VENV" and not left_over.exists()
     assert machine.setup("gpu").returncode == 0
-    assert machine.asked() == [GPU_INSTALL], "a good one is kept"
+    assert machine.calls() == [GPU_INSTALL], "a good one is kept"
 
 
 def test_a_folder_that_is_not_an_environment_is_never_deleted(machine: Machine) -> None:
@@ -251,7 +251,7 @@ def test_a_folder_that_is_not_an_environment_is_never_deleted(machine: Machine) 
     (mine := machine.venv / "mine.txt").touch()
     done = machine.setup("gpu")
     assert done.returncode == 1 and "make VENV=" in done.stderr
-    assert mine.exists() and machine.asked() == []
+    assert mine.exists() and machine.calls() == []
 
 
 def test_without_any_python_the_message_says_what_to_install(machine: Machine) -> None:

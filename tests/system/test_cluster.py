@@ -127,8 +127,8 @@ def test_rewards_py_in_folder__workers_of_an_existing_cluster_import_our_package
     head: Head, tmp_path: Path
 ) -> None:
     folder = folder_with_our_names(tmp_path / "own")
-    found = imports_of_a_worker(folder, RAY_ADDRESS=head.address, RAY_AUTH_MODE="disabled")
-    assert found == expected(folder)
+    imports = imports_of_a_worker(folder, RAY_ADDRESS=head.address, RAY_AUTH_MODE="disabled")
+    assert imports == expected(folder)
 
 
 def test_a_stopped_job_leaves_its_adapter_and_no_process_and_resumes_when_submitted_again(

@@ -70,7 +70,7 @@ def test_an_engine_may_be_spread_over_gpus_and_have_a_large_cache(spec: PolicySp
     config = accepted(spec, ActorConfig(tensor_parallel=2, gpus=1.0, kv_cache_gib=64), on_gpu=True)
     assert config.parallel_config.tensor_parallel_size == 2
     assert config.cache_config.kv_cache_memory_bytes == 64 * 2**30
-    assert config.cache_config.gpu_memory_utilization < 0.05, "vLLM requires this share to be free beside the others"
+    assert config.cache_config.gpu_memory_utilization < 0.05, "vLLM requires this share to be free next to the others"
 
 
 def test_four_bits_are_a_plugin_of_vllm_that_the_check_asks_for(spec: PolicySpec) -> None:

@@ -83,16 +83,16 @@ def test_a_floor_that_the_check_accepts_is_light_at_the_highest_reward_temperatu
     task = ToyTask(tokenizer, max_actions=2)
     spec = replace(tiny_spec(Path("model")), allowed_token_ids=None, max_actions=2)
     every = [s for n in range(3) for s in itertools.product(range(len(VOCABULARY)), repeat=n)]
-    known, others = (
+    of_target, others = (
         log_sum([log_reward(task, string)[-1] / temperature for string in every if (string in listed(task)) == wanted])
         for wanted in (True, False)
     )
     try:
         check_floor(task, spec, TaskConfig(name="toy"), temperature, len(VOCABULARY))
-        assert others - known < math.log(MAX_FLOOR_SHARE)
+        assert others - of_target < math.log(MAX_FLOOR_SHARE)
     except ConfigError:
         assert temperature >= 1.5
-    assert temperature < 3.0 or others - known > math.log(MAX_FLOOR_SHARE), "heat has raised the floor"
+    assert temperature < 3.0 or others - of_target > math.log(MAX_FLOOR_SHARE), "heat has raised the floor"
 
 
 def test_below_min_actions_nothing_is_listed_and_the_reward_is_finite(tokenizer: Tokenizer) -> None:
