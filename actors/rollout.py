@@ -215,10 +215,15 @@ class RolloutActor:
         self._figures["tokens"] += sum(int(t.is_action.sum()) + bool(t.log_pterm[-1]) for t in trajectories)
 
 
-def sample(engine: SamplingEngine, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> dict[str, list[Sampled]]:
-    """Prompt id -> n on-policy responses, in the order they finish. Other responses the engine finishes are dropped."""
+def sample(
+    engine: SamplingEngine, prompts: Sequence[Prompt], n: int, use_base_model: bool, behaviour: Behaviour = ON_POLICY
+) -> dict[str, list[Sampled]]:
+    """Prompt id -> n responses, on-policy unless a `behaviour` is given, in the order they finish.
+
+    Other responses that the engine finishes are dropped.
+    """
     prompt_ids = {
-        engine.add(prompt.token_ids, ON_POLICY, use_base_model): prompt.id for prompt in prompts for _ in range(n)
+        engine.add(prompt.token_ids, behaviour, use_base_model): prompt.id for prompt in prompts for _ in range(n)
     }
     responses: dict[str, list[Sampled]] = {prompt.id: [] for prompt in prompts}
     unfinished = len(prompt_ids)

@@ -165,6 +165,24 @@ class Task:
         """
         return {}
 
+    def prior(self, prompt: Prompt) -> IntArray | None:
+        """[C] tokens of a context behind which the frozen base model writes no string with less probability than its
+        reward: R(Z ⊤) <= p(Z ⊤), where p is its probability under the policy's limits. None if there is no such
+        context, or if it is not known.
+
+        Draws of p that are accepted with probability R / p are exact draws of the target, and the certificate of
+        `tributary evaluate` rests on them. A target p_LM(Z Y | X) · c with c <= 1 has one: X.
+        """
+        return None
+
+    def simulated(self, prompt: Prompt, number: int, token_ids: IntArray, target: IntArray) -> Prompt | None:
+        """A prompt of the split "simulated", for a target Y that the base model wrote itself; None if Y is not free.
+
+        `token_ids` [T] is the response Z that it wrote behind `prior(prompt)`, `target` [Y] what it wrote behind Z:
+        ⊤, a text, ⊤. Z is then an exact draw of the target of the new prompt, the `number`th.
+        """
+        return None
+
     def histogram(self, samples: Sequence[Sample]) -> NDArray[np.int_] | None:
         """[K] counts of the outcomes 0..K-1, drawn as histogram.png; None for a task without such outcomes."""
         return None

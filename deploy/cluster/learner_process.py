@@ -4,6 +4,7 @@ Ray calls `run` in one thread and the short methods (`report`, `stop`) in others
 """
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import ray
 
 from buffer.config import BufferConfig
 from buffer.tool import actions_of
-from buffer.types import Trajectory, given_trajectory
+from buffer.types import FloatArray, Trajectory, given_trajectory
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
 from deploy.cluster.process_setup import Address, bound_gpu_memory, build_task, portable_errors, set_threads
@@ -99,6 +100,14 @@ class LearnerProcess:
     def stop(self) -> None:
         """Learner.stop"""
         self._learner.stop()
+
+    @portable_errors
+    def log_q(self, strings: Sequence[Trajectory], base_model: bool) -> FloatArray:
+        """[N] log q(Z ⊤) of given strings, nats, under the newest weights or the base model. Not during `run`."""
+        from learner.given_strings import log_q_of_given
+
+        set_threads(self._address.config.evaluation.threads)
+        return log_q_of_given(self._policy, strings, self._address.config.learner.max_tokens, base_model)
 
     def report(self) -> tuple[list[dict[str, Any]], str | None]:
         """(new rows of Learner.drain, the named wait if there is one); also exports the rows as metrics."""

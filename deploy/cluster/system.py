@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from buffer.errors import TributaryError
 from buffer.named_wait import NamedWait
-from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
+from buffer.types import AdapterFiles, AdapterVersion, FloatArray, Prompt, Trajectory
 from deploy.cluster.actor_loops import ActorLoops
 from deploy.cluster.actor_process import ActorProcess
 from deploy.cluster.adapter_store import AdapterStore, AdapterStoreClient
@@ -168,6 +168,11 @@ class System:
         workers = list(self._rewards.members.values())
         threads = self._config.evaluation.threads
         return draw_samples(self._loops.available, workers, prompts, n, use_base_model, threads)
+
+    def log_q(self, strings: Sequence[Trajectory], base_model: bool) -> FloatArray:
+        """[N] log q(Z ⊤) of given strings, nats, under the learner's weights or the base model. Not while it trains."""
+        log_q: FloatArray = result_of(self._learners[0].log_q.remote(strings, base_model), "learner")
+        return log_q
 
     def stop_learner(self) -> None:
         """Ask the learner to end after its current step; `poll` then returns True."""

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Folder of the run.")]
 Split = Annotated[
-    str, typer.Option("--split", metavar="NAME", help="Split of the task's prompts, such as train or test.")
+    str,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="Split of the task's prompts, such as train or test. `evaluate` also takes simulated: prompts for which "
+        "the base model wrote an exact draw.",
+    ),
 ]
 EngineSeed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the engine's sampling.")]
 
@@ -38,40 +44,38 @@ def evaluate(
             help="Largest number of prompts of the split; 0 takes all. Default: the recipe's evaluation.prompts.",
         ),
     ] = None,
+    exact_tries: Annotated[
+        int | None,
+        typer.Option(
+            "--exact-tries",
+            metavar="N",
+            min=1,
+            help="Draws of the base model per prompt from which exact draws are accepted. Default: four times the "
+            "samples.",
+        ),
+    ] = None,
     seed: EngineSeed = 12345,
 ) -> None:
     """Sample from the base model and from the final adapter of a run with vLLM, and evaluate both."""
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
-    from deploy.driver.evaluation import explanations, judge, notes, write_evaluation, write_plots
-    from deploy.driver.samples import draw, judged_prompts, score_samples
-    from deploy.models.judges import find_judges, omitted_figures
+    from deploy.driver.evaluate_run import evaluate_run
+    from deploy.driver.evaluation import explanations, notes, show_certificates
     from deploy.telemetry.before_after_table import before_after_table
-    from learner.schedule import reward_temperature
     from rewards.judging.posterior import resampled_unit
 
     folder, checked = _open(run)
-    chosen, judges = judged_prompts(checked, split, prompts), find_judges()
-    n = samples or checked.config.evaluation.samples
-    number = f"{len(chosen):,} of the {len(checked.task.prompts(split)):,} prompts of split {split}"
-    console.print(f"Drawing {n:,} samples for each of {number}, from the base model and from {run}/adapter ...")
-    version = folder.version()
-    drawn = draw(checked, chosen, (version, folder.adapter()), n, base_too=True, seed=seed)
-    console.print("Scoring and evaluating them ...")
-    temperature = reward_temperature(version.learner_step, checked.config.learner)
-    before, after = (judge(checked, scored, judges, temperature, n) for scored in score_samples(checked, chosen, drawn))
-    more = {"samples_a_prompt": n, "seed": seed, "adapter_sha256": version.digest}
-    written = write_evaluation(folder, checked, before, after, split, more)
-    write_plots(folder, checked, before, after, split)
-    unit = resampled_unit(after.samples)
+    result = evaluate_run(checked, folder, split, samples, prompts, exact_tries, seed, console.print)
+    before, after = result.before.figures, result.after.figures
+    unit = resampled_unit(result.after.samples)
     intervals = f"Intervals: 95 %, bootstrap over {unit}; for the task's own figures as the task defines them."
-    below = [*notes(checked, after, split), intervals]
-    console.print(before_after_table(before.figures, after.figures, explanations(checked), below))
-    for warning in dict.fromkeys((before.problem, after.problem, omitted_figures(checked.task, after.figures, judges))):
-        if warning:
-            console.print(f"[yellow]{escape(visible(warning))}[/yellow]", soft_wrap=True)
-    console.print(f"Written: {run}/{written} and {run}/plots")
+    below = [*notes(checked, result.after, split), intervals]
+    console.print(before_after_table(before, after, explanations(checked), below))
+    console.print(show_certificates(*result.certificates))
+    for problem in result.problems:
+        console.print(f"[yellow]{escape(visible(problem))}[/yellow]", soft_wrap=True)
+    console.print(f"Written: {run}/{result.file} and {run}/plots")
 
 
 def sample(

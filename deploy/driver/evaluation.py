@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from deploy.artifacts.run_folder import RunFolder
+from deploy.driver.certificate import EXPLANATIONS as CERTIFICATE_EXPLANATIONS
+from deploy.driver.certificate import Certificate
+from deploy.driver.exact_draws import SIMULATED
 from deploy.driver.preflight import Checked
 from deploy.driver.samples import Samples
 from deploy.report.run_plots import Side, plot_figures, plot_histogram, plot_posterior, plot_training
+from deploy.telemetry.certificate_table import certificate_table
 from rewards.judging import posterior
 from rewards.judging.bootstrap import Interval
 from rewards.judging.bound import Bound
@@ -81,7 +86,12 @@ def notes(checked: Checked, judged: Judged, split: str = TRAIN) -> list[str]:
 
 
 def write_evaluation(
-    folder: RunFolder, checked: Checked, before: Judged, after: Judged, split: str, more: Mapping[str, Any]
+    folder: RunFolder,
+    before: Judged,
+    after: Judged,
+    certificates: tuple[Certificate, Certificate],
+    split: str,
+    more: Mapping[str, Any],
 ) -> str:
     """Write evaluation.json, or evaluation-SPLIT.json for a split that is not trained on; returns the name."""
     name = f"evaluation{_suffix(split)}.json"
@@ -94,10 +104,21 @@ def write_evaluation(
         "intervals": {key: judged.intervals for key, judged in both.items()},
         "bounds": {key: judged.bounds for key, judged in both.items()},
         "posterior_intervals_over": posterior.resampled_unit(after.samples),
+        "certificate": {key: c.as_dict() for key, c in zip(both, certificates, strict=True)},
         "problems": [judged.problem for judged in both.values() if judged.problem],
     }
     folder.write_json(name, {**values, **more})
     return name
+
+
+def show_certificates(of_base: Certificate, of_trained: Certificate) -> Table:
+    """Both certificates as a table."""
+    return certificate_table(
+        (of_base.figures, of_trained.figures),
+        (of_base.verdict.text, of_trained.verdict.text),
+        CERTIFICATE_EXPLANATIONS,
+        [of_trained.source],
+    )
 
 
 def write_plots(
@@ -124,6 +145,8 @@ def write_plots(
 
 
 def _note_on_prompts(checked: Checked, shown: int, split: str) -> str:
+    if split == SIMULATED:
+        return f"Prompts: {shown:,} whose exact draw the base model wrote."
     total = len(checked.task.prompts(split))
     if split != TRAIN:
         return f"Prompts: {shown:,} of the {total:,} of split {split}, which are not trained on."

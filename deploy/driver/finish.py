@@ -6,8 +6,9 @@ from rich.text import Text
 
 from buffer.types import AdapterVersion
 from deploy.artifacts.summary import figures_of_rows, installed_versions
-from deploy.driver.evaluation import Judged, explanations, notes, write_plots
+from deploy.driver.evaluation import explanations, notes, show_certificates, write_plots
 from deploy.driver.run_setup import RunSetup
+from deploy.driver.training import Evaluations
 from deploy.driver.training_progress import TrainingProgress
 from deploy.models.judges import omitted_figures
 from deploy.telemetry.before_after_table import before_after_table
@@ -19,11 +20,11 @@ def make_summary(
     setup: RunSetup,
     progress: TrainingProgress,
     version: AdapterVersion,
-    before: Judged | None,
-    after: Judged | None,
+    results: Evaluations,
     stopped_by: str | None,
 ) -> dict[str, Any]:
     """The content of summary.json; times in s."""
+    before, after, certificates = results.before, results.after, results.certificates
     trajectories, tokens = progress.totals.total("trajectories"), progress.totals.total("tokens")
     return {
         "task": setup.config.task.name,
@@ -36,6 +37,8 @@ def make_summary(
         "tokens_per_s": tokens / progress.session_s,
         "metrics": {"before": before and before.metrics, "after": after and after.metrics},
         "bounds": {"before": before and before.bounds, "after": after and after.bounds},
+        "certificate": certificates
+        and {key: c.as_dict() for key, c in zip(("before", "after"), certificates, strict=True)},
         "samples_a_prompt": setup.config.evaluation.samples,
         "reward_temperature": reward_temperature(version.learner_step, setup.config.learner),
         **figures_of_rows(setup.folder.metrics()),
@@ -50,9 +53,10 @@ def make_summary(
     }
 
 
-def show_result(setup: RunSetup, summary: dict[str, Any], before: Judged | None, after: Judged | None) -> None:
+def show_result(setup: RunSetup, summary: dict[str, Any], results: Evaluations) -> None:
     """Draw the plots; print the figures before and after training and the commands to type next."""
     checked, folder, console = setup.checked, setup.folder, setup.console
+    before, after = results.before, results.after
     write_plots(folder, checked, before, after)
     if summary["stopped_by"]:
         console.print(
@@ -61,6 +65,8 @@ def show_result(setup: RunSetup, summary: dict[str, Any], before: Judged | None,
         )
     if before and after:
         console.print(before_after_table(before.figures, after.figures, explanations(checked), notes(checked, after)))
+    if results.certificates:
+        console.print(show_certificates(*results.certificates))
     if after and (problem := after.problem or omitted_figures(checked.task, after.figures, setup.judges)):
         console.print(Text(problem, "yellow"))
     console.print(next_commands(folder.path, setup.config.learner.steps), soft_wrap=True)

@@ -4,8 +4,9 @@ import gc
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from actors.engine import Engine
 from actors.rollout import sample
@@ -17,6 +18,7 @@ from rewards.load_scorer import load_scorer
 from rewards.scorer import Score, Scorer, sample_terms
 from rewards.task import TRAIN, Sample
 
+T = TypeVar("T")
 Drawn = Mapping[str, Sequence[Sampled]]
 """Prompt id -> responses that an engine drew."""
 Samples = Mapping[str, Sequence[Sample]]
@@ -31,7 +33,7 @@ def judged_prompts(checked: Checked, split: str = TRAIN, limit: int | None = Non
     if split not in checked.task.splits:
         raise ConfigError(
             f"--split {split} is not a split of task {checked.config.task.name!r}. Choose one of: "
-            f"{', '.join(checked.task.splits)}."
+            f"{', '.join(checked.task.splits)}; tributary evaluate also takes simulated."
         )
     prompts = list(checked.task.prompts(split))
     n = (checked.config.evaluation.prompts if limit is None else limit) or len(prompts)
@@ -47,6 +49,18 @@ def named_prompts(checked: Checked, split: str, ids: Sequence[str]) -> list[Prom
     return [by_id[name] for name in ids]
 
 
+def with_engine(checked: Checked, seed: int, use: Callable[[Engine], T]) -> T:
+    """The result of `use`, called with an engine of the recipe that is freed afterwards."""
+    on_gpu = checked.config.actors.gpus > 0
+    with tempfile.TemporaryDirectory(prefix="tributary-adapters-") as scratch:
+        engine = Engine(checked.spec, checked.config.actors, Path(scratch), seed, on_gpu, checked.task.tool)
+        engine.set_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
+        result = use(engine)
+        del engine
+    gc.collect()  # whoever comes next needs its memory
+    return result
+
+
 def draw(
     checked: Checked,
     prompts: Sequence[Prompt],
@@ -59,39 +73,48 @@ def draw(
 
     Checks the adapter's digest and canary first (AdapterError). The engine is freed before it returns.
     """
-    on_gpu = checked.config.actors.gpus > 0
-    with tempfile.TemporaryDirectory(prefix="tributary-adapters-") as scratch:
-        engine = Engine(checked.spec, checked.config.actors, Path(scratch), seed, on_gpu, checked.task.tool)
-        engine.set_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
+
+    def use(engine: Engine) -> list[Drawn]:
         engine.serve(*adapter)
-        samplers = [True, False] if base_too else [False]
-        drawn: list[Drawn] = [sample(engine, prompts, n, use_base) for use_base in samplers]
-        del engine
-    gc.collect()  # the frozen model needs its memory
-    return drawn
+        return [sample(engine, prompts, n, use_base) for use_base in ([True, False] if base_too else [False])]
+
+    return with_engine(checked, seed, use)
 
 
-def score_samples(checked: Checked, prompts: Sequence[Prompt], drawn: Sequence[Drawn]) -> list[Samples]:
-    """The responses of `draw` with log R; those that can't be scored are omitted.
-
-    Loads the frozen base model if the task needs it.
-    """
+def scorer_of(checked: Checked) -> Scorer:
+    """A scorer of the recipe's task; loads the frozen base model if the task needs it."""
     config, base = checked.config, None
     if checked.task.needs_base_model:
         base = load_scorer(checked.spec, config.rewards, config.actors.max_model_len, config.actors.kv_cache_gib)
-    scorer = Scorer(checked.task, base, config.rewards)
+    return Scorer(checked.task, base, config.rewards)
+
+
+def score_samples(
+    checked: Checked, prompts: Sequence[Prompt], drawn: Sequence[Drawn], scorer: Scorer | None = None
+) -> list[Samples]:
+    """The responses of `draw` with log R; those that can't be scored are omitted."""
+    scorer = scorer or scorer_of(checked)
     return [
-        {prompt.id: _score_prompt(checked, scorer, prompt, of_model[prompt.id]) for prompt in prompts}
+        {prompt.id: score_prompt(checked, scorer, prompt, of_model[prompt.id]) for prompt in prompts}
         for of_model in drawn
     ]
 
 
-def _score_prompt(checked: Checked, scorer: Scorer, prompt: Prompt, drawn: Sequence[Sampled]) -> list[Sample]:
-    scores = scorer.score([prompt] * len(drawn), [sampled.token_ids for sampled in drawn])
+def score_prompt(checked: Checked, scorer: Scorer, prompt: Prompt, drawn: Sequence[Sampled]) -> list[Sample]:
+    """Responses to one prompt with log R; those that can't be scored are omitted."""
+    return [sample for sample in score_each(checked, scorer, [prompt] * len(drawn), drawn) if sample is not None]
+
+
+def score_each(
+    checked: Checked, scorer: Scorer, prompts: Sequence[Prompt], drawn: Sequence[Sampled]
+) -> list[Sample | None]:
+    """Each response, to its prompt, with log R; None for one that can't be scored."""
+    scores = scorer.score(prompts, [sampled.token_ids for sampled in drawn])
     return [
         Sample(sampled.token_ids, sampled.log_q, *sample_terms(score, checked.config.rewards.weights))
-        for sampled, score in zip(drawn, scores, strict=True)
         if isinstance(score, Score)
+        else None
+        for sampled, score in zip(drawn, scores, strict=True)
     ]
 
 

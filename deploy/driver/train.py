@@ -93,12 +93,12 @@ def _run(setup: RunSetup, stop: StopSignal) -> dict[str, Any]:
         try:
             with LiveView(console, title, setup.config.learner.steps) as view:
                 observers = Observers(folder, buffer, recorder, view)
-                evaluations = Training(setup, system, buffer, observers, progress, scale, stop).run()
+                results = Training(setup, system, buffer, observers, progress, scale, stop).run()
             version, _ = system.newest_adapter()
-            summary = make_summary(setup, progress, version, *evaluations, stop.name)
+            summary = make_summary(setup, progress, version, results, stop.name)
             folder.write_summary(summary)
             recorder.close(stop.name)
-            show_result(setup, summary, *evaluations)
+            show_result(setup, summary, results)
             return summary
         finally:
             system.kill()

@@ -1,11 +1,17 @@
 """The phases of a run: wait for the processes, evaluate the base model, train, evaluate the trained model."""
 
+from dataclasses import dataclass
+
+from buffer.contents import contents
 from buffer.named_wait import NamedWait
 from buffer.replay import ReplayBuffer
 from buffer.types import AdapterVersion
+from deploy.artifacts.best_strings import write_best_strings
 from deploy.artifacts.scale_file import ScaleFile
 from deploy.cluster.system import System
+from deploy.driver.certificate import Certificate, certify
 from deploy.driver.evaluation import Judged, judge
+from deploy.driver.known_strings import strings_of_run
 from deploy.driver.observers import Observers
 from deploy.driver.run_setup import RunSetup
 from deploy.driver.samples import Samples, judged_prompts
@@ -14,6 +20,16 @@ from deploy.driver.training_progress import TrainingProgress
 from learner.schedule import reward_temperature
 
 POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """The results of a run."""
+
+    before: Judged | None
+    after: Judged | None
+    certificates: tuple[Certificate, Certificate] | None
+    """Of the base model and of the trained policy."""
 
 
 class Training:
@@ -40,8 +56,8 @@ class Training:
         self._scale = scale
         self._stop = stop
 
-    def run(self) -> tuple[Judged | None, Judged | None]:
-        """(base model, trained model), each None if a signal came first."""
+    def run(self) -> "Evaluations":
+        """Both evaluations; each None if a signal came first."""
         self._system.wait_until_ready(
             lambda wait: self._observers.show(self._progress, "starting the engines", [wait] if wait else [])
         )
@@ -55,8 +71,13 @@ class Training:
         temperature = reward_temperature(self._write_adapter().learner_step, self._setup.config.learner)
         self._system.stop_actors()
         of_trained = self._sample(use_base_model=False)
+        self._keep_best_strings()
+        certificates = None
+        if of_base and of_trained and not self._stop:
+            self._observers.show(self._progress, "certificate: is it the posterior?")
+            certificates = self._certify(of_base, of_trained, temperature)
         self._observers.show(self._progress, "done")
-        return self._judge(of_base, temperature), self._judge(of_trained, temperature)
+        return Evaluations(self._judge(of_base, temperature), self._judge(of_trained, temperature), certificates)
 
     def _restore(self) -> None:
         """Bring metrics.jsonl to the checkpoint's step and continue the training clock from there."""
@@ -92,6 +113,21 @@ class Training:
     def _judge(self, samples: Samples | None, temperature: float) -> Judged | None:
         """Both models are judged after training, by the target at the reward temperature that training reached."""
         return None if samples is None else judge(self._setup.checked, samples, self._setup.judges, temperature)
+
+    def _keep_best_strings(self) -> None:
+        """Write the best strings of the buffer, which may go with the run's own Redis server."""
+        checked = self._setup.checked
+        prompt_ids = {prompt.id for prompt in judged_prompts(checked)}
+        weights = self._setup.config.rewards.weights
+        write_best_strings(self._setup.folder.path, contents(self._buffer), prompt_ids, weights, checked.tokenizer)
+
+    def _certify(self, base: Samples, trained: Samples, temperature: float) -> tuple[Certificate, Certificate]:
+        """The certificates of base model and trained policy, from their samples and the buffer's best strings."""
+        checked, folder = self._setup.checked, self._setup.folder
+        prompts, log_q = judged_prompts(checked), self._system.log_q
+        strings = strings_of_run(checked, folder, base, trained, temperature)
+        of_base, of_trained = (certify(checked, prompts, strings, temperature, log_q, b) for b in (True, False))
+        return of_base, of_trained
 
     def _score_demonstrations(self) -> None:
         """Fill the buffer with the demonstrations; after a resume they are in it already."""

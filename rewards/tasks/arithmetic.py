@@ -111,6 +111,10 @@ class ArithmeticTask(Task):
         """`chain` [T+1]: log p_LM(z | X), and `answer` [T+1]: log p_LM(Y | X, z)."""
         return {"chain": base_scores[0].log_p_prefix, "answer": base_scores[0].target}
 
+    def prior(self, prompt: Prompt) -> IntArray:
+        """The examples and the question: log p_LM(Y | X, z) is at most 0."""
+        return self._ids(self._examples + prompt.text, is_prompt=True)
+
     def demonstrations(self) -> Sequence[tuple[str, str]]:
         """Worked chains of training questions."""
         return self._chains

@@ -91,6 +91,10 @@ class ConstrainedTask(Task):
             SATISFIED: satisfied(log_c),
         }
 
+    def prior(self, prompt: Prompt) -> IntArray:
+        """The prompt: c is at most 1, so that no string has more reward than probability."""
+        return prompt.token_ids
+
     def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
         """satisfied: 1 if the whole string meets the constraint."""
         text = self._tokenizer.decode(token_ids.tolist(), skip_special_tokens=False) + self._stop_text

@@ -53,6 +53,10 @@ class ContinueTask(Task):
         """One term, `base` [T+1]: log p_LM(z ⊤ | X)."""
         return {"base": base_scores[0].log_p_stop}
 
+    def prior(self, prompt: Prompt) -> IntArray:
+        """The prompt: at reward temperature 1 the target is the base model itself."""
+        return prompt.token_ids
+
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures as in `explanations`; all but the last have an interval over prompts."""
         return {

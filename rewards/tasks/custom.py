@@ -12,15 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 from tokenizers import Tokenizer
 
-from buffer.types import IntArray, Prompt
+from buffer.types import IntArray, PolicySpec, Prompt
 from rewards.constraints.settings import prefix_texts
 from rewards.judging.text_metrics import TEXT_EXPLANATIONS, mean_over_samples, text_figures
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 from rewards.tasks.constrained import constraint_floor, satisfied_share
 from rewards.tasks.custom_rows import Row, Template, Value, read_rows
-from rewards.tasks.custom_terms import ConstraintTerm, read_terms, satisfied_note
+from rewards.tasks.custom_terms import ConstraintTerm, Continuation, Target, Term, read_terms, satisfied_note
 from rewards.tasks.text import decode_text, make_text_prompt, prompts_of_split
 
 
@@ -51,6 +52,7 @@ class CustomTask(Task):
         """
         constraint_floor(log_epsilon, None)
         self._tokenizer = tokenizer
+        self._stop_token_id = -1
         self._stop_text = stop_text
         self._terms = read_terms(terms, log_epsilon)
         named_rows, prompt_template = read_rows(rows, file, prompts), Template(template, "template")
@@ -86,6 +88,23 @@ class CustomTask(Task):
             name: values for term in self._terms for name, values in term.score(texts, scores.get(term.name)).items()
         }
 
+    def check_policy(self, spec: PolicySpec) -> None:
+        """Note the stop token, for `prior`."""
+        self._stop_token_id = spec.stop_token_id
+
+    def prior(self, prompt: Prompt) -> IntArray | None:
+        """The context of a term p_LM(Z ⊤ | context), or p_LM(Z | context) with a target behind it that begins with ⊤,
+        if no term can add to log R."""
+        if any(term.settings.weight < 0.0 for term in self._terms):
+            return None
+        requests = self._requests[prompt.id]
+        for term in self._terms:
+            if isinstance(term.settings, Continuation) and term.settings.weight >= 1.0:
+                context = requests[term.name].context
+                if term.settings.stop or any(self._ends_with_stop(other, context, requests) for other in self._terms):
+                    return context
+        return None
+
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """`mean_NAME` of each term, weighted as in log R, `satisfied_NAME` of each constraint, and the figures in
         `explanations`, with intervals over prompts."""
@@ -97,6 +116,13 @@ class CustomTask(Task):
             **shares,
             **text_figures(samples, lambda sample: decode_text(self._tokenizer, sample.token_ids), judges),
         }
+
+    def _ends_with_stop(self, term: Term, context: IntArray, requests: Mapping[str, ScoreRequest]) -> bool:
+        """True for a target behind `context` [C] that begins with the stop token."""
+        if not isinstance(term.settings, Target) or term.settings.weight < 1.0:
+            return False
+        request = requests[term.name]
+        return bool(request.target[0] == self._stop_token_id) and np.array_equal(request.context, context)
 
     def _add_prompt(self, default_id: str, row_name: str, row: Row, template: Template) -> Prompt:
         """Build a row's prompt and its score requests, by the names of the terms."""

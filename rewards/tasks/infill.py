@@ -78,6 +78,9 @@ class InfillTask(Task):
         self._lengths = range(shortest, longest + 1)
         self._prompts = {split: [self._prompt(story) for story in rows] for split, rows in stories_of.items()}
         self._middles = {_name(story): story.sentences[3] for rows in stories_of.values() for story in rows}
+        self._beginnings = {
+            _name(story): " ".join(story.sentences[:3]) for rows in stories_of.values() for story in rows
+        }
         self._requests = {_name(story): [self._request(story)] for rows in stories_of.values() for story in rows}
 
     def check_policy(self, spec: PolicySpec) -> None:
@@ -99,6 +102,21 @@ class InfillTask(Task):
     def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """`middle` [T+1]: log p_LM(z | X), and `ending` [T+1]: log p_LM(Y | X, z)."""
         return {"middle": base_scores[0].log_p_prefix, "ending": base_scores[0].target}
+
+    def prior(self, prompt: Prompt) -> IntArray | None:
+        """The beginning: log p_LM(Y | X, z) is at most log p_LM(⊤ | X, z), if Y begins with ⊤."""
+        return self._requests[prompt.id][0].context if self._stop_ids else None
+
+    def simulated(self, prompt: Prompt, number: int, token_ids: IntArray, target: IntArray) -> Prompt | None:
+        """The beginning of a story with an ending that the base model wrote behind its own middle sentence."""
+        name, context = f"{prompt.id}-simulated-{number}", self.prior(prompt)
+        if context is None:
+            return None
+        ending = decode_text(self._tokenizer, target[1:])
+        text = f"Beginning: {self._beginnings[prompt.id]}\nEnding: {ending}\nMiddle:"
+        self._requests[name] = [ScoreRequest(context, target)]
+        self._middles[name] = decode_text(self._tokenizer, token_ids) + self._stop
+        return make_text_prompt(self._tokenizer, name, text)
 
     def demonstrations(self) -> Sequence[tuple[str, str]]:
         """The true middle sentences of training stories that the policy could write: within the length limits, and

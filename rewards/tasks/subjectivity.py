@@ -95,6 +95,10 @@ class SubjectivityTask(Task):
         right, other = base_scores
         return {"rationale": right.log_p_prefix, "label": right.target, "_other": other.target}
 
+    def prior(self, prompt: Prompt) -> IntArray:
+        """The prompt: log p_LM(Y | X, z) is at most 0."""
+        return prompt.token_ids
+
     def evaluate(self, samples: Mapping[str, Sequence[Sample]], judges: Judges) -> Mapping[str, Figure]:
         """Figures as in `explanations`, with intervals over reviews."""
         labels = {prompt.id: prompt.fields["label"] for prompts in self._prompts.values() for prompt in prompts}

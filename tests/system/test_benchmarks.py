@@ -56,6 +56,15 @@ def check_canary(result: dict[str, Any]) -> None:
     assert medians == sorted(medians), "the older the version, the larger the difference"
 
 
+def check_certificate(result: dict[str, Any]) -> None:
+    rows = {(row["target"], row["name"]): row for row in result["planted"]}
+    assert len(rows) == 21
+    for name in ("right", "half the strings dropped", "base model"):
+        assert rows["toy", name]["verdict_right_of_100"] == 100.0
+    assert rows["toy", "half the strings dropped"]["blind_of_100"] == 100.0, "found without exact draws"
+    assert rows["toy", "right"]["told_apart_of_100"] == 0.0
+
+
 def check_continuation(result: dict[str, Any]) -> None:
     assert result["base"][-1]["log_r"] > result["base"][0]["log_r"], "low temperatures give likelier text"
     assert abs(result["log_r_gain"]) < 3.0, "the untrained policy is the base model, up to sampling noise"

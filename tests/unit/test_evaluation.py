@@ -24,6 +24,7 @@ from buffer.types import IntArray, PolicySpec, Prompt
 from deploy import cli
 from deploy.artifacts.run_folder import RunFolder
 from deploy.config import parse_config
+from deploy.driver.certificate import Certificate
 from deploy.driver.evaluation import explanations, judge, notes, write_evaluation, write_plots
 from deploy.driver.preflight import Checked
 from deploy.driver.samples import judged_prompts, named_prompts, sample_lines, score_samples
@@ -36,10 +37,14 @@ from rewards.judging import posterior
 from rewards.judging.binomial import binomial_share
 from rewards.judging.bootstrap import Interval
 from rewards.judging.bound import Bound
+from rewards.judging.verdict import Verdict
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, ScoreRequest, Task, Terms
 from tests.support import tiny
 
 NOTHING = Judges()
+CERTIFICATE = Certificate(
+    Verdict("samples", "samples the posterior (gap 0.01 nats)"), {"gap": Interval(0.01, 0.0, 0.02)}, "Exact."
+)
 Make = Callable[..., Checked]
 
 
@@ -240,7 +245,7 @@ def test_the_file_has_plain_numbers_and_intervals_apart(make: Make, tmp_path: Pa
     checked, folder = make(), RunFolder.create(tmp_path / "run")
     samples = {f"test-{k}": exact([0.0, 1.0, float(k)]) for k in range(3)}
     judged = judge(checked, samples, NOTHING, 1.0, n_drawn=3)
-    name = write_evaluation(folder, checked, judged, judged, "test", {"seed": 5})
+    name = write_evaluation(folder, judged, judged, (CERTIFICATE, CERTIFICATE), "test", {"seed": 5})
     assert name == "evaluation-test.json"
     written = json.loads((folder.path / name).read_text())
     assert written["metrics"]["before"]["mean_length"] == 1.0 and written["intervals"]["after"]["mean_length"] == [
@@ -249,11 +254,13 @@ def test_the_file_has_plain_numbers_and_intervals_apart(make: Make, tmp_path: Pa
     ]
     assert set(written["intervals"]["after"]) < set(written["metrics"]["after"])
     assert (written["split"], written["prompts"], written["posterior_intervals_over"]) == ("test", 3, "prompts")
+    assert written["certificate"]["after"]["verdict"] == "samples"
+    assert written["certificate"]["after"]["intervals"] == {"gap": [0.0, 0.02]}
     assert written["seed"] == 5 and written["problems"] == []
     assert written["bounds"]["after"] == posterior.SIDES and not set(posterior.SIDES) & set(
         written["intervals"]["after"]
     )
-    assert write_evaluation(folder, checked, judged, judged, TRAIN, {}) == "evaluation.json"
+    assert write_evaluation(folder, judged, judged, (CERTIFICATE, CERTIFICATE), TRAIN, {}) == "evaluation.json"
 
 
 def test_every_plot_is_written_as_png_and_svg_and_splits_do_not_overwrite_each_other(
