@@ -10,8 +10,12 @@ from rich.markup import escape
 from deploy.formatting import console, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from actors.segments import Sampled
     from deploy.artifacts.run_folder import RunFolder
     from deploy.driver.preflight import Checked
+    from rewards.task import Sample
 
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Folder of the run.")]
 Split = Annotated[
@@ -92,28 +96,52 @@ def sample(
         bool,
         typer.Option("--json", help="Print one JSON object per line: prompt, text, log_q, log_reward, terms (nats)."),
     ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Correct the samples with their rewards until they follow the target, from four times as many draws: "
+            "by rejection, which is exact, where the task lists its strings, else by Metropolis-Hastings.",
+        ),
+    ] = False,
+    method: Annotated[
+        str,
+        typer.Option("--method", metavar="NAME", help="With --exact: rejection, metropolis or resampling."),
+    ] = "",
     seed: EngineSeed = 0,
 ) -> None:
     """Print samples from the final adapter of a run, one per line."""
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
+    from deploy.driver.exact_samples import PROPOSALS, correct, method_of
     from deploy.driver.samples import draw, judged_prompts, named_prompts, sample_lines, score_samples
+    from learner.schedule import reward_temperature
 
     folder, checked = _open(run)
     chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)
-    [drawn] = draw(checked, chosen, (folder.version(), folder.adapter()), n, base_too=False, seed=seed)
-    if as_json:
+    chosen_method = method_of(checked, method) if exact or method else None
+    version, adapter, number = folder.version(), folder.adapter(), n * PROPOSALS if chosen_method else n
+    [drawn] = draw(checked, chosen, (version, adapter), number, base_too=False, seed=seed)
+    shown: Mapping[str, Sequence[Sampled | Sample]] = drawn
+    if as_json or chosen_method:
         [scored] = score_samples(checked, chosen, [drawn])
-        sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, scored))
-        if unscored := n * len(chosen) - sum(map(len, scored.values())):
+        if unscored := number * len(chosen) - sum(map(len, scored.values())):
             typer.echo(f"{unscored} samples are omitted: their reward failed.", err=True)
-        return
+        if chosen_method:
+            temperature = reward_temperature(version.learner_step, checked.config.learner)
+            corrected = correct(checked, adapter, chosen, scored, n, chosen_method, temperature, seed)
+            scored = corrected.samples
+            typer.echo(corrected.summary(chosen_method), err=True)
+        shown = scored
+        if as_json:
+            sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, scored))
+            return
     for chosen_prompt in chosen:
-        for sampled in drawn[chosen_prompt.id]:
+        for sampled in shown[chosen_prompt.id]:
             response = checked.tokenizer.decode(sampled.token_ids.tolist(), skip_special_tokens=False)
-            shown = f"[dim]{escape(visible(chosen_prompt.text))}[/dim]{escape(visible(response))}"
-            console.print(shown, soft_wrap=True)
+            text = f"[dim]{escape(visible(chosen_prompt.text))}[/dim]{escape(visible(response))}"
+            console.print(text, soft_wrap=True)
 
 
 def m_step(

@@ -152,7 +152,7 @@ class _PromptStrings:
             log_target |= {key: log_r / temperature for key, log_r in support.items()}
             exact_ids, weights = [ids.tobytes() for ids in listed[0]], listed[1]
         log_q |= {s.token_ids.tobytes(): s.log_q for s in own}
-        unknown = [t for key in log_target if key not in log_q if (t := _writable(checked, prompt, key)) is not None]
+        unknown = [t for key in log_target if key not in log_q if (t := writable(checked, prompt, key)) is not None]
         base = np.array([s.log_reward / temperature - s.log_q for s in strings.base.get(prompt.id, ())])
         log_rewards = np.array([s.log_reward for s in own])
         weighed = Weighed(log_rewards / temperature, np.array([s.log_q for s in own]))
@@ -202,7 +202,7 @@ class _Names(Sequence[str]):
         return self._tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
 
-def _writable(checked: Checked, prompt: Prompt, key: bytes) -> Trajectory | None:
+def writable(checked: Checked, prompt: Prompt, key: bytes) -> Trajectory | None:
     """A string as a trajectory; None if the policy can't write it."""
     token_ids = np.frombuffer(key, dtype=np.int32)
     try:
@@ -246,7 +246,7 @@ def _engine_difference(
     """Mean absolute difference of log q between engine and learner over some samples, nats a token."""
     pairs = [(prompt, s) for prompt in prompts for s in drawn[prompt.id]]
     chosen = [pairs[k] for k in np.random.default_rng(0).permutation(len(pairs))[:MAX_RECHECKED]]
-    rows = [(t, s) for prompt, s in chosen if (t := _writable(checked, prompt, s.token_ids.tobytes())) is not None]
+    rows = [(t, s) for prompt, s in chosen if (t := writable(checked, prompt, s.token_ids.tobytes())) is not None]
     if not rows:
         return math.nan
     again = log_q([t for t, _ in rows], base_model)
