@@ -26,7 +26,8 @@ from learner.config import LearnerConfig
 from learner.data_parallel import DataParallel
 from learner.figures import Figures, TargetDistance, batch_figures, sampled_step, staleness
 from learner.gradient import Gradient
-from learner.objectives.balance import Estimates, Loss
+from learner.known_mass import KnownMass
+from learner.objectives.balance import Estimates, Loss, last_terminal, value_at
 from learner.optimiser import Optimiser
 from learner.policy import LoraPolicy
 from learner.priority import Priorities
@@ -69,6 +70,7 @@ class Learner:
         self._optimiser = Optimiser(parameters, config.advanced.weight_decay, config.advanced.max_grad_norm)
         self._priorities = Priorities(config.priority_shares, config.advanced.recency_half_life)
         self._target_distance = TargetDistance(policy, support, config, self._weights)
+        self._known_mass = KnownMass()
         self._step_sampler = StepSampler() if is_leader else None
         self._stopping = threading.Event()
         self._source: BatchSource | None = None
@@ -165,6 +167,7 @@ class Learner:
             "passes": len(batch.parts),
             **batch_figures(rows, batch, estimates, self.version),
             "sampled_step": sampled_step(rows, self.version, steps_done, self._config.publish_every),
+            "missing_mass": self._missing_mass(rows, batch, estimates, temperature),
             **target_distance,
             "step_samples": self._samples(rows, batch, estimates),
         }
@@ -174,6 +177,11 @@ class Learner:
         if self._step_sampler is None:
             return None
         return self._step_sampler.sample(rows, batch.log_reward, estimates, self._gradient.log_probs, self.version)
+
+    def _missing_mass(self, rows: Sequence[Drawn], batch: Batch, estimates: Estimates, temperature: float) -> float:
+        """As KnownMass; of this rank's rows."""
+        u = value_at(estimates.u.detach(), last_terminal(estimates.is_terminal))
+        return self._known_mass.add(rows, batch.log_reward_of_strings.tolist(), u.tolist(), temperature)
 
     def _reprioritize(self, rows: Sequence[Drawn], batch: Batch, loss: Loss) -> None:
         """Send new priorities to the buffer; a row that had nothing to be compared with (NaN) keeps the one it has."""

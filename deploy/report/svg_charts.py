@@ -79,7 +79,7 @@ def scatter_plot(posterior: Mapping[str, Any]) -> Plot | None:
         ends = np.array([x.min(), x.max()])
         panel.plot(ends, ends - fit["log_z"], color=INK, linestyle="--", linewidth=1, label="log q = log R/T − log Z")
         slope = "undefined" if fit["slope"] is None else f"{fit['slope']:.3f}"
-        result = f"slope {slope} (1 at the optimum), log Z {fit['log_z']:.3f} nats"
+        result = f"slope {slope}, log Z {fit['log_z']:.3f} nats"
     panel.set_ylabel("log q, nats")
     return _plot(figure, panel, "log q against log R", f"{len(x)} samples: {result}.", legend=True)
 

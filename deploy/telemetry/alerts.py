@@ -46,6 +46,8 @@ class AlertInputs:
     """Share of different strings among these rows; the same steps."""
     data_ages: Sequence[float] = ()
     """Mean staleness of fresh rows, versions; the newest WINDOW steps that had any."""
+    missing_mass: Sequence[float] = ()
+    """Share of the known mass that fresh draws leave out; the newest WINDOW steps that had the figure."""
     totals: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Total -> its readings (time, value), oldest first: skipped_steps, quarantined, refused, inserted, strings,
     failed, restarts, canaries_exceeded."""

@@ -33,7 +33,8 @@ class Figure:
     axis: Literal["linear", "log"] = "linear"
     """log: the values span orders of magnitude."""
     aim: float | None = None
-    """Value where the policy is the posterior."""
+    """Value where the policy is the posterior, of a figure that no other policy has, such as one that draws half of it
+    right and never visits the rest."""
     metric: str = ""
     """Name in Prometheus, without what Ray and Prometheus add; empty where it is not exported."""
     curve: bool = True
@@ -152,7 +153,7 @@ _LEARNER = (
       "Fresh rows of a batch that the untempered policy sampled."),
     F("learner.var_u", "Var(u)", "nats²",
       "Variance over prefixes of u, each prefix's estimate of log Z, on fresh on-policy rows.",
-      axis="log", aim=0.0, page="posterior", metric="tributary_learner_var_u"),
+      axis="log", page="posterior", metric="tributary_learner_var_u"),
     F("learner.log_z", "log Z", "nats",
       "Mean estimate of log Z at the first prefix.", page="posterior", metric="tributary_learner_log_z_nats"),
     F("learner.log_z_lower", "log Z, lower estimate", "nats",
@@ -163,14 +164,17 @@ _LEARNER = (
       "Equals the lower estimate at the posterior.", page="posterior"),
     F("learner.kl_estimate", "KL(q ‖ p), estimate", "nats",
       "Gap between the mean and the lower estimate of log Z; of few rows a prompt usually too small.",
-      "curve", axis="log", aim=0.0, page="posterior"),
+      "curve", axis="log", page="posterior"),
     F("learner.ess", "effective sample size", "share",
       "Effective sample size of the weights R^(1/T) / q, as a share of a prompt's K fresh on-policy rows. It is never "
-      "below 1/K, and with K often 2 to 8 usually too large.", aim=1.0, page="posterior"),
+      "below 1/K, and with K often 2 to 8 usually too large.", page="posterior"),
     F("learner.slope", "slope of log q against log R", "",
-      "Slope of the least-squares line of log q against log R / T.", aim=1.0, page="posterior"),
+      "Slope of the least-squares line of log q against log R / T.", page="posterior"),
     F("learner.correlation", "correlation of log q and log R", "",
-      "Correlation of log q and log R / T.", aim=1.0, page="posterior"),
+      "Correlation of log q and log R / T.", page="posterior"),
+    F("learner.missing_mass", "known mass left out", "share",
+      "Share of the mass of all strings seen that the fresh draws' estimate of log Z has no room for.",
+      aim=0.0, page="posterior", metric="tributary_learner_missing_mass_share"),
     F("learner.total_variation", "total variation, exact", "",
       "Exact total variation distance between q and p; only where the task lists its strings.",
       axis="log", aim=0.0, page="posterior", sparse=True),

@@ -14,6 +14,8 @@ WINDOW = 50
 """Learner steps in a median of Var(u)."""
 MAX_DATA_AGE = 10
 """Versions; fresh rows are 1 to 2 versions old where actors are faster than the learner."""
+MAX_MISSING_MASS = 0.2
+"""Share of the known mass that fresh draws may leave out."""
 CONVERGED = 0.05
 """nats²: below it Var(u) need not fall any more."""
 
@@ -204,6 +206,28 @@ def _old_data(inputs: AlertInputs) -> Finding:
         f"Fresh rows were sampled {median(inputs.data_ages):.0f} versions ago, median of {WINDOW} steps.",
         "Strings wait long for their reward, generation takes many learner steps, or adapters reach the actors late.",
         "Raise learner.publish_every, add rewards.workers, or lower actors.max_in_flight.",
+    )
+
+
+@rule(
+    "missing_mass",
+    "warning",
+    Query(
+        "TributaryMissesMass",
+        f"max by (run) ({SERIES['learner.missing_mass']}) > {MAX_MISSING_MASS:g}",
+        f"{RUN}: known strings hold {{{{ $value | humanizePercentage }}}} more mass than the policy's draws tell.",
+        hold="10m",
+    ),
+)
+def _missing_mass(inputs: AlertInputs) -> Finding:
+    """The policy does not draw strings that are known to have much of the target's mass."""
+    if len(inputs.missing_mass) < WINDOW or median(inputs.missing_mass) <= MAX_MISSING_MASS:
+        return None
+    return (
+        f"The policy misses mass: its draws leave out {median(inputs.missing_mass):.0%} of the known mass, median of "
+        f"{WINDOW} steps.",
+        "Good strings are in the buffer, but the policy hardly draws them. At the beginning of a run this is normal.",
+        'Train longer, set learner.objective = "group_subtb", or draw them more often: learner.priority = "reward".',
     )
 
 

@@ -31,11 +31,11 @@ EXPLANATIONS: Mapping[str, str] = {
     "log_reward": "Mean log reward at temperature 1, in nats.",
     "log_z_lower": "Lower bound of log Z, in nats.",
     "log_z_mean": "Estimate of log Z, in nats; too low on average.",
-    "kl_to_target": "Gap of the two, in nats; too small on average. Optimum: 0.",
-    "ess": "Effective sample size over samples K; too large on average. Optimum: 1.",
-    "var_u": "Variance of log R/T - log q, in nats². Optimum: 0.",
-    "slope": "Slope of log q over log R/T. Optimum: 1.",
-    "correlation": "Correlation of log q and log R/T. Optimum: 1.",
+    "kl_to_target": "Gap of the two, in nats; too small on average.",
+    "ess": "Effective sample size over samples K; too large on average.",
+    "var_u": "Variance of log R/T - log q, in nats².",
+    "slope": "Slope of log q over log R/T.",
+    "correlation": "Correlation of log q and log R/T.",
     "distinct_share": "Different strings as a share of samples.",
 }
 """Every figure of `posterior_figures`, in its order; short, because the table they are shown in is narrow."""

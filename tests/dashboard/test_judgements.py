@@ -59,7 +59,7 @@ def test_samples_per_insert_holds_back_the_side_beyond_the_band():
 BUFFER = {"size": 5000, "priority_ess": 2000.0}
 ACTOR = {"name": "actor-0", "version": 99, "canary_difference_max": 5e-5}
 GOOD = AlertInputs(
-    LIMITS, now=1000.0, version=100, var_u=[8.0] * WINDOW + [0.5] * (2 * WINDOW), data_ages=[1.5] * WINDOW, spreads=[3.0] * 5, diversity=[0.9] * 5,
+    LIMITS, now=1000.0, version=100, var_u=[8.0] * WINDOW + [0.5] * (2 * WINDOW), data_ages=[1.5] * WINDOW, missing_mass=[0.01] * WINDOW, spreads=[3.0] * 5, diversity=[0.9] * 5,
     totals={name: [(100.0, 7), (1000.0, 7)] for name in ("skipped_steps", "quarantined", "refused", "inserted", "restarts", "failed", "strings", "canaries_exceeded")},
     buffer=BUFFER, actors=[ACTOR], workers=[{"function_s": 0.2}], last_reply={"actor-0": 999.0}, last_step_at=990.0, free_bytes=10**11,
 )  # fmt: skip
@@ -78,6 +78,7 @@ BAD = {
     "quarantine": grown(quarantined=2),
     "var_u": {"var_u": [8.0] * WINDOW + [8.5] * (2 * WINDOW)},
     "old_data": {"data_ages": [30.0] * WINDOW},
+    "missing_mass": {"missing_mass": [0.5] * WINDOW},
     "equal_rewards": {"spreads": [0.0] * 5},
     "diversity": {"diversity": [0.05] * 5},
     "priority_ess": {"buffer": BUFFER | {"priority_ess": 20.0}},

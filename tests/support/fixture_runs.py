@@ -182,6 +182,7 @@ def learner_row(step: int, total: int, rng: np.random.Generator, broken: bool = 
         "fresh": 32,
         "on_policy": 16,
         "labels": {"valid": min(1.0, 0.2 + 0.8 * (1 - left)), "distinct": 30.0},
+        "missing_mass": 0.4 * left,
         "total_variation": 0.5 * left if step % 10 == 0 else nan,
         "kl": 0.9 * left if step % 10 == 0 else nan,
         "wait_s": 0.02,

@@ -41,6 +41,7 @@ RARE = {
     "tributary_learner_staleness_versions",  # a batch may have no fresh row
     "tributary_learner_log_reward_nats",  # a batch may have no fresh row of the policy's own
     "tributary_learner_log_z_nats",
+    "tributary_learner_missing_mass_share",  # only after some draws of a prompt
 }
 
 

@@ -24,10 +24,11 @@ const SPECS = [
   {
     id: "log_z",
     title: "log Z, all prompts",
-    note: `log Z: ${GLOSSARY["log Z"]}. The lower and the mean estimate meet at the posterior.`,
+    note: `log Z: ${GLOSSARY["log Z"]}. The lower and the mean estimate meet at the posterior, and where the policy never draws the rest of it.`,
     figures: ["learner.log_z_mean", "learner.log_z_lower", { name: "learner.log_z", label: "of the objective" }],
     levels: exact,
   },
+  { id: "missing", figure: "learner.missing_mass" },
   { id: "var_u", figure: "learner.var_u" },
   { id: "kl_estimate", figure: "learner.kl_estimate" },
   { id: "ess", figure: "learner.ess" },
