@@ -155,6 +155,9 @@ def _glossary() -> Iterator[str]:
 
 
 def _figures(view: Mapping[str, Any]) -> Iterator[str]:
+    for side, name in (("after", "Trained"), ("before", "Base model")):
+        if verdict := view["verdicts"][side]:
+            yield f"<p><b>{name}:</b> {text(verdict, max_length=1000)}.</p>"
     rows = [
         [text(one["title"]), _number(one["before"]), _number(one["value"]), text(one["unit"])]
         for one in view["figures"]

@@ -212,3 +212,14 @@ def test_the_page_and_the_report_explain_terms_in_the_same_words():
     script = (ROOT / "deploy/dashboard/static/lib/glossary.js").read_text()
     for term, meaning in GLOSSARY.items():
         assert meaning in script, term
+
+
+def test_the_overview_has_the_verdicts_of_the_newest_evaluation_and_none_before(client, tmp_path):
+    folder = make_run(tmp_path / "finished", "finished")
+    with client(folder) as page:
+        assert page.get("/api/overview").json()["verdicts"] == {"before": None, "after": None}
+        certificate = {"before": {"text": "too flat"}, "after": {"text": "samples the posterior"}}
+        (folder / "evaluation.json").write_text(json.dumps({"certificate": certificate}))
+        assert page.get("/api/overview").json()["verdicts"] == {"before": "too flat", "after": "samples the posterior"}
+        (folder / "evaluation.json").write_text('{"certificate": [1]}')
+        assert page.get("/api/overview").json()["verdicts"] == {"before": None, "after": None}, "damaged"

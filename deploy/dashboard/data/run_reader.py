@@ -134,15 +134,22 @@ class RunReader:
 
     def summary(self) -> Row | None:
         """summary.json; None before the end of the run."""
-        with suppress(OSError, json.JSONDecodeError, UnicodeDecodeError):
-            summary: Row = json.loads((self.folder / "summary.json").read_text())
-            return summary
-        return None
+        return self._json("summary.json")
+
+    def evaluation(self) -> Row | None:
+        """evaluation.json; None before `tributary evaluate`."""
+        return self._json("evaluation.json")
 
     def close(self) -> None:
         """Close the file."""
         with self.lock:
             self._close()
+
+    def _json(self, name: str) -> Row | None:
+        with suppress(OSError, json.JSONDecodeError, UnicodeDecodeError):
+            values: Row = json.loads((self.folder / name).read_text())
+            return values
+        return None
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:

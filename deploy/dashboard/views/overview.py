@@ -58,11 +58,23 @@ def overview(run: RunReader, now: float | None = None) -> dict[str, Any]:
         "components": [*components(run, state, now), *_redis(run)],
         "rates": _rates(run, now) if live else dict.fromkeys(_RATES),
         "figures": _figures(run),
+        "verdicts": verdicts(run),
         "waits": list(snapshot.get("waits", ())) if live else [],
         "alerts": list(reading.get("alerts", ())) if live or state in ("stale", "dead") else [],
         "limits": limits(run),
         "recording": _recording(run, state),
     }
+
+
+def verdicts(run: RunReader) -> dict[str, str | None]:
+    """Side -> the certificate's sentence on the base model ("before") and on the trained policy ("after"), by the
+    newest evaluation of the training prompts; None where there is none."""
+    for values in (run.evaluation(), run.summary()):
+        certificates = values.get("certificate") if isinstance(values, dict) else None
+        if isinstance(certificates, dict):
+            sides = {side: certificates.get(side) for side in ("before", "after")}
+            return {side: str(c["text"]) if isinstance(c, dict) and "text" in c else None for side, c in sides.items()}
+    return {"before": None, "after": None}
 
 
 def limits(run: RunReader) -> dict[str, float | None]:

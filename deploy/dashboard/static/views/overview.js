@@ -92,6 +92,9 @@ function showNow(host, overview) {
     ),
     bottleneck && h("p", {}, h("b", {}, safeText(bottleneck.sentence, 400))),
     bottleneck && h("p", { class: "note" }, safeText(bottleneck.change, 400)),
+    overview.verdicts?.after && h("p", {}, h("b", {}, "Certificate, trained: "), safeText(overview.verdicts.after, 600)),
+    overview.verdicts?.before &&
+      h("p", { class: "note" }, "Certificate, base model: ", safeText(overview.verdicts.before, 600)),
     overview.waits.map((wait) => h("p", { class: "note" }, "◐ ", safeText(wait, 300))),
     bar,
     factList(facts),
