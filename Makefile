@@ -51,7 +51,7 @@ test: setup-dev
 	@$(BIN)/pytest $(TWO_AT_A_TIME) -m "not docker and not slow"
 
 test-all: setup-dev
-	@$(BIN)/pytest $(TWO_AT_A_TIME)
+	@$(BIN)/pytest $(TWO_AT_A_TIME) --durations=40 --durations-min=10
 
 test-browser: setup-dev
 	@$(BIN)/pytest tests/browser

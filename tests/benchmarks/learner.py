@@ -15,7 +15,7 @@ wide     on a GPU the only case: 256 trajectories of a 128-token prompt with 64 
 
 Figures, in the JSON object of the last line:
 
-speedup_*          per case: plain seconds / ours
+speedup_*          per case: plain seconds / ours; with --small of the largest case alone
 memory_ratio       ours / plain, peak beyond the loaded model, largest case
 overhead           share of our step outside the model's forward and backward (packing, objective, clipping, optimiser), worst case
 matmul_fraction    floating-point operations of our step (4 per weight and token; attention and recomputation not counted) / its seconds /
@@ -30,7 +30,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,11 +212,11 @@ def random_model(architecture: str, folder: Path) -> str:
     return str(folder)
 
 
-def run_sides(model: str, args: argparse.Namespace) -> dict[tuple[str, str], dict[str, Any]]:
+def run_sides(model: str, args: argparse.Namespace, cases: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
     """(case, side) -> its measurements."""
     options = ["--model", model, "--device", args.device, "--threads", str(args.threads), "--steps", str(args.steps)]
     measured = {}
-    for case in CASES_OF[args.device]:
+    for case in cases:
         for side in ("plain", "ours"):
             output = run_python([__file__, *options, "--side", side, "--case", case])
             measured[case, side] = json.loads(output.splitlines()[-1])
@@ -248,8 +248,8 @@ def main() -> None:
             model = random_model(args.architecture, Path(scratch))
         else:
             model = str(resolve_model(args.model))
-        measured = run_sides(model, args)
-    cases = CASES_OF[args.device]
+        cases = CASES_OF[args.device][-1:] if args.small else CASES_OF[args.device]
+        measured = run_sides(model, args, cases)
     ours = [measured[case, "ours"] for case in cases]
     largest, peak = measured[cases[-1], "ours"], ours[-1]["peak_per_s"]
     result: dict[str, Any] = {
