@@ -106,6 +106,15 @@ def check_single_process(result: dict[str, Any]) -> None:
     assert len(result["single_process_losses"]) == 2
 
 
+def check_staleness(result: dict[str, Any]) -> None:
+    tv = {(row["objective"], row["lag"]): row["tv"] for row in result["rows"]}
+    assert len(tv) == 20 and result["steps"] < 100
+    for objective in ("group_subtb", "subtb", "vargrad", "tb"):
+        assert tv[objective, 0] < result["tv_initial"], "it learns"
+        assert len({tv[objective, lag] for lag in (0, 10, "frozen")}) == 3, "the lag changes what is learned from"
+        assert tv[objective, 100] == tv[objective, 400] == tv[objective, "frozen"], "a lag as long as the run is frozen"
+
+
 def check_whole_loop(result: dict[str, Any]) -> None:
     assert 0 <= result["engine_waits"] <= 1 and 0 <= result["learner_waits"] <= 1
     assert result["trajectories_per_s"] > 0 and result["steps_per_s"] > 0
@@ -124,6 +133,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "rewards": check_rewards,
     "scaling": check_scaling,
     "single_process": check_single_process,
+    "staleness": check_staleness,
     "whole_loop": check_whole_loop,
 }
 """A KeyError for a new script means: write its check."""
