@@ -26,6 +26,14 @@ class SamplingEngine(Protocol):
         """Requests that `step` has not returned yet."""
 
     @property
+    def canary_difference_max(self) -> float:
+        """Largest mean difference of a canary, or of a version's first samples, nats."""
+
+    @property
+    def canaries_exceeded(self) -> int:
+        """Canaries and first samples whose mean difference exceeded the tolerance."""
+
+    @property
     def busy_s(self) -> float:
         """Seconds spent computing since the engine started."""
 
@@ -33,7 +41,7 @@ class SamplingEngine(Protocol):
         """Queue one response to a prompt [P]; returns its request id."""
 
     def step(self) -> list[Sampled]:
-        """Advance all requests; returns those that finished."""
+        """Advance all requests; returns those that finished. AdapterError where samples are not their version's."""
 
     def serve(self, version: AdapterVersion, files: AdapterFiles) -> float:
         """Use a version for all later requests; returns the canary's mean difference, nats."""

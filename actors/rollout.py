@@ -16,6 +16,7 @@ from actors.behaviour import Behaviour, BehaviourMix
 from actors.config import ActorConfig
 from actors.engine_protocol import SamplingEngine
 from actors.segments import Sampled
+from buffer.errors import AdapterError
 from buffer.heartbeat import LIFETIME_S, Heartbeats
 from buffer.named_wait import NamedWait
 from buffer.types import AdapterFiles, AdapterVersion, Prompt, Trajectory
@@ -66,7 +67,7 @@ class RolloutActor:
         self._mix = BehaviourMix(config.behaviours, seed)
         self._stopping = threading.Event()
         self._running = threading.Lock()
-        self._open: dict[str, tuple[Prompt, Behaviour, AdapterVersion, float]] = {}
+        self._open: dict[str, tuple[Prompt, Behaviour, float]] = {}
         self._last_beat = self._last_refresh = -math.inf
         self._wait: NamedWait | None = None
         self._figures: dict[str, float] = {
@@ -74,8 +75,6 @@ class RolloutActor:
             "tokens": 0,
             "versions_taken": 0,
             "versions_skipped": 0,
-            "canary_difference_max": 0.0,
-            "canaries_exceeded": 0,
         }
         self._began, self._busy_before_s = time.monotonic(), engine.busy_s
 
@@ -112,8 +111,8 @@ class RolloutActor:
 
     def status(self) -> dict[str, Any]:
         """Figures since `run` began: counts, tokens/s, seconds in the engine, served version, versions skipped between
-        two served ones, largest canary difference [nats], canaries beyond their tolerance, and the named wait if there
-        is one."""
+        two served ones, and the named wait if there is one. Since the engine's start: largest canary difference [nats]
+        and canaries beyond their tolerance."""
         version, wait = self._engine.version, self._wait
         seconds = max(time.monotonic() - self._began, 1e-9)
         return self._figures | {
@@ -122,6 +121,8 @@ class RolloutActor:
             "engine_s": self._engine.busy_s - self._busy_before_s,
             "tokens_per_s": self._figures["tokens"] / seconds,
             "version": version.number if version else -1,
+            "canary_difference_max": self._engine.canary_difference_max,
+            "canaries_exceeded": self._engine.canaries_exceeded,
             "waiting_for": wait.sentence() if wait else None,
         }
 
@@ -136,12 +137,10 @@ class RolloutActor:
         return sample(self._engine, prompts, n, use_base_model)
 
     def _top_up(self) -> None:
-        version = self._engine.version
-        assert version is not None
         while len(self._open) < self._config.max_in_flight:
             prompt, behaviour = next(self._prompts), self._mix.next()
             request_id = self._engine.add(prompt.token_ids, behaviour)
-            self._open[request_id] = prompt, behaviour, version, time.time()
+            self._open[request_id] = prompt, behaviour, time.time()
 
     def _refresh(self) -> None:
         """Serve the newest adapter if it is newer and a slot is free; never waits for a request to finish."""
@@ -152,11 +151,9 @@ class RolloutActor:
         fetched = self._adapters(served.number if served else -1)
         if fetched is None:
             return
-        difference = self._engine.serve(*fetched)
+        self._engine.serve(*fetched)
         self._figures["versions_taken"] += 1
         self._figures["versions_skipped"] += fetched[0].number - served.number - 1 if served else 0
-        self._figures["canary_difference_max"] = max(self._figures["canary_difference_max"], difference)
-        self._figures["canaries_exceeded"] += difference > fetched[0].canary.tolerance
 
     def _wait_for_first_adapter(self) -> None:
         self._wait = NamedWait(
@@ -192,8 +189,13 @@ class RolloutActor:
             self._last_beat = time.monotonic()
 
     def _trajectory(self, sampled: Sampled) -> Trajectory:
-        prompt, behaviour, version, requested_at = self._open.pop(sampled.request_id)
-        sampled_at = time.time()
+        prompt, behaviour, requested_at = self._open.pop(sampled.request_id)
+        sampled_at, version = time.time(), sampled.version
+        if version is None:
+            raise AdapterError(
+                f"{self._name}: the base model sampled a response that an adapter version was to sample. It can't be "
+                "stamped with a version. Continue the run with --resume, and report this."
+            )
         return Trajectory(
             prompt_id=prompt.id,
             prompt_token_ids=prompt.token_ids,

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from actors.behaviour import Behaviour
-from actors.served_versions import ServedVersion
+from actors.served_versions import ReportedSegment, ServedVersion
 from buffer.errors import AdapterError
 from buffer.tool import Tool
-from buffer.types import BoolArray, FloatArray, IntArray, PolicySpec
+from buffer.types import AdapterVersion, BoolArray, FloatArray, IntArray, PolicySpec
 
 MAX_LOG_STOP = 100.0
 """Nats that a masked stop may take off the normaliser: more cannot be told from fp32 log-probabilities."""
@@ -37,6 +37,8 @@ class Sampled:
     """[T+1] nats, untempered; 0 where stopping was forced, -inf where it was not allowed."""
     is_action: BoolArray
     """[T] false where the tool wrote the token."""
+    version: AdapterVersion | None
+    """The adapter version that its requests named; None for the base model."""
 
     @property
     def log_q(self) -> float:
@@ -86,6 +88,7 @@ class Response:
             np.array(self.log_pf, dtype=np.float32),
             np.array([*self.log_pterm, 0.0] if forced else self.log_pterm, dtype=np.float32),
             np.array(self.is_action, dtype=np.bool_),
+            self.served.version if self.served else None,
         )
 
 
@@ -116,6 +119,17 @@ def segment_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, ac
         bias = {spec.stop_token_id: -100.0}
         return SamplingParams(max_tokens=min_tokens, stop_token_ids=sorted(triggers), logit_bias=bias, **common)
     return SamplingParams(max_tokens=max_tokens, stop_token_ids=sorted({spec.stop_token_id, *triggers}), **common)
+
+
+def reported_segment(context: Sequence[int], output: Any) -> ReportedSegment:
+    """The tokens of a finished vLLM output behind `context` [P], with the log-probabilities that came with them."""
+    token_ids, logprobs = output.token_ids, output.logprobs
+    log_probs = [entries[token].logprob for entries, token in zip(logprobs, token_ids, strict=True)]
+    return ReportedSegment(
+        np.array(context, dtype=np.int32),
+        np.array(token_ids, dtype=np.int32),
+        np.array(log_probs, dtype=np.float32),
+    )
 
 
 def read_segment(

@@ -6,10 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from buffer.types import AdapterFiles, AdapterVersion
+from actors.canary import SAMPLED_TOKENS
+from buffer.types import AdapterFiles, AdapterVersion, FloatArray, IntArray
 
 MAX_VERSIONS = 4
 """Adapter versions one engine holds at once: the newest, one or two that still have requests, one that arrives."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedSegment:
+    """Tokens that a version sampled, with the log-probabilities that vLLM reported with them."""
+
+    context: IntArray
+    """[P] the prompt and the response so far"""
+    token_ids: IntArray
+    """[n] the stop token included, where it was chosen"""
+    log_probs: FloatArray
+    """[n] nats, untempered and unmasked"""
 
 
 @dataclass(slots=True)
@@ -22,6 +35,19 @@ class ServedVersion:
     folder: Path
     in_flight: set[str] = field(default_factory=set)
     """Ids of the requests that it writes."""
+    first_segments: list[ReportedSegment] = field(default_factory=list)
+    """The first that it finished, until they are compared with the engine's own scores."""
+    compared: bool = False
+
+    def note(self, segment: ReportedSegment) -> None:
+        """Keep a finished segment for the comparison, while more tokens are needed for it."""
+        if not self.compared and not self.can_compare:
+            self.first_segments.append(segment)
+
+    @property
+    def can_compare(self) -> bool:
+        """True from SAMPLED_TOKENS tokens on, until they are compared."""
+        return not self.compared and sum(len(s.token_ids) for s in self.first_segments) >= SAMPLED_TOKENS
 
 
 class ServedVersions:
@@ -56,6 +82,13 @@ class ServedVersions:
         self._versions[served.version.number] = served
         self.newest = served
         self.remove_idle()
+
+    def __contains__(self, served: ServedVersion) -> bool:
+        return self._versions.get(served.version.number) is served
+
+    def to_compare(self) -> list[ServedVersion]:
+        """The versions whose first samples can be compared and have not been."""
+        return [served for served in self._versions.values() if served.can_compare]
 
     def finish(self, request_id: str) -> None:
         """Note that a request is done."""

@@ -31,11 +31,12 @@ class SimulatedEngine:
         self._rng = np.random.default_rng(seed)
         tokens = spec.allowed_token_ids or tuple(range(MAX_TOKENS))
         self._tokens = np.array([t for t in tokens if t != spec.stop_token_id], dtype=np.int32)
-        self._open: deque[tuple[str, Behaviour]] = deque()
+        self._open: deque[tuple[str, Behaviour, AdapterVersion | None]] = deque()
         self._count = 0
         self._due = time.monotonic()
         self.version: AdapterVersion | None = None
         self.can_take_version = True
+        self.canary_difference_max, self.canaries_exceeded = 0.0, 0
         self.busy_s = 0.0
 
     @property
@@ -54,7 +55,7 @@ class SimulatedEngine:
     def add(self, prompt_token_ids: IntArray, behaviour: Behaviour, use_base_model: bool = False) -> str:
         """Queue one response; returns its request id."""
         self._count += 1
-        self._open.append((f"s{self._count}", behaviour))
+        self._open.append((f"s{self._count}", behaviour, None if use_base_model else self.version))
         return f"s{self._count}"
 
     def step(self) -> list[Sampled]:
@@ -73,7 +74,7 @@ class SimulatedEngine:
         self.busy_s += time.monotonic() - began
         return done
 
-    def _response(self, request_id: str, behaviour: Behaviour) -> Sampled:
+    def _response(self, request_id: str, behaviour: Behaviour, version: AdapterVersion | None) -> Sampled:
         spec, choices = self._spec, len(self._tokens) + 1
         n = spec.max_actions
         if not behaviour.suppress_stop:
@@ -88,4 +89,5 @@ class SimulatedEngine:
             np.where(can_stop[:n], -np.log(choices), -np.log(choices - 1)).astype(np.float32),
             log_pterm,
             np.ones(n, dtype=np.bool_),
+            version,
         )

@@ -49,7 +49,8 @@ class Gradient:
         """Set the gradients of the loss over all ranks; R of the loss is tempered here and nowhere else.
 
         Returns this rank's estimates, without gradient, and the loss over all ranks with the residuals [B] of this one.
-        AdapterError where a LoRA tensor does not take part in the loss: it would stay as it is for the whole run.
+        AdapterError where a LoRA tensor does not take part in the loss, since it would stay as it is for the whole run,
+        and where a weight of the base model would be trained.
         """
         for parameter in self._parameters:
             parameter.grad = None
@@ -66,12 +67,20 @@ class Gradient:
         return estimates, Loss(loss.numerator.detach(), loss.denominator.detach(), loss.residual)
 
     def _require_gradients(self) -> None:
-        """AdapterError unless backward reached every LoRA tensor."""
-        trained = [(name, p) for name, p in self._policy.model.named_parameters() if p.requires_grad]
-        unreached = [name for name, parameter in trained if parameter.grad is None]
+        """AdapterError unless backward reached every LoRA tensor, and nothing else is trained."""
+        parameters = list(self._policy.model.named_parameters())
+        adapter = [(name, parameter) for name, parameter in parameters if ".lora_" in name]
+        base = [name for name, parameter in parameters if ".lora_" not in name and parameter.requires_grad]
+        unreached = [name for name, parameter in adapter if parameter.grad is None]
+        if base:
+            raise AdapterError(
+                f"{len(base)} weights of the base model would be trained too: {', '.join(base[:4])}"
+                f"{', ...' if len(base) > 4 else ''}. Actors get the adapter alone, so they would sample another "
+                "policy than the learner's. Report this."
+            )
         if unreached:
             raise AdapterError(
-                f"{len(unreached)} of {len(trained)} LoRA tensors have no gradient: {', '.join(unreached[:4])}"
+                f"{len(unreached)} of {len(adapter)} LoRA tensors have no gradient: {', '.join(unreached[:4])}"
                 f"{', ...' if len(unreached) > 4 else ''}. These layers have no part in text, so nothing would "
                 "be learned in them. Take them out of model.lora_targets."
             )

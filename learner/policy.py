@@ -3,6 +3,7 @@
 Shapes   B trajectories (b in one pass), T response tokens, N tree nodes, S states, H hidden size, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from buffer.errors import AdapterError
 from buffer.types import PolicySpec
 from learner.batch import Batch, Part
 from lm.load import keep_four_bits_differentiable, load_model
@@ -44,7 +46,9 @@ class LoraPolicy:
             target_modules=list(spec.lora_targets),
             task_type="CAUSAL_LM",
         )
+        targets = [name for name, _ in base.named_modules() if name.rpartition(".")[2] in spec.lora_targets]
         self.model = get_peft_model(base, lora).eval()
+        self._require_adapters(targets)
         keep_four_bits_differentiable(self.model)
         self._packed = PackedModel(self.model.get_base_model(), spec.base_model)
         output = self._packed.output
@@ -99,6 +103,17 @@ class LoraPolicy:
         log_pf[is_action] = output.token_logits(hidden[acted], taken) - normaliser[acted]
         log_pterm[may_stop] = output.token_logits(hidden[stopped], stop) - normaliser[stopped]
         return PrefixLogProbs(log_pf, log_pterm)
+
+    def _require_adapters(self, targets: Sequence[str]) -> None:
+        """AdapterError unless each of the layers `targets` has an adapter."""
+        adapted = {name for name, layer in self.model.get_base_model().named_modules() if hasattr(layer, "lora_A")}
+        missing = [name for name in targets if name not in adapted]
+        if missing:
+            raise AdapterError(
+                f"{len(missing)} of the {len(targets)} layers that model.lora_targets names have no adapter: "
+                f"{', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}. They would keep the base model's "
+                "weights for the whole run. Install the version of peft that deploy/install pins."
+            )
 
     def _checkpoint_layers(self) -> None:
         """Only the layers themselves are told that they train, which is what turns checkpointing on; what is inside

@@ -14,7 +14,7 @@ class ActorTotals:
         self._before_restart: Counter[tuple[str, str]] = Counter()
         self._newest: dict[tuple[str, str], int] = {}
         self.canary_difference_max = 0.0
-        """Largest mean difference between engine and learner on a canary, nats."""
+        """Largest mean difference of a canary, or of a version's first samples, nats."""
         self.engine_busy = float("nan")
         """Share of their time that the actors' engines compute, a mean over actors."""
 

@@ -130,20 +130,20 @@ def _staleness(inputs: AlertInputs) -> Finding:
         "TributaryCanaryDrift",
         f"sum by (run) (\n  {growth(SERIES['actor.NAME.canaries_exceeded'], CANARY_WINDOW_S)}\n)"
         f" >= {MAX_CANARIES_EXCEEDED + 1}",
-        f"{RUN}: engine and learner differed by more than the tolerance on {VALUE} canaries in "
+        f"{RUN}: {VALUE} canaries or first samples differed by more than the tolerance in "
         f"{CANARY_WINDOW_S // 60} minutes.",
     ),
 )
 def _canary(inputs: AlertInputs) -> Finding:
-    """Engine and learner disagree more often than rounding explains."""
+    """Engine and learner, or an engine's samples and scores, disagree more often than rounding explains."""
     exceeded = inputs.increase("canaries_exceeded", CANARY_WINDOW_S)
     if exceeded <= MAX_CANARIES_EXCEEDED:
         return None
     tolerance = inputs.limits.get("canary_tolerance", 0.0)
     worst = max((a["canary_difference_max"] for a in inputs.actors), default=0.0)
     return (
-        f"{exceeded:.0f} canaries in {CANARY_WINDOW_S // 60} minutes exceeded the tolerance of {tolerance:.2g} nats, "
-        f"by up to {worst:.2g}; three in a row of one actor end the run.",
+        f"{exceeded:.0f} canaries or first samples in {CANARY_WINDOW_S // 60} minutes exceeded the tolerance of "
+        f"{tolerance:.2g} nats, by up to {worst:.2g}; three in a row of either end the run.",
         "Engine and learner round differently, or the engine serves weights that are not quite those published.",
         "Check that engine and learner have the same model.dtype and quantization. Don't raise the tolerance first.",
     )

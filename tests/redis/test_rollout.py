@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import redis
 
+from actors.behaviour import Behaviour
 from actors.config import ActorConfig
 from actors.prompt_order import prompt_order
 from actors.rollout import RolloutActor
@@ -18,7 +19,7 @@ from buffer.config import BufferConfig
 from buffer.errors import AdapterError
 from buffer.heartbeat import Heartbeats
 from buffer.replay import ReplayBuffer
-from buffer.types import AdapterFiles, AdapterVersion, Canary, PolicySpec, Prompt, Trajectory
+from buffer.types import AdapterFiles, AdapterVersion, Canary, IntArray, PolicySpec, Prompt, Trajectory
 
 Run: TypeAlias = Callable[[str, int], list[Trajectory]]
 
@@ -124,6 +125,19 @@ def test_an_actor_that_falls_behind_goes_on_and_takes_the_newest_version_once_a_
     assert gate.taken[799].policy_version == 0
     figures = actor.status()
     assert (figures["version"], figures["versions_taken"], figures["versions_skipped"]) == (100, 2, 99)
+
+
+def test_a_response_of_the_base_model_is_never_stamped_with_a_version(client: redis.Redis, name: str) -> None:
+    class BaseModelEngine(SimulatedEngine):
+        def add(self, prompt_token_ids: IntArray, behaviour: Behaviour, use_base_model: bool = False) -> str:
+            return super().add(prompt_token_ids, behaviour, use_base_model=True)
+
+    engine = BaseModelEngine(SPEC, rate=1e9, seed=0)
+    actor = RolloutActor(
+        "actor-0", engine, cycle(PROMPTS), "test", CONFIG, lambda held: version(0), Gate(), Heartbeats(client, name), 0
+    )
+    with pytest.raises(AdapterError, match="actor-0: the base model sampled a response"):
+        actor.run()
 
 
 def test_a_wrong_adapter_ends_the_actor(client: redis.Redis, name: str) -> None:

@@ -23,8 +23,8 @@ LINES = [
 VOCABULARY = 420
 
 
-def make_text_model(folder: Path) -> Path:
-    """A two-layer Llama with random weights and a byte-level tokenizer that splits digits, saved like any base model."""
+def make_text_model(folder: Path, layers: int = 2, seed: int = 0) -> Path:
+    """A Llama with random weights and a byte-level tokenizer that splits digits, saved like any base model."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -39,9 +39,9 @@ def make_text_model(folder: Path) -> Path:
     )
     tokenizer.train_from_iterator(LINES * 10, trainer)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>").save_pretrained(folder)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=2, num_key_value_heads=1,
         head_dim=32, max_position_embeddings=2048, initializer_range=0.1, tie_word_embeddings=True, bos_token_id=0, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)

@@ -101,6 +101,16 @@ def check_scaling(result: dict[str, Any]) -> None:
     assert set(result["efficiency"]) == {"1", "2"} and result["ceiling"]["trajectories_per_s"] > 0
 
 
+def check_silent_faults(result: dict[str, Any]) -> None:
+    """Each fault is named by an error of this project, at the latest by the first samples of the first wrong version."""
+    assert result["healthy_versions"] == 4, "nothing is noticed where there is no fault"
+    assert result["healthy_difference_max"] < result["tolerance"] / 100
+    unnoticed = [row["fault"] for row in result["rows"] if not row["detected"] or row["versions"] > 1]
+    assert len(result["rows"]) == 12 and not unnoticed
+    by_samples = [row["fault"] for row in result["rows"] if row["by"].endswith("SampleCheck.compare")]
+    assert len(by_samples) == 4, "canaries cannot see the faults of the sampling path"
+
+
 def check_single_process(result: dict[str, Any]) -> None:
     assert result["ours_over_single_process"] > 0 and result["ours_fresh_per_update"] > 0
     assert len(result["single_process_losses"]) == 2
@@ -132,6 +142,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "models": check_models,
     "rewards": check_rewards,
     "scaling": check_scaling,
+    "silent_faults": check_silent_faults,
     "single_process": check_single_process,
     "staleness": check_staleness,
     "whole_loop": check_whole_loop,

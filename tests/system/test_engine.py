@@ -15,11 +15,12 @@ import torch
 from tokenizers import Tokenizer
 
 from actors.behaviour import Behaviour
+from actors.canary import SAMPLED_TOKENS, SampleCheck
 from actors.config import ActorConfig
 from actors.engine import Engine
-from actors.segments import Sampled
+from actors.segments import Response, Sampled
 from buffer.errors import AdapterError
-from buffer.types import AdapterFiles, AdapterVersion, PolicySpec
+from buffer.types import AdapterFiles, AdapterVersion, FloatArray, PolicySpec
 from learner.adapter import adapter_files, adapter_version
 from learner.batch import collate
 from learner.policy import LoraPolicy
@@ -62,6 +63,18 @@ def published(
             torch.nn.init.normal_(parameter, std=0.1)
     files = adapter_files(policy)
     return policy, adapter_version(policy, files, number, 0, tiny_trajectory(task, (0, 1)), RECORDED_BOUND), files
+
+
+class RecordingCheck(SampleCheck):
+    """Notes the version and the number of tokens of each comparison."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compared: list[tuple[int, int]] = []
+
+    def compare(self, version: AdapterVersion, reported: FloatArray, scored: FloatArray) -> float:
+        self.compared.append((version.number, len(reported)))
+        return super().compare(version, reported, scored)
 
 
 def drain(engine: Engine, wanted: set[str]) -> dict[str, Sampled]:
@@ -146,6 +159,7 @@ def test_requests_that_finish_during_a_canary_check_are_returned_before_anything
     _, old_version, old_files = published(tiny_spec, task, 5, seed=5)
     _, new_version, new_files = published(tiny_spec, task, 6, seed=6)
     engine.serve(old_version, old_files)
+    drain(engine, {engine.add(task.prompts()[0].token_ids, LONG) for _ in range(SAMPLED_TOKENS)})  # compared by now
     ids = {engine.add(task.prompts()[0].token_ids, LONG) for _ in range(10)}
     for _ in range(tiny_spec.max_actions - 1):
         assert not engine.step()
@@ -190,17 +204,83 @@ def test_bytes_with_another_digest_than_announced_are_rejected(
         engine.serve(version, AdapterFiles(files.weights + b"\0", files.config_json))
 
 
+def test_an_adapter_of_another_rank_is_refused(engine: Engine, tiny_spec: PolicySpec, task: TinyTask) -> None:
+    _, version, files = published(replace(tiny_spec, lora_rank=8), task, 13, seed=13)
+    with pytest.raises(AdapterError, match=r"version 13 has rank 8, but the engine was started for .* = 16"):
+        engine.serve(version, files)
+
+
+@pytest.mark.parametrize("min_actions", [0, 2])
+@pytest.mark.parametrize("behaviour", [ON_POLICY, LONG], ids=["on_policy", "suppressed"])
+def test_first_samples_are_compared_once_a_version_and_equal_their_scores_whatever_is_masked(
+    engine: Engine,
+    tiny_spec: PolicySpec,
+    task: TinyTask,
+    monkeypatch: pytest.MonkeyPatch,
+    behaviour: Behaviour,
+    min_actions: int,
+) -> None:
+    """Allowed tokens are masked throughout, tokens are drawn at temperature 1.3, the stop is biased away."""
+    monkeypatch.setattr(engine, "_sample_check", check := RecordingCheck())
+    monkeypatch.setattr(engine, "_spec", replace(tiny_spec, min_actions=min_actions))
+    number = 14 + min_actions + 4 * behaviour.suppress_stop
+    _, version, files = published(tiny_spec, task, number, seed=number)
+    engine.serve(version, files)
+    drain(engine, {engine.add(task.prompts()[0].token_ids, behaviour) for _ in range(60)})
+    [compared] = check.compared
+    assert compared[0] == number and SAMPLED_TOKENS <= compared[1] < SAMPLED_TOKENS + 4
+    assert check.differences.largest < RECORDED_BOUND
+
+
+def test_samples_that_bypass_the_adapter_are_detected(
+    engine: Engine, tiny_spec: PolicySpec, task: TinyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The canary is scored with the adapter; requests that sample name none."""
+    _, version, files = published(tiny_spec, task, 30, seed=30)
+    next_segment = engine._next_segment
+
+    def without_adapter(response: Response) -> None:
+        served, response.served = response.served, None
+        next_segment(response)
+        response.served = served
+
+    monkeypatch.setattr(engine, "_sample_check", SampleCheck())
+    monkeypatch.setattr(engine, "_next_segment", without_adapter)
+    engine.serve(version, files)
+    ids = {engine.add(task.prompts()[0].token_ids, LONG) for _ in range(SAMPLED_TOKENS)}
+    with pytest.raises(AdapterError, match="does not sample from adapter version 30, although it scores with it"):
+        drain(engine, ids)
+    wrong = engine._versions._versions[30]  # an actor would end here; the other tests go on
+    wrong.compared = True
+    wrong.in_flight.clear()
+    while engine.in_flight:
+        engine.step()
+
+
+def test_a_version_that_is_removed_while_it_samples_is_an_error(
+    engine: Engine, tiny_spec: PolicySpec, task: TinyTask
+) -> None:
+    _, version, files = published(tiny_spec, task, 31, seed=31)
+    engine.serve(version, files)
+    ids = {engine.add(task.prompts()[0].token_ids, LONG)}
+    removed = engine._versions._versions.pop(31)
+    with pytest.raises(AdapterError, match="version 31 was removed while responses were sampled from it"):
+        engine.step()
+    engine._versions._versions[31] = removed
+    drain(engine, ids)
+
+
 def test_old_versions_are_removed_when_their_last_request_is_done(
     engine: Engine, tiny_spec: PolicySpec, task: TinyTask
 ) -> None:
     prompt = task.prompts()[0].token_ids
-    for number in range(20, 30):
+    for number in range(40, 50):
         _, version, files = published(tiny_spec, task, number, seed=number)
         engine.serve(version, files)
         drain(engine, {engine.add(prompt, ON_POLICY)})
     engine.step()
     assert engine.can_take_version
-    assert [p.name for p in engine._versions._folder.iterdir()] == ["v29"]
+    assert [p.name for p in engine._versions._folder.iterdir()] == ["v49"]
 
 
 def test_the_fast_lora_products_equal_vllms_own() -> None:

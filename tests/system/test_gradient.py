@@ -1,5 +1,6 @@
 """The gradient is the same however a batch is split: into passes, over ranks, with or without checkpointing."""
 
+import functools
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from tokenizers import Tokenizer
 from torch import multiprocessing
 
@@ -282,3 +284,27 @@ def test_a_lora_tensor_without_a_gradient_ends_the_first_step_with_its_name(
         step.compute(collate(mixed_rows(tiny_model), tiny_spec), 1.0)
     layer._disable_adapters = False
     step.compute(collate(mixed_rows(tiny_model), tiny_spec), 1.0)
+
+
+def test_a_lora_tensor_that_is_frozen_is_an_error(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+    q = policy(tiny_spec)
+    frozen = [p for name, p in q.model.named_parameters() if ".lora_" in name and ".layers.0." not in name]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    with pytest.raises(AdapterError, match=f"{len(frozen)} of {2 * len(frozen)} LoRA tensors have no gradient"):
+        gradient(q, mixed_rows(tiny_model), "subtb")
+
+
+def test_a_base_weight_that_would_be_trained_is_an_error(tiny_spec: PolicySpec, tiny_model: Path) -> None:
+    q = policy(tiny_spec)
+    q.model.get_base_model().model.norm.weight.requires_grad_(True)
+    with pytest.raises(AdapterError, match=r"1 weights of the base model would be trained too: .*norm\.weight"):
+        gradient(q, mixed_rows(tiny_model), "subtb")
+
+
+def test_a_layer_that_should_have_an_adapter_and_has_none_is_an_error(
+    tiny_spec: PolicySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("learner.policy.LoraConfig", functools.partial(LoraConfig, layers_to_transform=[0]))
+    with pytest.raises(AdapterError, match=r"7 of the 14 layers that model\.lora_targets names .*: model\.layers\.1"):
+        policy(tiny_spec)

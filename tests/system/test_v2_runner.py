@@ -17,6 +17,7 @@ ENGINE = (
     "base_model_requests_are_not_touched_by_the_adapter",
     "requests_that_finish_during_a_canary_check_are_returned_before_anything_advances",
     "a_sync_skipped_on_purpose_is_detected",
+    "samples_that_bypass_the_adapter_are_detected",
     "old_versions_are_removed_when_their_last_request_is_done",
 )
 SCORER = ("both_scorers_agree_at_every_prefix",)

@@ -1,9 +1,9 @@
-"""Which canary differences an engine's check accepts, and which end the run."""
+"""Which differences of canaries and of first samples an engine's checks accept, and which end the run."""
 
 import numpy as np
 import pytest
 
-from actors.canary import FAR_BEYOND, MAX_IN_A_ROW, CanaryCheck
+from actors.canary import FAR_BEYOND, MAX_IN_A_ROW, CanaryCheck, SampleCheck
 from buffer.errors import AdapterError
 from buffer.types import AdapterVersion, Canary
 from learner.config import CANARY_TOLERANCE, LearnerConfig
@@ -58,6 +58,35 @@ def test_a_canary_within_the_tolerance_begins_the_count_again() -> None:
 def test_a_difference_far_beyond_or_not_finite_is_an_error_at_once(nats: float) -> None:
     with pytest.raises(AdapterError, match="version 7"):
         off_by(CanaryCheck(), nats)
+
+
+def sampled_off_by(check: SampleCheck, nats: float) -> float:
+    """Compare samples whose tokens were reported `nats` above their scores."""
+    scored = np.linspace(-3.0, -1.0, TOKENS, dtype=np.float32)
+    return check.compare(version(), scored + np.float32(nats), scored)
+
+
+def test_first_samples_have_the_limits_of_canaries_and_an_error_of_their_own() -> None:
+    check = SampleCheck()
+    assert sampled_off_by(check, 0.5 * TOLERANCE) == pytest.approx(0.5 * TOLERANCE, rel=1e-4)
+    for _ in range(MAX_IN_A_ROW - 1):
+        sampled_off_by(check, 1.5 * TOLERANCE)
+    with pytest.raises(AdapterError, match=r"does not sample from adapter version 7, .* by 0\.3 nats .* 3 in a row"):
+        sampled_off_by(check, 1.5 * TOLERANCE)
+
+
+@pytest.mark.parametrize("nats", [1.01 * FAR_BEYOND * TOLERANCE, float("nan"), float("-inf")])
+def test_first_samples_far_beyond_or_not_finite_are_an_error_at_once(nats: float) -> None:
+    with pytest.raises(AdapterError, match="does not sample from adapter version 7"):
+        sampled_off_by(SampleCheck(), nats)
+
+
+def test_exceedances_are_counted_and_the_largest_difference_is_kept() -> None:
+    check = CanaryCheck()
+    for share in (0.5, 1.5, 0.25):
+        off_by(check, share * TOLERANCE)
+    assert check.differences.exceeded == 1
+    assert check.differences.largest == pytest.approx(1.5 * TOLERANCE, rel=1e-4)
 
 
 def test_an_empty_canary_is_an_error() -> None:

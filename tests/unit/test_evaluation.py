@@ -125,7 +125,7 @@ def sampled(text: str, log_q: float = -1.0) -> Sampled:
     """As an engine returns it; `log_q` is that of stopping, everything else is certain."""
     ids = np.array([tiny.VOCABULARY.index(letter) for letter in text], np.int32)
     log_pterm = np.append(np.full(len(ids), -1.0), log_q).astype(np.float32)
-    return Sampled("r", ids, np.zeros(len(ids), np.float32), log_pterm, np.ones(len(ids), np.bool_))
+    return Sampled("r", ids, np.zeros(len(ids), np.float32), log_pterm, np.ones(len(ids), np.bool_), None)
 
 
 def exact(log_rewards: Sequence[float], temperature: float = 1.0) -> list[Sample]:
