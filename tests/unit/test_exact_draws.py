@@ -79,7 +79,7 @@ class TableEngine:
             tokens.append(token)
             last = token
         arrays = np.array(log_pf, np.float32), np.array(log_pterm, np.float32), np.ones(len(tokens), np.bool_)
-        self._open.append(Sampled(f"s{self._count}", np.array(tokens, np.int32), *arrays))
+        self._open.append(Sampled(f"s{self._count}", np.array(tokens, np.int32), *arrays, None))
         return f"s{self._count}"
 
     def step(self) -> list[Sampled]:
@@ -293,4 +293,4 @@ def test_the_base_model_is_not_certified_for_a_constraint_and_an_exact_sampler_i
 
 def _given(token_ids: IntArray) -> Sampled:
     n = len(token_ids)
-    return Sampled("g", token_ids, np.zeros(n, np.float32), np.zeros(n + 1, np.float32), np.ones(n, np.bool_))
+    return Sampled("g", token_ids, np.zeros(n, np.float32), np.zeros(n + 1, np.float32), np.ones(n, np.bool_), None)
