@@ -120,7 +120,7 @@ def _figures(u: Array, exact: Weighed, weights: Array) -> dict[str, Array]:
         "kl_p_q": e_p - low,
         "gap": e_p - e_q,
         "underrated": (weights * (v - typical[..., None] > FAR)).sum(-1),
-        "overrated": (u - (low + high)[..., None] / 2 < -FAR).mean(-1),
+        "overrated": (u - typical[..., None] < -FAR).mean(-1),
         "tempering": _slope(exact.log_target, exact.log_q, weights),
     }
 

@@ -76,7 +76,7 @@ def total_variation_bound(gap: float) -> float:
 def _failure(figures: Mapping[str, Interval], number: str, coverage: Sequence[Coverage]) -> Verdict:
     """The kind of a sampler whose gap is too large."""
     under, over, slope = figures["underrated"], figures["overrated"], figures["tempering"]
-    if under.value >= FEW:
+    if under.value >= FEW and (under.value >= over.value or over.value < MANY):
         seldom = f"it draws {under.value:.0%} of the target 20 times too seldom"
         return Verdict("misses mass", f"misses mass: {seldom} ({number}){_worst(coverage)}")
     if over.value >= MANY:
