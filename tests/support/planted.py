@@ -57,8 +57,13 @@ def planted(universe: Universe, one_version_old: Array | None = None) -> dict[st
     half = rng.permutation(len(log_p))[: len(log_p) // 2]
     dropped = log_p.copy()
     dropped[half] += NEVER
+    order = rng.permutation(len(log_p))
+    heavy = order[: 1 + int(np.searchsorted(np.exp(log_p[order]).cumsum(), 0.5))]
+    half_of_mass = log_p.copy()
+    half_of_mass[heavy] += NEVER
     samplers = {
         "right": log_p,
+        "half of the mass dropped": half_of_mass,
         "half the strings dropped": dropped,
         "one mode dropped": log_p + NEVER * universe.mode,
         "one mode doubled": log_p + np.log(2.0) * universe.mode,

@@ -58,8 +58,8 @@ def check_canary(result: dict[str, Any]) -> None:
 
 def check_certificate(result: dict[str, Any]) -> None:
     rows = {(row["target"], row["name"]): row for row in result["planted"]}
-    assert len(rows) == 21
-    for name in ("right", "half the strings dropped", "base model"):
+    assert len(rows) == 23
+    for name in ("right", "half of the mass dropped", "half the strings dropped", "base model"):
         assert rows["toy", name]["verdict_right_of_100"] == 100.0
     assert rows["toy", "half the strings dropped"]["blind_of_100"] == 100.0, "found without exact draws"
     assert rows["toy", "right"]["told_apart_of_100"] == 0.0
