@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from buffer.drawn_rows import Drawn
 from buffer.types import Trajectory
 from learner.batch import Batch, collate
 from learner.config import LearnerConfig
 from learner.diagnostics import exact_figures, posterior_figures, select_rows, var_u
-from learner.objectives.balance import Estimates, first_terminal, log_q_of_strings, value_at
+from learner.given_strings import log_q_of_batch
+from learner.objectives.balance import Estimates, first_terminal, value_at
 from learner.policy import LoraPolicy
 
 Figures = dict[str, Any]
@@ -71,8 +71,5 @@ class TargetDistance:
         """Total variation and KL to R^(1/T); NaN at steps between two readings and where no strings are listed."""
         if self._batch is None or step % self._every:
             return {"total_variation": float("nan"), "kl": float("nan")}
-        with torch.no_grad():
-            log_probs = self._policy.log_probs(self._batch)
-        is_terminal = self._batch.is_terminal.to(self._policy.device)
-        log_q = log_q_of_strings(log_probs.log_pf, log_probs.log_pterm, is_terminal).cpu()
+        log_q = log_q_of_batch(self._policy, self._batch)
         return exact_figures(log_q, self._batch.log_reward_of_strings / temperature, self._batch.prompt)

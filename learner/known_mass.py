@@ -59,8 +59,8 @@ class KnownMass:
 
 def _missing(strings: dict[bytes, float], draws: Sequence[float], temperature: float) -> float:
     """Share of the mass of the strings that the draws' estimate of log Z leaves out, after its noise."""
-    u, known = np.array(draws), float(np.logaddexp.reduce(np.array(list(strings.values())) / temperature))
+    u, bound = np.array(draws), float(np.logaddexp.reduce(np.array(list(strings.values())) / temperature))
     w = np.exp(u - u.max())
     own = float(u.max() + np.log(w.mean()))
     noise = Z_SCORE * float(w.std(ddof=1) / w.mean()) / math.sqrt(len(w))
-    return max(-math.expm1(own + noise - known), 0.0) if known > own + noise else 0.0
+    return max(-math.expm1(own + noise - bound), 0.0) if bound > own + noise else 0.0

@@ -23,7 +23,7 @@ from rewards.judging.bootstrap import Interval
 from rewards.judging.bound import Bound
 from rewards.judging.calibration import Calibration, rank
 from rewards.judging.certificate import Array, ExactDraws, Weighed, certificate_figures
-from rewards.judging.coverage import Coverage, Known
+from rewards.judging.coverage import Coverage, Evidence
 from rewards.judging.verdict import Verdict, verdict_with_exact_draws, verdict_without_exact_draws, wrong_weights
 from rewards.task import Figure
 
@@ -176,7 +176,7 @@ class _PromptStrings:
         """Contrary evidence of other strings."""
         keys = list(self.log_target)
         names = _Names(checked, keys)
-        return coverage.coverage(Known(self.drawn, self._weighed(keys), names, self.base))
+        return coverage.coverage(Evidence(self.drawn, self._weighed(keys), names, self.base))
 
     def statistics(self, name: str) -> tuple[list[float], Array]:
         """(of the exact draws, of the draws [K]): log R^(1/T), or the length."""

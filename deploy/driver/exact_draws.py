@@ -59,7 +59,7 @@ def obstacle(checked: Checked, temperature: float) -> str | None:
     rewards, task = checked.config.rewards, checked.task
     if task.support():
         return None
-    if all(task.prior(prompt) is None for prompt in checked.prompts[:1]):
+    if any(task.prior(prompt) is None for prompt in checked.prompts):
         return "the task names no context whose draws dominate the reward (Task.prior)"
     if temperature > 1.0:
         return f"the target is tempered, T = {temperature:.3g}"
@@ -107,11 +107,11 @@ def simulate(
     """Up to `wanted` prompts of the split "simulated", each with one exact draw. ConfigError if none was accepted."""
     rng, tokens, tries = np.random.default_rng(seed), 0, 0
     pool = list(checked.task.prompts(TRAIN))
-    found: dict[str, tuple[Prompt, Sample]] = {}
+    accepted_pairs: dict[str, tuple[Prompt, Sample]] = {}
     queue: list[Prompt] = []
-    while len(found) < wanted and tries < MAX_ROUNDS * max(len(pool), wanted):
+    while len(accepted_pairs) < wanted and tries < MAX_ROUNDS * max(len(pool), wanted):
         if not queue:
-            left = [prompt for prompt in pool if prompt.id not in found]
+            left = [prompt for prompt in pool if prompt.id not in accepted_pairs]
             queue = [left[k] for k in rng.permutation(len(left))]
         chosen, queue = queue[:CHUNK], queue[CHUNK:]
         if not chosen:
@@ -122,13 +122,13 @@ def simulate(
             chosen, drawn = _write_targets(checked, engine, chosen, drawn, tries)
         for prompt, scored in zip(chosen, score_each(checked, scorer, chosen, drawn), strict=True):
             if scored is not None and accept(checked, scored, temperature, rng):
-                found[prompt.id] = prompt, scored
-    if not found:
+                accepted_pairs[prompt.id] = prompt, scored
+    if not accepted_pairs:
         raise ConfigError(
             f"--split {SIMULATED}: none of {tries:,} draws of the base model was accepted as an exact draw of the "
             "target, because its strings have little reward. Use another split."
         )
-    kept = list(found.values())[:wanted]
+    kept = list(accepted_pairs.values())[:wanted]
     return [prompt for prompt, _ in kept], Accepted({prompt.id: [draw] for prompt, draw in kept}, tries, tokens)
 
 

@@ -83,9 +83,12 @@ def strings_of_run(checked: Checked, folder: RunFolder, base: Samples, trained: 
     problem, exact, rng = obstacle(checked, temperature), None, np.random.default_rng(0)
     if problem is None and not checked.task.support():
         if all(np.array_equal(context_of(checked.task, prompt), prompt.token_ids) for prompt in prompts):
-            draws = {name: [s for s in drawn if accept(checked, s, temperature, rng)] for name, drawn in base.items()}
             tokens = sum(len(s.token_ids) + 1 for drawn in base.values() for s in drawn)
-            exact = Accepted(draws, sum(map(len, base.values())), tokens)
+            try:
+                draws = {k: [s for s in drawn if accept(checked, s, temperature, rng)] for k, drawn in base.items()}
+                exact = Accepted(draws, sum(map(len, base.values())), tokens)
+            except RewardError as error:
+                problem = str(error)
         else:
             problem = f"they need another prompt; see tributary evaluate --run {folder.path}"
     return Strings(base, trained, exact, problem, _others(checked, folder, prompts, None))

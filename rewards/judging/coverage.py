@@ -2,7 +2,7 @@
 
 The sum of R^(1/T) over any distinct strings is a lower bound of Z, whatever q is, and so is, up to its noise, the mean
 of R^(1/T) / p_base over draws of the base model. Where one of them stands above the sampler's own estimate, its draws
-miss mass. Nothing found is no proof: the strings looked at may miss the same modes.
+miss mass. If neither does, nothing is proved: these strings may miss the same modes.
 
 Shapes   K draws of q, B draws of the base model, N distinct strings of one prompt.
 """
@@ -33,8 +33,8 @@ EXPLANATIONS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of one prompt beside exact draws."""
+class Evidence:
+    """The strings of one prompt that need no exact draw."""
 
     drawn: Weighed
     """K draws of q."""
@@ -60,13 +60,13 @@ class Coverage:
     """Its mass, as a share of the known mass."""
 
 
-def coverage(known: Known) -> Coverage:
+def coverage(evidence: Evidence) -> Coverage:
     """Compare the sampler's own estimate of log Z with what other strings say of it."""
-    u, strings = known.drawn.u, known.strings
+    u, strings = evidence.drawn.u, evidence.strings
     own = float(log_mean_exp(u))
     bound = float(np.logaddexp.reduce(strings.log_target))
-    base = float(log_mean_exp(known.base)) if len(known.base) else math.nan
-    from_base = _low_end(known.base) if len(known.base) > 1 else -math.inf
+    base = float(log_mean_exp(evidence.base)) if len(evidence.base) else math.nan
+    from_base = _low_end(evidence.base) if len(evidence.base) > 1 else -math.inf
     room = own + Z_SCORE * _standard_error(u) + SLACK
     heaviest = max(bound, from_base)
     underrated = np.flatnonzero(strings.u > own + FAR)
@@ -76,7 +76,7 @@ def coverage(known: Known) -> Coverage:
     worst = underrated[np.argmax(strings.log_target[underrated])] if len(underrated) else None
     return Coverage(
         {"log_z_own": own, "log_z_known": bound, "log_z_base": base, "missing": missing},
-        known.names[worst] if worst is not None else "",
+        evidence.names[worst] if worst is not None else "",
         float(strings.u[worst]) if worst is not None else math.nan,
         float(share[worst]) if worst is not None else 0.0,
     )

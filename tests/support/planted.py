@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rewards.judging.certificate import Array, ExactDraws, Weighed, certificate_figures
-from rewards.judging.coverage import Known, coverage
+from rewards.judging.coverage import Evidence, coverage
 from rewards.judging.verdict import CLOSE, SAMPLES, Verdict, verdict_with_exact_draws, verdict_without_exact_draws
 
 NEVER = -60.0
@@ -132,7 +132,7 @@ def _coverage(universe: Universe, log_q: Array, drawn: Array, of_base: Array) ->
     log_p = universe.log_p
     keys = np.unique(np.concatenate([drawn, of_base]))
     return coverage(
-        Known(
+        Evidence(
             Weighed(log_p[drawn], log_q[drawn]),
             Weighed(log_p[keys], log_q[keys]),
             [str(k) for k in keys],

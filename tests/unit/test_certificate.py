@@ -5,7 +5,7 @@ import pytest
 
 from rewards.judging.calibration import Calibration, rank
 from rewards.judging.certificate import EXPLANATIONS, ExactDraws, Weighed, certificate_figures, two_sided
-from rewards.judging.coverage import Known, coverage
+from rewards.judging.coverage import Evidence, coverage
 from rewards.judging.verdict import total_variation_bound
 from tests.support.planted import is_right, judge, judge_without_exact, planted, total_variation, toy, true_gap
 
@@ -98,8 +98,8 @@ def test_without_exact_draws_a_right_sampler_is_not_known_and_one_that_misses_ma
 def test_one_known_string_above_the_samplers_log_z_is_shown() -> None:
     """A sampler that collapsed on one wrong string of log R = -14, while a demonstration has log R = -6."""
     own = Weighed(np.full(20, -14.0), np.full(20, -0.1))
-    known = Known(own, Weighed(np.array([-14.0, -6.0]), np.array([-0.1, -38.0])), ["wrong", "demonstration"])
-    result = coverage(known)
+    evidence = Evidence(own, Weighed(np.array([-14.0, -6.0]), np.array([-0.1, -38.0])), ["wrong", "demonstration"])
+    result = coverage(evidence)
     assert result.underrated == "demonstration" and result.underrated_u == pytest.approx(32.0)
     assert result.figures["missing"] > 0.99
 
@@ -107,7 +107,7 @@ def test_one_known_string_above_the_samplers_log_z_is_shown() -> None:
 def test_foreign_strings_without_mass_are_no_evidence() -> None:
     own = Weighed(np.full(200, 0.0), np.full(200, -1.0))
     junk = Weighed(np.array([0.0, *np.full(50, -40.0)]), np.array([-1.0, *np.full(50, -60.0)]))
-    assert coverage(Known(own, junk, ["own", *["junk"] * 50])).figures["missing"] < 0.01
+    assert coverage(Evidence(own, junk, ["own", *["junk"] * 50])).figures["missing"] < 0.01
 
 
 def test_intervals_of_the_gap_cover_it() -> None:

@@ -14,9 +14,11 @@ from actors.segments import Sampled
 from buffer.errors import ConfigError, RewardError
 from buffer.stored_policy import StoredPolicy
 from buffer.types import AdapterFiles, AdapterVersion, IntArray, PolicySpec, Prompt
+from deploy.artifacts.run_folder import RunFolder
 from deploy.config import parse_config
 from deploy.driver.certificate import Strings, certify
 from deploy.driver.exact_draws import Accepted, accepted_draws, obstacle, simulate
+from deploy.driver.known_strings import strings_of_run
 from deploy.driver.preflight import Checked
 from rewards.config import RewardConfig
 from rewards.judging.calibration import Calibration
@@ -200,6 +202,20 @@ def test_a_broken_promise_of_the_prior_is_an_error() -> None:
         accepted_draws(
             checked, TableEngine(SPEC, 0), Scorer(checked.task, TableScorer(), RewardConfig()), checked.prompts, 50, 1.0, 0
         )  # fmt: skip
+
+
+def test_a_broken_promise_does_not_lose_the_end_of_a_run(tmp_path: Path) -> None:
+    checked, folder = checked_of(Rash()), RunFolder.create(tmp_path / "run")
+    base = {"draw": [Sample(np.array([A], np.int32), -1.0, 5.0)]}
+    strings = strings_of_run(checked, folder, base, base, 1.0)
+    assert strings.exact is None and "`prior` promises" in str(strings.obstacle)
+
+
+def test_at_the_end_of_a_run_the_base_models_samples_are_the_proposals(tmp_path: Path) -> None:
+    checked, folder = checked_of(Constrained()), RunFolder.create(tmp_path / "run")
+    base = {"draw": [Sample(np.array([A], np.int32), -1.0, -1.0)] * 20 + [Sample(np.array([B], np.int32), -1.0, -90.0)]}
+    strings = strings_of_run(checked, folder, base, base, 1.0)
+    assert strings.exact is not None and (strings.exact.number, strings.exact.tries) == (20, 21)
 
 
 def test_a_split_of_which_no_draw_is_accepted_is_an_error_after_bounded_work() -> None:
