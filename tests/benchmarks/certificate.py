@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=100, help="The seeds of each sampler.")
     parser.add_argument("--pool", type=int, default=4000, help="The draws of the base model that make the text target.")
     parser.add_argument("--steps", type=int, default=30, help="The steps of training before the two versions.")
-    args = parse(parser, seeds=5, pool=300, steps=3)
+    args = parse(parser, seeds=2, pool=200, steps=2)
     quiet_engine()
     with tempfile.TemporaryDirectory() as scratch:
         options = (
