@@ -135,6 +135,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "buffer": check_buffer,
     "buffer_soak": check_buffer_soak,
     "canary": check_canary,
+    "certificate": check_certificate,
     "continuation": check_continuation,
     "dashboard": check_dashboard,
     "engine": check_engine,

@@ -45,7 +45,7 @@ def test_the_whole_system_reaches_the_exact_posterior(finished: tuple[Path, Comm
 def test_the_table_of_a_run_names_its_target_its_prompt_and_the_bounds(finished: tuple[Path, Command, str]) -> None:
     output = " ".join(finished[2].split())
     assert "Target: R^(1/T) at reward temperature T = 1." in output and "Prompt: the one trained on." in output
-    assert "at most" in output and "K = 20,000, 1/K = 5e-05" in output
+    assert "at most" in output and "K = 8,000, 1/K = 0.000125" in output
 
 
 def test_a_finished_run_leaves_no_process_and_no_adapter_behind(
@@ -100,7 +100,7 @@ def test_the_final_adapter_is_one_that_peft_loads(finished: tuple[Path, Command,
 @pytest.mark.slow
 def test_evaluate_and_sample_read_a_finished_run(finished: tuple[Path, Command, str]) -> None:
     run = finished[0]
-    evaluate = Command("evaluate", "--run", str(run), "--samples", "10000")
+    evaluate = Command("evaluate", "--run", str(run), "--samples", "8000")
     output = " ".join(evaluate.finish().split())
     assert (
         "total_variation" in output and "Trained: samples the posterior" in output and evaluate.process.returncode == 0
