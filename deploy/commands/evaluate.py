@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from actors.segments import Sampled
+    from buffer.types import Prompt
     from deploy.artifacts.run_folder import RunFolder
     from deploy.driver.preflight import Checked
     from rewards.task import Sample
@@ -123,25 +124,32 @@ def sample(
     chosen_method = method_of(checked, method) if exact or method else None
     version, adapter, number = folder.version(), folder.adapter(), n * PROPOSALS if chosen_method else n
     [drawn] = draw(checked, chosen, (version, adapter), number, base_too=False, seed=seed)
-    shown: Mapping[str, Sequence[Sampled | Sample]] = drawn
-    if as_json or chosen_method:
-        [scored] = score_samples(checked, chosen, [drawn])
-        if unscored := number * len(chosen) - sum(map(len, scored.values())):
-            typer.echo(f"{unscored} samples are omitted: their reward failed.", err=True)
-        if chosen_method:
-            temperature = reward_temperature(version.learner_step, checked.config.learner)
-            corrected = correct(checked, adapter, chosen, scored, n, chosen_method, temperature, seed)
-            scored = corrected.samples
-            typer.echo(corrected.summary(chosen_method), err=True)
-        shown = scored
-        if as_json:
-            sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, scored))
-            return
-    for chosen_prompt in chosen:
-        for sampled in shown[chosen_prompt.id]:
+    if not as_json and not chosen_method:
+        _print_samples(checked, chosen, drawn)
+        return
+    [scored] = score_samples(checked, chosen, [drawn])
+    if unscored := number * len(chosen) - sum(map(len, scored.values())):
+        typer.echo(f"{unscored} samples are omitted: their reward failed.", err=True)
+    if chosen_method:
+        temperature = reward_temperature(version.learner_step, checked.config.learner)
+        corrected = correct(checked, adapter, chosen, scored, n, chosen_method, temperature, seed)
+        scored = corrected.samples
+        typer.echo(corrected.summary(chosen_method), err=True)
+    if as_json:
+        sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, scored))
+    else:
+        _print_samples(checked, chosen, scored)
+
+
+def _print_samples(
+    checked: "Checked", prompts: "Sequence[Prompt]", samples: "Mapping[str, Sequence[Sampled | Sample]]"
+) -> None:
+    """Each sample behind its prompt, one per line."""
+    for prompt in prompts:
+        for sampled in samples[prompt.id]:
             response = checked.tokenizer.decode(sampled.token_ids.tolist(), skip_special_tokens=False)
-            text = f"[dim]{escape(visible(chosen_prompt.text))}[/dim]{escape(visible(response))}"
-            console.print(text, soft_wrap=True)
+            shown = f"[dim]{escape(visible(prompt.text))}[/dim]{escape(visible(response))}"
+            console.print(shown, soft_wrap=True)
 
 
 def m_step(

@@ -57,7 +57,7 @@ class Strings:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What is known of one sampler."""
+    """The result for one sampler."""
 
     verdict: Verdict
     figures: Mapping[str, Figure]
@@ -189,7 +189,7 @@ class _PromptStrings:
 
 
 class _Names(Sequence[str]):
-    """Strings as text, decoded when they are asked for."""
+    """Strings as text, decoded on access."""
 
     def __init__(self, checked: Checked, keys: Sequence[bytes]) -> None:
         self._tokenizer, self._keys = checked.tokenizer, keys

@@ -35,7 +35,7 @@ MAX_ROUNDS = 20
 CHUNK = 64
 """Prompts drawn and scored together."""
 MAX_LISTED = 2000
-"""Strings of a list that are all used; of a longer one, so many are drawn."""
+"""Strings drawn of a list that has so many or more; a shorter one is used whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def listed_draws(checked: Checked, prompt: Prompt, temperature: float) -> tuple[
         return None
     log_p = np.array([log_r for _, log_r in listed]) / temperature
     p = np.exp(log_p - np.logaddexp.reduce(log_p))
-    if len(p) <= MAX_LISTED:
+    if len(p) < MAX_LISTED:
         return [token_ids for token_ids, _ in listed], p
     chosen = np.random.default_rng(0).choice(len(p), size=MAX_LISTED, p=p)
     return [listed[k][0] for k in chosen], np.full(MAX_LISTED, 1.0 / MAX_LISTED)

@@ -16,7 +16,7 @@ from rewards.judging.correction import Corrected, Method, metropolis, reject, re
 from rewards.task import Sample
 
 PROPOSALS = 4
-"""Draws of the policy for each sample that is asked for."""
+"""Draws of the policy for each requested sample."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The strings that a certificate rests on: draws of base model and policy, exact draws, and all others known."""
+"""The strings that a certificate rests on: draws of base model and policy, exact draws, all others."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,7 +26,7 @@ Others = dict[str, list[tuple[IntArray, float]]]
 
 
 class Collected(NamedTuple):
-    """The prompts of an evaluation, and what is known of them."""
+    """The prompts of an evaluation and their strings."""
 
     prompts: Sequence[Prompt]
     strings: Strings
@@ -43,7 +43,7 @@ def collect(
     seed: int,
 ) -> Collected:
     """Draw and score n strings of each prompt from the base model and from the adapter, and all that a certificate
-    against R^(1/T), T = `temperature`, needs beside them.
+    against R^(1/T), T = `temperature`, needs in addition.
 
     `prompts` may be the number of prompts to simulate. `tries` of the base model are made for exact draws of each given
     prompt. Checks the adapter's digest and canary first (AdapterError).
@@ -78,7 +78,7 @@ def collect(
 
 
 def strings_of_run(checked: Checked, folder: RunFolder, base: Samples, trained: Samples, temperature: float) -> Strings:
-    """What is known at the end of a run, without an engine: the samples of both evaluations and the best strings."""
+    """The strings at the end of a run, without an engine: the samples of both evaluations and the best strings."""
     prompts = [prompt for prompt in checked.prompts if prompt.id in trained]
     problem, exact, rng = obstacle(checked, temperature), None, np.random.default_rng(0)
     if problem is None and not checked.task.support():

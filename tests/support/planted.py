@@ -90,11 +90,11 @@ def total_variation(log_p: Array, log_q: Array) -> float:
 
 
 def judge(
-    universe: Universe, log_q: Array, seed: int, draws: int, exact_draws: int, known: int
+    universe: Universe, log_q: Array, seed: int, draws: int, exact_draws: int, foreign: int
 ) -> tuple[Verdict, float]:
     """The verdict on `draws` of a sampler, and the lower end of the gap's interval.
 
-    `exact_draws` are drawn of the target where it is not listed; `known` of the base model are foreign strings.
+    `exact_draws` are drawn of the target where it is not listed; `foreign` strings are of the base model.
     """
     rng = np.random.default_rng(seed)
     log_p, n = universe.log_p, len(log_q)
@@ -105,17 +105,17 @@ def judge(
         of_p = rng.choice(n, exact_draws, p=np.exp(log_p))
         exact = ExactDraws(Weighed(log_p[of_p], log_q[of_p]), np.full(exact_draws, 1.0 / exact_draws))
     figures = certificate_figures([(Weighed(log_p[drawn], log_q[drawn]), exact)])
-    contrary = [_coverage(universe, log_q, drawn, rng.choice(n, known, p=np.exp(universe.log_base)))]
+    contrary = [_coverage(universe, log_q, drawn, rng.choice(n, foreign, p=np.exp(universe.log_base)))]
     return verdict_with_exact_draws(figures, 0 if universe.listed else exact_draws, contrary), figures["gap"].low
 
 
-def judge_without_exact(universe: Universe, log_q: Array, seed: int, draws: int, known: int) -> Verdict:
+def judge_without_exact(universe: Universe, log_q: Array, seed: int, draws: int, foreign: int) -> Verdict:
     """The verdict where the target offers no exact draws."""
     rng = np.random.default_rng(seed)
     n, u = len(log_q), universe.log_p - log_q
     drawn = rng.choice(n, draws, p=np.exp(log_q))
     at_least = float(np.logaddexp.reduce(u[drawn]) - np.log(draws) - u[drawn].mean())
-    contrary = [_coverage(universe, log_q, drawn, rng.choice(n, known, p=np.exp(universe.log_base)))]
+    contrary = [_coverage(universe, log_q, drawn, rng.choice(n, foreign, p=np.exp(universe.log_base)))]
     return verdict_without_exact_draws(at_least, contrary)
 
 

@@ -68,12 +68,12 @@ def test_a_sampler_that_never_draws_half_of_the_target_looks_perfect_to_its_own_
 def test_the_verdict_on_gross_samplers_is_right_for_every_seed(name: str, listed: bool) -> None:
     universe = toy(listed)
     gap = true_gap(universe.log_p, SAMPLERS[name])
-    verdicts = [judge(universe, SAMPLERS[name], seed, draws=400, exact_draws=100, known=50)[0] for seed in range(25)]
+    verdicts = [judge(universe, SAMPLERS[name], seed, draws=400, exact_draws=100, foreign=50)[0] for seed in range(25)]
     assert [v.text for v in verdicts if not is_right(v, gap)] == []
 
 
 def test_dropped_mass_is_named_and_an_example_is_shown() -> None:
-    verdict, _ = judge(UNIVERSE, SAMPLERS["half the strings dropped"], 0, draws=400, exact_draws=100, known=50)
+    verdict, _ = judge(UNIVERSE, SAMPLERS["half the strings dropped"], 0, draws=400, exact_draws=100, foreign=50)
     assert verdict.kind == "misses mass" and "such as" in verdict.text and "u = +" in verdict.text
 
 
