@@ -12,7 +12,8 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 from buffer.store.statistics import BufferStats
-from deploy.telemetry.figures import Figure, in_room
+from deploy.telemetry.figure import Figure
+from deploy.telemetry.figures import in_room
 from deploy.telemetry.snapshot import actor_values, buffer_totals, worker_values
 
 

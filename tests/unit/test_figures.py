@@ -17,7 +17,8 @@ from deploy.dashboard.data import snapshot_series
 from deploy.dashboard.data.series import learner_values
 from deploy.dashboard.data.snapshot_series import snapshot_values
 from deploy.telemetry import figures
-from deploy.telemetry.figures import FIGURES, METRICS, Figure, describe, in_room, rates_in
+from deploy.telemetry.figure import Figure
+from deploy.telemetry.figures import FIGURES, METRICS, describe, in_room, rates_in
 from deploy.telemetry.generated_files import ROOT, curve_table, generated_files, metric_table
 from deploy.telemetry.snapshot import HISTOGRAMS, buffer_totals
 from tests.support.fixture_runs import learner_row, moment, stats, summary

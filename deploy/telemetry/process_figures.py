@@ -1,0 +1,66 @@
+"""Figures of actors, of reward workers, of both together and of the run's processes.
+
+actor.NAME.X   `actor_values` in snapshot.py, from RolloutActor.status
+reward.NAME.X  `worker_values` in snapshot.py, from RewardWorker.status
+"""
+
+from deploy.telemetry.figure import Figure as F
+
+# fmt: off
+PROCESS_FIGURES = (
+    F("actor.NAME.trajectories", "{}: trajectories", "trajectories",
+      "Trajectories handed to reward workers.", "counter", curve=False, metric="tributary_actor_trajectories"),
+    F("actor.NAME.trajectories_per_s", "{}: trajectories per second", "1/s",
+      "Trajectories handed to reward workers per second.", "curve", rate_of="trajectories"),
+    F("actor.NAME.tokens", "{}: tokens", "tokens",
+      "Tokens sampled, stops included.", "counter", curve=False, metric="tributary_actor_tokens"),
+    F("actor.NAME.tokens_per_s", "{}: tokens per second", "tokens/s",
+      "Tokens sampled per second, stops included.", "curve", rate_of="tokens"),
+    F("actor.NAME.engine_s", "{}: time in the engine", "s",
+      "Time inside the engine's steps.", "counter", curve=False, metric="tributary_actor_engine_seconds"),
+    F("actor.NAME.busy", "{}: engine busy", "share",
+      "Share of the time inside the engine's steps.", "curve", rate_of="engine_s"),
+    F("actor.NAME.version", "{}: version served", "versions",
+      "Number of the adapter that new requests get.", metric="tributary_actor_served_version"),
+    F("actor.NAME.versions_skipped", "{}: versions skipped", "versions",
+      "Versions published between two that the actor served.",
+      "counter", curve=False, metric="tributary_actor_versions_skipped"),
+    F("actor.NAME.behind", "{}: versions behind", "versions",
+      "Versions between the adapter served and the newest.", "curve"),
+    F("actor.NAME.waits", "{}: waiting", "",
+      "1 while the actor waits for an adapter or for reward workers, else 0.", metric="tributary_actor_waiting"),
+    F("actor.NAME.canary_difference", "{}: largest canary difference", "nats",
+      "Largest mean difference so far: engine and learner on a canary, or first samples of a version and their scores.",
+      axis="log", aim=0.0, metric="tributary_actor_canary_difference_nats"),
+    F("actor.NAME.canaries_exceeded", "{}: canaries beyond tolerance", "canaries",
+      "Canaries and first samples whose mean difference exceeded the tolerance; three in a row of either end the run.",
+      "counter", curve=False, metric="tributary_actor_canaries_exceeded"),
+    F("reward.NAME.strings", "{}: strings", "strings",
+      "Strings requested, cached ones included.",
+      "counter", curve=False, metric="tributary_reward_strings"),
+    F("reward.NAME.strings_per_s", "{}: strings per second", "1/s",
+      "Strings requested per second, cached ones included.", "curve", rate_of="strings"),
+    F("reward.NAME.cached_strings", "{}: strings from the cache", "strings",
+      "Strings whose score came from the cache.", "counter", curve=False, metric="tributary_reward_cache_hits"),
+    F("reward.NAME.cache_hits", "{}: cache hits", "share",
+      "Share of the strings whose score came from the cache."),
+    F("reward.NAME.failed", "{}: failed strings", "strings",
+      "Strings quarantined because they could not be scored.", "counter", metric="tributary_reward_failed_strings"),
+    F("reward.NAME.function_s", "{}: time of a reward function", "s",
+      "Mean time of the task's functions for one string.", axis="log", metric="tributary_reward_function_seconds"),
+    F("reward.NAME.slowest_s", "{}: slowest reward function", "s",
+      "Longest time of the task's functions for one string.", axis="log"),
+    F("system.trajectories_per_s", "trajectories per second", "1/s",
+      "Trajectories of all actors per second.", "curve"),
+    F("system.tokens_per_s", "tokens per second", "tokens/s",
+      "Tokens of all actors per second.", "curve"),
+    F("run.members.ROLE", "processes", "processes",
+      "Processes that can work now.", curve=False, metric="tributary_run_members"),
+    F("run.members_wanted.ROLE", "processes requested", "processes",
+      "Processes that the run requests.", curve=False, metric="tributary_run_members_wanted"),
+    F("run.restarts.ROLE", "restarts", "starts",
+      "Processes that died and were started again.", "counter", curve=False, metric="tributary_run_restarts"),
+    F("run.waits", "named waits", "sentences",
+      "Named waits and troubles at this time.", curve=False, metric="tributary_run_waits"),
+)
+# fmt: on
