@@ -7,7 +7,7 @@ The snapshot is one transaction, so the store may be in use; it blocks the serve
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import redis
@@ -52,11 +52,61 @@ class Snapshot:
         return np.flatnonzero(self.items["level"])
 
 
+class _Replies(NamedTuple):
+    """A store as Redis holds it: one reply per key, all of one transaction."""
+
+    counters: dict[bytes, bytes]
+    items: bytes | None
+    levels: bytes | None
+    digests: list[bytes]
+    slots: dict[bytes, bytes]
+    groups: dict[bytes, bytes]
+    bins: dict[bytes, bytes]
+    rank: list[bytes]
+    arrays: dict[int | bytes, bytes | None]
+    """Level or group -> its array."""
+
+
 def snapshot(client: redis.Redis, keys: Keys) -> Snapshot:
     """Read a store in one transaction, which reads the arrays of all levels and groups in use just before it.
 
     Repeated where another one has come into use in between; raise StoreError after ATTEMPTS.
     """
+    replies = _read(client, keys)
+    level_states = unpack_levels(replies.levels)
+    problems = list[str]()
+    level_arrays, level_entries, level_bases = {}, {}, {}
+    for level in _used_levels(replies.levels):
+        count, base, head = (int(value) for value in level_states[level])
+        entries = _array(replies.arrays[level], count, base, head, ENTRY, f"level {level}", problems)
+        level_arrays[level], level_entries[level] = entries["slot"], entries
+        level_bases[level] = head
+    group_arrays, group_bases = {}, {}
+    for group, state in replies.groups.items():
+        count, base, head = _GROUP_STATE.unpack(state)
+        array = replies.arrays[group]
+        group_arrays[group] = _array(array, count, base, head, np.dtype("<u4"), f"group {group.hex()}", problems)
+        group_bases[group] = head
+    used = int(replies.counters.get(b"used", 0))
+    table = np.frombuffer((replies.items or b"").ljust(used * ITEM.itemsize, b"\0")[: used * ITEM.itemsize], ITEM)
+    return Snapshot(
+        items=table,
+        counters={name.decode(): value for name, value in replies.counters.items()},
+        record_digests=frozenset(replies.digests),
+        slots={digest: int.from_bytes(slot, "little") for digest, slot in replies.slots.items()},
+        levels=level_arrays,
+        level_entries=level_entries,
+        level_bases=level_bases,
+        groups=group_arrays,
+        group_bases=group_bases,
+        bins={int(name): int(number) for name, number in replies.bins.items()},
+        ranked=frozenset(map(int, replies.rank)) if replies.rank else None,
+        problems=tuple(problems),
+    )
+
+
+def _read(client: redis.Redis, keys: Keys) -> _Replies:
+    """All keys of a store but its records. Raise StoreError if levels or groups came into use in each of ATTEMPTS."""
     level_names, group_names = set[int](), set[bytes]()
     for _ in range(ATTEMPTS):
         in_use: Any = client.get(keys.levels), client.hkeys(keys.groups)
@@ -76,44 +126,12 @@ def snapshot(client: redis.Redis, keys: Keys) -> Snapshot:
             for group in group_names:
                 pipe.get(keys.group(group))
             counters, items, levels, digests, slots, groups, bins, rank, *arrays = pipe.execute()
-        used_levels = _used_levels(levels)
-        if level_names.issuperset(used_levels) and group_names >= groups.keys():
-            break
-    else:
-        raise StoreError(
-            f"the buffer got new prompts or new weights during each of {ATTEMPTS} attempts to read it: try again when "
-            "fewer trajectories arrive, or when the run has ended"
-        )
-    level_states = unpack_levels(levels)
-    array_of = dict(zip([*level_names, *group_names], arrays, strict=True))
-    problems = list[str]()
-    level_arrays, level_entries, level_bases = {}, {}, {}
-    for level in used_levels:
-        count, base, head = (int(value) for value in level_states[level])
-        entries = _array(array_of[level], count, base, head, ENTRY, f"level {level}", problems)
-        level_arrays[level], level_entries[level] = entries["slot"], entries
-        level_bases[level] = head
-    group_arrays, group_bases = {}, {}
-    for group, state in groups.items():
-        count, base, head = _GROUP_STATE.unpack(state)
-        array = array_of[group]
-        group_arrays[group] = _array(array, count, base, head, np.dtype("<u4"), f"group {group.hex()}", problems)
-        group_bases[group] = head
-    used = int(counters.get(b"used", 0))
-    table = np.frombuffer((items or b"").ljust(used * ITEM.itemsize, b"\0")[: used * ITEM.itemsize], ITEM)
-    return Snapshot(
-        items=table,
-        counters={name.decode(): value for name, value in counters.items()},
-        record_digests=frozenset(digests),
-        slots={digest: int.from_bytes(slot, "little") for digest, slot in slots.items()},
-        levels=level_arrays,
-        level_entries=level_entries,
-        level_bases=level_bases,
-        groups=group_arrays,
-        group_bases=group_bases,
-        bins={int(name): int(number) for name, number in bins.items()},
-        ranked=frozenset(map(int, rank)) if rank else None,
-        problems=tuple(problems),
+        if level_names.issuperset(_used_levels(levels)) and group_names >= groups.keys():
+            array_of: dict[int | bytes, bytes | None] = dict(zip([*level_names, *group_names], arrays, strict=True))
+            return _Replies(counters, items, levels, digests, slots, groups, bins, rank, array_of)
+    raise StoreError(
+        f"the buffer got new prompts or new weights during each of {ATTEMPTS} attempts to read it: try again when "
+        "fewer trajectories arrive, or when the run has ended"
     )
 
 

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from actors.segments import Sampled
-    from buffer.types import Prompt
+    from buffer.types import AdapterFiles, AdapterVersion, Prompt
     from deploy.artifacts.run_folder import RunFolder
     from deploy.driver.preflight import Checked
+    from deploy.driver.samples import Drawn, Samples
+    from rewards.judging.correction import Method
     from rewards.task import Sample
 
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Folder of the run.")]
@@ -115,30 +117,54 @@ def sample(
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
-    from deploy.driver.exact_samples import PROPOSALS, correct, method_of
-    from deploy.driver.samples import draw, judged_prompts, named_prompts, sample_lines, score_samples
-    from learner.schedule import reward_temperature
+    from deploy.driver.exact_samples import PROPOSALS, method_of
+    from deploy.driver.samples import draw, judged_prompts, named_prompts, sample_lines
 
     folder, checked = _open(run)
     chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)
     chosen_method = method_of(checked, method) if exact or method else None
-    version, adapter, number = folder.version(), folder.adapter(), n * PROPOSALS if chosen_method else n
-    [drawn] = draw(checked, chosen, (version, adapter), number, base_too=False, seed=seed)
+    adapter, number = (folder.version(), folder.adapter()), n * PROPOSALS if chosen_method else n
+    [drawn] = draw(checked, chosen, adapter, number, base_too=False, seed=seed)
     if not as_json and not chosen_method:
         _print_samples(checked, chosen, drawn)
         return
-    [scored] = score_samples(checked, chosen, [drawn])
-    if unscored := number * len(chosen) - sum(map(len, scored.values())):
-        typer.echo(f"{unscored} samples are omitted: their reward failed.", err=True)
+    scored = _scored(checked, chosen, drawn, number)
     if chosen_method:
-        temperature = reward_temperature(version.learner_step, checked.config.learner)
-        corrected = correct(checked, adapter, chosen, scored, n, chosen_method, temperature, seed)
-        scored = corrected.samples
-        typer.echo(corrected.summary(chosen_method), err=True)
+        scored = _corrected(checked, adapter, chosen, scored, n, chosen_method, seed)
     if as_json:
         sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, scored))
     else:
         _print_samples(checked, chosen, scored)
+
+
+def _scored(checked: "Checked", prompts: "Sequence[Prompt]", drawn: "Drawn", number: int) -> "Samples":
+    """`number` draws per prompt with their rewards; prints how many are omitted."""
+    from deploy.driver.samples import score_samples
+
+    [scored] = score_samples(checked, prompts, [drawn])
+    if unscored := number * len(prompts) - sum(map(len, scored.values())):
+        typer.echo(f"{unscored} samples are omitted: their reward failed.", err=True)
+    return scored
+
+
+def _corrected(
+    checked: "Checked",
+    adapter: "tuple[AdapterVersion, AdapterFiles]",
+    prompts: "Sequence[Prompt]",
+    proposals: "Samples",
+    n: int,
+    method: "Method",
+    seed: int,
+) -> "Samples":
+    """`n` corrected samples per prompt, of the target at the temperature of the adapter's step; prints a summary."""
+    from deploy.driver.exact_samples import correct
+    from learner.schedule import reward_temperature
+
+    version, files = adapter
+    temperature = reward_temperature(version.learner_step, checked.config.learner)
+    exact = correct(checked, files, prompts, proposals, n, method, temperature, seed)
+    typer.echo(exact.summary(method), err=True)
+    return exact.samples
 
 
 def _print_samples(

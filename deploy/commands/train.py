@@ -26,6 +26,25 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+DashboardPort = Annotated[
+    int | None,
+    typer.Option(
+        "--dashboard-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Port of the web page; 0 takes any free port. Default: 8710, or a free port if 8710 is in use.",
+    ),
+]
+Sinks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sink",
+        metavar="NAME",
+        help="Also send the figures to tensorboard, wandb or trackio. Repeat it for several.",
+        show_default=False,
+    ),
+]
 
 
 def train(
@@ -46,33 +65,13 @@ def train(
     dashboard: Annotated[
         bool, typer.Option("--dashboard/--no-dashboard", help="Serve a web page that shows the run.")
     ] = True,
-    dashboard_port: Annotated[
-        int | None,
-        typer.Option(
-            "--dashboard-port",
-            metavar="PORT",
-            min=0,
-            max=65535,
-            help="Port of the web page; 0 takes any free port. Default: 8710, or a free port if 8710 is in use.",
-        ),
-    ] = None,
-    sink: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sink",
-            metavar="NAME",
-            help="Also send the figures to tensorboard, wandb or trackio. Repeat it for several.",
-            show_default=False,
-        ),
-    ] = None,
+    dashboard_port: DashboardPort = None,
+    sink: Sinks = None,
 ) -> None:
     """Train the policy of a recipe until its steps are done. Ctrl-C stops the run cleanly.
 
     A run that stopped early or crashed resumes from its newest checkpoint: tributary train --resume runs/NAME
     """
-    from deploy.commands.environment import prepare_for_ray
-    from deploy.config import load_recipe
-    from deploy.driver.preflight import check
     from deploy.driver.train_options import TrainOptions
 
     if go_on:
@@ -88,11 +87,7 @@ def train(
         return
     if recipe is None:
         raise ConfigError("train needs a recipe, such as `tributary train demo`, or --resume with the folder of a run.")
-    checked = check(load_recipe(recipe, overrides or []))
-    prepare_for_ray()
-    from deploy.driver.train import train as run_training
-
-    run_training(checked, run or Path("runs") / Path(recipe).stem, replace, console, options)
+    _start(recipe, overrides or [], run or Path("runs") / Path(recipe).stem, replace, options)
 
 
 def validate(
@@ -143,6 +138,19 @@ def _show_plan(recipe: str, overrides: list[str], gpus: int | None, gpu_gib: flo
     show_plan(memory_plan, config, shape, console)
     if memory_plan.problems:
         raise typer.Exit(1)
+
+
+def _start(recipe: str, overrides: list[str], folder: Path, replace: bool, options: "TrainOptions") -> None:
+    """Start a new run in a folder; `replace` deletes the run that is there."""
+    from deploy.commands.environment import prepare_for_ray
+    from deploy.config import load_recipe
+    from deploy.driver.preflight import check
+
+    checked = check(load_recipe(recipe, overrides))
+    prepare_for_ray()
+    from deploy.driver.train import train as run_training
+
+    run_training(checked, folder, replace, console, options)
 
 
 def _resume(path: Path, changes: list[str], options: "TrainOptions", ok_if_finished: bool) -> None:

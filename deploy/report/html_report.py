@@ -85,61 +85,59 @@ def _page(run: RunReader) -> Iterator[str]:
 def _plots(
     run: RunReader, posterior: Mapping[str, Any], rewards: Mapping[str, Any], buffer: Mapping[str, Any]
 ) -> Iterator[tuple[str, list[Plot | None]]]:
+    """Heading -> its plots; None for a plot without data."""
     names = list(run.learner.counts() | run.snapshots.counts())
+    yield "Posterior", _posterior_plots(run, posterior)
+    yield "Rewards", _reward_plots(run, rewards, names)
+    yield "Learner", _learner_plots(run)
+    yield "Buffer", _buffer_plots(run, buffer)
+    actors = sorted({name.split(".")[1] for name in names if name.startswith("actor.")})
+    yield "Actors", [figure_plot(run, f"actor.NAME.{field}", actors) for field in ("tokens_per_s", "behind")]
+
+
+def _posterior_plots(run: RunReader, posterior: Mapping[str, Any]) -> list[Plot | None]:
+    return [
+        figure_plot(run, "learner.var_u"),
+        line_plot(run, "log Z, two estimates", ["learner.log_z_lower", "learner.log_z_mean"]),
+        scatter_plot(posterior),
+        band_plot("u by prefix position: flat at the optimum", "prefix position", "nats", posterior["u"]),
+        figure_plot(run, "learner.ess"),
+        line_plot(run, "distance to the target", ["learner.total_variation", "learner.kl"], log=True),
+    ]
+
+
+def _reward_plots(run: RunReader, rewards: Mapping[str, Any], names: Sequence[str]) -> list[Plot | None]:
     labels = sorted(name for name in names if name.startswith("learner.labels."))[:MAX_LABELS]
     terms = sorted(name for name in names if name.startswith("learner.terms."))[:MAX_LABELS]
     fan = [f"learner.log_reward_{q}" for q in ("q05", "q25", "q50", "q75", "q95")]
+    return [
+        line_plot(run, "log R of fresh on-policy strings", [*fan, "learner.log_reward"]),
+        line_plot(run, "terms", terms),
+        line_plot(run, "labels", labels),
+        figure_plot(run, "learner.diversity"),
+        band_plot("log R along a string", "prefix position", "nats", rewards["per_prefix"]),
+        bar_plot("log R in the buffer", "log R, nats", rewards["histogram"]["bins"]),
+    ]
+
+
+def _learner_plots(run: RunReader) -> list[Plot | None]:
     seconds = [f"learner.{name}" for name in ("wait_s", "work_s", "publish_s")]
-    actors = sorted({name.split(".")[1] for name in names if name.startswith("actor.")})
-    yield (
-        "Posterior",
-        [
-            figure_plot(run, "learner.var_u"),
-            line_plot(run, "log Z, two estimates", ["learner.log_z_lower", "learner.log_z_mean"]),
-            scatter_plot(posterior),
-            band_plot("u by prefix position: flat at the optimum", "prefix position", "nats", posterior["u"]),
-            figure_plot(run, "learner.ess"),
-            line_plot(run, "distance to the target", ["learner.total_variation", "learner.kl"], log=True),
-        ],
-    )
-    yield (
-        "Rewards",
-        [
-            line_plot(run, "log R of fresh on-policy strings", [*fan, "learner.log_reward"]),
-            line_plot(run, "terms", terms),
-            line_plot(run, "labels", labels),
-            figure_plot(run, "learner.diversity"),
-            band_plot("log R along a string", "prefix position", "nats", rewards["per_prefix"]),
-            bar_plot("log R in the buffer", "log R, nats", rewards["histogram"]["bins"]),
-        ],
-    )
-    yield (
-        "Learner",
-        [
-            figure_plot(run, "learner.loss"),
-            figure_plot(run, "learner.grad_norm"),
-            line_plot(run, "seconds per step", seconds),
-            figure_plot(run, "learner.learning_rate"),
-        ],
-    )
-    yield (
-        "Buffer",
-        [
-            figure_plot(run, "buffer.size"),
-            line_plot(
-                run, "trajectories in and out", ["buffer.arrival_rate", "buffer.sample_rate", "buffer.evict_rate"]
-            ),
-            figure_plot(run, "buffer.draws_per_insert"),
-            bar_plot("draw weights", "weight", buffer["priority_histogram"], log_x=True),
-        ],
-    )
-    yield (
-        "Actors",
-        [
-            figure_plot(run, "actor.NAME.tokens_per_s", actors),
-            figure_plot(run, "actor.NAME.behind", actors),
-        ],
-    )
+    return [
+        figure_plot(run, "learner.loss"),
+        figure_plot(run, "learner.grad_norm"),
+        line_plot(run, "seconds per step", seconds),
+        figure_plot(run, "learner.learning_rate"),
+    ]
+
+
+def _buffer_plots(run: RunReader, buffer: Mapping[str, Any]) -> list[Plot | None]:
+    flows = ["buffer.arrival_rate", "buffer.sample_rate", "buffer.evict_rate"]
+    return [
+        figure_plot(run, "buffer.size"),
+        line_plot(run, "trajectories in and out", flows),
+        figure_plot(run, "buffer.draws_per_insert"),
+        bar_plot("draw weights", "weight", buffer["priority_histogram"], log_x=True),
+    ]
 
 
 def _figure(plot: Plot) -> str:

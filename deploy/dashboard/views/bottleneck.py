@@ -41,46 +41,10 @@ def find_bottleneck(inputs: BottleneckInputs) -> Bottleneck | None:
     if inputs.learner_waits is None:
         return None
     learner, actors = inputs.learner_waits, inputs.actors_wait or 0.0
-    if inputs.actors_alive == 0 and learner > HIGH_SHARE:
-        return Bottleneck(
-            "actors",
-            "No actor answers, so the learner waits for data.",
-            "The actors are starting or have died: check Events and the logs in Ray's session folder.",
-        )
-    if inputs.pace == "draws" and learner > HIGH_SHARE:
-        return Bottleneck(
-            "pace",
-            f"The learner waits {_percent(learner)} of its time: it has drawn as often as samples per insert allow.",
-            "Raise buffer.samples_per_insert to train on each string more often, or add actors.",
-        )
-    if learner > HIGH_SHARE and actors > HIGH_SHARE:
-        return Bottleneck(
-            "rewards",
-            f"Reward workers are the bottleneck: actors wait for them {_percent(actors)} of the time, and the learner "
-            f"waits for data {_percent(learner)}.",
-            "Raise rewards.workers, give them more threads or a GPU, or make log_reward faster.",
-        )
     if learner > HIGH_SHARE:
-        return Bottleneck(
-            "actors",
-            f"Sampling is the bottleneck: the learner waits for data {_percent(learner)} of its time and reward "
-            f"workers keep up{_engine_note(inputs)}.",
-            "Add actors or give them more threads, or replay more (lower learner.fresh_fraction).",
-        )
-    if actors > HIGH_SHARE and inputs.pace == "inserts":
-        return Bottleneck(
-            "learner",
-            "The learner is the bottleneck: samples per insert stop reward workers from adding faster than it draws, "
-            f"so actors wait {_percent(actors)} of the time.",
-            "Give the learner more threads or a GPU, lower buffer.samples_per_insert, or run fewer actors.",
-        )
+        return _of_waiting_learner(inputs, learner, actors)
     if actors > HIGH_SHARE:
-        return Bottleneck(
-            "rewards",
-            f"Reward workers are slower than actors, which wait {_percent(actors)} of the time; the learner has enough "
-            "data.",
-            "No change is needed. For fresher data raise rewards.workers, make log_reward faster, or run fewer actors.",
-        )
+        return _of_waiting_actors(inputs, actors)
     if learner < LOW_SHARE:
         return Bottleneck(
             "learner",
@@ -91,6 +55,52 @@ def find_bottleneck(inputs: BottleneckInputs) -> Bottleneck | None:
         "balanced",
         f"Well balanced: the learner waits {_percent(learner)} of its time, actors {_percent(actors)}.",
         "No change is needed; more resources for every part make the run faster.",
+    )
+
+
+def _of_waiting_learner(inputs: BottleneckInputs, learner: float, actors: float) -> Bottleneck:
+    """The part that the learner waits for, a large share of its time."""
+    if inputs.actors_alive == 0:
+        return Bottleneck(
+            "actors",
+            "No actor answers, so the learner waits for data.",
+            "The actors are starting or have died: check Events and the logs in Ray's session folder.",
+        )
+    if inputs.pace == "draws":
+        return Bottleneck(
+            "pace",
+            f"The learner waits {_percent(learner)} of its time: it has drawn as often as samples per insert allow.",
+            "Raise buffer.samples_per_insert to train on each string more often, or add actors.",
+        )
+    if actors > HIGH_SHARE:
+        return Bottleneck(
+            "rewards",
+            f"Reward workers are the bottleneck: actors wait for them {_percent(actors)} of the time, and the learner "
+            f"waits for data {_percent(learner)}.",
+            "Raise rewards.workers, give them more threads or a GPU, or make log_reward faster.",
+        )
+    return Bottleneck(
+        "actors",
+        f"Sampling is the bottleneck: the learner waits for data {_percent(learner)} of its time and reward "
+        f"workers keep up{_engine_note(inputs)}.",
+        "Add actors or give them more threads, or replay more (lower learner.fresh_fraction).",
+    )
+
+
+def _of_waiting_actors(inputs: BottleneckInputs, actors: float) -> Bottleneck:
+    """The part that actors wait for a large share of their time, while the learner has enough data."""
+    if inputs.pace == "inserts":
+        return Bottleneck(
+            "learner",
+            "The learner is the bottleneck: samples per insert stop reward workers from adding faster than it draws, "
+            f"so actors wait {_percent(actors)} of the time.",
+            "Give the learner more threads or a GPU, lower buffer.samples_per_insert, or run fewer actors.",
+        )
+    return Bottleneck(
+        "rewards",
+        f"Reward workers are slower than actors, which wait {_percent(actors)} of the time; the learner has enough "
+        "data.",
+        "No change is needed. For fresher data raise rewards.workers, make log_reward faster, or run fewer actors.",
     )
 
 
