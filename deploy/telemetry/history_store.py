@@ -1,6 +1,6 @@
 """The tables of history.sqlite: opens them, adds rows, keeps them within bounds.
 
-Names of tables, columns and JSON keys are the file format of SCHEMA_VERSION: the table `moments` holds snapshots.
+Names of tables, columns and JSON keys are the file format of SCHEMA_VERSION.
 """
 
 import contextlib
@@ -13,14 +13,15 @@ from typing import Any
 from deploy.artifacts.json_files import plain
 from deploy.telemetry.event_detector import Event
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: snapshots in a table of that name. A history of another version is neither read nor changed."""
 BUSY_S = 2.0
-MAX_BYTES = {"learner": 80 * 2**20, "moments": 40 * 2**20, "samples": 48 * 2**20, "events": 4 * 2**20}
+MAX_BYTES = {"learner": 80 * 2**20, "snapshots": 40 * 2**20, "samples": 48 * 2**20, "events": 4 * 2**20}
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS prompts (id TEXT PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS learner (id INTEGER PRIMARY KEY, at REAL, step INTEGER, data TEXT);
-CREATE TABLE IF NOT EXISTS moments (id INTEGER PRIMARY KEY, at REAL, step INTEGER, data TEXT);
+CREATE TABLE IF NOT EXISTS snapshots (id INTEGER PRIMARY KEY, at REAL, step INTEGER, data TEXT);
 CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, at REAL, step INTEGER,
   kind TEXT, level TEXT, who TEXT, data TEXT);
 CREATE TABLE IF NOT EXISTS samples (id INTEGER PRIMARY KEY, at REAL, step INTEGER, phase TEXT, prompt_id TEXT,
@@ -35,22 +36,23 @@ class HistoryStore:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        if (version := self._schema()) not in (None, SCHEMA_VERSION):
+            self.abandon()
+            raise sqlite3.DatabaseError(
+                f"its tables are of version {version} and this release writes version {SCHEMA_VERSION}; move the file "
+                "away to record a new one"
+            )
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")  # the last seconds may be lost with the power, not the file
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN IMMEDIATE")
-        version = self.read_meta("schema")
-        if version not in (None, SCHEMA_VERSION):
-            raise sqlite3.DatabaseError(
-                f"its tables are of version {version} and this release writes version {SCHEMA_VERSION}"
-            )
         self.meta("schema", SCHEMA_VERSION)
         self._bytes = {table: self._size(table) for table in MAX_BYTES}
         self._id = max(self._newest(table) for table in MAX_BYTES)
 
     def begin(self, after_step: int) -> None:
         """Delete the rows beyond `after_step`, and start a new generation, so that readers read everything again."""
-        for table in ("learner", "moments", "samples", "events"):
+        for table in ("learner", "snapshots", "samples", "events"):
             self._db.execute(f"DELETE FROM {table} WHERE step > ?", (after_step,))
             self._bytes[table] = self._size(table)
         self._db.execute("DELETE FROM samples WHERE phase <> 'train'")  # a resumed run is judged again
@@ -77,7 +79,7 @@ class HistoryStore:
 
     def snapshot(self, at: float, step: int, row: Mapping[str, Any]) -> None:
         """The run's state, as `as_row` in deploy/telemetry/snapshot.py gives it."""
-        self._add("moments", (at, step), _json(_short(row)))
+        self._add("snapshots", (at, step), _json(_short(row)))
 
     def event(self, at: float, step: int, event: Event) -> None:
         """Something that happened."""
@@ -122,6 +124,11 @@ class HistoryStore:
         """Close after a failure; uncommitted rows are lost."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+
+    def _schema(self) -> Any:
+        """Version of the tables in the file; None for a new file."""
+        has_meta = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+        return self.read_meta("schema") if has_meta else None
 
     def _add(self, table: str, columns: tuple[Any, ...], data: str) -> None:
         self._id += 1

@@ -8,7 +8,7 @@ unblocked by  nobody
 table     row                                                                    thinned out beyond
 meta      key -> JSON: about the run, newest snapshot in full, pid, end
 learner   one per learner step: its figures, and those of its fresh rows          80 MiB
-moments   snapshots, one a second: buffer totals, actors, reward workers, waits   40 MiB
+snapshots one a second: buffer totals, actors, reward workers, waits              40 MiB
 samples   noted rows in full                                                      48 MiB
 events    restarts, versions, alerts, ...                                          4 MiB
 prompts   id, text
@@ -150,7 +150,7 @@ class Recorder:
             store.event(at, self._step, event)
         store.snapshot(at, self._step, row)
         alerts = [alert.as_dict() for alert in self._detector.alerts]
-        newest = {"at": at, "step": self._step, "moment": row, "alerts": alerts, "restarts": self._detector.restarts}
+        newest = {"at": at, "step": self._step, "snapshot": row, "alerts": alerts, "restarts": self._detector.restarts}
         store.meta("now", newest | {"buffer": buffer_totals(snapshot.buffer, histograms=True)})
         store.commit()
         store.thin()

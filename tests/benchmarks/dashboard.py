@@ -53,7 +53,7 @@ def source(folder: Path, rate: int) -> None:
     from deploy.telemetry.event_detector import Event
     from deploy.telemetry.history_store import HistoryStore
     from deploy.telemetry.recorder import FILE
-    from tests.support.fixture_runs import learner_row, moment, notes, summary
+    from tests.support.fixture_runs import learner_row, notes, snapshot_row, summary
 
     rng = np.random.default_rng(0)
     learner = [
@@ -76,10 +76,10 @@ def source(folder: Path, rate: int) -> None:
             else:
                 store.event(at, step, Event("version", "info", "learner", f"Version {step} was published."))
         written += behind
-        now = moment(step, time.monotonic() - began + 60, rng)
+        now = snapshot_row(step, time.monotonic() - began + 60, rng)
         store.snapshot(time.time(), step, now)
         store.meta(
-            "now", {"at": time.time(), "step": step, "moment": now, "alerts": [], "restarts": {}, "buffer": None}
+            "now", {"at": time.time(), "step": step, "snapshot": now, "alerts": [], "restarts": {}, "buffer": None}
         )
         store.commit()
         store.thin()

@@ -12,7 +12,7 @@ from deploy.telemetry.alert_rules import alerts_of
 from deploy.telemetry.alerts import AlertInputs
 from deploy.telemetry.event_detector import EventDetector
 from deploy.telemetry.learning_rules import WINDOW
-from tests.support.fixture_runs import LIMITS, learner_row, moment, summary
+from tests.support.fixture_runs import LIMITS, learner_row, snapshot_row, summary
 
 HEALTHY = BottleneckInputs(learner_waits=0.02, actors_wait=0.0, engine_busy=0.5, pace=None, actors_alive=2)
 
@@ -125,7 +125,7 @@ def test_events_are_a_restart_a_long_wait_a_loss_and_an_alert_that_comes_and_goe
     texts = []
 
     def see(at: float, **changes) -> None:
-        now = moment(50, 50.0, rng) | {"waits": []}
+        now = snapshot_row(50, 50.0, rng) | {"waits": []}
         for name, value in changes.items():
             now[name] = value
         texts.extend(event.text for event in detector.snapshot(at, now))
@@ -135,7 +135,7 @@ def test_events_are_a_restart_a_long_wait_a_loss_and_an_alert_that_comes_and_goe
     assert texts == ["Version 50 was published."]
     see(1.0)
     assert texts[1:] == ["Training."]
-    actors = moment(50, 50.0, rng)["actors"]
+    actors = snapshot_row(50, 50.0, rng)["actors"]
     see(2.0, actors=[actors[0] | {"seconds": 0.5}, actors[1]])
     assert texts[2:] == ["actor-0 was started again."] and detector.restarts == {"actor-0": 1}
     for second in range(3, 14):
@@ -144,7 +144,7 @@ def test_events_are_a_restart_a_long_wait_a_loss_and_an_alert_that_comes_and_goe
     assert [alert.since for alert in detector.alerts] == [13.0]
     see(14.0)
     assert texts[-1].startswith("No longer: actor-1") and detector.alerts == []
-    lost = moment(50, 50.0, rng)
+    lost = snapshot_row(50, 50.0, rng)
     lost["buffer"]["quarantined"] = 4
     lost["rewards"][0]["last_failure"] = "log_reward raised"
     see(15.0, buffer=lost["buffer"], rewards=lost["rewards"])

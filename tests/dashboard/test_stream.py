@@ -45,7 +45,7 @@ def test_a_new_page_gets_the_state_of_the_run_and_then_only_changes(reader):
     add_event(reader.folder, "Version 81 was published.")
     (second,) = ticks(source)
     assert [event["text"] for event in second["events"]] == ["Version 81 was published."]
-    assert second["fresh"] == {"learner": 0, "moments": 0, "samples": 0, "events": 1}
+    assert second["fresh"] == {"learner": 0, "snapshots": 0, "samples": 0, "events": 1}
 
 
 def test_a_reconnecting_page_gets_exactly_what_it_missed(reader):

@@ -89,7 +89,9 @@ def _write(path: Path, steps: int, began: float, state: str, rng: np.random.Gene
         row = learner_row(step, total, rng, broken=state == "alerts" and step > steps - 40)
         store.learner(at, step, {**row, **(summary(step, total, rng) if recorded else {})})
         if recorded:
-            store.snapshot(at, step, moment(step, at - began, rng, silent=state == "alerts" and step > steps - 20))
+            store.snapshot(
+                at, step, snapshot_row(step, at - began, rng, silent=state == "alerts" and step > steps - 20)
+            )
             for note in notes(step, total, rng, hostile=state == "hostile")[:: 1 if every == 1 else 4]:
                 store.sample(at, step, note)
     if steps:
@@ -264,13 +266,13 @@ def view(
     step: int, total: int, elapsed_s: float, rng: np.random.Generator, phase: str = "training", alerting: bool = False
 ) -> Snapshot:
     """A snapshot, as the driver makes it."""
-    found = moment(step, elapsed_s, rng, alerting)
+    found = snapshot_row(step, elapsed_s, rng, alerting)
     return Snapshot(
         {"step": step}, stats(step, elapsed_s, rng), found["actors"], phase, elapsed_s, found["waits"], found["rewards"]
     )
 
 
-def moment(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool = False) -> dict[str, Any]:
+def snapshot_row(step: int, elapsed_s: float, rng: np.random.Generator, silent: bool = False) -> dict[str, Any]:
     """The row of a snapshot, as deploy/telemetry/snapshot.py makes it."""
 
     actors = [

@@ -21,7 +21,7 @@ from deploy.telemetry.figure import Figure
 from deploy.telemetry.figures import FIGURES, METRICS, describe, in_room, rates_in
 from deploy.telemetry.generated_files import ROOT, curve_table, generated_files, metric_table
 from deploy.telemetry.snapshot import HISTOGRAMS, buffer_totals
-from tests.support.fixture_runs import learner_row, moment, stats, summary
+from tests.support.fixture_runs import learner_row, snapshot_row, stats, summary
 
 RNG = np.random.default_rng(0)
 GRAFANA = ROOT / "deploy/monitoring/grafana/dashboards/tributary.json"
@@ -50,7 +50,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def report(meter: Meter) -> None:
     """What all processes of a run report."""
-    state = moment(50, 50.0, RNG, silent=True)
+    state = snapshot_row(50, 50.0, RNG, silent=True)
     meter.actor(state["actors"][0])
     meter.reward(state["rewards"][0])
     meter.learner([learner_row(50, 160, RNG) | summary(50, 160, RNG) | {"skipped_steps": 1, "log_reward": -1.0}])
@@ -62,7 +62,7 @@ def report(meter: Meter) -> None:
 def curves() -> dict[str, float | None]:
     """Curve -> value, of a run that reports everything."""
     row = learner_row(50, 160, RNG) | summary(50, 160, RNG) | {"total_variation": 0.1, "kl": 0.1}
-    states = [moment(step, float(step), RNG) for step in (49, 50)]
+    states = [snapshot_row(step, float(step), RNG) for step in (49, 50)]
     return learner_values(row) | snapshot_values(states[0], states[1], 1.0, 50)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.dashboard.data.run_reader import RunReader
+from deploy.dashboard.data.run_reader import HistoryUnreadable, RunReader
+from deploy.dashboard.views.runs import run_entry
 from deploy.telemetry import history_store
 from deploy.telemetry import recorder as recorder_module
 from deploy.telemetry.history_store import HistoryStore
@@ -56,7 +57,7 @@ def test_a_snapshot_is_kept_once_a_second_and_whenever_the_phase_changes(tmp_pat
     writer = recorder(tmp_path)
     for phase in ("starting the engines", "training", "training", "training", "done"):
         writer.snapshot(view(1, 160, 1.0, RNG, phase))
-    assert rows(tmp_path, "SELECT COUNT(*) FROM moments") == [(3,)]
+    assert rows(tmp_path, "SELECT COUNT(*) FROM snapshots") == [(3,)]
     writer.close(None)
 
 
@@ -108,7 +109,7 @@ def test_a_resumed_run_rewrites_the_rows_beyond_its_checkpoint(tmp_path):
 
 def test_a_table_that_outgrows_its_bytes_loses_every_second_row_of_its_older_half(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        history_store, "MAX_BYTES", {"learner": 40_000, "moments": 10**6, "samples": 100_000, "events": 10**6}
+        history_store, "MAX_BYTES", {"learner": 40_000, "snapshots": 10**6, "samples": 100_000, "events": 10**6}
     )
     writer = recorder(tmp_path)
     for first in range(1, 160, 10):
@@ -162,15 +163,46 @@ def test_a_missing_folder_is_reported_and_nothing_is_raised(tmp_path):
     writer.close(None)
 
 
-def test_a_history_of_another_release_is_left_alone(tmp_path):
-    first = recorder(tmp_path)
-    first.close(None)
-    with sqlite3.connect(tmp_path / FILE) as db:
-        db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+def older_history(folder: Path) -> Path:
+    """A finished history as version 1 wrote it: its table `moments` is now called `snapshots`."""
+    writer = recorder(folder)
+    record(writer, 1, 5)
+    writer.close(None)
+    with sqlite3.connect(folder / FILE) as db:
+        db.execute("ALTER TABLE snapshots RENAME TO moments")
+        db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
+    db.close()
+    return folder / FILE
+
+
+def test_a_history_of_another_release_is_refused_and_left_as_it_is(tmp_path):
+    path = older_history(tmp_path)
+    content = path.read_bytes()
     again = recorder(tmp_path)
-    assert again.trouble is not None and "version 99" in again.trouble
+    assert again.trouble is not None and "version 1 and this release writes version 2" in again.trouble
     again.close(None)
-    assert rows(tmp_path, "SELECT value FROM meta WHERE key = 'schema'") == [("99",)]
+    assert path.read_bytes() == content and [p.name for p in tmp_path.iterdir()] == [FILE]
+
+
+def test_a_history_that_was_moved_away_is_replaced_by_a_new_one(tmp_path, monkeypatch):
+    path = older_history(tmp_path)
+    writer = recorder(tmp_path, after_step=5)
+    path.rename(tmp_path / "older.sqlite")
+    monkeypatch.setattr(recorder_module, "RETRY_DELAY_S", 0.0)
+    record(writer, 6, 8)
+    assert writer.trouble is None
+    writer.close(None)
+    assert rows(tmp_path, "SELECT step FROM learner") == [(6,), (7,), (8,)]
+
+
+def test_a_reader_names_the_version_of_an_older_history_and_still_lists_its_run(tmp_path):
+    older_history(tmp_path)
+    reader = RunReader(tmp_path, "run", primary=True)
+    with pytest.raises(HistoryUnreadable, match=r"tables of version 1, and this release reads version 2\. Use the"):
+        reader.refresh()
+    reader.glance()
+    assert run_entry(reader)["step"] == 5 and run_entry(reader)["state"] == "finished"
+    reader.close()
 
 
 def test_figures_that_are_not_finite_are_kept_as_null(tmp_path):

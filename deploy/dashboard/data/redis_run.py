@@ -65,7 +65,7 @@ class RedisRun(RunReader):
             before_at, before = self._earlier or (at, None)
             self.snapshots.add(at, 0, snapshot_values(before, snapshot, at - before_at, totals["newest_version"]))
             self._earlier = at, snapshot
-            newest = {"at": at, "step": 0, "moment": snapshot, "alerts": [], "restarts": {}, "buffer": totals}
+            newest = {"at": at, "step": 0, "snapshot": snapshot, "alerts": [], "restarts": {}, "buffer": totals}
             self.meta = {"generation": self._generation, "about": self._about, "now": newest}
 
     def refresh(self) -> None:

@@ -22,6 +22,7 @@ from deploy.artifacts.json_files import read_lines
 from deploy.dashboard.data.redis_poller import RedisPoller
 from deploy.dashboard.data.series import Curve, Series, learner_values
 from deploy.dashboard.data.snapshot_series import snapshot_values
+from deploy.telemetry.history_store import SCHEMA_VERSION
 
 MAX_ROWS_PER_READ = 5000
 """Bounds the time that one read holds the file."""
@@ -48,7 +49,7 @@ class RunReader:
     def _forget(self) -> None:
         self.learner, self.snapshots = Series(), Series()
         self.meta: dict[str, Any] = {}
-        self._last = {"learner": 0, "moments": 0}
+        self._last = {"learner": 0, "snapshots": 0}
         self._before: tuple[float, Row] | None = None
         self._metrics_size = -1
 
@@ -71,7 +72,7 @@ class RunReader:
         """Id of the newest row of any table."""
         if not self.has_history:
             return self._metrics_size
-        tables = ("learner", "moments", "samples", "events")
+        tables = ("learner", "snapshots", "samples", "events")
         newest = " UNION ALL ".join(f"SELECT MAX(id) AS id FROM {table}" for table in tables)
         return int(self.query(f"SELECT COALESCE(MAX(id), 0) AS id FROM ({newest})")[0]["id"])
 
@@ -85,10 +86,11 @@ class RunReader:
         return int(steps[-1]) if len(steps) else 0
 
     def refresh(self) -> None:
-        """Read all new rows."""
+        """Read all new rows. Raise HistoryUnreadable, also for the tables of another release."""
         with self.lock:
             self.glance()
             if self.has_history:
+                self._check_schema()
                 self._refresh_learner()
                 self._refresh_snapshots()
 
@@ -161,6 +163,15 @@ class RunReader:
             self._db.execute("PRAGMA query_only = ON")
         return self._db
 
+    def _check_schema(self) -> None:
+        version = self.meta.get("schema", SCHEMA_VERSION)  # absent while the writer creates the file
+        if version != SCHEMA_VERSION:
+            raise HistoryUnreadable(
+                f"{self._path.name} of {self.folder.name} has tables of version {version}, and this release reads "
+                f"version {SCHEMA_VERSION}. Use the release that wrote it, or move the file away: the learner's curves "
+                "are then read from metrics.jsonl."
+            )
+
     def _close(self) -> None:
         if self._db is not None:
             self._db.close()
@@ -180,7 +191,7 @@ class RunReader:
                 self.learner.add(row["at"], row["step"], learner_values(data), data.get("sampled_step"))
 
     def _refresh_snapshots(self) -> None:
-        while rows := self._new_rows("moments"):
+        while rows := self._new_rows("snapshots"):
             for row in rows:
                 at, snapshot = float(row["at"]), json.loads(row["data"])
                 before_at, before = self._before or (at, None)

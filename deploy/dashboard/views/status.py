@@ -93,7 +93,7 @@ def began_at(run: RunReader) -> float | None:
 def newest_snapshot(run: RunReader) -> dict[str, Any]:
     """The newest recorded snapshot of the run's processes; empty before the first."""
     reading = run.meta.get("now") or {}
-    return reading.get("moment") or {}
+    return reading.get("snapshot") or {}
 
 
 def recent_mean(run: RunReader, name: str) -> float | None:

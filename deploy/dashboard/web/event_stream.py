@@ -25,7 +25,7 @@ POLL_INTERVAL_S = 1.0
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 2000
 MAX_EVENTS = 50
-_TABLES = ("learner", "moments", "samples", "events")
+_TABLES = ("learner", "snapshots", "samples", "events")
 
 
 class EventSource:

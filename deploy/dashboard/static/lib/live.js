@@ -7,7 +7,7 @@ import { ApiError, get } from "./api.js";
 
 const SILENT_MS = 40000; // the server sends a message every 15 s; after this silence the connection is considered lost
 const ENDED_STATES = new Set(["finished", "stopped", "dead"]); // such a run sends no more rows
-const EMPTY_TICK = { fresh: { learner: 0, moments: 0, samples: 0, events: 0 }, events: [] };
+const EMPTY_TICK = { fresh: { learner: 0, snapshots: 0, samples: 0, events: 0 }, events: [] };
 const RETRY_MS = [1000, 2000, 4000, 8000];
 
 export class Live extends EventTarget {
