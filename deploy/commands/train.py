@@ -145,10 +145,12 @@ def _start(recipe: str, overrides: list[str], folder: Path, replace: bool, optio
     from deploy.commands.environment import prepare_for_ray
     from deploy.config import load_recipe
     from deploy.driver.preflight import check
+    from deploy.driver.stop_signal import exit_on_signal
 
-    checked = check(load_recipe(recipe, overrides))
-    prepare_for_ray()
-    from deploy.driver.train import train as run_training
+    with exit_on_signal(console):
+        checked = check(load_recipe(recipe, overrides))
+        prepare_for_ray()
+        from deploy.driver.train import train as run_training
 
     run_training(checked, folder, replace, console, options)
 
@@ -159,15 +161,17 @@ def _resume(path: Path, changes: list[str], options: "TrainOptions", ok_if_finis
     from deploy.commands.environment import prepare_for_ray
     from deploy.config import resumed_config
     from deploy.driver.preflight import check
+    from deploy.driver.stop_signal import exit_on_signal
 
     folder = RunFolder.open(path)
     config = resumed_config(folder.read_config(), changes, source=f"{path}/config.toml")
     if ok_if_finished and folder.finished_steps() >= config.learner.steps:
         console.print(f"{path} has done all its learner.steps = {config.learner.steps}: there is nothing left to do.")
         return
-    checked = check(config)
-    prepare_for_ray()
-    from deploy.driver.train import resume as resume_training
+    with exit_on_signal(console):
+        checked = check(config)
+        prepare_for_ray()
+        from deploy.driver.train import resume as resume_training
 
     resume_training(checked, folder, console, options)
 

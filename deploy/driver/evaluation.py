@@ -126,10 +126,9 @@ def write_plots(
 ) -> None:
     """Draw training.png, and from the samples posterior.png, figures.png and, for a task that counts outcomes,
     histogram.png; each as .svg too. The names end in the split unless it is trained on."""
-    log_z, _ = checked.task.log_mass()
     rows, suffix = folder.metrics(), _suffix(split)
     if rows:
-        plot_training(folder.plots / "training.png", rows, log_z if np.isfinite(log_z) else None)
+        plot_training(folder.plots / "training.png", rows, checked.log_z_exact)
     if not (before and after):
         return
     log_z_by_prompt = _estimate_log_z(before, after)

@@ -1,5 +1,6 @@
 """Checks of a recipe before anything heavy starts: model, tokens, task, reward, floor, store."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,13 @@ class Checked:
     prompts: Sequence[Prompt]
     demonstrations: Sequence[Trajectory]
     stored_policy: StoredPolicy
+
+    @property
+    def log_z_exact(self) -> float | None:
+        """log Z of the target that training ends with, nats; None where the task does not know it."""
+        log_z, _ = self.task.log_mass()
+        same = self.task.mass_temperature == self.config.learner.reward_temperature_end
+        return log_z if same and math.isfinite(log_z) else None
 
 
 def check(config: RunConfig) -> Checked:

@@ -1,6 +1,5 @@
 """A run's recorder and its dashboard, from the run's start to its end."""
 
-import math
 import os
 import subprocess
 import sys
@@ -104,7 +103,6 @@ def about_run(checked: Checked) -> dict[str, Any]:
     """The recipe's facts and limits that the dashboard, its plots and its alerts use."""
     config = checked.config
     learner, buffer, actors = config.learner, config.buffer, config.actors
-    log_z, _ = checked.task.log_mass()
     return {
         "task": config.task.name,
         "model": Path(checked.spec.base_model).name,
@@ -122,7 +120,7 @@ def about_run(checked: Checked) -> dict[str, Any]:
             "samples_per_insert": buffer.samples_per_insert,
             "samples_per_insert_band": buffer.advanced.samples_per_insert_band,
             "min_size_to_sample": buffer.min_size_to_sample,
-            "log_z_exact": log_z if math.isfinite(log_z) else None,
+            "log_z_exact": checked.log_z_exact,
         },
     }
 

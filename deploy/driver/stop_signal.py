@@ -6,12 +6,26 @@ systemd, `timeout`), and then a call to Ray or Redis waits for a minute: an exce
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from rich.console import Console
+
 REPEAT_S = 1.0
 """A signal that follows the first one sooner is the same request: `timeout` signals the command, then its group."""
+
+
+@contextmanager
+def exit_on_signal(console: Console) -> Iterator[None]:
+    """For the checks before a run: a signal ends the command with one sentence and exit code 0."""
+    with StopSignal() as stop:
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            console.print(stop.before_training)
+            raise SystemExit(0) from interrupt
 
 
 class StopSignal:
@@ -37,6 +51,11 @@ class StopSignal:
 
     def __bool__(self) -> bool:
         return self.name is not None
+
+    @property
+    def before_training(self) -> str:
+        """What to tell the user of a signal that came before the first step."""
+        return f"Stopped by {self.name} before training began: nothing was learned."
 
     def _handle(self, number: int, _frame: object) -> None:
         if self.name is None:

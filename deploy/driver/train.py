@@ -74,7 +74,7 @@ def execute(setup: RunSetup) -> dict[str, Any]:
         except KeyboardInterrupt:
             if not stop.starting:
                 raise
-    setup.console.print(f"Stopped by {stop.name} before training began: nothing was learned.")
+    setup.console.print(stop.before_training)
     return {}
 
 

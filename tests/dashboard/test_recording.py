@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -70,6 +71,13 @@ def test_the_page_describes_a_run_by_its_recipe(checked: Checked):
     assert about["limits"]["max_grad_norm"] == checked.config.learner.advanced.max_grad_norm
     assert about["limits"]["log_z_exact"] == pytest.approx(checked.task.log_mass()[0])
     assert about["behaviours"] == [{"name": "on_policy", "weight": 1.0}]
+
+
+def test_log_z_is_exact_only_at_the_temperature_that_the_task_states_it_for(checked: Checked) -> None:
+    assert checked.log_z_exact == checked.task.log_mass()[0]
+    learner = checked.config.learner.model_copy(update={"reward_temperature_end": 2.0})
+    hot = replace(checked, config=checked.config.model_copy(update={"learner": learner}))
+    assert hot.log_z_exact is None and about_run(hot)["limits"]["log_z_exact"] is None
 
 
 def byte_level() -> Tokenizer:

@@ -1,12 +1,14 @@
 """Ctrl-C and SIGTERM: when they raise, and when they only leave their name."""
 
+import io
 import signal
 import sys
 
 import pytest
+from rich.console import Console
 
 from deploy.cluster.placement import own_sigterm_handler
-from deploy.driver.stop_signal import StopSignal
+from deploy.driver.stop_signal import StopSignal, exit_on_signal
 
 Number = signal.Signals
 
@@ -21,6 +23,16 @@ def test_the_first_signal_interrupts_a_start_and_lets_training_end_its_step(numb
         assert not stop
         signal.raise_signal(number)
         assert stop and stop.name == number.name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_checks_before_a_run_ends_with_one_sentence_and_exit_0(number: Number) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(SystemExit) as ended, exit_on_signal(console):
+        signal.raise_signal(number)
+    assert ended.value.code == 0
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert told == f"Stopped by {number.name} before training began: nothing was learned.\n"
 
 
 @pytest.mark.parametrize("starting", [True, False])
