@@ -45,6 +45,8 @@ class Batch:
     """[B, T+1] bool: states before `min_actions`, where the stop token is masked."""
     log_reward: Tensor
     """[B, T+1] float32, nats, untempered."""
+    sampled_log_q: Tensor
+    """[B] float32: log q(Z ⊤ | X) under the version that sampled the string, nats."""
     prompt: Tensor
     """[B] int64: a digest of the prompt's id, the same on every rank."""
 
@@ -102,6 +104,7 @@ def collate(
         may_stop=torch.from_numpy(may_stop),
         too_short=torch.from_numpy(too_short),
         log_reward=torch.from_numpy(log_reward),
+        sampled_log_q=torch.tensor([float(t.log_pf.sum()) + float(t.log_pterm[-1]) for t in trajectories]),
         prompt=torch.tensor(
             [int.from_bytes(prompt_digest(t.prompt_id), signed=True) for t in trajectories], dtype=torch.int64
         ),

@@ -9,6 +9,9 @@ PriorityKind: TypeAlias = Literal["residual", "reward", "recency"]
 CANARY_TOLERANCE = {"float32": 5e-4, "float16": 0.02, "bfloat16": 0.15}
 """Dtype -> mean difference of a canary, nats, that rounding seldom exceeds. Measured: docs/decisions/0021-canary.md."""
 
+ON_POLICY_OBJECTIVES = ("pg", "pg_kl")
+"""Objectives that learn from the policy's own fresh strings alone."""
+
 
 class LearnerAdvanced(BaseModel):
     """Section `[learner.advanced]` of a recipe: settings that few runs change."""
@@ -56,7 +59,7 @@ class LearnerConfig(BaseModel):
     """Share of a batch taken in order of arrival. The rest is replayed by priority."""
     priority: PriorityKind | dict[PriorityKind, float] = "residual"
     """Priority of rows for replay (learner/priority.py). A table mixes kinds: {residual = 1.0, recency = 0.5}."""
-    objective: Literal["subtb", "group_subtb", "tb", "db", "vargrad", "sft"] = "subtb"
+    objective: Literal["subtb", "group_subtb", "tb", "db", "vargrad", "sft", "pg", "pg_kl"] = "subtb"
     """Training objective, a file of learner/objectives."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
     """Peak learning rate of AdamW."""

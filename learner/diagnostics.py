@@ -20,9 +20,10 @@ as in rewards/judging/posterior.py."""
 def select_rows(estimates: Estimates, rows: Sequence[int]) -> Estimates:
     """The given rows of a batch, without gradient, on the CPU, their prompts renumbered from 0."""
     index = torch.tensor(rows, dtype=torch.int64)
-    parts = (x.detach().cpu()[index] for x in (estimates.u, estimates.is_terminal, estimates.group, estimates.log_q))
-    u, is_terminal, group, log_q = parts
-    return Estimates(u, is_terminal, group.unique(return_inverse=True)[1], log_q)
+    e = estimates
+    parts = (e.u, e.is_terminal, e.group, e.log_q, e.sampled_log_q)
+    u, is_terminal, group, log_q, sampled = (x.detach().cpu()[index] for x in parts)
+    return Estimates(u, is_terminal, group.unique(return_inverse=True)[1], log_q, sampled)
 
 
 def var_u(estimates: Estimates) -> float:

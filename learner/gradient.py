@@ -126,6 +126,7 @@ class Gradient:
             is_terminal=is_terminal,
             group=batch.prompt[rows].to(device).unique(return_inverse=True)[1],
             log_q=log_q_of_strings(log_pf, log_pterm, is_terminal),
+            sampled_log_q=batch.sampled_log_q[rows].to(device),
         )
 
     def _loss(self, batch: Batch, log_pf: Tensor, log_pterm: Tensor, temperature: float) -> tuple[Estimates, Loss]:
@@ -138,11 +139,12 @@ class Gradient:
                 is_terminal=gather(local.is_terminal),
                 group=gather(batch.prompt.to(log_pf.device)).unique(return_inverse=True)[1],
                 log_q=gather(local.log_q),
+                sampled_log_q=gather(local.sampled_log_q),
             ),
             self._lam,
         )
         residual = self._data_parallel.local_rows(loss.residual, len(rows))
         return (
-            Estimates(local.u.detach(), local.is_terminal, local.group, local.log_q.detach()),
+            Estimates(local.u.detach(), local.is_terminal, local.group, local.log_q.detach(), local.sampled_log_q),
             Loss(loss.numerator, loss.denominator, residual),
         )

@@ -1,13 +1,38 @@
-"""An objective that compares strings of one prompt needs batches in which two of them can meet."""
+"""What an objective needs of a batch: two strings of one prompt, or the policy's own fresh strings alone."""
 
+from actors.config import ON_POLICY
 from buffer.errors import ConfigError
 from deploy.config import RunConfig
+from learner.config import ON_POLICY_OBJECTIVES
 
 
 def check_objective(config: RunConfig, prompts: int) -> None:
-    """ConfigError where no two strings of one of `prompts` prompts meet in a batch, and the objective needs them."""
+    """ConfigError where the batches of a run with `prompts` prompts are not what its objective needs."""
+    if config.learner.objective in ON_POLICY_OBJECTIVES:
+        _check_on_policy(config)
+    _check_strings_meet(config, prompts)
+
+
+def _check_on_policy(config: RunConfig) -> None:
+    """ConfigError where a batch may hold strings that the policy itself did not just draw."""
+    learner = config.learner
+    others = [b.name for b in config.actors.behaviours if b != ON_POLICY.model_copy(update={"weight": b.weight})]
+    if learner.fresh_fraction < 1.0:
+        raise ConfigError(
+            f"learner.objective = {learner.objective!r} learns from the policy's own fresh strings, and "
+            f"learner.fresh_fraction = {learner.fresh_fraction:g} replays old ones: set it to 1.0."
+        )
+    if others:
+        raise ConfigError(
+            f"learner.objective = {learner.objective!r} learns from the policy's own fresh strings, and "
+            f"actors.behaviours has {', '.join(others)}: leave on_policy alone."
+        )
+
+
+def _check_strings_meet(config: RunConfig, prompts: int) -> None:
+    """ConfigError where no two strings of a prompt meet in a batch, and the objective needs them."""
     learner, buffer = config.learner, config.buffer
-    needs_several = learner.objective == "vargrad" or (
+    needs_several = learner.objective in {"vargrad", *ON_POLICY_OBJECTIVES} or (
         learner.objective == "group_subtb" and config.policy.min_actions > 0
     )
     fresh_rows = round(learner.batch_size * learner.fresh_fraction)

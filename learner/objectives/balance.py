@@ -21,16 +21,16 @@ class Loss:
     """A loss before the division, so that several passes can add up both parts first."""
 
     numerator: Tensor
-    """[] sum of weighted squared differences, nats²; of negative log-likelihoods, nats, for `sft`."""
+    """[] sum of weighted squared differences, nats²; see `sft` and `pg` for theirs."""
     denominator: Tensor
     """[] sum of the weights."""
     residual: Tensor
     """[B] root mean square of a trajectory's u around the value it should have, nats, detached: its replay priority.
-    1 for `sft`; NaN for a trajectory that `vargrad` cannot compare with another."""
+    1 for `sft` and `pg`; NaN for a trajectory that `vargrad` cannot compare with another."""
 
     @property
     def value(self) -> Tensor:
-        """[] nats² (nats for `sft`); 0 where there is nothing to compare."""
+        """[] nats² (nats for `sft`, a mean advantage for `pg`); 0 where there is nothing to compare."""
         return self.numerator / self.denominator.clamp_min(1.0)
 
 
@@ -46,6 +46,8 @@ class Estimates:
     """[B] int in 0..G-1: the number of the trajectory's prompt."""
     log_q: Tensor
     """[B] log q(Z ⊤ | X) of the whole string, nats."""
+    sampled_log_q: Tensor
+    """[B] the same under the version that sampled it, without gradient."""
 
 
 Objective: TypeAlias = Callable[[Estimates, float], Loss]

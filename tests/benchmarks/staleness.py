@@ -50,7 +50,7 @@ from tests.support.benchmark import make_parser, parse, print_result
 from tests.support.lagged_actor import LaggedActor
 from tests.support.tiny import TinyTask, make_tiny_model, tiny_recipe, tiny_spec, tiny_trajectory
 
-OBJECTIVES = ("group_subtb", "subtb", "vargrad", "tb")
+OBJECTIVES = ("group_subtb", "subtb", "vargrad", "tb", "pg_kl", "pg")
 LAGS = (0, 10, 100, 400, None)
 """Steps; None: the actor keeps version 0."""
 READINGS = 10

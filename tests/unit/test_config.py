@@ -186,6 +186,18 @@ def test_an_objective_that_compares_strings_is_refused_where_no_two_of_a_prompt_
     check_objective(load_recipe("demo", [*common, *overrides, *more]), prompts=20)
 
 
+def test_a_policy_gradient_is_refused_where_others_than_its_own_fresh_strings_may_be_learned_from() -> None:
+    alone = ["learner.objective=pg", "learner.fresh_fraction=1.0", 'actors.behaviours=[{name="on_policy", weight=3.0}]']
+    check_objective(load_recipe("demo", alone), prompts=20)
+    with pytest.raises(ConfigError, match="replays old ones: set it to 1"):
+        check_objective(load_recipe("demo", [*alone, "learner.fresh_fraction=0.9"]), prompts=20)
+    hot = 'actors.behaviours=[{name="on_policy", weight=1.0}, {name="hot", weight=1.0, temperature_high=2.0}]'
+    with pytest.raises(ConfigError, match="has hot: leave on_policy alone"):
+        check_objective(load_recipe("demo", [*alone, hot]), prompts=20)
+    with pytest.raises(ConfigError, match="no two meet in a batch"):
+        check_objective(load_recipe("demo", [*alone, "actors.samples_per_prompt=1"]), prompts=20)
+
+
 @pytest.mark.parametrize("recipe", ["arithmetic", "arithmetic-gpu", "subjectivity", "subjectivity-gpu"])
 def test_recipes_with_a_shortest_length_replay_several_strings_of_a_prompt(recipe: str) -> None:
     assert load_recipe(recipe).buffer.rows_per_prompt == 4

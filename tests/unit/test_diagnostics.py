@@ -15,7 +15,13 @@ RNG = np.random.default_rng(0)
 def estimates(log_r: np.ndarray, log_q: np.ndarray, group: list[int] | None = None) -> Estimates:
     """Strings whose only prefix is the whole string: u_n = log R - log q."""
     u = torch.tensor(log_r - log_q)[:, None]
-    return Estimates(u, torch.ones_like(u, dtype=torch.bool), torch.tensor(group or [0] * len(u)), torch.tensor(log_q))
+    return Estimates(
+        u,
+        torch.ones_like(u, dtype=torch.bool),
+        torch.tensor(group or [0] * len(u)),
+        torch.tensor(log_q),
+        torch.tensor(log_q),
+    )
 
 
 def test_every_figure_has_its_documented_value_at_the_optimum() -> None:

@@ -87,7 +87,7 @@ def test_figures_agree_with_those_that_training_shows() -> None:
     u = torch.tensor([sample.log_reward for _, sample in rows], dtype=torch.float64) - log_q
     group = torch.tensor([k for k, _ in rows])
     shown = diagnostics.posterior_figures(
-        Estimates(u[:, None], torch.ones(len(rows), 1, dtype=torch.bool), group, log_q)
+        Estimates(u[:, None], torch.ones(len(rows), 1, dtype=torch.bool), group, log_q, log_q)
     )
     figures = values(prompts)
     assert {name: figures[name] for name in shown} == pytest.approx(shown, rel=1e-6)

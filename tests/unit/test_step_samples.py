@@ -36,7 +36,7 @@ def batch(lengths: list[int], fresh: int, prompts: int = 2) -> tuple[list[Drawn]
     u = log_z_estimates(log_pf, log_pterm, log_reward_of(rows) / 2.0)
     group = torch.tensor([i % prompts for i in range(len(lengths))])
     log_q = log_q_of_strings(log_pf, log_pterm, is_terminal)
-    return rows, Estimates(u, is_terminal, group, log_q), PrefixLogProbs(log_pf, log_pterm)
+    return rows, Estimates(u, is_terminal, group, log_q, log_q), PrefixLogProbs(log_pf, log_pterm)
 
 
 def log_reward_of(rows: list[Drawn]) -> torch.Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from learner.config import ON_POLICY_OBJECTIVES
 from learner.objectives import COMPARING, OBJECTIVES
 from learner.objectives.balance import Estimates, last_terminal, log_q_of_strings, log_z_estimates, value_at
 from tests.support.oracle import String, all_strings, log_sum, total_variation
@@ -44,9 +45,8 @@ def trained(
         log_pf, log_pterm, is_terminal = (x[keep] for x in log_probs(table, min_actions))
         u = log_z_estimates(log_pf, log_pterm, prefix_r[keep] / temperature)
         group = torch.zeros(len(u), dtype=torch.int64)
-        loss = OBJECTIVES[objective](
-            Estimates(u, is_terminal, group, log_q_of_strings(log_pf, log_pterm, is_terminal)), 1.0
-        )
+        log_q = log_q_of_strings(log_pf, log_pterm, is_terminal)
+        loss = OBJECTIVES[objective](Estimates(u, is_terminal, group, log_q, log_q.detach()), 1.0)
         optimiser.zero_grad()
         loss.value.backward()
         assert bool(table.grad is not None and table.grad.isfinite().all())
@@ -74,7 +74,7 @@ def posterior(seed: int, min_actions: int, temperature: float) -> tuple[dict[Str
             for name in ("subtb", "group_subtb", "db", "tb", "vargrad")
             for temperature in (1.0, 2.5)
         ),
-        *((name, 2, 1.0) for name in sorted(COMPARING)),
+        *((name, 2, 1.0) for name in sorted(COMPARING - set(ON_POLICY_OBJECTIVES))),
     ],
 )
 def test_the_optimum_is_the_posterior(objective: str, min_actions: int, temperature: float) -> None:
