@@ -8,6 +8,7 @@ TASKS = {
     "custom": "rewards.tasks.custom:CustomTask",
     "infill": "rewards.tasks.infill:InfillTask",
     "integer": "rewards.tasks.integer:IntegerTask",
+    "solutions": "rewards.tasks.solutions:SolutionsTask",
     "subjectivity": "rewards.tasks.subjectivity:SubjectivityTask",
     "toy": "rewards.tasks.toys:ToyTask",
 }
