@@ -14,7 +14,11 @@ class Behaviour:
 
     name: str
     temperature: float
+    """0 takes the most likely token."""
     suppress_stop: bool
+    top_p: float = 1.0
+    """Draw among the likeliest tokens whose probabilities add up to this. Recipes do not set it: strings outside would
+    never be sampled."""
 
 
 class BehaviourMix:

@@ -105,6 +105,7 @@ def segment_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, ac
     max_tokens, min_tokens = spec.max_actions - actions, max(spec.min_actions - actions, 0)
     common: dict[str, Any] = {
         "temperature": behaviour.temperature,
+        "top_p": behaviour.top_p,
         "ignore_eos": True,  # unless it is the stop token, EOS is a token like any other
         "allowed_token_ids": None if spec.allowed_token_ids is None else watched,
         "logprobs": None,

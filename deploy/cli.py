@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from buffer.errors import TributaryError
 from deploy.cluster.root_cause import root_cause
-from deploy.commands import buffer, cluster, dashboard, doctor, evaluate, model, train
+from deploy.commands import buffer, cluster, dashboard, doctor, evaluate, model, reproduce, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +21,7 @@ app.command()(train.validate)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.sample)
 app.command("m-step")(evaluate.m_step)
+app.command()(reproduce.reproduce)
 app.command()(cluster.submit)
 app.command()(cluster.scale)
 app.command()(dashboard.dashboard)

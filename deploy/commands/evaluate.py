@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from buffer.errors import ConfigError
 from deploy.formatting import console, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from actors.behaviour import Behaviour
     from actors.segments import Sampled
     from buffer.types import AdapterFiles, AdapterVersion, Prompt
     from deploy.artifacts.run_folder import RunFolder
@@ -28,6 +30,26 @@ Split = Annotated[
         metavar="NAME",
         help="Split of the task's prompts, such as train or test. `evaluate` also takes simulated: prompts for which "
         "the base model wrote an exact draw.",
+    ),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        "--temperature",
+        metavar="T",
+        min=0.0,
+        max=10.0,
+        help="Temperature of the sampling; 0 takes the likeliest token.",
+    ),
+]
+TopP = Annotated[
+    float,
+    typer.Option(
+        "--top-p",
+        metavar="P",
+        min=0.01,
+        max=1.0,
+        help="Draw among the likeliest tokens whose probabilities add up to P.",
     ),
 ]
 EngineSeed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the engine's sampling.")]
@@ -61,12 +83,21 @@ def evaluate(
             "samples.",
         ),
     ] = None,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
     seed: EngineSeed = 12345,
 ) -> None:
-    """Sample from the base model and from the final adapter of a run with vLLM, and evaluate both."""
+    """Sample from the base model and from the final adapter of a run with vLLM, and evaluate both.
+
+    With --temperature or --top-p the samples do not follow the policy: only the task's own figures are computed.
+    """
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
+    if temperature != 1.0 or top_p != 1.0:
+        behaviour = _behaviour(temperature, top_p, "--exact-tries" if exact_tries else "")
+        _evaluate_decoding(run, split, samples, prompts, behaviour, seed)
+        return
     from deploy.driver.evaluate_run import evaluate_run
     from deploy.driver.evaluation import explanations, notes, show_certificates
     from deploy.telemetry.before_after_table import before_after_table
@@ -83,6 +114,35 @@ def evaluate(
     for problem in result.problems:
         console.print(f"[yellow]{escape(visible(problem))}[/yellow]", soft_wrap=True)
     console.print(f"Written: {run}/{result.file} and {run}/plots")
+
+
+def _behaviour(temperature: float, top_p: float, option: str) -> "Behaviour":
+    """How to decode. ConfigError where `option` needs samples of the policy itself."""
+    from actors.behaviour import Behaviour
+    from actors.rollout import ON_POLICY
+
+    if temperature == 1.0 and top_p == 1.0:
+        return ON_POLICY
+    if option:
+        raise ConfigError(f"{option} needs samples of the policy: it takes neither --temperature nor --top-p.")
+    return Behaviour("decoding", temperature, suppress_stop=False, top_p=top_p)
+
+
+def _evaluate_decoding(
+    run: Path, split: str, samples: int | None, prompts: int | None, behaviour: "Behaviour", seed: int
+) -> None:
+    """Print the task's figures of base model and adapter under another way to decode."""
+    from deploy.driver.evaluate_decoding import FILE, evaluate_decoding
+    from deploy.driver.evaluation import explanations
+    from deploy.telemetry.before_after_table import before_after_table
+
+    folder, checked = _open(run)
+    decoded = evaluate_decoding(checked, folder, split, samples, prompts, behaviour, seed)
+    note = f"{decoded.samples:,} samples a prompt at temperature {behaviour.temperature:g}, top-p {behaviour.top_p:g}."
+    console.print(before_after_table(decoded.before, decoded.after, explanations(checked), [note]))
+    if decoded.problem:
+        console.print(f"[yellow]{escape(visible(decoded.problem))}[/yellow]", soft_wrap=True)
+    console.print(f"Written: {run}/{FILE}")
 
 
 def sample(
@@ -111,6 +171,8 @@ def sample(
         str,
         typer.Option("--method", metavar="NAME", help="With --exact: rejection, metropolis or resampling."),
     ] = "",
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
     seed: EngineSeed = 0,
 ) -> None:
     """Print samples from the final adapter of a run, one per line."""
@@ -123,8 +185,9 @@ def sample(
     folder, checked = _open(run)
     chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)
     chosen_method = method_of(checked, method) if exact or method else None
+    behaviour = _behaviour(temperature, top_p, "--exact" if chosen_method else "")
     adapter, number = (folder.version(), folder.adapter()), n * PROPOSALS if chosen_method else n
-    [drawn] = draw(checked, chosen, adapter, number, base_too=False, seed=seed)
+    [drawn] = draw(checked, chosen, adapter, number, base_too=False, seed=seed, behaviour=behaviour)
     if not as_json and not chosen_method:
         _print_samples(checked, chosen, drawn)
         return

@@ -60,15 +60,18 @@ def judge(checked: Checked, samples: Samples, judges: Judges, temperature: float
     n = checked.config.evaluation.samples if n_drawn is None else n_drawn
     unscored = n * len(samples) - sum(map(len, samples.values()))
     scored = {prompt_id: prompt_samples for prompt_id, prompt_samples in samples.items() if prompt_samples}
-    figures: dict[str, Figure] = {}
-    problem = None
-    try:
-        figures = _checked_figures(checked.task.evaluate(scored, judges) if scored else {})
-    except Exception as error:  # user code, at the end of a long run
-        problem = f"evaluate of task {checked.config.task.name!r} raised {type(error).__name__}: {error}"
+    figures, problem = task_figures(checked, scored, judges)
     target_figures = posterior.posterior_figures(scored, temperature)
     figures |= {name: figure for name, figure in target_figures.items() if name not in figures}
     return Judged(figures | {"unscored": float(unscored)}, samples, temperature, problem)
+
+
+def task_figures(checked: Checked, samples: Samples, judges: Judges) -> tuple[dict[str, Figure], str | None]:
+    """The task's own figures of scored samples; none, and the reason, where its `evaluate` fails."""
+    try:
+        return _checked_figures(checked.task.evaluate(samples, judges) if samples else {}), None
+    except Exception as error:  # user code, at the end of a long run
+        return {}, f"evaluate of task {checked.config.task.name!r} raised {type(error).__name__}: {error}"
 
 
 def explanations(checked: Checked) -> dict[str, str]:

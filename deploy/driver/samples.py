@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from actors.behaviour import Behaviour
 from actors.engine import Engine
-from actors.rollout import sample
+from actors.rollout import ON_POLICY, sample
 from actors.segments import Sampled
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion, Prompt
@@ -68,15 +69,18 @@ def draw(
     n: int,
     base_too: bool,
     seed: int,
+    behaviour: Behaviour = ON_POLICY,
 ) -> list[Drawn]:
-    """n on-policy responses of each prompt, from one engine: from the base model (if `base_too`), then the adapter.
+    """n responses of each prompt, from one engine: from the base model (if `base_too`), then the adapter.
 
     Checks the adapter's digest and canary first (AdapterError). The engine is freed before it returns.
     """
 
     def use(engine: Engine) -> list[Drawn]:
         engine.serve(*adapter)
-        return [sample(engine, prompts, n, use_base) for use_base in ([True, False] if base_too else [False])]
+        return [
+            sample(engine, prompts, n, use_base, behaviour) for use_base in ([True, False] if base_too else [False])
+        ]
 
     return with_engine(checked, seed, use)
 

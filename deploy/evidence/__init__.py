@@ -1,0 +1,1 @@
+"""`tributary reproduce`: contenders of one experiment, run one after the other, and their table."""

@@ -1,0 +1,77 @@
+"""The experiments of `tributary reproduce`: their recipes, their rows and their tables."""
+
+from pathlib import Path
+
+import pytest
+
+from buffer.errors import ConfigError
+from deploy.config import load_recipe
+from deploy.driver.check_objective import check_objective
+from deploy.evidence.experiments import EXPERIMENTS, Contender, Experiment, find_experiment
+from deploy.evidence.figure import write_figure
+from deploy.evidence.rows import Row, Rows, figures_of, verdict_of
+from deploy.evidence.table import write_table
+
+OURS, BASE = Contender("ours", "toy"), Contender("base", "toy", trains=False)
+LATER = Contender("later", "toy")
+EXPERIMENT = Experiment("A title", (OURS, LATER, BASE), {"tv": "total variation"}, "smallest", 1.0, {"A paper": "0.1"})
+
+
+def row(contender: str, seed: int, tv: float | None, minutes: float | None = None) -> Row:
+    seconds, drawn = (None, None) if minutes is None else (60 * minutes, 1000)
+    return Row(
+        contender=contender, seed=seed, settings=["toy"], figures={"tv": tv}, verdict="samples (gap 1)",
+        trajectories=drawn, training_s=seconds, command="tributary train toy", commit="abc", machine="2 cores",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_contender_is_a_recipe_with_the_batches_that_its_objective_needs(name: str) -> None:
+    experiment = find_experiment(name)
+    assert len({c.name for c in experiment.contenders}) == len(experiment.contenders)
+    for contender in experiment.contenders:
+        config = load_recipe(contender.recipe, contender.overrides)
+        check_objective(config, prompts=2)
+        assert contender.trains or any(c.trains and c.recipe == contender.recipe for c in experiment.contenders)
+        assert contender.teaches == (config.learner.objective == "sft")
+
+
+def test_an_unknown_experiment_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'integer' is not an experiment. Choose one of: integers, solutions"):
+        find_experiment("integer")
+
+
+def test_the_table_has_means_ranges_missing_contenders_and_published_figures(tmp_path: Path) -> None:
+    rows = [row("ours", 1, 0.3, 4.0), row("ours", 0, 0.1, 2.0), row("base", 0, None)]
+    write_table(tmp_path / "table.md", "toys", EXPERIMENT, rows)
+    text = (tmp_path / "table.md").read_text()
+    assert "| ours | 0.2 [0.1, 0.3] | 2 | 1,000 [1,000, 1,000] | 3 [2, 4] | samples |" in text
+    assert "| base | - | 1 | - | - | samples |" in text
+    assert "Not run yet: later." in text and "A paper: 0.1." in text and "`tributary reproduce toys`" in text
+    write_figure(tmp_path / "figure.svg", EXPERIMENT, rows)
+    assert "<svg" in (tmp_path / "figure.svg").read_text()
+
+
+def test_rows_outlive_the_process_and_a_row_of_other_settings_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "results.json"
+    Rows(path).add(row("ours", 0, 0.1))
+    again = Rows(path)
+    again.add(row("ours", 0, 0.2))
+    stored = Rows(path)
+    assert [r.figures["tv"] for r in stored.rows] == [0.2], "one row of a contender and seed"
+    assert stored.find("ours", 0, ["toy"]) is not None and stored.find("ours", 1, ["toy"]) is None
+    assert stored.find("ours", 0, ["toy", "learner.steps=9"]) is None
+    path.write_text('{"rows": [{"contender": 3}]}')
+    with pytest.raises(ConfigError, match="is not a table of results of this release"):
+        Rows(path)
+
+
+def test_figures_come_from_the_side_that_was_judged_and_exact_distances_from_training_alone() -> None:
+    summary = {
+        "metrics": {"before": {"valid": 0.1, "kl": 3.0}, "after": {"valid": 0.9}},
+        "posterior": {"total_variation": 0.02},
+        "certificate": {"before": {"figures": {"gap": 9.0}, "text": "too flat"}, "after": None},
+    }
+    assert figures_of(summary, "before") == {"valid": 0.1, "kl": 3.0, "gap": 9.0}
+    assert figures_of(summary, "after") == {"valid": 0.9, "total_variation": 0.02}
+    assert (verdict_of(summary, "before"), verdict_of(summary, "after")) == ("too flat", "")
