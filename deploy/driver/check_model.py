@@ -21,6 +21,9 @@ TOWERS = ("vision_config", "audio_config", "speech_config", "encoder")
 """Sections of config.json of models that read more than text."""
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")
 
+FORMATS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""model.dtype in the words of safetensors."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
@@ -29,12 +32,16 @@ class ModelFiles:
     config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
     """Shape of every tensor, by its name."""
+    number_formats: frozenset[str] = frozenset()
+    """Number formats of the tensors with two axes, as safetensors names them, such as BF16."""
 
     @classmethod
     def read(cls, folder: Path) -> "ModelFiles":
         """Read a model's folder. ModelError for files that can't be read."""
-        shapes = {name: s for file in _weight_files(folder) for name, s in _shapes(file).items()}
-        return cls(json.loads((folder / "config.json").read_text()), shapes)
+        tensors = {name: header for file in _weight_files(folder) for name, header in _headers(file).items()}
+        shapes = {name: shape for name, (shape, _) in tensors.items()}
+        formats = frozenset(number_format for shape, number_format in tensors.values() if len(shape) == 2)
+        return cls(json.loads((folder / "config.json").read_text()), shapes, formats)
 
     @property
     def rows(self) -> int | None:
@@ -74,6 +81,7 @@ def check_model(config: RunConfig, files: ModelFiles) -> None:
             f"{name} is quantised already (quantization_config in config.json: {method}). Take the model with whole "
             'weights, and set model.quantization = "nf4" if 4 bits are wanted.'
         )
+    _check_format_for_four_bits(config, files)
     if towers := [section for section in TOWERS if files.config.get(section)]:
         raise ConfigError(
             f"{name} ({model}) has more than a language model ({towers[0]} in config.json), and an adapter would reach "
@@ -94,6 +102,20 @@ def check_model(config: RunConfig, files: ModelFiles) -> None:
             f"actors.max_model_len = {config.actors.max_model_len} is more than the {longest} positions of "
             f"{name}. Lower it."
         )
+
+
+def _check_format_for_four_bits(config: RunConfig, files: ModelFiles) -> None:
+    """The learner rounds the weights to model.dtype before it quantises them, and the engine quantises the file's."""
+    wanted = FORMATS[config.model.dtype]
+    if config.model.quantization == "none" or files.number_formats <= {wanted}:
+        return
+    stored = ", ".join(sorted(files.number_formats - {wanted}))
+    raise ConfigError(
+        f"model.quantization = {config.model.quantization!r}: {config.model.name} has weights in {stored}, of which "
+        f"actors and learner would make different 4-bit weights with model.dtype = {config.model.dtype!r}. Set "
+        "model.dtype to the format of the files, or save the model in this one: "
+        f"AutoModelForCausalLM.from_pretrained(..., dtype={config.model.dtype!r}).save_pretrained(FOLDER)."
+    )
 
 
 def check_tokens(config: RunConfig, spec: PolicySpec, rows: int | None) -> None:
@@ -154,13 +176,14 @@ def _weight_files(folder: Path) -> list[Path]:
     return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
 
 
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of a file, by its header."""
+def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and number format of every tensor of a file, by its header."""
     if not os.access(file, os.R_OK):  # safetensors would report that the file does not exist
         raise ModelError(f"{file} of the base model is not readable by this user: fix its permissions.")
     try:
         with safe_open(file, framework="np") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            return {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
     except Exception as error:  # safetensors raises a class of its own
         raise ModelError(
             f"{file.name} of the base model can't be read ({error}): the file is damaged. Download the model again."

@@ -69,7 +69,9 @@ echo "Installing tributary[$extras] into $venv ..."
 # shellcheck disable=SC2086
 "$uv" pip install --quiet --python "$venv/bin/python" $backend \
   --constraint "$here/constraints-$extra.txt" --override "$here/overrides-$extra.txt" --editable ".[$extras]"
-# Tests run the GPUs' model runner in Triton's interpreter.
+# Tests run the GPUs' model runner in Triton's interpreter, and an engine on 4-bit weights: vLLM's plug-in for these asks
+# for the build for GPUs, and works with that for CPUs.
 if [ "$extras" = cpu,dev ]; then
-  "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --constraint "$here/constraints-cpu.txt" triton
+  "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --constraint "$here/constraints-cpu.txt" \
+    triton vllm-bnb-plugin
 fi

@@ -1,6 +1,7 @@
 """A base model that a run would refuse later is refused by its files, before anything heavy starts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from buffer.errors import ConfigError
 from deploy.config import RunConfig, parse_config
+from deploy.driver.check_model import ModelFiles, check_model
 from deploy.driver.preflight import check
 from lm.architectures import WITHOUT_LORA, packing_problem
 from tests.support.vllm_registry import architectures_without_lora
@@ -107,6 +109,16 @@ def test_quantised_base_accepted__it_is_refused_with_the_way_to_four_bits(tmp_pa
         ConfigError, match=rf"quantised already.*{method}.*whole weights.*model\.quantization = \"nf4\""
     ):
         check(recipe(model))
+
+
+def test_four_bits_of_a_model_in_another_number_format__refused_with_the_way_to_save_it(tmp_path: Path) -> None:
+    """Actors quantise the weights of the files, the learner those weights rounded to model.dtype."""
+    files = ModelFiles.read(write_model(tmp_path / "model"))
+    four_bits = recipe(tmp_path / "model", model={"quantization": "nf4", "dtype": "bfloat16"})
+    with pytest.raises(ConfigError, match=r"has weights in F32, .*model\.dtype = 'bfloat16'.*dtype='bfloat16'"):
+        check_model(four_bits, files)
+    check_model(four_bits, replace(files, number_formats=frozenset({"BF16"})))
+    check_model(recipe(tmp_path / "model", model={"dtype": "bfloat16"}), files)
 
 
 @pytest.mark.parametrize("config", [LLAMA, {"model_type": "llama"}])
