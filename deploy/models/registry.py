@@ -1,7 +1,7 @@
 """Find the local folder (config.json, tokenizer.json, safetensors) of a model by its name.
 
 `resolve_model` and `find_model` only look it up and are fast. `get_model` downloads a packaged model into the cache
-(deploy/models/wheel.py).
+(deploy/models/wheel.py), and one of the hub into the hub's cache (deploy/models/hub.py).
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from rich.text import Text
 
 from buffer.errors import ModelError
 from deploy.artifacts.run_folder import check_disk
+from deploy.models.hub import WEIGHTS, find_in_cache, get_from_hub, is_hub_id, require_complete
 from deploy.models.wheel import PackagedModel, build, sha256_of
-from lm.tokens import HOW_TO_SAVE
 
-_MARKER, _WEIGHTS = "complete.json", "model.safetensors"
+_MARKER = "complete.json"
 _PARTIAL = ".partial-"
 
 
@@ -63,12 +63,14 @@ def cache_folder() -> Path:
 
 
 def get_model(name: str, console: Console, verify: bool = False) -> Path:
-    """The folder of a packaged model; it is downloaded unless the cache has a complete copy.
+    """The folder of a packaged model or of a hub id; it is downloaded unless the cache has a complete copy.
 
     File sizes are always checked, the sha256 of the weights only with `verify`; a damaged copy is replaced. Raises
     ModelError for an unknown name, a failed or damaged download, or another process that is downloading; ConfigError
     for a full disk.
     """
+    if is_hub_id(name):
+        return get_from_hub(name, console)
     _require_packaged(name)
     folder = cache_folder() / name
     damage = find_damage(folder, verify)
@@ -111,7 +113,7 @@ def resolve_model(name: str) -> Path:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _require_complete(folder.absolute())
+        return require_complete(folder.absolute())
     base_models = sorted(packaged for packaged, model in MODELS.items() if not model.encoder)
     if name in base_models:
         if cached := find_model(name):
@@ -123,18 +125,13 @@ def resolve_model(name: str) -> Path:
         raise ModelError(
             f"model {name} is a sentence encoder, not a base model. Packaged base models: {', '.join(base_models)}."
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError) as error:
-        raise ModelError(
-            f"model {name!r} is neither a local folder, nor a packaged model ({', '.join(base_models)}), nor a hub id "
-            "in the local hub cache. Give one of these, or download it first: "
-            f"tributary model get {base_models[0]}, or hf download {name}"
-        ) from error
-    return _require_complete(folder)
+    if cached := find_in_cache(name):
+        return require_complete(cached)
+    raise ModelError(
+        f"model {name!r} is neither a local folder, nor a packaged model ({', '.join(base_models)}), nor a hub id "
+        "in the local hub cache. Give one of these, or download it first: "
+        f"tributary model get {name if is_hub_id(name) else base_models[0]}"
+    )
 
 
 def find_damage(folder: Path, verify: bool = False) -> str | None:
@@ -148,27 +145,17 @@ def find_damage(folder: Path, verify: bool = False) -> str | None:
         size = (folder / file).stat().st_size if (folder / file).is_file() else 0
         if size != expected:
             return f"{file} has {size:,} bytes, not {expected:,}"
-    if verify and (actual_digest := sha256_of(folder / _WEIGHTS)) != digest:
-        return f"{_WEIGHTS} has sha256 {actual_digest}, not {digest}"
+    if verify and (actual_digest := sha256_of(folder / WEIGHTS)) != digest:
+        return f"{WEIGHTS} has sha256 {actual_digest}, not {digest}"
     return None
 
 
 def _require_packaged(name: str) -> None:
     if name not in MODELS:
-        raise ModelError(f"{name!r} is not a packaged model. Packaged models: {', '.join(sorted(MODELS))}.")
-
-
-def _require_complete(folder: Path) -> Path:
-    missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
-    index = folder / f"{_WEIGHTS}.index.json"
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        missing += [shard for shard in shards if not (folder / shard).is_file()]
-    elif not any(not file.name.startswith("adapter") for file in folder.glob("*.safetensors")):
-        missing.append("*.safetensors")
-    if missing:
-        raise ModelError(f"{folder} is not a complete model: it lacks {', '.join(missing)}. {HOW_TO_SAVE}")
-    return folder
+        raise ModelError(
+            f"{name!r} is not a packaged model. Packaged models: {', '.join(sorted(MODELS))}; a model of the hub has a "
+            "name such as OWNER/MODEL."
+        )
 
 
 def _write_marker(folder: Path, name: str) -> None:
@@ -177,7 +164,7 @@ def _write_marker(folder: Path, name: str) -> None:
     marker = {
         "source": f"{model.file} of {model.package} {model.version}",
         "licence": model.licence,
-        "sha256": sha256_of(folder / _WEIGHTS),
+        "sha256": sha256_of(folder / WEIGHTS),
         "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
     }
     (folder / _MARKER).write_text(json.dumps(marker, indent=2) + "\n")

@@ -1,0 +1,79 @@
+"""Base models of the Hugging Face hub, in the local hub cache ($HF_HOME/hub): find them, and download them into it."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from buffer.errors import ModelError
+from lm.tokens import HOW_TO_SAVE
+
+_FILES: dict[str, Any] = {"allow_patterns": ["*.json", "*.safetensors"], "ignore_patterns": ["*/*"]}
+"""Of a repository. The look-up asks for the same ones: without other files the cache would count as incomplete."""
+WEIGHTS = "model.safetensors"
+
+
+def is_hub_id(name: str) -> bool:
+    """True for a name such as OWNER/MODEL."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
+
+
+def find_in_cache(name: str) -> Path | None:
+    """The folder of a hub id in the local cache, complete or not; None where there is none. Needs no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True, **_FILES))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+
+
+def get_from_hub(name: str, console: Console) -> Path:
+    """The folder of a hub id; weights, configuration and tokenizer are downloaded unless the cache has them all.
+
+    Raises ModelError with the hub's answer, or with the files that the model lacks.
+    """
+    folder = find_in_cache(name)
+    if folder and not missing_files(folder):
+        console.print(Text(f"{name} is already installed: {folder}"), soft_wrap=True)
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    console.print(Text(f"downloading {name} from the hub"), soft_wrap=True)
+    began = time.monotonic()
+    try:
+        folder = Path(snapshot_download(name, **_FILES))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"{name} can't be downloaded from the hub: {type(error).__name__}: {reason} Check the name and the "
+            "network; a model behind a licence needs a token in HF_TOKEN."
+        ) from error
+    require_complete(folder)
+    console.print(Text(f"{name} is ready after {time.monotonic() - began:.0f} s: {folder}"), soft_wrap=True)
+    return folder
+
+
+def require_complete(folder: Path) -> Path:
+    """`folder`; ModelError where it lacks files of a model."""
+    if missing := missing_files(folder):
+        raise ModelError(f"{folder} is not a complete model: it lacks {', '.join(missing)}. {HOW_TO_SAVE}")
+    return folder
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Names of the files that a base model needs and `folder` lacks."""
+    missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        missing += [shard for shard in shards if not (folder / shard).is_file()]
+    elif not any(not file.name.startswith("adapter") for file in folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    return missing
