@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import ray
 
 from buffer.errors import TributaryError
+from deploy.cluster.death import LOGS, how_it_died
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
-from deploy.cluster.ray_calls import LOGS, Call, Handle, result_or_none
+from deploy.cluster.ray_calls import Call, Handle, result_or_none
 from deploy.cluster.root_cause import root_cause
 from deploy.cluster.worker_group import WorkerGroup
 
@@ -60,7 +61,8 @@ class ActorLoops:
                 self._events.add(ProcessEvent("restart", "actor", f"actor-{number} died and is being restarted"))
         except ray.exceptions.ActorDiedError as error:
             raise root_cause(error) or TributaryError(
-                f"actor-{number} died more than actors.advanced.max_restarts = {self._max_restarts} times. {LOGS}"
+                f"actor-{number} {how_it_died(str(error))}, more than actors.advanced.max_restarts = "
+                f"{self._max_restarts} times. {LOGS}"
             ) from error
         self._retry_at[number] = time.monotonic() + RETRY_DELAY_S
 

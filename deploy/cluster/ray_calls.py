@@ -4,7 +4,8 @@ from typing import Any, TypeAlias
 
 import ray
 
-from buffer.errors import TributaryError, WaitTimeout
+from buffer.errors import WaitTimeout
+from deploy.cluster.death import LOGS, cause_of
 from deploy.cluster.root_cause import root_cause
 
 Handle: TypeAlias = Any
@@ -13,13 +14,12 @@ Call: TypeAlias = Any
 """A call in flight: a ray.ObjectRef to its result."""
 
 RESULT_LIMIT_S = 120.0
-LOGS = "Its last output is in the logs folder of the Ray session (by default /tmp/ray/session_latest/logs)."
 
 
 def result_of(call: Call, role: str) -> Any:
     """The result of a call. Raises the TributaryError that its process raised, in its constructor too.
 
-    Raises an error that names `role` where the process died of an unknown cause, or RESULT_LIMIT_S passed.
+    Raises an error that names `role` where the process died (deploy/cluster/death.py), or RESULT_LIMIT_S passed.
     """
     try:
         return ray.get(call, timeout=RESULT_LIMIT_S)
@@ -28,10 +28,7 @@ def result_of(call: Call, role: str) -> Any:
     except ray.exceptions.GetTimeoutError as error:
         raise WaitTimeout(f"the {role} did not answer for {RESULT_LIMIT_S:.0f} s. {LOGS}") from error
     except ray.exceptions.RayActorError as error:
-        raise root_cause(error) or TributaryError(
-            f"the process of the {role} died; when memory is short, the system kills the largest one (see `dmesg`). "
-            f"{LOGS}"
-        ) from error
+        raise cause_of(error, role) from error
 
 
 def result_or_none(call: Call) -> Any:

@@ -14,6 +14,13 @@ def root_cause(error: BaseException) -> TributaryError | None:
     return None
 
 
+def innermost(error: BaseException) -> BaseException:
+    """The first error of Ray's chain: what another process raised, or Ray's own error where nothing did."""
+    while (inner := _inner(error)) is not None:
+        error = inner
+    return error
+
+
 def _inner(error: BaseException) -> BaseException | None:
     """The error in Ray's exception: in `cause` of a RayTaskError, an argument of a constructor's ActorDiedError."""
     carried = [getattr(error, "cause", None)]

@@ -76,7 +76,8 @@ class System:
 
     def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
         """Wait until every process has loaded its model. Calls `on_wait` with the named wait about once a second."""
-        names = dict.fromkeys(self._actors.calls, "actors") | dict.fromkeys(self._rewards.calls, "reward workers")
+        names: dict[Call, str] = {self._store.newest.remote(): "adapter store"}  # first: the others need it
+        names |= dict.fromkeys(self._actors.calls, "actors") | dict.fromkeys(self._rewards.calls, "reward workers")
         meeting_point = self._learners[0].meeting_point.remote()
         names |= {learner.ready.remote(meeting_point): "learner" for learner in self._learners}
         pending = list(names)

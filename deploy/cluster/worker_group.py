@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import ray
 
+from deploy.cluster.death import cause_of
 from deploy.cluster.ray_calls import Call, Handle
-from deploy.cluster.root_cause import root_cause
 
 LEAVE_LIMIT_S = 30.0
 """A process that is draining is killed after this time, s."""
@@ -76,7 +76,7 @@ class WorkerGroup:
             try:
                 ray.get(call)
             except ray.exceptions.RayError as error:
-                failures.append(f"{self.role}-{number} failed to start; not retrying: {root_cause(error) or error}")
+                failures.append(f"{self.role}-{number} failed to start; not retrying: {cause_of(error, self.role)}")
                 continue
             self.members[number] = handle
             joined.append(number)

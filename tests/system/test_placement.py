@@ -42,10 +42,17 @@ def cluster() -> Iterator[None]:
 
 
 def start_ray() -> None:
-    """Twice where it fails: Ray gives a node's agent 15 s to report its port, too few on a busy machine (2.60)."""
-    for attempts_left in (1, 0):
+    """Up to three times: Ray gives a node's agent 15 s to report its port, too few on a busy machine (2.60)."""
+    for attempts_left in (2, 1, 0):
         try:
-            ray.init(address="local", num_cpus=CPUS, num_gpus=GPUS, include_dashboard=False, logging_level="error")
+            ray.init(
+                address="local",
+                num_cpus=CPUS,
+                num_gpus=GPUS,
+                include_dashboard=False,
+                logging_level="error",
+                log_to_driver=False,
+            )
             return
         except Exception:  # Ray raises several unrelated classes here
             ray.shutdown()

@@ -1,0 +1,107 @@
+"""A process of any kind that fails or dies while it loads ends the wait with its own words, or is started again."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import ray
+
+from buffer.errors import TributaryError
+from buffer.types import PolicySpec
+from deploy.cluster import system
+from deploy.cluster.process_setup import Address
+from deploy.cluster.system import System
+from deploy.config import parse_config
+from tests.support import tiny
+from tests.support.failing_start import FailingStore
+from tests.support.placed_process import PlacedProcess
+from tests.support.processes import ROOT
+from tests.system.test_placement import start_ray
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            patch.delenv(name)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_raylet_start_wait_time_s", "120")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        start_ray()
+        yield
+        ray.shutdown()
+
+
+def start(
+    role: str, spec: PolicySpec, redis_url: str, folder: Path, patch: pytest.MonkeyPatch, restarts: int = 0, **how: Any
+) -> None:
+    """Start a run of whose processes only those of `role` are real, wait until all are ready, and end it."""
+    for name in {"actor", "reward", "learner"} - {role}:
+        patch.setattr(system, f"{name.title()}Process", PlacedProcess)
+    recipe = tiny.tiny_recipe(Path(spec.base_model))
+    options = {"role": role, **(how or {"role": "none", "how": ""})}
+    recipe["task"] = {"name": "tests.support.failing_start:FailsInOneRole", "options": options}
+    recipe["actors"] |= {"engine": "simulated", "advanced": {"max_restarts": restarts}}
+    recipe["rewards"] = {"advanced": {"max_restarts": restarts}}
+    recipe["learner"] |= {"ranks": 2 if "rank" in how else 1}
+    config = parse_config(recipe, source="test")
+    address = Address(config, spec, redis_url, uuid4().hex, "tiny", str(folder), adapter_store=uuid4().hex)
+    run = System(config, address)
+    try:
+        run.wait_until_ready(lambda wait: None)
+    finally:
+        run.kill()
+
+
+@pytest.mark.parametrize(
+    ("role", "rank"),
+    [("actor", {}), ("reward", {}), ("learner", {"rank": 1})],
+    ids=["actor", "reward-worker", "learner-rank-1"],
+)
+def test_an_error_that_cannot_be_sent_reaches_the_driver_in_its_own_words(
+    role: str,
+    rank: dict[str, int],
+    tiny_spec: PolicySpec,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(TributaryError, match=r"the constructor raised UnpicklableError: no weights at this address$"):
+        start(role, tiny_spec, redis_url, tmp_path, monkeypatch, how="raise", **rank)
+
+
+def test_an_adapter_store_that_does_not_start_is_named_and_not_the_processes_that_need_it(
+    tiny_spec: PolicySpec, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "AdapterStore", FailingStore)
+    with pytest.raises(
+        TributaryError, match=r"the process of the adapter store failed .*RuntimeError: no object store"
+    ):
+        start("actor", tiny_spec, redis_url, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("SIGSEGV", r"process of the actors \(process \d+\) died by SIGSEGV\."),
+        ("SIGKILL", r"process of the actors \(process \d+\) died without a word, as by SIGKILL; .*dmesg"),
+    ],
+)
+def test_a_process_that_dies_while_it_loads__the_error_says_what_is_known(
+    how: str, words: str, tiny_spec: PolicySpec, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TributaryError, match=words):
+        start("actor", tiny_spec, redis_url, tmp_path, monkeypatch, how=how)
+
+
+def test_a_process_that_dies_the_first_time_it_loads_is_started_again(
+    tiny_spec: PolicySpec, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first"
+    start("actor", tiny_spec, redis_url, tmp_path, monkeypatch, restarts=1, how="SIGKILL", once=str(first))
+    assert first.exists()

@@ -1,0 +1,49 @@
+"""What is known of a process that died, from what Ray tells."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.cluster import death
+from deploy.cluster.death import cause_of, how_it_died
+
+
+@pytest.fixture(autouse=True)
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of logs."""
+    monkeypatch.setattr(death, "_logs", lambda: tmp_path)
+    return tmp_path
+
+
+DIED = "The actor died unexpectedly before finishing this task.\n\tclass_name: A\n\tpid: 71\n\tip: 192.0.2.2\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (DIED + "Worker exits with an exit code 4.", "(process 71) ended with exit code 4"),
+        ("Task was killed due to the node running low on memory.", "was killed by Ray, because its machine"),
+        (DIED + "connection error code 2. End of file.", "(process 71) died without a word, as by SIGKILL"),
+        ("", "died without a word"),
+    ],
+    ids=["exit-code", "out-of-memory", "killed", "unknown"],
+)
+def test_an_exit_code_and_a_lack_of_memory_are_named(told: str, words: str) -> None:
+    assert how_it_died(told).startswith(words)
+
+
+def test_a_signal_is_read_at_the_end_of_the_log_of_that_process(logs: Path) -> None:
+    (logs / "worker-aa-01-71.err").write_text("x" * death.TAIL_BYTES + "*** SIGBUS received at time=1 on cpu 0 ***\n")
+    (logs / "worker-bb-01-171.err").write_text("*** SIGSEGV received at time=1 on cpu 0 ***\n")
+    assert how_it_died(DIED) == "(process 71) died by SIGBUS"
+
+
+class Dead(Exception):
+    """As Ray's ActorDiedError of a constructor that raised."""
+
+    actor_init_failed = True
+
+
+def test_an_error_of_another_package_in_a_constructor_is_told_with_its_type() -> None:
+    error = cause_of(Dead(ImportError("no module named nothing")), "adapter store")
+    assert "the process of the adapter store failed to start: ImportError: no module named nothing." in str(error)
