@@ -227,7 +227,7 @@ def _check(file: BinaryIO, path: Path, buffer: ReplayBuffer) -> None:
     behaviours, terms = set[str](), buffer.some_terms()
     for entry in _entries(reader):
         if buffer.policy and (problem := buffer.policy.problem(entry.trajectory)):
-            raise reader.error(f"{problem}: it is no string of this buffer's policy")
+            raise reader.error(f"{problem}: this buffer's policy can't write it")
         if terms is not None and terms != set(entry.trajectory.reward_terms):
             raise ConfigError(
                 f"{path} has rewards of the terms {', '.join(entry.trajectory.reward_terms)}, the buffer has "

@@ -19,6 +19,8 @@ class StoredPolicy(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
+    base_model: str
+    """Fingerprint of the base model's files: another one gives other rewards."""
     vocabulary: str
     """sha256 (hex) of the tokenizer's tokens and their ids."""
     rows: int | None
@@ -28,23 +30,30 @@ class StoredPolicy(BaseModel):
     max_actions: int
     allowed_token_ids: tuple[int, ...] | None
     task: str
+    task_options: str
+    """sha256 (hex) of the options, as they are written in the recipe."""
     length_penalty: float
     """nats per token"""
     reward_adapter: str | None
+    """Fingerprint of the adapter that scores."""
 
     @classmethod
-    def of(
+    def from_run(
         cls,
         spec: PolicySpec,
+        base_model: str,
         vocabulary: Mapping[str, int],
         rows: int | None,
         task: str,
+        task_options: Mapping[str, object],
         length_penalty: float,
         reward_adapter: str | None,
     ) -> "StoredPolicy":
-        """The policy of a run; `vocabulary` maps token -> id."""
+        """The policy of a run; `vocabulary` maps token -> id, `base_model` and `reward_adapter` are fingerprints."""
         tokens = json.dumps(sorted(vocabulary.items(), key=lambda pair: pair[1])).encode()
+        options = json.dumps(task_options, sort_keys=True, default=str).encode()
         return cls(
+            base_model=base_model,
             vocabulary=hashlib.sha256(tokens).hexdigest(),
             rows=rows,
             stop_token_id=spec.stop_token_id,
@@ -52,6 +61,7 @@ class StoredPolicy(BaseModel):
             max_actions=spec.max_actions,
             allowed_token_ids=spec.allowed_token_ids,
             task=task,
+            task_options=hashlib.sha256(options).hexdigest(),
             length_penalty=length_penalty,
             reward_adapter=reward_adapter,
         )

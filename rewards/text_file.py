@@ -40,6 +40,18 @@ def read_text(path: str | Path, setting: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_json_object(path: str | Path, setting: str) -> dict[str, object]:
+    """The one JSON object of a file. Raise ValueError as `read_text` does, and for any other content."""
+    text = read_text(path, setting)
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}): the file is damaged. Copy it again") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {type(value).__name__} instead of a JSON object. Copy it again")
+    return value
+
+
 def read_json_lines(path: str | Path, setting: str, form: str) -> Iterator[tuple[int, object]]:
     """(number of the line in the file, from 1; its JSON value) of each line that is not blank.
 

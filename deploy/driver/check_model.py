@@ -1,6 +1,5 @@
 """Checks of a base model by its files alone: architecture, weights, vocabulary and LoRA targets."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from safetensors import safe_open
 from buffer.errors import ConfigError, ModelError
 from buffer.types import PolicySpec
 from deploy.config import ModelConfig, RunConfig
+from deploy.models.model_json import read_model_json, read_shards
 from lm.architectures import architecture, has_native_code, packing_problem, text_config, vllm_has_lora
 
 ALL_LINEAR = "all-linear"
@@ -41,7 +41,7 @@ class ModelFiles:
         tensors = {name: header for file in _weight_files(folder) for name, header in _headers(file).items()}
         shapes = {name: shape for name, (shape, _) in tensors.items()}
         formats = frozenset(number_format for shape, number_format in tensors.values() if len(shape) == 2)
-        return cls(json.loads((folder / "config.json").read_text()), shapes, formats)
+        return cls(read_model_json(folder / "config.json"), shapes, formats)
 
     @property
     def rows(self) -> int | None:
@@ -171,7 +171,7 @@ def _weight_files(folder: Path) -> list[Path]:
     """The files that transformers loads: others may hold the same weights under other names, or an adapter."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        return [folder / name for name in read_shards(index)]
     single = folder / "model.safetensors"
     return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
 

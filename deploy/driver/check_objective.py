@@ -8,6 +8,12 @@ from learner.config import ON_POLICY_OBJECTIVES
 
 def check_objective(config: RunConfig, prompts: int) -> None:
     """ConfigError where the batches of a run with `prompts` prompts are not what its objective needs."""
+    if config.buffer.advanced.sampler == "highest_reward" and prompts > 1:
+        raise ConfigError(
+            f"buffer.advanced.sampler = 'highest_reward' ranks the strings of all {prompts} prompts together, so those "
+            "of a prompt with small rewards would never be replayed. Set learner.priority = 'reward', which compares "
+            "within a prompt."
+        )
     if config.learner.objective in ON_POLICY_OBJECTIVES:
         _check_on_policy(config)
     _check_strings_meet(config, prompts)

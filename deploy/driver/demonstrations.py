@@ -19,14 +19,14 @@ from rewards.task import Task
 from rewards.text_file import read_json_lines
 
 BEHAVIOUR = "demonstration"
-FORM = '{"prompt": "...", "response": "..."} and nothing else'
+FORM = 'an object {"prompt": "...", "response": "..."}'
 """A line of the file."""
 
 
 class Line(BaseModel):
-    """A line of the file."""
+    """A line of the file; other fields are a person's own."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
     prompt: str | None = None
     response: str

@@ -4,7 +4,6 @@ Only the model's config.json is read; its layers are built on torch's meta devic
 deploy/driver/memory_arithmetic.py.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
@@ -22,6 +21,7 @@ from deploy.config import RunConfig
 from deploy.driver import memory_arithmetic as arithmetic
 from deploy.driver.check_model import EMBEDDINGS, ModelFiles, lora_targets
 from deploy.driver.memory_arithmetic import GIB, WIDTH, ModelShape
+from deploy.models.model_json import read_model_json
 from lm.vllm import BATCHED_TOKENS, kernel_rank
 
 PARTS = ("weights", "adapters", "KV cache", "activations", "output", "optimiser", "CUDA")
@@ -163,11 +163,12 @@ def model_shape(config: RunConfig, folder: Path) -> ModelShape:
 
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} has no config.json, from which the plan is computed. Name a folder that has one.")
+    stored = read_model_json(folder / "config.json")
     settings = AutoConfig.from_pretrained(folder, local_files_only=True)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(settings)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}  # shared ones once
-    files = ModelFiles(json.loads((folder / "config.json").read_text()), shapes)
+    files = ModelFiles(stored, shapes)
     targets = set(lora_targets(config.model, files))
     text: Any = settings.get_text_config()
     heads = text.num_attention_heads

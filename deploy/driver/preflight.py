@@ -17,7 +17,9 @@ from deploy.config import ModelConfig, PolicyConfig, RunConfig
 from deploy.driver.check_machine import check_machine
 from deploy.driver.check_model import ModelFiles, check_model, check_tokens, lora_targets
 from deploy.driver.check_objective import check_objective
+from deploy.driver.check_rows import check_rows
 from deploy.driver.demonstrations import load_demonstrations
+from deploy.models.fingerprint import fingerprint
 from deploy.models.registry import resolve_model
 from learner.schedule import highest_reward_temperature
 from lm.tokens import encode_behind, find_token, load_tokenizer
@@ -64,9 +66,17 @@ def check(config: RunConfig) -> Checked:
     check_objective(config, len(prompts))
     check_machine(config, files)
     demonstrations = load_demonstrations(config, task, prompts, tokenizer, spec)
+    check_rows(task, demonstrations, files.rows, config.model.name)
     rewards = config.rewards
-    stored_policy = StoredPolicy.of(
-        spec, tokenizer.get_vocab(), files.rows, config.task.name, rewards.length_penalty, rewards.adapter
+    stored_policy = StoredPolicy.from_run(
+        spec,
+        fingerprint(folder),
+        tokenizer.get_vocab(),
+        files.rows,
+        config.task.name,
+        config.task.options,
+        rewards.length_penalty,
+        None if rewards.adapter is None else fingerprint(Path(rewards.adapter)),
     )
     return Checked(config, spec, tokenizer, task, prompts, demonstrations, stored_policy)
 

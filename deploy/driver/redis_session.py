@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from buffer.errors import ConfigError
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
 from buffer.server.redis_server import RedisServer
@@ -28,6 +29,7 @@ def redis_session(
         buffer = ReplayBuffer(connect(url), config, folder.name, checked.config.rewards.weights)
         if keep:
             buffer.adopt()
+            _require_same_policy(checked, buffer)
         else:
             buffer.clear()
         buffer.note_policy(checked.stored_policy)
@@ -42,3 +44,12 @@ def redis_session(
     finally:
         if server:
             server.stop()
+
+
+def _require_same_policy(checked: Checked, buffer: ReplayBuffer) -> None:
+    """ConfigError where the buffer's strings are of another policy or reward: one string would have two rewards."""
+    if buffer.policy and (differences := checked.stored_policy.differences(buffer.policy)):
+        raise ConfigError(
+            f"the run's buffer holds strings of another policy or reward ({'; '.join(differences)}; there is the "
+            "buffer). A file that the recipe names was changed since: restore it, or start a new run."
+        )

@@ -1,6 +1,5 @@
 """Base models of the Hugging Face hub, in the local hub cache ($HF_HOME/hub): find them, and download them into it."""
 
-import json
 import re
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from buffer.errors import ModelError
+from deploy.models.model_json import read_shards
 from lm.tokens import HOW_TO_SAVE
 
 _FILES: dict[str, Any] = {"allow_patterns": ["*.json", "*.safetensors"], "ignore_patterns": ["*/*"]}
@@ -72,8 +72,7 @@ def missing_files(folder: Path) -> list[str]:
     missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
     index = folder / f"{WEIGHTS}.index.json"
     if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        missing += [shard for shard in shards if not (folder / shard).is_file()]
+        missing += [shard for shard in read_shards(index) if not (folder / shard).is_file()]
     elif not any(not file.name.startswith("adapter") for file in folder.glob("*.safetensors")):
         missing.append("*.safetensors")
     return missing

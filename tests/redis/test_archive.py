@@ -19,7 +19,7 @@ MakeBuffer = Callable[..., ReplayBuffer]
 
 
 POLICY = StoredPolicy(
-    vocabulary="ab" * 32, rows=1000, stop_token_id=9, min_actions=0, max_actions=5, allowed_token_ids=None, task="test",
+    base_model="cd" * 16, task_options="", vocabulary="ab" * 32, rows=1000, stop_token_id=9, min_actions=0, max_actions=5, allowed_token_ids=None, task="test",
     length_penalty=0.0, reward_adapter=None,
 )  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_a_file_that_is_not_there_is_named(make_buffer: MakeBuffer, client: redi
     "change",
     [
         {"vocabulary": "cd" * 32}, {"stop_token_id": 8}, {"max_actions": 6}, {"allowed_token_ids": (1, 2)}, {"task": "other"},
-        {"length_penalty": 0.5}, {"reward_adapter": "somewhere"},
+        {"length_penalty": 0.5}, {"reward_adapter": "somewhere"}, {"base_model": "ef" * 16}, {"task_options": "other"},
     ],
     ids=str,
 )  # fmt: skip

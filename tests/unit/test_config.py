@@ -186,6 +186,15 @@ def test_an_objective_that_compares_strings_is_refused_where_no_two_of_a_prompt_
     check_objective(load_recipe("demo", [*common, *overrides, *more]), prompts=20)
 
 
+def test_ranking_by_reward_is_refused_where_prompts_would_be_compared() -> None:
+    recipe = load_recipe("demo", ["buffer.advanced.sampler=highest_reward"])
+    check_objective(recipe, prompts=1)
+    with pytest.raises(
+        ConfigError, match=r"ranks the strings of all 20 prompts together.*learner\.priority = 'reward'"
+    ):
+        check_objective(recipe, prompts=20)
+
+
 def test_a_policy_gradient_is_refused_where_others_than_its_own_fresh_strings_may_be_learned_from() -> None:
     alone = ["learner.objective=pg", "learner.fresh_fraction=1.0", 'actors.behaviours=[{name="on_policy", weight=3.0}]']
     check_objective(load_recipe("demo", alone), prompts=20)

@@ -36,6 +36,12 @@ def test_each_line_becomes_an_unscored_string_of_its_prompt(tmp_path: Path, toke
     assert read_demonstrations(path, PROMPTS[:1], tokenizer, SPEC)[0].prompt_id == "p"
 
 
+def test_fields_of_a_person_s_own_are_ignored(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = tmp_path / "demonstrations.jsonl"
+    path.write_text('{"prompt": "p", "response": "a", "meta": {"by": [1, null]}, "score": null}\n')
+    assert [t.token_ids.tolist() for t in read_demonstrations(path, PROMPTS, tokenizer, SPEC)] == [[1]]
+
+
 def test_demonstrations_with_bom_and_crlf_are_read(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = tmp_path / "demonstrations.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"prompt": "q", "response": "a b"}\r\n\r\n{"prompt": "p", "response": "b"}\r\n')
@@ -47,8 +53,8 @@ def test_demonstrations_with_bom_and_crlf_are_read(tmp_path: Path, tokenizer: To
     [
         ('{"response": "a"}', ["line 2", "prompt None is not one of the task's 2 prompts"]),
         ('{"prompt": "z", "response": "a"}', ["prompt 'z'", "such as 'p'"]),
-        ('{"prompt": "p", "response": "a", "reward": 1}', ["line 2", "nothing else"]),
-        ('{"prompt": "p"', ["line 2", "nothing else"]),
+        ('{"prompt": "p", "text": "a"}', ["line 2", "must be an object"]),
+        ('{"prompt": "p"', ["line 2", "must be an object"]),
         ('{"prompt": "p", "response": ""}', ["0 tokens", "policy.min_actions = 1"]),
         ('{"prompt": "p", "response": "a a a a"}', ["4 tokens", "policy.max_actions = 3"]),
         ('{"prompt": "p", "response": "a ."}', ["stop token"]),

@@ -115,7 +115,7 @@ def make() -> Make:
         task = task or Letters()
         spec: PolicySpec = tiny.tiny_spec(Path("model"))
         config = parse_config(sections, "test")
-        stored = StoredPolicy.of(spec, tokenizer.get_vocab(), None, "letters", 0.0, None)
+        stored = StoredPolicy.from_run(spec, "", tokenizer.get_vocab(), None, "letters", {}, 0.0, None)
         return Checked(config, spec, tokenizer, task, task.prompts(), [], stored)
 
     return checked

@@ -146,7 +146,7 @@ class Infill(Constrained):
 def checked_of(task: Task, spec: PolicySpec = SPEC, **sections: object) -> Checked:
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(tiny.VOCABULARY)}, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    stored = StoredPolicy.of(spec, tokenizer.get_vocab(), None, "letters", 0.0, None)
+    stored = StoredPolicy.from_run(spec, "", tokenizer.get_vocab(), None, "letters", {}, 0.0, None)
     return Checked(parse_config(sections, "test"), spec, tokenizer, task, task.prompts(), [], stored)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -193,6 +194,26 @@ def test_a_reward_that_breaks_its_contract_is_rejected_before_the_start(
 def test_a_damaged_weight_file_is_named(make: Make, model: Path) -> None:
     (model / "model.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(ModelError, match=r"model\.safetensors.*damaged"):
+        check(make())
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("config.json", b"\xef\xbb\xbf{}", "begins with a byte order mark"),
+        ("config.json", b'{"max_position', "is not JSON .*the file is damaged"),
+        ("config.json", b"[]", "holds list instead of a JSON object"),
+        ("config.json", b"\xff\xfe{}", "encoded as UTF-16"),
+        ("model.safetensors.index.json", b'{"weight_map": ', "is not JSON"),
+        ("model.safetensors.index.json", b"{}", "has no weight_map"),
+        ("model.safetensors.index.json", b'{"weight_map": {"w": 3}}', "has no weight_map"),
+    ],
+)
+def test_a_damaged_json_file_of_the_model_is_named(
+    make: Make, model: Path, file: str, content: bytes, words: str
+) -> None:
+    (model / file).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{re.escape(file)}.*{words}"):
         check(make())
 
 
