@@ -22,7 +22,7 @@ def test_a_resumed_run_refuses_a_buffer_whose_reward_was_changed_behind_its_back
     trained_on = checked.stored_policy.model_copy(update={"reward_adapter": "another"})
     changed = replace(checked, stored_policy=trained_on)
     with (
-        pytest.raises(ConfigError, match="reward_adapter: 'another' here, None there.*start a new run"),
+        pytest.raises(ConfigError, match=r"reward_adapter: 'another' here, None there.*start a new run"),
         redis_session(changed, folder, keep=True, console=console),
     ):
         pass
