@@ -179,7 +179,7 @@ class Learner:
         return self._step_sampler.sample(rows, batch.log_reward, estimates, self._gradient.log_probs, self.version)
 
     def _missing_mass(self, rows: Sequence[Drawn], batch: Batch, estimates: Estimates, temperature: float) -> float:
-        """As KnownMass; of this rank's rows."""
+        """The share of known mass that the draws leave out (learner/known_mass.py), from this rank's rows."""
         u = value_at(estimates.u.detach(), last_terminal(estimates.is_terminal))
         return self._known_mass.add(rows, batch.log_reward_of_strings.tolist(), u.tolist(), temperature)
 

@@ -15,7 +15,7 @@ from deploy.cluster.root_cause import innermost, root_cause
 
 LOGS = "Its last output is in the logs folder of the Ray session (by default /tmp/ray/session_latest/logs)."
 TAIL_BYTES = 100_000
-"""Of a log, searched for a signal."""
+"""The end of a log that is searched for a signal, bytes."""
 
 
 def cause_of(error: BaseException, role: str) -> TributaryError:

@@ -6,7 +6,7 @@ from pathlib import Path
 from buffer.errors import ConfigError
 
 MAX_SOCKET_PATH_BYTES = 107
-"""Of a Unix socket's path on Linux: sun_path of unix(7) holds 108 bytes, with the final zero."""
+"""Longest path of a Unix socket on Linux: sun_path of unix(7) holds 108 bytes, with the final zero."""
 _SOCKET = "session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
 """The longest socket path below Ray's folder (ray/_private/node.py, 2.60)."""
 FIX = "set TMPDIR (or RAY_TMPDIR) to a short path such as /tmp"

@@ -29,7 +29,7 @@ class Evaluation:
     before: Judged
     after: Judged
     certificates: tuple[Certificate, Certificate]
-    """Of the base model and of the trained policy."""
+    """The certificates of the base model and of the trained policy."""
     file: str
     """Name of the file in the run's folder."""
     problems: Sequence[str]

@@ -29,7 +29,7 @@ class Evaluations:
     before: Judged | None
     after: Judged | None
     certificates: tuple[Certificate, Certificate] | None
-    """Of the base model and of the trained policy."""
+    """The certificates of the base model and of the trained policy."""
 
 
 class Training:

@@ -38,7 +38,7 @@ class Experiment:
     best: str
     """"largest" or "smallest": the better values of the first figure."""
     minutes: float
-    """Of one trained contender on two CPU cores."""
+    """Time that one trained contender takes on two CPU cores, min."""
     published: Mapping[str, str] = field(default_factory=dict)
     """What a paper reports, in words, never mixed with ours."""
 

@@ -23,9 +23,9 @@ class Row(BaseModel):
     settings: list[str]
     """The recipe, then section.setting=value of the command, as they were given."""
     figures: dict[str, float | None]
-    """Of the samples after training; None where the contender has no such figure."""
+    """Figures of the samples; None where the contender has no such figure."""
     verdict: str = ""
-    """Of the certificate."""
+    """The certificate's verdict in words; "" where there is none."""
     trajectories: int | None = None
     """Sampled in training."""
     training_s: float | None = None

@@ -13,7 +13,8 @@ from deploy.models.model_json import read_shards
 from lm.tokens import HOW_TO_SAVE
 
 _FILES: dict[str, Any] = {"allow_patterns": ["*.json", "*.safetensors"], "ignore_patterns": ["*/*"]}
-"""Of a repository. The look-up asks for the same ones: without other files the cache would count as incomplete."""
+"""The files of a repository that are copied. The look-up asks for the same ones: the cache without others would count
+as incomplete."""
 WEIGHTS = "model.safetensors"
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 BINS = 10
 TERMS = 100
-"""Of the series of Kolmogorov's distribution: more change no digit of a p-value above 1e-12."""
+"""Terms of the series of Kolmogorov's distribution: more change no digit of a p-value above 1e-12."""
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class Calibration:
 
     @property
     def p_value(self) -> float:
-        """Of ranks at least as far from uniform, by Kolmogorov and Smirnov's distance; NaN without ranks."""
+        """P of ranks as far from uniform or farther, by Kolmogorov and Smirnov's distance; NaN without ranks."""
         return _p_value(np.sort(np.array(self.ranks)))
 
 

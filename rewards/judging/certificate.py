@@ -126,7 +126,7 @@ def _figures(u: Array, exact: Weighed, weights: Array) -> dict[str, Array]:
 
 
 def _slope(x: Array, y: Array, weights: Array) -> Array:
-    """Of y [..., M] over x [..., M] under `weights`; NaN where x does not vary."""
+    """Slope of y [..., M] over x [..., M] under `weights`; NaN where x does not vary."""
     if np.allclose(weights, 1.0 / weights.shape[-1]):
         return fit_line(x, y)[0]
     x, y = (z - (weights * z).sum(-1, keepdims=True) for z in (x, y))

@@ -51,7 +51,7 @@ class Coverage:
     """Contrary evidence of one prompt."""
 
     figures: Mapping[str, float]
-    """As in `EXPLANATIONS`."""
+    """The figures that `EXPLANATIONS` explains."""
     underrated: str
     """The string with the most mass of those that q rates FAR nats below its other draws; "" if there is none."""
     underrated_u: float
@@ -83,7 +83,7 @@ def coverage(evidence: Evidence) -> Coverage:
 
 
 def _standard_error(u: Array) -> float:
-    """Of log-mean-exp of u [K], by the delta method, nats."""
+    """Standard error of log-mean-exp of u [K], by the delta method, nats."""
     w = np.exp(u - u.max())
     return float(w.std(ddof=1) / w.mean() / math.sqrt(len(w))) if len(w) > 1 else math.inf
 
