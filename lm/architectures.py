@@ -1,7 +1,7 @@
 """The architectures that can be trained, by config.json alone: nothing heavy is imported."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,20 @@ WITHOUT_LORA = frozenset(
 """.split()  # noqa: SIM905
 )
 """Text models that vLLM runs without LoRA, or no longer runs. A test compares the names with the installed vLLM."""
-ATTENTION_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "attention")
+ATTENTION_LAYERS = ("full_attention", "sliding_attention", "attention")
 """Layer types in a config.json that are softmax attention, which packed passes compute."""
 LAYER_LISTS = ("layer_types", "layers_block_type", "block_types", "_block_types")
-KEEP_ARGUMENTS = ("stablelm", "nemotron")
-"""Model types whose layers do not pass their arguments on to their attention."""
+_KEEPS_ARGUMENTS = "its layers do not pass on which tokens see each other"
+_CHUNKS = "its layers cut a string into chunks that do not see each other"
+REFUSED = {
+    "diffllama": "its layers call attention twice (differential attention)",
+    "doge": "its layers add a mask of their own to attention",
+    "llama4": _CHUNKS,
+    "llama4_text": _CHUNKS,
+    "nemotron": _KEEPS_ARGUMENTS,
+    "stablelm": _KEEPS_ARGUMENTS,
+}
+"""Model types that packed passes do not compute for a reason that no field of config.json shows."""
 
 
 def architecture(config: Mapping[str, Any]) -> str:
@@ -50,6 +59,8 @@ def packing_problem(config: Mapping[str, Any]) -> str | None:
     """The reason why packed passes cannot compute this model, as a clause; None if its files give no reason."""
     text = text_config(config)
     model_type = str(text.get("model_type") or "")
+    if model_type in REFUSED:
+        return REFUSED[model_type]
     layers = [kind for name in LAYER_LISTS for kind in text.get(name) or ()]
     other = sorted({str(kind) for kind in layers} - set(ATTENTION_LAYERS))
     if other:
@@ -68,9 +79,20 @@ def packing_problem(config: Mapping[str, Any]) -> str | None:
         return f"it has attention code of its own{alibi}, which cannot be replaced"
     if "s_aux=" in source:
         return "its attention has sinks"
-    if model_type in KEEP_ARGUMENTS:
-        return "its layers do not pass on which tokens see each other"
-    return None
+    return _window_problem(text, layers, source)
+
+
+def _window_problem(text: Mapping[str, Any], layers: Sequence[str], source: str) -> str | None:
+    """The reason if the model applies its window by the mask alone: packed passes have a mask of their own."""
+    if "create_sliding_window_causal_mask" not in source or "sliding_window=" in source:
+        return None
+    window, positions = text.get("sliding_window"), text.get("max_position_embeddings")
+    if not window or (positions and window >= positions):  # no string is longer than the positions
+        return None
+    by_layer = "layer_types" in source
+    if by_layer and not ("sliding_attention" in layers if layers else text.get("use_sliding_window")):
+        return None
+    return f"its layers do not ask for their sliding window of {window} tokens"
 
 
 def has_native_code(config: Mapping[str, Any]) -> bool:

@@ -50,6 +50,8 @@ class PackedAttention:
         `positions` [N]: places in their own strings, 0 for the first."""
         self.uses = 0
         """Layers that have read it."""
+        self.windows: set[int] = set()
+        """Sliding windows that these layers asked for, tokens."""
         n = len(parents)
         cost, size, seen = min((_cut(parents, size) for size in BLOCK_SIZES), key=lambda cut: cut[0])
         if cost >= n * n or len(seen) == 1:
@@ -78,6 +80,8 @@ class PackedAttention:
         A token sees its last `window` ancestors, itself included, or all of them; scores s become cap · tanh(s / cap).
         """
         self.uses += 1
+        if window is not None:
+            self.windows.add(window)
         mask, at_once = self._mask(window, query.dtype), self._blocks_at_once
         attend = _attend if self._keep or not any(x.requires_grad for x in (query, key, value)) else _attend_again
         return torch.cat(
@@ -128,6 +132,8 @@ def packed_attention(
     unsupported = [f"{name} = {kwargs[name]}"[:80] for name in UNSUPPORTED if kwargs.get(name) is not None]
     if packed is None and (sliding_window is not None or softcap is not None):
         unsupported += ["a sliding window or a soft cap outside of a packed pass"]
+    if packed is not None and attention_mask is not None:  # transformers makes none for an attention by this name
+        unsupported += ["a mask that its layer made"]
     if unsupported:
         raise ConfigError(
             f"{type(module).__name__} asks for {unsupported[0]}, which attention on packed prefixes cannot compute. "

@@ -1,5 +1,7 @@
 """A base model from its folder, and the proof at load: packed passes equal plain ones."""
 
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from buffer.errors import ConfigError
 from buffer.types import PolicySpec
-from lm.attention import PACKED_ATTENTION
+from lm.attention import PACKED_ATTENTION, PackedAttention
 from lm.model import PackedModel
 from lm.prefix_tree import build_prefix_tree
 
@@ -21,8 +23,11 @@ TOLERANCE = {torch.float32: 0.01}
 TOLERANCE_16_BIT = 0.5
 BRANCH_TOKENS = 6
 """Tokens of each string of the proof, behind the beginning that it shares with the others."""
+WINDOWS = {"sliding_window": "sliding_attention", "attention_chunk_size": "chunked_attention"}
+"""Fields of a configuration that narrow attention, and the layer type that each is for."""
 MAX_PROVED_WINDOW = 4096
-"""Tokens. Wider windows, such as Phi-3.5's 262,144, are computed by the same mask; a proof of them would not fit."""
+"""Tokens. Wider windows, such as Phi-3.5's 262,144, are computed by the same mask where the layers ask for them; a
+proof of them would not fit."""
 MAX_EAGER_TOKENS = 512
 """Longer plain passes use a kernel that does not keep all scores, where the model allows one."""
 
@@ -94,7 +99,8 @@ def prove(model: PackedModel) -> None:
 
     Three strings that part at different places, longer than any window in the configuration, are computed in one packed
     pass and one by one by the model's own attention. That sees a window, a cap or a scale that is computed wrongly, and
-    layers in which tokens meet outside of attention.
+    layers in which tokens meet outside of attention. A window that is too wide for such strings must be one that the
+    layers asked for.
     """
     config, vocabulary = model.model.config.get_text_config(), len(model.output.weight)
     rng = np.random.default_rng(0)
@@ -102,7 +108,9 @@ def prove(model: PackedModel) -> None:
     branches = [rng.integers(vocabulary, size=BRANCH_TOKENS).astype(np.int32) for _ in range(3)]
     branches[1][:2] = branches[0][:2]
     tree = build_prefix_tree([beginning] * len(branches), branches)
-    hidden = model.hidden_states(tree.tokens)
+    with _watched(model) as passes:
+        hidden = model.hidden_states(tree.tokens)
+    _check_windows(model.name, config, passes[0].windows)
     limit = TOLERANCE.get(model.output.weight.dtype, TOLERANCE_16_BIT)
     for branch, nodes in zip(branches, tree.nodes, strict=True):
         states = hidden[torch.from_numpy(nodes[:-1]).to(hidden.device)]
@@ -118,10 +126,40 @@ def prove(model: PackedModel) -> None:
             )
 
 
+@contextmanager
+def _watched(model: PackedModel) -> Iterator[list[PackedAttention]]:
+    """The attention of each packed pass inside the block, in a list that grows."""
+    passes: list[PackedAttention] = []
+    hook = model.model.base_model.register_forward_pre_hook(
+        lambda _, __, arguments: passes.append(arguments["packed"]), with_kwargs=True
+    )
+    try:
+        yield passes
+    finally:
+        hook.remove()
+
+
+def _check_windows(name: str, config: Any, computed: Set[int]) -> None:
+    """ConfigError if the configuration narrows attention to a window that is not among `computed`, and a string can be
+    longer than it.
+
+    Some models apply their window by the mask alone, which packed attention replaces by its own.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    for field, layer_type in WINDOWS.items():
+        window, layers = getattr(config, field, None), getattr(config, "layer_types", None)
+        narrows = isinstance(window, int) and window > 0 and (positions is None or window < positions)
+        if narrows and (layers is None or layer_type in layers) and window not in computed:
+            raise ConfigError(
+                f"{name}: its configuration has {field} = {window}, and none of its layers asks packed attention for "
+                "this window: longer strings would be wrong. Choose another base model."
+            )
+
+
 def _proof_tokens(config: Any) -> int:
     """Tokens of the beginning that the strings of the proof share: more than any window up to MAX_PROVED_WINDOW, and
     within the positions."""
-    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
+    windows = [getattr(config, name, None) for name in (*WINDOWS, "window_size")]
     longest = max((w for w in windows if isinstance(w, int) and w <= MAX_PROVED_WINDOW), default=0)
     positions = getattr(config, "max_position_embeddings", None) or longest + 2 * BRANCH_TOKENS
     return max(1, min(longest + BRANCH_TOKENS, positions - BRANCH_TOKENS))

@@ -95,3 +95,6 @@ def test_what_attention_cannot_compute_is_refused() -> None:
     for arguments in ({"s_aux": torch.zeros(HEADS)}, {"position_bias": x}, {"sliding_window": 2}, {"softcap": 1.0}):
         with pytest.raises(ConfigError, match="which attention on packed prefixes cannot compute"):
             packed_attention(nn.Identity(), x, x, x, None, **arguments)
+    packed = PackedAttention(np.array([-1, 0, 1]), np.arange(3), torch.device("cpu"))
+    with pytest.raises(ConfigError, match="a mask that its layer made"):
+        packed_attention(nn.Identity(), x, x, x, torch.zeros(1, 1, 3, 3), packed)

@@ -69,6 +69,11 @@ def recipe(folder: Path, **sections: dict[str, Any]) -> RunConfig:
         ({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}, ["MambaForCausalLM", "recurrent"]),
         ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, ["not softmax attention (conv)"]),
         ({"model_type": "stablelm"}, ["do not pass on"]),
+        ({"model_type": "diffllama"}, ["call attention twice"]),
+        ({"model_type": "doge"}, ["a mask of their own"]),
+        ({"model_type": "llama4_text"}, ["chunks that do not see each other"]),
+        ({"model_type": "phimoe", "sliding_window": 8}, ["sliding window of 8 tokens"]),
+        ({"model_type": "qwen2_moe", "sliding_window": 8, "use_sliding_window": True}, ["sliding window of 8 tokens"]),
         ({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, ["GPT2LMHeadModel", "vLLM has no LoRA"]),
         ({"model_type": "gemma3", "vision_config": {"hidden_size": 4}}, ["vision_config", "a model of text only"]),
         (
