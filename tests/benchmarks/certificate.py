@@ -58,6 +58,14 @@ FLOOR = -10.0
 TOLD_APART = 1e-3
 
 
+TARGET = (
+    'task.options.prompts=["The weather forecast for tomorrow says"]',
+    'task.options.constraint={kind="keywords", words=["rain", "snow"], match="any"}',
+    "task.options.log_epsilon=-10.0",
+)
+"""The text target: other settings than the recipe's, which may be tuned."""
+
+
 def text_universe(checked: Checked, pool: int, seed: int) -> Universe:
     """The distinct strings of `pool` draws of the base model, with the recipe's constraint or, on a tiny model that never meets it,
     one that a tenth of the strings meet."""
@@ -165,9 +173,9 @@ def main() -> None:
     args = parse(parser, seeds=2, pool=200, steps=2)
     quiet_engine()
     with tempfile.TemporaryDirectory() as scratch:
-        options = (
-            [f'model.name="{make_text_model(Path(scratch) / "model")}"', "policy.max_actions=12"] if args.small else []
-        )
+        options = [*TARGET, f"policy.max_actions={12 if args.small else 20}"]
+        if args.small:
+            options.append(f'model.name="{make_text_model(Path(scratch) / "model")}"')
         checked = check(load_recipe("constrained", options))
         result = measure(checked, args.pool, args.seeds, args.steps, Path(scratch) / "versions")
     if not args.json:

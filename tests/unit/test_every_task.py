@@ -106,8 +106,10 @@ def test_every_figure_is_explained(checked: Checked) -> None:
 def test_the_constrained_recipes_are_satisfied_by_a_text_with_the_words(text_model: Path) -> None:
     for name in ("constrained", "constrained-gpu"):
         checked = checked_recipe(name, text_model)
+        words = checked.config.task.options["constraint"]["words"]
         good, bad = (
-            scored(checked, checked.prompts[0], checked.tokenizer.encode(text).ids) for text in ("rain and snow", "sun")
+            scored(checked, checked.prompts[0], checked.tokenizer.encode(text).ids)
+            for text in (" and ".join(words), "sun")
         )
         assert (good.terms[SATISFIED], bad.terms[SATISFIED]) == (1.0, 0.0)
 
