@@ -16,7 +16,7 @@ def figure(value: float) -> str:
     """A number with three significant digits; a dash if it is not finite."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+    return f"{value + 0.0:,.0f}" if value == int(value) else f"{value:.3g}"  # + 0.0: not "-0"
 
 
 def clock(seconds: float) -> str:

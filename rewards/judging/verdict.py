@@ -123,4 +123,4 @@ def _nats(interval: Interval) -> str:
 
 def _short(value: float) -> str:
     """Two digits, at most three places."""
-    return f"{round(value, 3):.2g}"
+    return f"{round(value, 3) + 0.0:.2g}"  # + 0.0: not "-0"

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from rewards.judging.bootstrap import Interval
 from rewards.judging.calibration import Calibration, rank
 from rewards.judging.certificate import EXPLANATIONS, ExactDraws, Weighed, certificate_figures, two_sided
 from rewards.judging.coverage import Evidence, coverage
-from rewards.judging.verdict import total_variation_bound
+from rewards.judging.verdict import total_variation_bound, verdict_with_exact_draws
 from tests.support.planted import is_right, judge, judge_without_exact, planted, total_variation, toy, true_gap
 
 GROSS = ("right", "half the strings dropped", "base model", "tempered by 0.5")
@@ -135,3 +136,8 @@ def test_ranks_of_exact_draws_are_uniform_for_a_right_sampler_and_not_for_a_flat
     assert 1 <= sum(p_value < 0.1 for p_value in right) <= 22
     flat = calibration(SAMPLERS["tempered by 0.5"])
     assert flat.p_value < 1e-4 and flat.counts[-1] > flat.band[1]
+
+
+def test_a_gap_that_rounds_to_nothing_has_no_sign() -> None:
+    verdict = verdict_with_exact_draws({"gap": Interval(8e-6, -6e-5, 7e-5)}, 0, [])
+    assert verdict.text.startswith("samples the posterior (gap 0 [0, 0] nats")

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from buffer.store.statistics import BufferStats
-from deploy.formatting import clock
+from deploy.formatting import clock, figure
 from deploy.telemetry.before_after_table import before_after_table
 from deploy.telemetry.live_panel import SPARK_WIDTH, shown, sparkline
 from deploy.telemetry.live_view import LiveView, next_commands
@@ -149,3 +149,7 @@ def test_the_next_commands_name_the_run() -> None:
     assert "tributary sample --run runs/a -n 20" in commands
     assert "tributary evaluate --run runs/a" in commands
     assert "tributary train --resume runs/a learner.steps=320" in commands and "runs/a/adapter" in commands
+
+
+def test_a_figure_has_three_digits_and_zero_has_no_sign() -> None:
+    assert [figure(x) for x in (0.12345, 1234567.0, -0.0, math.nan)] == ["0.123", "1,234,567", "0", "-"]
