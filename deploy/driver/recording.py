@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
@@ -20,6 +21,7 @@ from deploy.dashboard.web.sockets import LOOPBACK, address, listen
 from deploy.driver.preflight import Checked
 from deploy.driver.stop_signal import StopSignal
 from deploy.driver.train_options import TrainOptions
+from deploy.formatting import visible
 from deploy.telemetry.recorder import FILE, Recorder
 from deploy.telemetry.sinks import open_sink
 from lm.tokens import load_tokenizer
@@ -97,6 +99,10 @@ def serve_dashboard(folder: Path, port: int | None, console: Console) -> Iterato
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.returncode > 0:
+            log_file = folder / "dashboard.log"
+            last = log_file.read_text("utf-8", "replace").strip().rpartition("\n")[2]
+            console.print(f"The dashboard failed: {escape(visible(last))} (all of it: {log_file})", soft_wrap=True)
 
 
 def about_run(checked: Checked) -> dict[str, Any]:

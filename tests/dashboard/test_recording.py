@@ -169,6 +169,13 @@ def test_a_page_receives_the_last_event_of_a_run_before_its_server_ends(tmp_path
     assert any("Stopped by SIGTERM after step 7" in line for line in heard)
 
 
+def test_a_dashboard_that_fails_is_reported_in_its_own_words(tmp_path: Path, console: Console) -> None:
+    with serve_dashboard(tmp_path, 0, console):
+        until(lambda: "Error" in (tmp_path / "dashboard.log").read_text(), 60, "the error of a folder without a run")
+    told = console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
+    assert told.startswith("The dashboard failed: ConfigError: ") and str(tmp_path) in told, told
+
+
 def test_a_port_that_is_taken_is_refused_before_the_run_starts_anything(
     checked: Checked, folder: RunFolder, console: Console
 ):
