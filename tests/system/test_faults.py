@@ -14,10 +14,13 @@ from tests.support.processes import Command, rows_of, until
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_cleanly_with_its_adapter(recipe: Path, tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "engine"), [(signal.SIGTERM, "vllm"), (signal.SIGINT, "simulated")])
+def test_a_signal_ends_a_run_cleanly_with_its_adapter(
+    recipe: Path, tmp_path: Path, number: signal.Signals, engine: str
+) -> None:
     run = tmp_path / "run"
-    command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
+    options = ["learner.steps=100000", "evaluation.samples=64", f"actors.engine={engine}"]
+    command = Command("train", str(recipe), *options, "--run", str(run))
     until(lambda: len(rows_of(run)) > 20, 240, "training")
     assert command.pids("valkey-server") and command.pids("ray::"), "there are processes to leave behind"
     command.process.send_signal(number)
