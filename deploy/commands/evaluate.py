@@ -52,6 +52,18 @@ TopP = Annotated[
         help="Draw among the likeliest tokens whose probabilities add up to P.",
     ),
 ]
+ExactTries = Annotated[
+    int | None,
+    typer.Option(
+        "--exact-tries",
+        metavar="N",
+        min=1,
+        help="Draws of the base model per prompt from which exact draws are accepted. Default: four times the samples.",
+    ),
+]
+MethodName = Annotated[
+    str, typer.Option("--method", metavar="NAME", help="With --exact: rejection, metropolis or resampling.")
+]
 EngineSeed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the engine's sampling.")]
 
 
@@ -73,16 +85,7 @@ def evaluate(
             help="Largest number of prompts of the split; 0 takes all. Default: the recipe's evaluation.prompts.",
         ),
     ] = None,
-    exact_tries: Annotated[
-        int | None,
-        typer.Option(
-            "--exact-tries",
-            metavar="N",
-            min=1,
-            help="Draws of the base model per prompt from which exact draws are accepted. Default: four times the "
-            "samples.",
-        ),
-    ] = None,
+    exact_tries: ExactTries = None,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
     seed: EngineSeed = 12345,
@@ -167,10 +170,7 @@ def sample(
             "by rejection, which is exact, where the task lists its strings, else by Metropolis-Hastings.",
         ),
     ] = False,
-    method: Annotated[
-        str,
-        typer.Option("--method", metavar="NAME", help="With --exact: rejection, metropolis or resampling."),
-    ] = "",
+    method: MethodName = "",
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
     seed: EngineSeed = 0,
