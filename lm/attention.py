@@ -51,7 +51,7 @@ class PackedAttention:
         self.uses = 0
         """Layers that have read it."""
         self.windows: set[int] = set()
-        """Sliding windows that these layers asked for, tokens."""
+        """Sliding windows that these layers requested, tokens."""
         n = len(parents)
         cost, size, seen = min((_cut(parents, size) for size in BLOCK_SIZES), key=lambda cut: cut[0])
         if cost >= n * n or len(seen) == 1:

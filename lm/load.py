@@ -100,7 +100,7 @@ def prove(model: PackedModel) -> None:
     Three strings that part at different places, longer than any window in the configuration, are computed in one packed
     pass and one by one by the model's own attention. That sees a window, a cap or a scale that is computed wrongly, and
     layers in which tokens meet outside of attention. A window that is too wide for such strings must be one that the
-    layers asked for.
+    layers requested.
     """
     config, vocabulary = model.model.config.get_text_config(), len(model.output.weight)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Why a process of a run failed or died, as far as it can be known: its own error, its exit code, its signal.
+"""Why a process of a run failed or died, as far as Ray and the logs tell: its own error, its exit code, its signal.
 
 Ray passes on what a constructor raises. Of a process that died it knows at most the exit code; a signal that can be
 caught is in the log of the process, and one that can't be leaves nothing.

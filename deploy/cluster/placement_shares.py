@@ -74,7 +74,7 @@ def cluster_problem(config: RunConfig, nodes: Sequence[Node]) -> str | None:
             where = f" with {written(labels)}" if labels else ""
             return (
                 f"a process of {section} reserves {share[1]} x {share[0]:g} GPUs of one node. Nodes{where} have "
-                f"{', '.join(str(nodes[k].gpus) for k in matching)} GPUs, and beside the processes that start before "
+                f"{', '.join(str(nodes[k].gpus) for k in matching)} GPUs, and next to the processes that start before "
                 "it none has room: the shares on one GPU may add up to 1. Lower the shares or the numbers of "
                 "processes, or add GPUs."
             )

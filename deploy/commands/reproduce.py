@@ -7,11 +7,12 @@ import typer
 
 from buffer.errors import ConfigError
 from deploy.commands.train import Overrides
+from deploy.evidence.experiments import EXPERIMENTS, find_experiment
 from deploy.formatting import console
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="integers, solutions or exactness.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(EXPERIMENTS)}.")],
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Seeds of each contender.")] = 1,
     budget: Annotated[
@@ -26,7 +27,6 @@ def reproduce(
 
     Rows that are in results.json are not run again, and a run that was interrupted is resumed.
     """
-    from deploy.evidence.experiments import find_experiment
     from deploy.evidence.reproduce import Place, reproduce
 
     experiment, folder = find_experiment(name), to or Path("docs/results") / name

@@ -87,12 +87,17 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "solutions": Experiment(
         "All ways to write a number as a sum of two, all equally likely",
         (*_trained("solutions"), _sft("solutions"), *_decoded("solutions")),
-        {"found": "found", "correct": "correct (pass@1)", "pass_at_8": "pass@8", "gap": "gap, nats"},
+        {
+            "recall": "share of all answers drawn",
+            "correct": "correct (pass@1)",
+            "pass_at_8": "pass@8",
+            "gap": "gap, nats",
+        },
         "largest",
         12,
     ),
     "exactness": Experiment(
-        "Toys whose posterior is known string by string",
+        "Toys whose strings are all listed, each with its probability",
         (
             *(c for toy in ("toy", "toy-tool") for c in _trained(toy, f"{toy}, ")),
             *_trained("toy-min", "toy-min, ", COMPARING),

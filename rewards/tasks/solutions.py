@@ -4,7 +4,7 @@ prompt   "12=5+7. 30=11+19. 8=6+2. 57="
 good     "23+34"   log R = 0              58 strings for 57 ("0+57" to "57+0"), so log Z = log 58 up to the floor
 other    "23+33"   log R = log ε + log p_LM("23+33" ⊤ | X): all others together have at most the mass ε
 
-The reward is 1 or 0, as for a checked answer in GRPO; the whole solution set is known, so what a policy misses is, too.
+The reward is 1 or 0, as for a checked answer in GRPO; all answers are listed, so what a policy misses is counted.
 """
 
 import math
@@ -29,7 +29,7 @@ class SolutionsTask(Task):
 
     explanations: ClassVar[Mapping[str, str]] = {
         "correct": "Share of samples that are a correct answer.",
-        "found": "Share of all correct answers that are among the samples; mean over prompts.",
+        "recall": "Share of all correct answers that are among the samples; mean over prompts.",
         "pass_at_8": "Probability that one of 8 samples is correct.",
         "samples": "Number of samples.",
     }
@@ -93,7 +93,7 @@ class SolutionsTask(Task):
         correct = {name: [z for z in strings if z in self._answers[name]] for name, strings in drawn.items()}
         return {
             "correct": mean_of_means([[float(z in self._answers[k]) for z in strings] for k, strings in drawn.items()]),
-            "found": float(np.mean([len(set(z)) / len(self._answers[k]) for k, z in correct.items()])),
+            "recall": float(np.mean([len(set(z)) / len(self._answers[k]) for k, z in correct.items()])),
             "pass_at_8": float(np.mean([pass_at_k(len(drawn[k]), len(z), PASS_K) for k, z in correct.items()])),
             "samples": float(sum(map(len, drawn.values()))),
         }

@@ -55,9 +55,9 @@ def test_a_hub_id_is_downloaded_by_the_service_and_found_by_every_ray_node(
 
     find = f"from deploy.models.registry import resolve_model; print(resolve_model({NAME!r}))"
     for node in RAY_NODES:
-        found = in_container(node, tmp_path, "-c", find, HF_ENDPOINT="http://127.0.0.1:9")
-        assert found.returncode == 0, found.stderr
-        files = {path.name: path.read_bytes() for path in Path(found.stdout.strip()).rglob("*") if path.is_file()}
+        located = in_container(node, tmp_path, "-c", find, HF_ENDPOINT="http://127.0.0.1:9")
+        assert located.returncode == 0, located.stderr
+        files = {path.name: path.read_bytes() for path in Path(located.stdout.strip()).rglob("*") if path.is_file()}
         assert files == {k: v for k, v in model_files.items() if k not in ("README.md", "onnx/config.json")}
 
 

@@ -266,9 +266,9 @@ def view(
     step: int, total: int, elapsed_s: float, rng: np.random.Generator, phase: str = "training", alerting: bool = False
 ) -> Snapshot:
     """A snapshot, as the driver makes it."""
-    found = snapshot_row(step, elapsed_s, rng, alerting)
+    row = snapshot_row(step, elapsed_s, rng, alerting)
     return Snapshot(
-        {"step": step}, stats(step, elapsed_s, rng), found["actors"], phase, elapsed_s, found["waits"], found["rewards"]
+        {"step": step}, stats(step, elapsed_s, rng), row["actors"], phase, elapsed_s, row["waits"], row["rewards"]
     )
 
 

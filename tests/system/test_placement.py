@@ -1,6 +1,5 @@
 """The GPUs that Ray gives to the processes of every recipe. The GPUs are invented: Ray counts them, nothing uses them."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,12 +13,12 @@ from deploy.cluster.placement_shares import gpu_shares, place
 from deploy.cluster.process_setup import Address
 from deploy.cluster.system import System
 from deploy.config import RunConfig, find_recipe, load_recipe
+from tests.support.local_ray import GPUS, local_ray
 from tests.support.placed_process import PlacedProcess
-from tests.support.processes import ROOT, until
+from tests.support.processes import until
 
 pytestmark = pytest.mark.slow
 
-GPUS, CPUS = 8, 4
 RECIPES = sorted(path.stem for path in find_recipe("demo").parent.glob("*.toml"))
 SPREAD = ("actors.tensor_parallel=2", "actors.gpus=1", "rewards.gpus=1", "learner.ranks=2", "learner.gpus=1")
 """Whole GPUs, as in docs/gpu.md."""
@@ -28,36 +27,10 @@ SPEC = PolicySpec("", "bfloat16", 1, 1, ("q_proj",), stop_token_id=0, max_action
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("RAY_")]:
-            patch.delenv(name)
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_raylet_start_wait_time_s", "120")
-        patch.setenv("PYTHONPATH", str(ROOT))
+    with local_ray() as patch:
         for name in ("ActorProcess", "RewardProcess", "LearnerProcess"):
             patch.setattr(system, name, PlacedProcess)
-        start_ray()
         yield
-        ray.shutdown()
-
-
-def start_ray() -> None:
-    """Up to three times: Ray gives a node's agent 15 s to report its port, too few on a busy machine (2.60)."""
-    for attempts_left in (2, 1, 0):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=CPUS,
-                num_gpus=GPUS,
-                include_dashboard=False,
-                logging_level="error",
-                log_to_driver=False,
-            )
-            return
-        except Exception:  # Ray raises several unrelated classes here
-            ray.shutdown()
-            if not attempts_left:
-                raise
 
 
 placed: dict[tuple[object, ...], list[list[int]]] = {}

@@ -1,13 +1,11 @@
 """A process of any kind that fails or dies while it loads ends the wait with its own words, or is started again."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-import ray
 
 from buffer.errors import TributaryError
 from buffer.types import PolicySpec
@@ -17,24 +15,16 @@ from deploy.cluster.system import System
 from deploy.config import parse_config
 from tests.support import tiny
 from tests.support.failing_start import FailingStore
+from tests.support.local_ray import local_ray
 from tests.support.placed_process import PlacedProcess
-from tests.support.processes import ROOT
-from tests.system.test_placement import start_ray
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("RAY_")]:
-            patch.delenv(name)
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_raylet_start_wait_time_s", "120")
-        patch.setenv("PYTHONPATH", str(ROOT))
-        start_ray()
+    with local_ray():
         yield
-        ray.shutdown()
 
 
 def start(

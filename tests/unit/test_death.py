@@ -1,4 +1,4 @@
-"""What is known of a process that died, from what Ray tells."""
+"""How a process died, from what Ray tells."""
 
 from pathlib import Path
 

@@ -55,7 +55,7 @@ def test_a_prefix_that_is_an_answer_has_its_reward_and_the_floor_follows_the_bas
     assert log_reward(SolutionsTask(tokenizer, targets=[12], prompt="{n}="), "11+10")[3:] == [-14.0, 0.0, -18.0]
 
 
-def test_found_counts_different_answers_of_each_prompt(tokenizer: Tokenizer) -> None:
+def test_recall_counts_different_answers_of_each_prompt(tokenizer: Tokenizer) -> None:
     task = SolutionsTask(tokenizer, targets=[3, 1], held_out=[2], prompt="{n}=")
     assert [p.text for p in task.prompts()] == ["3=", "1="] and [p.id for p in task.prompts("test")] == ["2"]
     assert math.isnan(task.log_mass()[0]), "4 and 2 answers"
@@ -64,7 +64,7 @@ def test_found_counts_different_answers_of_each_prompt(tokenizer: Tokenizer) -> 
     figures = task.evaluate(samples, Judges())
     correct = figures["correct"]
     assert isinstance(correct, Interval) and correct.value == (3 / 4 + 1) / 2
-    assert figures["found"] == (2 / 4 + 1 / 2) / 2 and figures["samples"] == 12
+    assert figures["recall"] == (2 / 4 + 1 / 2) / 2 and figures["samples"] == 12
 
 
 def test_pass_at_k_is_the_share_of_choices_of_k_samples_that_hold_a_correct_one() -> None:
