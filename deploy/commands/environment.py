@@ -1,5 +1,6 @@
 """Environment variables that Ray, torch and vLLM read on import: set them before."""
 
+import logging
 import os
 import warnings
 
@@ -14,6 +15,7 @@ def prepare_for_ray() -> None:
     if not os.environ.get("RAY_ADDRESS"):
         # despite its name it decides on every platform whether Ray listens on the machine's address or on 127.0.0.1
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    _quiet_bitsandbytes()
 
 
 def quiet_engine() -> None:
@@ -25,3 +27,9 @@ def quiet_engine() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    _quiet_bitsandbytes()
+
+
+def _quiet_bitsandbytes() -> None:
+    """On import it asks for a package with a faster kernel for 4-bit weights on CPUs, whatever the model's weights."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
