@@ -9,7 +9,7 @@ offset  type     content
         u8[T]    is_action, 0 or 1
         f32[T]   log_pf
         f32[T+1] log_pterm
-        f32[K(T+1)]  log_reward, term by term
+        f32[K(T+1)]  log_reward, term by term; f32[K] in version 2, where only the whole string has a reward
         msgpack  map of the remaining fields (_METADATA)
 
 A record is untrusted input: every length is checked before the bytes are read, and malformed bytes raise RecordError
@@ -29,6 +29,9 @@ from buffer.errors import RecordError
 from buffer.types import NOT_SCORED, Trajectory
 
 SCHEMA_VERSION = 1
+"""A reward for every prefix."""
+WHOLE_STRING_VERSION = 2
+"""A reward for the whole string alone."""
 MAX_RECORD_BYTES = 16 * 1024**2
 MAX_TOKENS = 1 << 20
 """Maximum of P and of T."""
@@ -68,13 +71,15 @@ def encode(trajectory: Trajectory) -> bytes:
         )
     )
     lengths = (len(trajectory.prompt_token_ids), len(trajectory.token_ids), len(trajectory.reward_terms), len(metadata))
-    _body_bytes(*lengths)
-    return _HEADER.pack(_MAGIC, SCHEMA_VERSION, *lengths, zlib.crc32(body)) + body
+    every_prefix = not trajectory.is_scored or trajectory.log_reward.shape[1] == len(trajectory.token_ids) + 1
+    version = SCHEMA_VERSION if every_prefix else WHOLE_STRING_VERSION
+    _body_bytes(version, *lengths)
+    return _HEADER.pack(_MAGIC, version, *lengths, zlib.crc32(body)) + body
 
 
 def decode(record: bytes) -> Trajectory:
     """The trajectory of a record, its arrays read-only. Raise RecordError, and nothing else, for malformed bytes."""
-    n_prompt, n_tokens, n_terms, n_metadata = _read_header(record)
+    version, n_prompt, n_tokens, n_terms, n_metadata = _read_header(record)
     offset = _HEADER.size
 
     def take(dtype: str, count: int) -> NDArray[Any]:
@@ -91,7 +96,8 @@ def decode(record: bytes) -> Trajectory:
         raise RecordError(f"is_action holds {flags.max()}, must be 0 or 1")
     is_action = flags.view(np.bool_)
     log_pf, log_pterm = take("<f4", n_tokens), take("<f4", n_tokens + 1)
-    log_reward = take("<f4", n_terms * (n_tokens + 1)).reshape(n_terms, -1) if n_terms else NOT_SCORED
+    n_rewards = n_terms * _rewards_per_term(version, n_tokens)
+    log_reward = take("<f4", n_rewards).reshape(n_terms, -1) if n_terms else NOT_SCORED
     metadata = _read_metadata(record[offset : offset + n_metadata])
     trajectory = Trajectory(
         prompt_token_ids=prompt_token_ids,
@@ -109,27 +115,35 @@ def decode(record: bytes) -> Trajectory:
     return trajectory
 
 
-def _read_header(record: bytes) -> tuple[int, int, int, int]:
-    """P, T, K and bytes of metadata, after checking magic, version, lengths and checksum."""
+def _read_header(record: bytes) -> tuple[int, int, int, int, int]:
+    """Version, P, T, K and bytes of metadata, after checking magic, version, lengths and checksum."""
     if len(record) < _HEADER.size:
         raise RecordError(f"{len(record)} bytes are shorter than the {_HEADER.size} bytes of a header")
     magic, version, n_prompt, n_tokens, n_terms, n_metadata, crc = _HEADER.unpack_from(record)
     if magic != _MAGIC:
         raise RecordError(f"starts with {magic!r}, not {_MAGIC!r}: not a record of a trajectory")
-    if version != SCHEMA_VERSION:
-        raise RecordError(f"schema version {version}, this code reads {SCHEMA_VERSION}: use the release that wrote it")
-    expected = _body_bytes(n_prompt, n_tokens, n_terms, n_metadata)
+    if version not in (SCHEMA_VERSION, WHOLE_STRING_VERSION):
+        raise RecordError(
+            f"schema version {version}, this code reads {SCHEMA_VERSION} and {WHOLE_STRING_VERSION}: use the release "
+            "that wrote it"
+        )
+    expected = _body_bytes(version, n_prompt, n_tokens, n_terms, n_metadata)
     body = memoryview(record)[_HEADER.size :]
     if len(body) != expected:
         raise RecordError(f"{len(body)} bytes follow the header, its lengths require {expected}")
     if zlib.crc32(body) != crc:
         raise RecordError(f"crc32 is {zlib.crc32(body):08x}, the header has {crc:08x}: damaged")
-    return n_prompt, n_tokens, n_terms, n_metadata
+    return version, n_prompt, n_tokens, n_terms, n_metadata
 
 
-def _body_bytes(n_prompt: int, n_tokens: int, n_terms: int, n_metadata: int) -> int:
+def _rewards_per_term(version: int, n_tokens: int) -> int:
+    return 1 if version == WHOLE_STRING_VERSION else n_tokens + 1
+
+
+def _body_bytes(version: int, n_prompt: int, n_tokens: int, n_terms: int, n_metadata: int) -> int:
     """Bytes after the header that the lengths require; raise RecordError for a length beyond its limit."""
-    total = 4 * n_prompt + 9 * n_tokens + 4 * (n_terms + 1) * (n_tokens + 1) + n_metadata
+    rewards = n_terms * _rewards_per_term(version, n_tokens)
+    total = 4 * n_prompt + 9 * n_tokens + 4 * (n_tokens + 1 + rewards) + n_metadata
     for name, value, limit in (
         ("P", n_prompt, MAX_TOKENS),
         ("T", n_tokens, MAX_TOKENS),
@@ -199,7 +213,7 @@ def _check_arrays(trajectory: Trajectory) -> None:
         "is_action": (np.bool_, (n_tokens,)),
         "log_pf": (np.float32, (n_tokens,)),
         "log_pterm": (np.float32, (n_tokens + 1,)),
-        "log_reward": (np.float32, (n_terms, n_tokens + 1) if n_terms else (0, 0)),
+        "log_reward": (np.float32, _reward_shape(trajectory)),
     }
     for name, (dtype, shape) in expected.items():
         array = getattr(trajectory, name)
@@ -212,8 +226,19 @@ def _check_arrays(trajectory: Trajectory) -> None:
         raise RecordError("log_pf must be finite: a token of probability 0 can't have been sampled")
     if np.any(np.isnan(trajectory.log_pterm)) or np.any(trajectory.log_pterm == np.inf):
         raise RecordError("log_pterm must be a number or -inf")
-    if not np.all(np.isfinite(trajectory.log_reward[:, trajectory.is_state] if n_terms else NOT_SCORED)):
+    every_prefix = n_terms and trajectory.log_reward.shape[1] > 1
+    if not np.all(
+        np.isfinite(trajectory.log_reward[:, trajectory.is_state] if every_prefix else trajectory.log_reward)
+    ):
         raise RecordError("log_reward must be finite at every state; give impossible strings a very low, finite value")
+
+
+def _reward_shape(trajectory: Trajectory) -> tuple[int, int]:
+    """The shape that `log_reward` must have: that of a reward for the whole string alone only if it is exactly that."""
+    n_tokens, n_terms = len(trajectory.token_ids), len(trajectory.reward_terms)
+    if not n_terms:
+        return 0, 0
+    return n_terms, 1 if trajectory.log_reward.shape == (n_terms, 1) else n_tokens + 1
 
 
 def _little(array: NDArray[Any], dtype: str) -> bytes:

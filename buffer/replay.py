@@ -56,7 +56,7 @@ class ReplayBuffer:
     ) -> None:
         """`weights` of the reward terms in log R, for histograms, rankings and near duplicates."""
         self._client = client
-        self._weights = weights or {}
+        self._weights = {} if weights is None else weights
         self._config = config
         self.store = ItemStore(client, name, config.settings)
         self._quarantine = Quarantine(self.store)

@@ -82,7 +82,8 @@ class Trajectory:
     sampling_s: float
     """Time from request to last token, s."""
     log_reward: FloatArray = field(default_factory=lambda: NOT_SCORED)
-    """[K, T+1] log R(z_1:i stop), untempered, term by term; log R is the sum over terms. Finite at every state."""
+    """[K, T+1] log R(z_1:i stop), untempered, term by term; log R is the sum over terms. Finite at every state.
+    [K, 1] where only the whole string has a reward, as with a verifier."""
     reward_terms: tuple[str, ...] = ()
     """[K] names of the terms."""
     labels: Mapping[str, float] = field(default_factory=dict)
@@ -100,13 +101,23 @@ class Trajectory:
         return len(self.reward_terms) > 0
 
     @property
+    def has_reward(self) -> BoolArray:
+        """[T+1] true at prefixes that have a reward: all states, or the end alone."""
+        if self.log_reward.shape[-1] == len(self.token_ids) + 1:
+            return self.is_state
+        end = np.zeros(len(self.token_ids) + 1, dtype=np.bool_)
+        end[-1] = True
+        return end
+
+    @property
     def is_state(self) -> BoolArray:
         """[T+1] true at prefixes where the policy chooses what comes next, and at the end; see the module docstring."""
         return np.append(self.is_action, True)
 
 
 def total_log_reward(trajectory: "Trajectory", weights: Mapping[str, float]) -> FloatArray:
-    """[T+1] log R(z_1:i stop), nats, untempered: the weighted sum of the terms; weights default to 1.
+    """[T+1] log R(z_1:i stop), nats, untempered: the weighted sum of the terms; weights default to 1. [1], that of the
+    whole string, where no other prefix has a reward.
 
     A term whose name begins with "_" is a note and has weight 0.
     """

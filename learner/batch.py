@@ -37,7 +37,7 @@ class Batch:
     is_action: Tensor
     """[B, T] bool"""
     is_terminal: Tensor
-    """[B, T+1] bool: prefixes at which the policy may stop, so that they have a u."""
+    """[B, T+1] bool: prefixes at which the policy may stop and that have a reward, so that they have a u."""
     may_stop: Tensor
     """[B, T+1] bool: like `is_terminal`, but false where stopping is forced: there log q(stop) is 0 by definition, not
     an output of the model."""
@@ -76,16 +76,19 @@ def collate(
     token_ids = np.zeros((rows, width), dtype=np.int64)
     is_action = np.zeros((rows, width), dtype=np.bool_)
     is_state = np.zeros((rows, width + 1), dtype=np.bool_)
+    has_reward = np.zeros((rows, width + 1), dtype=np.bool_)
     log_reward = np.zeros((rows, width + 1), dtype=np.float32)
     for row, trajectory in enumerate(trajectories):
         n = len(trajectory.token_ids)
         token_ids[row, :n] = trajectory.token_ids
         is_action[row, :n] = trajectory.is_action
         is_state[row, : n + 1] = trajectory.is_state
-        log_reward[row, : n + 1] = total_log_reward(trajectory, weights or {})
+        has_reward[row, : n + 1] = trajectory.has_reward
+        total = total_log_reward(trajectory, {} if weights is None else weights)
+        log_reward[row, n + 1 - len(total) : n + 1] = total
     actions_before = np.pad(is_action.cumsum(1), ((0, 0), (1, 0)))  # [B, T+1] actions in z_1:i
     too_short = is_state & (actions_before < spec.min_actions)
-    is_terminal = is_state & ~too_short
+    is_terminal = has_reward & ~too_short
     may_stop = is_terminal & (actions_before < spec.max_actions)
     read = [_read(t, bool(may_stop[row, len(t.token_ids)])) for row, t in enumerate(trajectories)]
     return Batch(

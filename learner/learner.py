@@ -60,7 +60,7 @@ class Learner:
         self._policy = policy
         self._buffer = buffer
         self._config = config
-        self._weights = weights or {}
+        self._weights = {} if weights is None else weights
         self._data_parallel = data_parallel or DataParallel()
         is_leader = self._data_parallel.is_leader
         parameters = policy.trainable_parameters()

@@ -88,9 +88,9 @@ def _row(
         "log_pf": _plain(log_probs.log_pf[i, :n], is_action),
         "log_pterm": _plain(log_probs.log_pterm[i, : n + 1], is_terminal),
         "u": _plain(estimates.u[i, : n + 1], is_terminal),
-        "log_reward_prefix": _plain(log_reward[i, : n + 1], trajectory.is_state),
+        "log_reward_prefix": _plain(log_reward[i, : n + 1], trajectory.has_reward),
         "terms": {
-            name: _plain(values, trajectory.is_state)
+            name: _plain(values, trajectory.is_state if len(values) == n + 1 else [True])
             for name, values in zip(trajectory.reward_terms, trajectory.log_reward, strict=True)
         },
         "labels": dict(trajectory.labels),

@@ -11,11 +11,12 @@ from buffer.errors import ConfigError, RewardError
 from buffer.tool import Tool
 from buffer.types import IntArray, PolicySpec, Prompt
 from rewards.check_target import check_floor, check_support
-from rewards.config import RewardConfig, TaskConfig
+from rewards.config import BASE, RewardConfig, TaskConfig
 from rewards.scorer import LENGTH
 from rewards.task import TRAIN, BaseLogProbs, Task, Terms, check_terms
 from rewards.task_registry import LOAD_LIMIT_S
 from rewards.time_limit import CallFailed, call_with_limit
+from rewards.verifiers.endpoint import impatient
 
 CANARY_TOKENS = 2
 """An engine checks an adapter on a whole string: the stop stands behind it, and vLLM generates one token more."""
@@ -94,6 +95,15 @@ def _check_tool(tool: Tool | None, spec: PolicySpec) -> None:
 
 
 def _check_weights(rewards: RewardConfig, terms: set[str]) -> None:
+    if rewards.beta != 1.0 and BASE not in terms:
+        raise ConfigError(
+            f"rewards.beta = {rewards.beta:g} divides every term but {BASE!r}, and the task has no such term, only "
+            f"{', '.join(sorted(terms))}. Set learner.reward_temperature_end for a tempered target."
+        )
+    if rewards.length_penalty and LENGTH in terms:
+        raise ConfigError(
+            f"rewards.length_penalty adds a term {LENGTH!r}, and the task has a term of this name. Rename the task's."
+        )
     weighable = sorted(name for name in terms | ({LENGTH} if rewards.length_penalty else set()) if name[0] != "_")
     if unknown := sorted(set(rewards.weights) - set(weighable)):
         raise ConfigError(
@@ -122,6 +132,11 @@ def _check_reward(
             base_scores = [log_probs for _ in task.score_requests(prompt)]
             return task.log_reward(prompt, token_ids, base_scores), task.labels(prompt, token_ids)
 
+        with impatient():
+            (batch_terms,) = task.batch_terms([prompt], [token_ids])
+        if isinstance(batch_terms, RewardError):
+            raise batch_terms
+
         try:
             terms, labels = call_with_limit(score, time_limit_s, f"task {name!r}")
         except CallFailed as error:
@@ -129,7 +144,8 @@ def _check_reward(
                 f"{error}, on a response of {n} tokens {token_ids.tolist()[:8]}. "
                 "log_reward and labels must return a result for every string, including the empty one."
             ) from error
-        check_terms(terms, n, name)
+        terms = {**terms, **batch_terms}
+        check_terms(terms, n, name, task.whole_strings_only)
         term_names |= set(terms)
         bad = [key for key, value in labels.items() if not math.isfinite(value)]
         if bad:

@@ -1,10 +1,13 @@
 """The `[task]` and `[rewards]` sections of a recipe."""
 
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
+BASE = "base"
+"""Name of the term log p_ref(Z), the only one that `beta` leaves as it is."""
 Option = TypeAliasType("Option", "str | int | float | bool | list[Option] | dict[str, Option]")
 """A value that TOML can express."""
 
@@ -43,6 +46,22 @@ class RewardAdvanced(BaseModel):
     """CPU cores, or a share of one, that Ray reserves for each worker. It decides placement, not speed."""
 
 
+class TermWeights(Mapping[str, float]):
+    """Name of any term of log R -> its factor: its weight, over β for every term but `base`."""
+
+    def __init__(self, weights: Mapping[str, float], beta: float) -> None:
+        self._weights, self._beta = dict(weights), beta
+
+    def __getitem__(self, name: str) -> float:
+        return self._weights.get(name, 1.0) / (1.0 if name == BASE else self._beta)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
 class RewardConfig(BaseModel):
     """Section `[rewards]` of a recipe: the processes that score trajectories."""
 
@@ -55,6 +74,9 @@ class RewardConfig(BaseModel):
     weights: dict[str, float] = Field(default_factory=dict)
     """Weights of the task's reward terms, by name; 1 where none is given. log R is the sum of weight x term, nats. The
     buffer keeps the terms unweighted, so weights may change when a run is resumed."""
+    beta: float = Field(default=1.0, gt=0.0)
+    """Every term but `base` is divided by it: log R = base + (the others) / beta. For rewards of about 1 this is the
+    coefficient of the KL penalty in GRPO and PPO. May change when a run is resumed."""
     length_penalty: float = 0.0
     """Nats subtracted from log R for each token of a string, as one more term, `length`. Negative values favour longer
     responses."""
@@ -76,3 +98,8 @@ class RewardConfig(BaseModel):
     """Share of a GPU that Ray reserves for each worker; 1 is a whole one. It also bounds the worker's memory there."""
     advanced: RewardAdvanced = RewardAdvanced()
     """Settings that few runs change."""
+
+    @property
+    def term_weights(self) -> TermWeights:
+        """The factor of each term of log R: `weights` and `beta` together."""
+        return TermWeights(self.weights, self.beta)

@@ -12,9 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
+from buffer.errors import RewardError
 from buffer.types import FloatArray, IntArray, Prompt, content_id
 from rewards.config import RewardConfig
-from rewards.task import BaseLogProbs, ScoreRequest, Task, check_names, check_terms
+from rewards.task import BaseLogProbs, ScoreRequest, Task, Terms, check_names, check_terms
 from rewards.time_limit import CallFailed, call_with_limit
 
 LENGTH = "length"
@@ -117,36 +118,60 @@ class Scorer:
             if self._base and pairs
             else ()
         )
+        batch_terms = self._batch_terms(new)
         return {
-            key: self._score_one(key, prompt, response, [next(base_scores) for _ in requests[key]])
+            key: self._score_one(key, prompt, response, [next(base_scores) for _ in requests[key]], batch_terms[key])
             for key, (prompt, response) in new.items()
         }
 
+    def _batch_terms(self, new: Mapping[str, tuple[Prompt, IntArray]]) -> Mapping[str, Terms | RewardError]:
+        """The terms that the task computes for all new strings at once."""
+        began = time.perf_counter()
+        terms = self._task.batch_terms([prompt for prompt, _ in new.values()], [ids for _, ids in new.values()])
+        self.counters.function_s += time.perf_counter() - began
+        return dict(zip(new, terms, strict=True))
+
     def _score_one(
-        self, key: str, prompt: Prompt, response: IntArray, base_scores: Sequence[BaseLogProbs]
+        self,
+        key: str,
+        prompt: Prompt,
+        response: IntArray,
+        base_scores: Sequence[BaseLogProbs],
+        batch_terms: Terms | RewardError,
     ) -> Score | Failure:
+        if isinstance(batch_terms, RewardError):
+            return self._failed(str(batch_terms))
         began = time.perf_counter()
         try:
             self._before_scoring(key)
             return call_with_limit(
-                lambda: self._call_task(prompt, response, base_scores), self._config.time_limit_s, "log_reward"
+                lambda: self._call_task(prompt, response, base_scores, batch_terms),
+                self._config.time_limit_s,
+                "log_reward",
             )
         except CallFailed as error:
-            self.counters.failures += 1
-            self.counters.last_failure = str(error)
-            return Failure(str(error))
+            return self._failed(str(error))
         finally:
             seconds = time.perf_counter() - began
             self.counters.function_s += seconds
             self.counters.slowest_s = max(self.counters.slowest_s, seconds)
 
-    def _call_task(self, prompt: Prompt, response: IntArray, base_scores: Sequence[BaseLogProbs]) -> Score:
+    def _failed(self, reason: str) -> Failure:
+        self.counters.failures += 1
+        self.counters.last_failure = reason
+        return Failure(reason)
+
+    def _call_task(
+        self, prompt: Prompt, response: IntArray, base_scores: Sequence[BaseLogProbs], batch_terms: Terms
+    ) -> Score:
         response = response.copy()
         response.flags.writeable = False  # the task must not change it between its calls
-        terms = dict(self._task.log_reward(prompt, response, base_scores))
+        terms = {**self._task.log_reward(prompt, response, base_scores), **batch_terms}
+        whole = self._task.whole_strings_only
         if self._config.length_penalty:
-            terms[LENGTH] = -self._config.length_penalty * np.arange(len(response) + 1)
-        log_reward = np.ascontiguousarray(check_terms(terms, len(response), type(self._task).__name__))
+            tokens = np.arange(len(response) + 1)
+            terms[LENGTH] = -self._config.length_penalty * (tokens[-1:] if whole else tokens)
+        log_reward = np.ascontiguousarray(check_terms(terms, len(response), type(self._task).__name__, whole))
         labels = self._task.labels(prompt, response)
         check_names(labels, "labels")
         labels = {str(name): float(value) for name, value in labels.items()}

@@ -22,6 +22,7 @@ from rewards.judging.bound import Bound
 
 Terms = Mapping[str, NDArray[np.floating]]
 """Name -> [T+1] values of one additive term of log R, nats. Entry i belongs to the prefix z_1:i as a finished string.
+[1], that of the whole string, from a task that is `whole_strings_only`.
 
 log R is the sum of the terms, weighted by rewards.weights; the learner applies the reward temperature later. Values are
 finite. A term whose name begins with "_" is a note: stored and shown, never part of log R."""
@@ -107,10 +108,14 @@ class Task:
 
     needs_base_model: bool = True
     """False: no base model is loaded for this task, and `score_requests` must be empty."""
+    whole_strings_only: bool = False
+    """True: only whole strings have a reward, not their prefixes. Objectives that compare prefixes are refused."""
     splits: Sequence[str] = (TRAIN,)
     """Names accepted by `prompts`; `tributary evaluate --split` selects one."""
     tool: Tool | None = None
     """A tool that writes into a response after its trigger tokens; see buffer/tool.py."""
+    largest_terms: Mapping[str, float] = {}
+    """The largest value of terms that may raise R above the probability in `prior`, nats, before weights."""
     mass_temperature: float = 1.0
     """Reward temperature T at which `log_mass` counts the mass of R^(1/T)."""
     explanations: ClassVar[Mapping[str, str]] = {}
@@ -133,6 +138,14 @@ class Task:
         `base_scores` holds the results of `score_requests`, in the same order.
         """
         raise NotImplementedError
+
+    def batch_terms(self, prompts: Sequence[Prompt], responses: Sequence[IntArray]) -> Sequence[Terms | RewardError]:
+        """[B] more terms of log R, for functions that take many whole strings at once, once each. An error says why its
+        string has no reward.
+
+        rewards.time_limit_s does not hold here: the task bounds its own calls.
+        """
+        return [{}] * len(responses)
 
     def demonstrations(self) -> Sequence[tuple[str, str]]:
         """(prompt id, response) of known good strings, including the text that the tool writes. They are scored like
@@ -170,7 +183,8 @@ class Task:
         reward: R(Z ⊤) <= p(Z ⊤), where p is its probability under the policy's limits. None if there is no such
         context, or if it is not known.
 
-        Draws of p that are accepted with probability R / p are exact draws of the target, and the certificate of
+        Terms in `largest_terms` do not count here: they may raise R by as much. Draws of p that are accepted with
+        probability R / (p · that bound) are exact draws of the target, and the certificate of
         `tributary evaluate` rests on them. A target p_LM(Z Y | X) · c with c <= 1 has one: X.
         """
         return None
@@ -188,8 +202,9 @@ class Task:
         return None
 
 
-def check_terms(terms: Terms, n_tokens: int, task: str) -> FloatArray:
-    """Stack terms to [K, T+1] float32. Raise RewardError for bad names, wrong shapes or values that are not finite."""
+def check_terms(terms: Terms, n_tokens: int, task: str, whole_strings_only: bool = False) -> FloatArray:
+    """Stack terms to [K, T+1] float32, or [K, 1] for whole strings. Raise RewardError for bad names, wrong shapes or
+    values that are not finite."""
     if not isinstance(terms, Mapping) or not terms:
         raise RewardError(
             f"task {task!r} returned no reward term: log_reward must return a dict of one or more arrays."
@@ -197,10 +212,12 @@ def check_terms(terms: Terms, n_tokens: int, task: str) -> FloatArray:
     check_names(terms, f"reward terms of task {task!r}")
     for name, values in terms.items():
         values = np.asarray(values)
-        if values.shape != (n_tokens + 1,):
+        wanted = 1 if whole_strings_only else n_tokens + 1
+        if values.shape != (wanted,):
             raise RewardError(
                 f"reward term {name!r} of task {task!r} has shape {values.shape} for a response of {n_tokens} tokens. "
-                f"It must be ({n_tokens + 1},): return one value for every prefix, including the empty one."
+                f"It must be ({wanted},): return one value "
+                + ("for the whole string." if whole_strings_only else "for every prefix, including the empty one.")
             )
         if values.dtype.kind not in "fiub" or not np.isfinite(values.astype(np.float32)).all():
             where = next(i for i, v in enumerate(values.tolist()) if not _is_finite(v))

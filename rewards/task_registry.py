@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
@@ -16,10 +17,13 @@ LOAD_LIMIT_S = 120.0
 """Time limit for a module or a constructor, which may read models, s."""
 
 
-def make_task(config: TaskConfig, tokenizer: Tokenizer) -> Task:
-    """Build the task that a recipe names. Raise ConfigError for an unknown name or bad options."""
+def make_task(config: TaskConfig, tokenizer: Tokenizer, model_folder: Path) -> Task:
+    """Build the task that a recipe names; one with an argument `model_folder` gets the base model's. Raise ConfigError
+    for an unknown name or bad options."""
     cls = _import_task(TASKS.get(config.name, config.name))
-    accepted = [p for p in inspect.signature(cls).parameters if p != "tokenizer"]
+    parameters = inspect.signature(cls).parameters
+    accepted = [p for p in parameters if p not in ("tokenizer", "model_folder")]
+    given = {"model_folder": model_folder} if "model_folder" in parameters else {}
     unknown = sorted(set(config.options) - set(accepted))
     if unknown:
         raise ConfigError(
@@ -27,7 +31,7 @@ def make_task(config: TaskConfig, tokenizer: Tokenizer) -> Task:
             f"Its options: {', '.join(accepted) or 'none'}."
         )
     try:
-        return call_with_limit(lambda: cls(tokenizer, **config.options), LOAD_LIMIT_S, "the constructor")  # type: ignore[call-arg]
+        return call_with_limit(lambda: cls(tokenizer, **given, **config.options), LOAD_LIMIT_S, "the constructor")  # type: ignore[call-arg]
     except CallFailed as error:
         reason = error.__cause__ if isinstance(error.__cause__, TypeError | ValueError) else error
         raise ConfigError(f"task {config.name!r} rejects its options {dict(config.options)}: {reason}") from error

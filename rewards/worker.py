@@ -71,7 +71,7 @@ class RewardWorker:
         """Responses with their log R, for evaluation; those that can't be scored are omitted."""
         scores = self._scores([prompt] * len(responses), responses)
         return [
-            Sample(response, value, *sample_terms(score, self._config.weights))
+            Sample(response, value, *sample_terms(score, self._config.term_weights))
             for response, value, score in zip(responses, log_q, scores, strict=True)
             if isinstance(score, Score)
         ]

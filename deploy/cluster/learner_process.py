@@ -63,7 +63,7 @@ class LearnerProcess:
         address, config = self._address, self._address.config
         set_threads(config.learner.threads)  # a thread's own setting, and Ray runs every method in another
         client, task = connect(address.redis_url), build_task(address)
-        weights = config.rewards.weights
+        weights = config.rewards.term_weights
         buffer = ReplayBuffer(client, _learner_buffer_config(config), address.buffer_name, weights)
         self._learner = Learner(
             self._policy,

@@ -70,7 +70,8 @@ def build_task(address: Address) -> "Task":
     from lm.tokens import load_tokenizer
     from rewards.task_registry import make_task
 
-    return make_task(address.config.task, load_tokenizer(Path(address.spec.base_model)))
+    folder = Path(address.spec.base_model)
+    return make_task(address.config.task, load_tokenizer(folder), folder)
 
 
 def bound_gpu_memory(gpus: float) -> None:

@@ -5,9 +5,21 @@ from buffer.errors import ConfigError
 from deploy.config import RunConfig
 from learner.config import ON_POLICY_OBJECTIVES
 
+COMPARING_PREFIXES = ("subtb", "db", "tb")
+"""Objectives whose loss compares prefixes of one string."""
 
-def check_objective(config: RunConfig, prompts: int) -> None:
-    """ConfigError where the batches of a run with `prompts` prompts are not what its objective needs."""
+
+def check_objective(config: RunConfig, prompts: int, whole_strings_only: bool) -> None:
+    """ConfigError where the batches of a run with `prompts` prompts are not what its objective needs.
+
+    `whole_strings_only`: only whole strings have a reward.
+    """
+    if whole_strings_only and config.learner.objective in COMPARING_PREFIXES:
+        raise ConfigError(
+            f"learner.objective = {config.learner.objective!r} compares a string with its prefixes, and the rewards of "
+            f"task {config.task.name!r} are of whole strings. Set it to 'vargrad', which is trajectory balance with "
+            "log Z from the strings of a prompt."
+        )
     if config.buffer.advanced.sampler == "highest_reward" and prompts > 1:
         raise ConfigError(
             f"buffer.advanced.sampler = 'highest_reward' ranks the strings of all {prompts} prompts together, so those "
@@ -16,7 +28,7 @@ def check_objective(config: RunConfig, prompts: int) -> None:
         )
     if config.learner.objective in ON_POLICY_OBJECTIVES:
         _check_on_policy(config)
-    _check_strings_meet(config, prompts)
+    _check_strings_meet(config, prompts, whole_strings_only)
 
 
 def _check_on_policy(config: RunConfig) -> None:
@@ -35,11 +47,11 @@ def _check_on_policy(config: RunConfig) -> None:
         )
 
 
-def _check_strings_meet(config: RunConfig, prompts: int) -> None:
+def _check_strings_meet(config: RunConfig, prompts: int, whole_strings_only: bool) -> None:
     """ConfigError where no two strings of a prompt meet in a batch, and the objective needs them."""
     learner, buffer = config.learner, config.buffer
     needs_several = learner.objective in {"vargrad", *ON_POLICY_OBJECTIVES} or (
-        learner.objective == "group_subtb" and config.policy.min_actions > 0
+        learner.objective == "group_subtb" and (config.policy.min_actions > 0 or whole_strings_only)
     )
     fresh_rows = round(learner.batch_size * learner.fresh_fraction)
     fresh_meet = min(config.actors.samples_per_prompt, fresh_rows) > 1
@@ -47,8 +59,9 @@ def _check_strings_meet(config: RunConfig, prompts: int) -> None:
     if not needs_several or fresh_meet or replayed_meet or (prompts == 1 and learner.batch_size > 1):
         return
     raise ConfigError(
-        f"learner.objective = {learner.objective!r} with policy.min_actions = {config.policy.min_actions} compares "
-        "strings of one prompt, and no two meet in a batch: there are "
+        f"learner.objective = {learner.objective!r} with "
+        + ("rewards of whole strings" if whole_strings_only else f"policy.min_actions = {config.policy.min_actions}")
+        + " compares strings of one prompt, and no two meet in a batch: there are "
         f"actors.samples_per_prompt = {config.actors.samples_per_prompt} in {fresh_rows} fresh rows, and "
         f"buffer.rows_per_prompt = {buffer.rows_per_prompt} in {learner.batch_size - fresh_rows} replayed ones. "
         "Set buffer.rows_per_prompt to 4, or raise learner.fresh_fraction and actors.samples_per_prompt."

@@ -65,8 +65,12 @@ def obstacle(checked: Checked, temperature: float) -> str | None:
         return f"the target is tempered, T = {temperature:.3g}"
     if rewards.adapter is not None:
         return "rewards.adapter makes the reward's model another one than the engine's"
-    if any(weight < 1.0 for weight in rewards.weights.values()):
+    if any(weight < 1.0 for name, weight in rewards.weights.items() if name not in task.largest_terms):
         return "rewards.weights lowers a term"
+    if rewards.beta > 1.0 and not task.largest_terms:
+        return "rewards.beta lowers a term"
+    if rewards.length_penalty < 0.0 or any(weight < 0.0 for weight in rewards.weights.values()):
+        return "rewards.length_penalty or a weight is negative"
     return None
 
 
@@ -183,7 +187,9 @@ def context_of(task: Task, prompt: Prompt) -> IntArray:
 
 def accept(checked: Checked, drawn: Sample, temperature: float, rng: np.random.Generator) -> bool:
     """True with probability R^(1/T) / p. RewardError if the bound does not hold."""
-    excess = drawn.log_reward / temperature - drawn.log_q
+    weights, largest = checked.config.rewards.term_weights, checked.task.largest_terms
+    log_bound = sum(max(weights[name], 0.0) * value for name, value in largest.items())
+    excess = (drawn.log_reward - log_bound) / temperature - drawn.log_q
     if excess > SLACK[checked.spec.dtype]:
         raise RewardError(
             f"task {checked.config.task.name!r}: a string has log R = {drawn.log_reward:.3f} and log p = "

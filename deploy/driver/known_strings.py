@@ -106,6 +106,6 @@ def _others(checked: Checked, folder: RunFolder, prompts: Sequence[Prompt], scor
         scores = scorer.score([by_id[d.prompt_id] for d in shown], [d.token_ids for d in shown])
         for demonstration, score in zip(shown, scores, strict=True):
             if isinstance(score, Score):
-                log_r = sample_terms(score, checked.config.rewards.weights)[0]
+                log_r = sample_terms(score, checked.config.rewards.term_weights)[0]
                 others[demonstration.prompt_id].append((demonstration.token_ids, log_r))
     return others

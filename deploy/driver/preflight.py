@@ -58,12 +58,12 @@ def check(config: RunConfig) -> Checked:
     config = config.model_copy(update={"model": config.model.model_copy(update={"lora_targets": targets})})
     spec = policy_spec(config.model, config.policy, folder, tokenizer, targets)
     check_tokens(config, spec, files.rows)
-    task = make_task(config.task, tokenizer)
+    task = make_task(config.task, tokenizer, folder)
     temperature = highest_reward_temperature(config.learner)
     prompts = check_task(
         task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer, temperature, files.rows
     )
-    check_objective(config, len(prompts))
+    check_objective(config, len(prompts), task.whole_strings_only)
     check_machine(config, files)
     demonstrations = load_demonstrations(config, task, prompts, tokenizer, spec)
     check_rows(task, demonstrations, files.rows, config.model.name)

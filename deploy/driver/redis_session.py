@@ -26,7 +26,7 @@ def redis_session(
     server = None if config.url else RedisServer.start(folder.buffer, config.advanced.port)
     try:
         url = server.url if server else str(config.url)
-        buffer = ReplayBuffer(connect(url), config, folder.name, checked.config.rewards.weights)
+        buffer = ReplayBuffer(connect(url), config, folder.name, checked.config.rewards.term_weights)
         if keep:
             buffer.adopt()
             _require_same_policy(checked, buffer)

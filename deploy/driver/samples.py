@@ -115,7 +115,7 @@ def score_each(
     """Each response, to its prompt, with log R; None for one that can't be scored."""
     scores = scorer.score(prompts, [sampled.token_ids for sampled in drawn])
     return [
-        Sample(sampled.token_ids, sampled.log_q, *sample_terms(score, checked.config.rewards.weights))
+        Sample(sampled.token_ids, sampled.log_q, *sample_terms(score, checked.config.rewards.term_weights))
         if isinstance(score, Score)
         else None
         for sampled, score in zip(drawn, scores, strict=True)

@@ -118,7 +118,7 @@ class Training:
         """Write the best strings of the buffer, which may go with the run's own Redis server."""
         checked = self._setup.checked
         prompt_ids = {prompt.id for prompt in judged_prompts(checked)}
-        weights = self._setup.config.rewards.weights
+        weights = self._setup.config.rewards.term_weights
         write_best_strings(self._setup.folder.path, contents(self._buffer), prompt_ids, weights, checked.tokenizer)
 
     def _certify(self, base: Samples, trained: Samples, temperature: float) -> tuple[Certificate, Certificate]:

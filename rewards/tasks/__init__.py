@@ -10,6 +10,7 @@ TASKS = {
     "integer": "rewards.tasks.integer:IntegerTask",
     "solutions": "rewards.tasks.solutions:SolutionsTask",
     "subjectivity": "rewards.tasks.subjectivity:SubjectivityTask",
+    "verifiable": "rewards.tasks.verifiable:VerifiableTask",
     "toy": "rewards.tasks.toys:ToyTask",
 }
 """Name in a recipe -> module:Class, imported on demand."""

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from buffer.types import IntArray, Prompt
 from lm.tokens import encode_behind, encode_prompt
+from rewards.judging.pass_at_k import pass_at_k
 from rewards.judging.text_metrics import mean_of_means
 from rewards.task import TRAIN, BaseLogProbs, Figure, Judges, Sample, Task, Terms
 from rewards.tasks.text import prompts_of_split
@@ -109,8 +110,3 @@ class SolutionsTask(Task):
         """log of the number of answers, NaN where it differs between prompts; log ε: p_LM sums to at most 1."""
         counts = {len(answers) for answers in self._answers.values()}
         return (math.log(counts.pop()) if len(counts) == 1 else math.nan), self._log_epsilon
-
-
-def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Probability that one of k of the n samples is correct (Chen et al., arXiv 2107.03374, eq. 1); NaN for n < k."""
-    return 1.0 - math.comb(n - correct, k) / math.comb(n, k) if n >= k else math.nan

@@ -80,7 +80,7 @@ def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url
     checked = checked_recipe(name, text_model, *OVERRIDES)
     config, task, buffer_name = checked.config, checked.task, uuid4().hex
     client = connect(redis_url)
-    buffer = ReplayBuffer(client, config.buffer, buffer_name, config.rewards.weights)
+    buffer = ReplayBuffer(client, config.buffer, buffer_name, config.rewards.term_weights)
     base = BaseModel(checked.spec, CPU) if task.needs_base_model else None
     poison_strings = PoisonStrings(client, buffer_name, "reward-0")
     worker = RewardWorker("reward-0", config.task.name, task, base, buffer, poison_strings, config.rewards)
@@ -89,7 +89,7 @@ def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url
     policy = LoraPolicy(checked.spec, CPU)
     before = [p.detach().clone() for p in policy.trainable_parameters()]
     learner = Learner(
-        policy, buffer, config.learner, lambda v, f: None, checked.prompts[0], weights=config.rewards.weights
+        policy, buffer, config.learner, lambda v, f: None, checked.prompts[0], weights=config.rewards.term_weights
     )
     for _ in range(3):
         rows = buffer.draw(ROWS // 2, ROWS // 2, np.random.default_rng(1))

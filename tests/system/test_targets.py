@@ -96,7 +96,7 @@ def test_the_exact_posterior_is_reached(
     name, options, min_actions = TASKS[case]
     spec, weights = replace(tiny_spec, min_actions=min_actions), {"table": 1.0}
     tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
-    task = make_task(TaskConfig.model_validate({"name": name, "options": options}), tokenizer)
+    task = make_task(TaskConfig.model_validate({"name": name, "options": options}), tokenizer, tiny_model)
     rows = scored(task, spec, strings_of(task, tokenizer, spec), RewardConfig())
     replay = ReplayBuffer(connect(redis_url), BufferConfig(min_size_to_sample=1), uuid4().hex)
     replay.add(rows)
@@ -123,7 +123,7 @@ def test_the_exact_posterior_is_reached(
 
 def test_weights_and_a_length_penalty_change_the_target_as_documented(tiny_spec: PolicySpec, tiny_model: Path) -> None:
     tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
-    task = make_task(TaskConfig.model_validate({"name": "toy", "options": SMALL}), tokenizer)
+    task = make_task(TaskConfig.model_validate({"name": "toy", "options": SMALL}), tokenizer, tiny_model)
     strings = strings_of(task, tokenizer, tiny_spec)
     rows = scored(task, tiny_spec, strings, RewardConfig(length_penalty=0.5))
     weights = {"table": 2.0}

@@ -135,8 +135,8 @@ def test_a_flag_that_is_neither_0_nor_1_is_refused(make_trajectory: Make) -> Non
 
 def test_another_schema_version_is_named(make_trajectory: Make) -> None:
     record = bytearray(encode(make_trajectory()))
-    struct.pack_into("<H", record, 4, 2)
-    with pytest.raises(RecordError, match="schema version 2, this code reads 1"):
+    struct.pack_into("<H", record, 4, 3)
+    with pytest.raises(RecordError, match="schema version 3, this code reads 1 and 2"):
         decode(bytes(record))
 
 

@@ -177,34 +177,38 @@ def test_an_objective_that_compares_strings_is_refused_where_no_two_of_a_prompt_
     objective: str, overrides: list[str]
 ) -> None:
     common = [f"learner.objective={objective}", "policy.min_actions=1", "buffer.rows_per_prompt=1"]
-    check_objective(load_recipe("demo", common), prompts=20)
+    check_objective(load_recipe("demo", common), prompts=20, whole_strings_only=False)
     recipe = load_recipe("demo", [*common, *overrides])
-    check_objective(recipe, prompts=1)  # all of its strings are of that prompt
+    check_objective(recipe, prompts=1, whole_strings_only=False)  # all of its strings are of that prompt
     with pytest.raises(ConfigError, match="no two meet in a batch"):
-        check_objective(recipe, prompts=20)
+        check_objective(recipe, prompts=20, whole_strings_only=False)
     more = ["buffer.rows_per_prompt=4", "learner.fresh_fraction=0.5"]
-    check_objective(load_recipe("demo", [*common, *overrides, *more]), prompts=20)
+    check_objective(load_recipe("demo", [*common, *overrides, *more]), prompts=20, whole_strings_only=False)
 
 
 def test_ranking_by_reward_is_refused_where_prompts_would_be_compared() -> None:
     recipe = load_recipe("demo", ["buffer.advanced.sampler=highest_reward"])
-    check_objective(recipe, prompts=1)
+    check_objective(recipe, prompts=1, whole_strings_only=False)
     with pytest.raises(
         ConfigError, match=r"ranks the strings of all 20 prompts together.*learner\.priority = 'reward'"
     ):
-        check_objective(recipe, prompts=20)
+        check_objective(recipe, prompts=20, whole_strings_only=False)
 
 
 def test_a_policy_gradient_is_refused_where_others_than_its_own_fresh_strings_may_be_learned_from() -> None:
     alone = ["learner.objective=pg", "learner.fresh_fraction=1.0", 'actors.behaviours=[{name="on_policy", weight=3.0}]']
-    check_objective(load_recipe("demo", alone), prompts=20)
+    check_objective(load_recipe("demo", alone), prompts=20, whole_strings_only=False)
     with pytest.raises(ConfigError, match="replays old ones: set it to 1"):
-        check_objective(load_recipe("demo", [*alone, "learner.fresh_fraction=0.9"]), prompts=20)
+        check_objective(
+            load_recipe("demo", [*alone, "learner.fresh_fraction=0.9"]), prompts=20, whole_strings_only=False
+        )
     hot = 'actors.behaviours=[{name="on_policy", weight=1.0}, {name="hot", weight=1.0, temperature_high=2.0}]'
     with pytest.raises(ConfigError, match="has hot: leave on_policy alone"):
-        check_objective(load_recipe("demo", [*alone, hot]), prompts=20)
+        check_objective(load_recipe("demo", [*alone, hot]), prompts=20, whole_strings_only=False)
     with pytest.raises(ConfigError, match="no two meet in a batch"):
-        check_objective(load_recipe("demo", [*alone, "actors.samples_per_prompt=1"]), prompts=20)
+        check_objective(
+            load_recipe("demo", [*alone, "actors.samples_per_prompt=1"]), prompts=20, whole_strings_only=False
+        )
 
 
 @pytest.mark.parametrize("recipe", ["arithmetic", "arithmetic-gpu", "subjectivity", "subjectivity-gpu"])

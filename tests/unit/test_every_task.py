@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from buffer.errors import RewardError
 from buffer.types import FloatArray
 from deploy.driver.preflight import Checked
 from rewards.task import TRAIN, BaseLogProbs, Judges, Prompt, Sample, check_terms
@@ -51,8 +52,10 @@ def base_scores(checked: Checked, prompt: Prompt, n: int) -> list[BaseLogProbs]:
 def scored(checked: Checked, prompt: Prompt, token_ids: Sequence[int]) -> Sample:
     """A response with its terms."""
     ids = np.array(token_ids, np.int32)
-    terms = checked.task.log_reward(prompt, ids, base_scores(checked, prompt, len(ids)))
-    check_terms(terms, len(ids), checked.config.task.name)
+    (more,) = checked.task.batch_terms([prompt], [ids])
+    assert not isinstance(more, RewardError)
+    terms = {**checked.task.log_reward(prompt, ids, base_scores(checked, prompt, len(ids))), **more}
+    check_terms(terms, len(ids), checked.config.task.name, checked.task.whole_strings_only)
     last = {name: float(values[-1]) for name, values in terms.items()}
     return Sample(ids, -5.0, sum(value for name, value in last.items() if name[0] != "_"), last)
 

@@ -291,4 +291,4 @@ def test_a_hostile_file_is_named_with_what_is_wrong(name: str, tmp_path: Path, m
     (tmp_path / f"{module}.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=re.escape(words)):
-        make_task(TaskConfig(name=f"{module}:T"), Tokenizer(models.WordLevel({"x": 0}, unk_token="x")))
+        make_task(TaskConfig(name=f"{module}:T"), Tokenizer(models.WordLevel({"x": 0}, unk_token="x")), tmp_path)

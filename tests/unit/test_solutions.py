@@ -7,8 +7,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rewards.judging.bootstrap import Interval
+from rewards.judging.pass_at_k import pass_at_k
 from rewards.task import BaseLogProbs, Judges, Sample, check_terms
-from rewards.tasks.solutions import SolutionsTask, pass_at_k
+from rewards.tasks.solutions import SolutionsTask
 
 SYMBOLS = [*"0123456789+.=", "pick", "<unk>"]
 
