@@ -1,6 +1,7 @@
 """The `tributary` command: registers the commands and prints errors."""
 
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -8,16 +9,17 @@ from rich.markup import escape
 
 from buffer.errors import TributaryError
 from deploy.cluster.root_cause import root_cause
-from deploy.commands import buffer, cluster, dashboard, doctor, evaluate, model, reproduce, train
+from deploy.commands import buffer, cluster, dashboard, doctor, evaluate, model, recipes, reproduce, train
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    help="Fine-tune language models to sample from posterior distributions.",
 )
 app.command()(train.train)
 app.command()(train.validate)
+app.command()(recipes.recipes)
+app.command()(recipes.init)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.sample)
 app.command("m-step")(evaluate.m_step)
@@ -29,6 +31,21 @@ app.command()(dashboard.report)
 app.command()(doctor.doctor)
 app.add_typer(model.model_app, name="model")
 app.add_typer(buffer.buffer_app, name="buffer")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tributary {metadata.version('tributary')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Fine-tune language models to sample from posterior distributions."""
 
 
 def main() -> NoReturn:

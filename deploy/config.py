@@ -5,6 +5,7 @@ run's folder.
 """
 
 import copy
+import difflib
 import os
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -28,6 +29,7 @@ __all__ = [
     "load_recipe",
     "parse_config",
     "resumed_config",
+    "shipped_recipes",
     "shown_config",
 ]
 
@@ -46,7 +48,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{error}.") from error
     for override in overrides:
         _apply(values, override)
-    return parse_config(values, source=str(path))
+    return parse_config(values, str(path), overrides)
 
 
 def resumed_config(values: Mapping[str, Any], overrides: Sequence[str], source: str) -> RunConfig:
@@ -54,7 +56,7 @@ def resumed_config(values: Mapping[str, Any], overrides: Sequence[str], source: 
     changed = copy.deepcopy(dict(values))
     for override in overrides:
         _apply(changed, override)
-    before, after = parse_config(values, source), parse_config(changed, source)
+    before, after = parse_config(values, source), parse_config(changed, source, overrides)
     fixed = [name for name in ("seed", "model", "policy", "task") if getattr(before, name) != getattr(after, name)]
     if (before.learner.objective == "sft") != (after.learner.objective == "sft"):
         raise ConfigError(
@@ -82,13 +84,16 @@ def resumed_config(values: Mapping[str, Any], overrides: Sequence[str], source: 
     return after
 
 
-def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
-    """Check plain values against the classes, then across sections. `source` names them in errors."""
+def parse_config(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Check plain values against the classes, then across sections. `source`, or the override that set a value, names
+    it in errors."""
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
+        causes = [_override_of(e["loc"], overrides) for e in error.errors()]
+        where = source if None in causes else f"override {' '.join(map(repr, dict.fromkeys(causes)))}"
         raise ConfigError(
-            f"{source} is not a valid configuration:\n" + "\n".join(_explain(e) for e in error.errors())
+            f"{where} is not a valid configuration:\n" + "\n".join(_explain(e) for e in error.errors())
         ) from error
     config = _with_dtype(config)
     if problems := cross_section_problems(config):
@@ -112,20 +117,22 @@ def shown_config(config: RunConfig) -> dict[str, Any]:
     return values
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes in deploy/recipes, by name."""
+    files = map(Path, map(str, resources.files("deploy").joinpath("recipes").iterdir()))
+    return {path.stem: path for path in sorted(files) if path.suffix == ".toml"}
+
+
 def find_recipe(recipe: str) -> Path:
     """The path itself if it is a file, else deploy/recipes/NAME.toml."""
     if os.path.isfile(recipe):  # Path.is_file raises for a name that is too long or in a closed folder
         return Path(recipe)
-    shipped = {
-        p.stem: p
-        for p in map(Path, map(str, resources.files("deploy").joinpath("recipes").iterdir()))
-        if p.suffix == ".toml"
-    }
+    shipped = shipped_recipes()
     if recipe in shipped:
         return shipped[recipe]
     raise ConfigError(
-        f"recipe {recipe!r} is neither a file nor a shipped recipe. Give the path of a TOML file, or one of: "
-        f"{', '.join(sorted(shipped))}."
+        f"recipe {recipe!r} is neither a file nor a shipped recipe.{_did_you_mean(recipe, shipped)} Give the path of a "
+        f"TOML file, or one of: {', '.join(sorted(shipped))}."
     )
 
 
@@ -146,6 +153,22 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[parts[-1]] = value
 
 
+def _override_of(location: Sequence[Any], overrides: Sequence[str]) -> str | None:
+    """The override that set the value at `location`, or a part of it; None for a value of the recipe."""
+    place = ".".join(map(str, location))
+    for override in overrides:
+        name = override.partition("=")[0].strip()
+        if f"{place}.".startswith(f"{name}.") or f"{name}.".startswith(f"{place}."):
+            return override
+    return None
+
+
+def _did_you_mean(name: str, names: Collection[str]) -> str:
+    """ " Did you mean 'NAME'?" where one of `names` is close; else "" ."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 def _explain(error: Mapping[str, Any]) -> str:
     """One line for one pydantic problem: field, value, constraint, fix."""
     *section, name = error["loc"] or ("recipe",)
@@ -154,8 +177,9 @@ def _explain(error: Mapping[str, Any]) -> str:
         if name in _advanced_fields(section):
             table = ".".join(map(str, (*section, "advanced")))
             return f"  {where} is now {table}.{name}. Move it into the table [{table}]."
-        fields = ", ".join(sorted(_model_at(section).model_fields))
-        return f"  {where} = {error['input']!r} is not a setting. Settings: {fields}. Fix the spelling or remove it."
+        fields = sorted(_model_at(section).model_fields)
+        hint = _did_you_mean(str(name), fields)
+        return f"  {where} = {error['input']!r} is not a setting.{hint} Settings: {', '.join(fields)}."
     message = error["msg"].removeprefix("Value error, ").rstrip(".")
     if isinstance(error["input"], Mapping) or where.endswith("url"):
         return f"  {where}: {message}."  # the input is a whole section, or it may hold a password

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from rewards.user_frame import place_of
+
 T = TypeVar("T")
 
 STDERR = 2
@@ -25,7 +27,7 @@ class TimeLimitExceeded(BaseException):
 
 
 class CallFailed(Exception):
-    """The function returned no result; the message says why, in one line."""
+    """The function returned no result; the message says why, with the user's own line, in one line."""
 
 
 def call_with_limit(call: Callable[[], T], limit_s: float, description: str) -> T:
@@ -42,7 +44,7 @@ def call_with_limit(call: Callable[[], T], limit_s: float, description: str) -> 
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise CallFailed(f"{description} raised {type(error).__name__}: {_one_line(error)}") from error
+        raise CallFailed(f"{description} raised {type(error).__name__}: {_one_line(error)}{place_of(error)}") from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from buffer.errors import ConfigError
 from deploy.formatting import console
 
 if TYPE_CHECKING:
+    from deploy.driver.preflight import Checked
     from deploy.driver.train_options import TrainOptions
 
 RECIPE_HELP = "Name of a recipe in deploy/recipes, or path of a TOML file."
@@ -109,7 +110,7 @@ def validate(
         float, typer.Option("--gpu-gib", metavar="GIB", min=1.0, help="With --plan: memory of a GPU, GiB.")
     ] = 79.6,
 ) -> None:
-    """Check a recipe as `train` does and print the resolved configuration, without starting anything."""
+    """Check a recipe as `train` does, and print the resolved configuration and what was found. Starts nothing."""
     if plan:
         _show_plan(recipe, overrides or [], gpus, gpu_gib)
         return
@@ -122,7 +123,26 @@ def validate(
     check_store(config.buffer)
     if note := unchecked(config):
         typer.echo(note, err=True)
-    sys.stdout.write(tomli_w.dumps(shown_config(checked.config)))
+    sys.stdout.write(tomli_w.dumps(shown_config(checked.config)) + "\n")
+    for line in _found(checked, recipe):
+        sys.stdout.write(f"# {line}\n")
+
+
+def _found(checked: "Checked", recipe: str) -> list[str]:
+    """What the checks saw, and that they passed; as comments, the output stays a TOML file."""
+    task, lines = checked.task, []
+    splits = {split: task.prompts(split) for split in task.splits}
+    first, *_ = checked.prompts
+    longest = max((prompt for of_split in splits.values() for prompt in of_split), key=lambda p: len(p.token_ids))
+    lines.append("Prompts: " + ", ".join(f"{len(of_split)} in {split!r}" for split, of_split in splits.items()))
+    lines.append(f"Longest prompt: {longest.id}, {len(longest.token_ids)} tokens")
+    text = checked.tokenizer.decode(first.token_ids.tolist(), skip_special_tokens=False)
+    lines.append(f"First prompt, as the model sees it: {text!r}")
+    if checked.demonstrations:
+        lines.append(f"Demonstrations: {len(checked.demonstrations)}")
+    lines.append(f"Memory: tributary validate {recipe} --plan")
+    lines.append("OK")
+    return lines
 
 
 def _show_plan(recipe: str, overrides: list[str], gpus: int | None, gpu_gib: float) -> None:

@@ -1,8 +1,8 @@
 """The process of a user's reward function: `python child_main.py module:name`.
 
 Reads one JSON line {"prompts", "completions", "columns"} for each call and writes one: {"rewards": [...]}, where a
-string is the reason for which an answer has none, or {"error": "..."}. It ends with its parent. It imports nothing of
-ours, so that it starts at once.
+string is the reason for which an answer has none, or {"error": "..."}. It ends with its parent. It imports almost
+nothing of ours, so that it starts at once.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ import math
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
+
+from rewards.user_frame import place_of
 
 PR_SET_PDEATHSIG = 1
 MAX_TEXT = 300
@@ -115,12 +116,7 @@ def describe(error: BaseException) -> str:
         text = "(its message could not be read)"
     if isinstance(error, ValueError) and text.startswith("returned"):
         return text
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/rewards/verifiers/" not in f.filename]
-    frames = [f for f in frames if not f.filename.startswith("<frozen")]
-    own = [f for f in frames if "site-packages" not in f.filename and f"{os.sep}lib{os.sep}python" not in f.filename]
-    last = (own or frames)[-1:]
-    place = "".join(f" ({f.filename}, line {f.lineno}: {(f.line or '').strip():.80})" for f in last)
-    return f"raised {type(error).__name__}: {text}{place}"
+    return f"raised {type(error).__name__}: {text}{place_of(error)}"
 
 
 if __name__ == "__main__":
