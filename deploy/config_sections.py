@@ -56,8 +56,8 @@ class EvaluationConfig(BaseModel):
         strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    samples: int = Field(default=2000, ge=1)
-    """Samples per prompt, on-policy, through vLLM."""
+    samples: int = Field(default=2000, ge=0)
+    """Samples per prompt, on-policy, through vLLM. 0: no evaluation; `tributary evaluate --samples N` makes one later."""
     prompts: int = Field(default=20, ge=0)
     """Largest number of prompts evaluated, spread evenly over all prompts. 0: all prompts."""
     threads: int = Field(default=0, ge=0)

@@ -10,7 +10,7 @@ from actors.behaviour import Behaviour
 from deploy.artifacts.run_folder import RunFolder
 from deploy.driver.evaluation import task_figures
 from deploy.driver.preflight import Checked
-from deploy.driver.samples import draw, judged_prompts, score_samples
+from deploy.driver.samples import draw, judged_prompts, samples_a_prompt, score_samples
 from deploy.models.judges import find_judges
 from rewards.judging.bootstrap import Interval
 from rewards.judging.bound import Bound
@@ -41,7 +41,7 @@ def evaluate_decoding(
     seed: int,
 ) -> Decoded:
     """Draw, judge, and write FILE into the run's folder; None stands for the recipe's numbers."""
-    chosen, n = judged_prompts(checked, split, prompts), samples or checked.config.evaluation.samples
+    chosen, n = judged_prompts(checked, split, prompts), samples_a_prompt(checked, samples)
     drawn = draw(
         checked, chosen, (folder.version(), folder.adapter()), n, base_too=True, seed=seed, behaviour=behaviour
     )

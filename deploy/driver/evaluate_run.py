@@ -12,7 +12,7 @@ from deploy.driver.evaluation import Judged, judge, write_evaluation, write_plot
 from deploy.driver.exact_draws import SIMULATED, obstacle
 from deploy.driver.known_strings import collect
 from deploy.driver.preflight import Checked
-from deploy.driver.samples import judged_prompts
+from deploy.driver.samples import judged_prompts, samples_a_prompt
 from deploy.models.judges import find_judges, omitted_figures
 from learner.schedule import reward_temperature
 
@@ -49,7 +49,7 @@ def evaluate_run(
     """Draw `samples` of each prompt from base model and adapter, and up to `tries` more of the base model for exact
     draws; None stands for the defaults. ConfigError for a split that does not exist. `say` tells what goes on."""
     given = None if split == SIMULATED else judged_prompts(checked, split, prompts)
-    version, adapter, n = folder.version(), folder.adapter(), samples or checked.config.evaluation.samples
+    version, adapter, n = folder.version(), folder.adapter(), samples_a_prompt(checked, samples)
     temperature, judges = reward_temperature(version.learner_step, checked.config.learner), find_judges()
     wanted: Sequence[Prompt] | int
     if given is None:

@@ -41,6 +41,14 @@ def judged_prompts(checked: Checked, split: str = TRAIN, limit: int | None = Non
     return prompts if n >= len(prompts) else [prompts[k * len(prompts) // n] for k in range(n)]
 
 
+def samples_a_prompt(checked: Checked, wanted: int | None) -> int:
+    """The number of samples of each prompt: `wanted`, or the recipe's. ConfigError where the recipe has none."""
+    number = wanted or checked.config.evaluation.samples
+    if not number:
+        raise ConfigError("the recipe has evaluation.samples = 0: give --samples N, such as 200.")
+    return number
+
+
 def named_prompts(checked: Checked, split: str, ids: Sequence[str]) -> list[Prompt]:
     """The prompts of a split with these ids, in this order. ConfigError for an unknown id."""
     by_id = {prompt.id: prompt for prompt in judged_prompts(checked, split, limit=0)}

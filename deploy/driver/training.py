@@ -57,7 +57,7 @@ class Training:
         self._stop = stop
 
     def run(self) -> "Evaluations":
-        """Both evaluations; each None if a signal came first."""
+        """Both evaluations; each None if it is off or a signal came first."""
         self._system.wait_until_ready(
             lambda wait: self._observers.show(self._progress, "starting the engines", [wait] if wait else [])
         )
@@ -93,9 +93,9 @@ class Training:
         self._setup.console.print(f"Resuming after step {step}, with the trajectories that are in the buffer.")
 
     def _sample(self, use_base_model: bool) -> Samples | None:
-        """Draw samples for the evaluation; None if a signal came first."""
+        """Draw samples for the evaluation; None if it is off or a signal came first."""
         config, checked = self._setup.config.evaluation, self._setup.checked
-        if self._stop:
+        if self._stop or not config.samples:
             return None
         result = self._system.sample(judged_prompts(checked), config.samples, use_base_model)
         wait = NamedWait("the run waits for samples", config.limit_s, lambda: "they are being drawn and scored")
