@@ -57,7 +57,7 @@ class EvaluationConfig(BaseModel):
     )
 
     samples: int = Field(default=2000, ge=0)
-    """Samples per prompt, on-policy, through vLLM. 0: no evaluation; `tributary evaluate --samples N` makes one later."""
+    """Samples per prompt, on-policy, through vLLM. 0: no evaluation; `tributary evaluate --samples N` makes one."""
     prompts: int = Field(default=20, ge=0)
     """Largest number of prompts evaluated, spread evenly over all prompts. 0: all prompts."""
     threads: int = Field(default=0, ge=0)

@@ -10,6 +10,7 @@ RewardWorker   trajectories         scored trajectories    nothing              
 Learner        batches              adapters, priorities   data                     RewardWorker
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,13 +75,14 @@ class System:
         self._learner_calls: list[Call] = []
         self._sampling = False
 
-    def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
-        """Wait until every process has loaded its model. Calls `on_wait` with the named wait about once a second."""
+    def wait_until_ready(self, on_wait: Callable[[str], None], on_ready: Callable[[str, float], None]) -> None:
+        """Wait until every process has loaded its model. Calls `on_wait` with the named wait about once a second, and
+        `on_ready` with the role of each process and the seconds that it took."""
         names: dict[Call, str] = {self._store.newest.remote(): "adapter store"}  # first: the others need it
         names |= dict.fromkeys(self._actors.calls, "actors") | dict.fromkeys(self._rewards.calls, "reward workers")
         meeting_point = self._learners[0].meeting_point.remote()
         names |= {learner.ready.remote(meeting_point): "learner" for learner in self._learners}
-        pending = list(names)
+        pending, began = list(names), time.monotonic()
         wait = NamedWait(
             "the run waits for its processes to load",
             START_LIMIT_S,
@@ -93,6 +95,7 @@ class System:
             done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
             for call in done:
                 result_of(call, names[call])
+                on_ready(names[call], time.monotonic() - began)
             on_wait(wait.sentence() if pending else "")
             wait.check()
         self._poll_groups()

@@ -171,7 +171,12 @@ def _start(recipe: str, overrides: list[str], folder: Path, replace: bool, optio
     from deploy.driver.stop_signal import exit_on_signal
 
     with exit_on_signal(console):
-        checked = check(load_recipe(recipe, overrides))
+        config = load_recipe(recipe, overrides)
+        console.print(
+            f"Checking the recipe {recipe}, then starting {config.actors.count + config.rewards.workers + 1} "
+            "processes with a model each."
+        )
+        checked = check(config)
         prepare_for_ray()
         from deploy.driver.train import train as run_training
 

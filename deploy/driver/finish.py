@@ -69,4 +69,5 @@ def show_result(setup: RunSetup, summary: dict[str, Any], results: Evaluations) 
         console.print(show_certificates(*results.certificates))
     if after and (problem := after.problem or omitted_figures(checked.task, after.figures, setup.judges)):
         console.print(Text(problem, "yellow"))
-    console.print(next_commands(folder.path, setup.config.learner.steps), soft_wrap=True)
+    steps = setup.config.learner.steps
+    console.print(next_commands(folder.path, steps, max(steps - summary["steps"], 0)), soft_wrap=True)

@@ -59,7 +59,8 @@ class Training:
     def run(self) -> "Evaluations":
         """Both evaluations; each None if it is off or a signal came first."""
         self._system.wait_until_ready(
-            lambda wait: self._observers.show(self._progress, "starting the engines", [wait] if wait else [])
+            lambda wait: self._observers.show(self._progress, "starting the engines", [wait] if wait else []),
+            lambda name, seconds: self._setup.console.print(f"  {name}: ready after {seconds:.0f} s"),
         )
         self._stop.starting = False
         if self._setup.resumed:
@@ -153,6 +154,7 @@ class Training:
         while not ended:
             ended = self._system.poll(POLL_S)
             if self._stop and not stopping:
+                self._report()  # at once: a step may take a while
                 self._system.stop_learner()
                 self._write_adapter()  # now: the sender of the signal may not wait for the current step to end
                 stopping = True
@@ -171,7 +173,10 @@ class Training:
             self._observers.add_row(self._progress.add_row(row), notes)
         self._observers.report_processes(self._system, report.waits, self._progress.step)
         self._scale.write(self._system.ready)
-        self._observers.show(self._progress, "training", report.waits)
+        phase = "training"
+        if self._stop:
+            phase = f"{self._stop.name}: finishing the step, then writing the adapter; again to stop now"
+        self._observers.show(self._progress, phase, report.waits)
 
     def _write_adapter(self) -> AdapterVersion:
         version, files = self._system.newest_adapter()

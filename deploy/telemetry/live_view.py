@@ -93,16 +93,22 @@ class LiveView:
         return "  ".join([*words, *snapshot.waits])
 
 
-def next_commands(run: Path, steps: int) -> str:
-    """The commands that come next, as plain text; `tributary` with its path where it is not on PATH."""
+def next_commands(run: Path, steps: int, open_steps: int) -> str:
+    """The commands that come next, as plain text; `tributary` with its path where it is not on PATH.
+
+    A run that was stopped with `open_steps` left goes on with these; one that is done needs a larger number.
+    """
     tributary = "tributary" if shutil.which("tributary") else f"{_shown_path(Path(sys.executable).parent)}/tributary"
     run = _shown_path(run)
+    further = f"train --resume {run}" + (
+        f"  # the last {open_steps} steps" if open_steps else f" learner.steps={2 * steps}"
+    )
     return (
         "Next:\n"
         f"  {tributary} sample --run {run} -n 20\n"
         f"  {tributary} evaluate --run {run}\n"
         f"  {tributary} dashboard --run {run}\n"
-        f"  {tributary} train --resume {run} learner.steps={2 * steps}\n"
+        f"  {tributary} {further}\n"
         f"Plots are in {run}/plots, figures in {run}/summary.json.\n"
         f"{run}/adapter is a PEFT adapter: vLLM, PEFT and transformers load it on top of the base model."
     )

@@ -43,7 +43,7 @@ def start(
     address = Address(config, spec, redis_url, uuid4().hex, "tiny", str(folder), adapter_store=uuid4().hex)
     run = System(config, address)
     try:
-        run.wait_until_ready(lambda wait: None)
+        run.wait_until_ready(lambda wait: None, lambda name, seconds: None)
     finally:
         run.kill()
 

@@ -145,10 +145,12 @@ def test_the_table_keeps_metrics_that_only_one_side_has() -> None:
 
 
 def test_the_next_commands_name_the_run() -> None:
-    commands = next_commands(Path("runs/a"), 160)
+    commands = next_commands(Path("runs/a"), 160, open_steps=0)
     assert "tributary sample --run runs/a -n 20" in commands
     assert "tributary evaluate --run runs/a" in commands
     assert "tributary train --resume runs/a learner.steps=320" in commands and "runs/a/adapter" in commands
+    stopped = next_commands(Path("runs/a"), 160, open_steps=19)
+    assert "tributary train --resume runs/a  # the last 19 steps" in stopped and "learner.steps" not in stopped
 
 
 def test_a_figure_has_three_digits_and_zero_has_no_sign() -> None:
