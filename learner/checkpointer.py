@@ -1,5 +1,7 @@
 """Saves a learner's parts in a checkpoint and restores them; learner/checkpoint.py is the format and the folder."""
 
+import threading
+from collections import deque
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from learner.optimiser import Optimiser
 from learner.policy import LoraPolicy
 from learner.priority import Priorities
 
+MAX_ROWS = 10_000
+"""Rows of figures that a checkpoint holds at most, the newest ones."""
 _ADAPTER, _GENERATOR = "adapter.", "torch_rng"
 
 
@@ -32,7 +36,9 @@ class Checkpointer:
         self._priorities = priorities
         self._saves = is_leader and checkpoints is not None
         self._saved_step = -1
-        self._rows: list[dict[str, Any]] = []
+        self._rows: deque[dict[str, Any]] = deque(maxlen=MAX_ROWS)
+        self._delivered_step = 0
+        self._lock = threading.Lock()  # rows are added by the loop, and delivered by another thread
 
     def restore(self) -> Numbers | None:
         """Load the newest checkpoint into the learner's parts; return its numbers, or None if there is no checkpoint.
@@ -56,24 +62,33 @@ class Checkpointer:
         return numbers
 
     def add_row(self, figures: dict[str, Any]) -> None:
-        """Keep a step's figures for the next checkpoint: the driver may die before it has written them."""
+        """Keep a step's figures for the next checkpoints: the driver may die before it has written them."""
         if self._saves:
-            self._rows.append(figures)
+            with self._lock:
+                self._rows.append(figures)
+
+    def delivered(self, step: int) -> None:
+        """The driver was sent the rows up to `step`. By now it has written those of the delivery before."""
+        with self._lock:
+            while self._rows and self._rows[0]["step"] <= self._delivered_step:
+                self._rows.popleft()
+        self._delivered_step = step
 
     def save(self, step: int, version: int, skipped_steps: int) -> None:
         """Write a checkpoint of the state after `step`, unless that step has one."""
         if self._checkpoints is None or not self._saves or self._saved_step == step:
             return
+        with self._lock:
+            rows = list(self._rows)
         numbers = Numbers(
             step=step,
             version=version,
             skipped_steps=skipped_steps,
             largest_log_rewards=self._priorities.largest_log_rewards,
             adapter_sha256=digest(adapter_files(self._policy)),
-            rows=self._rows,
+            rows=rows,
         )
         adapter = {f"{_ADAPTER}{name}": tensor for name, tensor in adapter_tensors(self._policy).items()}
         generator = {_GENERATOR: torch.get_rng_state()}
         self._checkpoints.save(State(numbers, adapter | self._optimiser.tensors() | generator))
         self._saved_step = step
-        self._rows = []

@@ -36,6 +36,8 @@ class LearnerAdvanced(BaseModel):
     """Steps between two measurements of the exact distance to the target, for tasks that list all their strings."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of checkpoints kept, the newest ones."""
+    max_restarts: int = Field(default=5, ge=0)
+    """Restarts of a learner whose process died, from its newest checkpoint, within an hour. Then the run ends."""
     wait_limit_s: float = Field(default=300.0, gt=0.0)
     """Longest wait for data before the run stops and reports the reason, s."""
     labels: dict[str, str] = Field(default_factory=dict)

@@ -130,7 +130,10 @@ class Learner:
 
     def drain(self) -> list[Figures]:
         """The rows of figures since the last call."""
-        return [self._rows.get() for _ in range(self._rows.qsize())]
+        rows = [self._rows.get() for _ in range(self._rows.qsize())]
+        if rows:
+            self._checkpointer.delivered(int(rows[-1]["step"]))
+        return rows
 
     def save(self) -> None:
         """Write a checkpoint, unless this step has one."""

@@ -26,6 +26,7 @@ from deploy.cluster.actor_process import ActorProcess
 from deploy.cluster.adapter_store import AdapterStore, AdapterStoreClient
 from deploy.cluster.fan_out import PendingSamples, PendingScores, draw_samples, score_trajectories
 from deploy.cluster.learner_process import LearnerProcess
+from deploy.cluster.learners import Learners
 from deploy.cluster.placement import free_now, remote
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.process_setup import Address
@@ -66,13 +67,14 @@ class System:
         self._events = ProcessEvents()
         self._rewards = WorkerGroup("reward", lambda k: _start_reward(config, k, address), config.rewards.workers)
         self._actors = WorkerGroup("actor", lambda k: _start_actor(config, k, address), config.actors.count)
-        self._learners: list[Handle] = [
-            remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, rank)
-            for rank in range(config.learner.ranks)
-        ]
+        self._learners = Learners(
+            lambda rank: remote(LearnerProcess, config.learner, max_concurrency=4).remote(address, rank),
+            config.learner.ranks,
+            config.learner.advanced.max_restarts,
+            self._events,
+        )
         self._loops = ActorLoops(self._actors, config.actors.advanced.max_restarts, self._events)
         self._reward_monitor = RewardMonitor(config.rewards.time_limit_s)
-        self._learner_calls: list[Call] = []
         self._sampling = False
 
     def wait_until_ready(self, on_wait: Callable[[str], None], on_ready: Callable[[str, float], None]) -> None:
@@ -80,8 +82,7 @@ class System:
         `on_ready` with the role of each process and the seconds that it took."""
         names: dict[Call, str] = {self._store.newest.remote(): "adapter store"}  # first: the others need it
         names |= dict.fromkeys(self._actors.calls, "actors") | dict.fromkeys(self._rewards.calls, "reward workers")
-        meeting_point = self._learners[0].meeting_point.remote()
-        names |= {learner.ready.remote(meeting_point): "learner" for learner in self._learners}
+        names |= dict.fromkeys(self._learners.load(), "learner")
         pending, began = list(names), time.monotonic()
         wait = NamedWait(
             "the run waits for its processes to load",
@@ -105,26 +106,30 @@ class System:
         self._sampling = sampling
         if sampling:
             self._loops.start(self._actors.members)
-        self._learner_calls = [learner.run.remote() for learner in self._learners]
+        self._learners.run()
+
+    @property
+    def learner_is_back(self) -> bool:
+        """True once a learner that died has loaded the newest checkpoint: it waits for `run_learner`."""
+        return self._learners.is_back
+
+    def run_learner(self) -> None:
+        """Let a learner that is back go on."""
+        self._learners.run()
 
     def poll(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` for a loop to end; True once all learners have. Raises what a loop raised."""
-        done, _ = ray.wait([*self._learner_calls, *self._loops.calls], timeout=timeout_s)
+        learners = self._learners.calls
+        done, _ = ray.wait([*learners, *self._loops.calls], timeout=timeout_s)
         for call in done:
-            if call in self._learner_calls:
-                result_of(call, "learner")
-                self._learner_calls.remove(call)
-            else:
-                self._loops.handle_end(call)
+            (self._learners if call in learners else self._loops).handle_end(call)
         self._loops.retry()
         self._poll_groups()
-        return not self._learner_calls
+        return self._learners.is_done
 
     def report(self) -> SystemReport:
         """Collect new rows, statuses and waits from all processes."""
-        rows: list[dict[str, Any]]
-        learner_wait: str | None
-        rows, learner_wait = result_of(self._learners[0].report.remote(), "learner")
+        rows, learner_wait = self._learners.report()
         calls = [actor.status.remote() for actor in self._loops.available]
         answered, _ = ray.wait(calls, num_returns=len(calls), timeout=STATUS_LIMIT_S)
         statuses: list[dict[str, Any]] = [status for call in answered if (status := result_or_none(call))]
@@ -156,7 +161,7 @@ class System:
         return {
             "actor": len(self._actors.members) - self._loops.restarting,
             "reward": len(self._rewards.members),
-            "learner": len(self._learners),
+            "learner": self._learners.ready,
         }
 
     def events(self) -> list[ProcessEvent]:
@@ -175,13 +180,11 @@ class System:
 
     def log_q(self, strings: Sequence[Trajectory], base_model: bool) -> FloatArray:
         """[N] log q(Z ⊤) of given strings, nats, under the learner's weights or the base model. Not while it trains."""
-        log_q: FloatArray = result_of(self._learners[0].log_q.remote(strings, base_model), "learner")
-        return log_q
+        return self._learners.log_q(strings, base_model)
 
     def stop_learner(self) -> None:
         """Ask the learner to end after its current step; `poll` then returns True."""
-        for learner in self._learners:
-            learner.stop.remote()
+        self._learners.stop()
 
     def stop_actors(self) -> None:
         """End the actors' loops and wait for that, so that they can draw the final samples."""
@@ -202,7 +205,12 @@ class System:
         """Kill every process; actors that answer within CLOSE_LIMIT_S remove their files first."""
         closing = [actor.close.remote() for actor in self._actors.members.values()]
         ray.wait(closing, num_returns=len(closing), timeout=CLOSE_LIMIT_S)
-        for process in (*self._actors.all_handles(), *self._rewards.all_handles(), *self._learners, self._store):
+        for process in (
+            *self._actors.all_handles(),
+            *self._rewards.all_handles(),
+            *self._learners.handles,
+            self._store,
+        ):
             ray.kill(process)
 
     def _poll_groups(self) -> None:

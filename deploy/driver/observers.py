@@ -42,6 +42,11 @@ class Observers:
         self._folder.append_metrics(row)
         self._recorder.step(row, notes)
 
+    def rewind(self, step: int) -> None:
+        """Forget the rows after `step`: the learner goes on from there."""
+        self._folder.cut_metrics(step)
+        self._recorder.rewind(step)
+
     def add_samples(self, phase: str, samples: Mapping[str, Sequence[Sample]]) -> None:
         """Keep evaluation samples, drawn `before` or `after` training."""
         self._recorder.judged(phase, samples)

@@ -1,6 +1,7 @@
 """The phases of a run: wait for the processes, evaluate the base model, train, evaluate the trained model."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from buffer.contents import contents
 from buffer.named_wait import NamedWait
@@ -17,6 +18,7 @@ from deploy.driver.run_setup import RunSetup
 from deploy.driver.samples import Samples, judged_prompts
 from deploy.driver.stop_signal import StopSignal
 from deploy.driver.training_progress import TrainingProgress
+from learner.checkpoint import Checkpoints, Numbers
 from learner.schedule import reward_temperature
 
 POLL_S = 0.5
@@ -82,16 +84,31 @@ class Training:
 
     def _restore(self) -> None:
         """Bring metrics.jsonl to the checkpoint's step and continue the training clock from there."""
-        folder, checkpoint, step = self._setup.folder, self._setup.checkpoint, self._setup.first_step
-        folder.cut_metrics(step)
-        rows = folder.metrics()
+        step = self._setup.first_step
+        self._setup.folder.cut_metrics(step)
+        newest = self._add_missing_rows(self._setup.checkpoint)
+        self._progress.restore(newest)
+        self._setup.console.print(f"Resuming after step {step}, with the trajectories that are in the buffer.")
+
+    def _rewind(self) -> None:
+        """Bring metrics.jsonl and the history to the checkpoint that a restarted learner has loaded."""
+        keep = self._setup.config.learner.advanced.keep_checkpoints
+        newest = Checkpoints(self._setup.folder.checkpoints, keep).newest()
+        checkpoint = newest.numbers if newest else None
+        step = checkpoint.step if checkpoint else 0
+        self._observers.rewind(step)
+        self._progress.row = self._add_missing_rows(checkpoint)
+        self._setup.console.print(f"The learner's process died. It is back, and goes on after step {step}.")
+
+    def _add_missing_rows(self, checkpoint: Numbers | None) -> dict[str, Any]:
+        """Write the checkpoint's rows that the driver had not received; returns the newest row of all."""
+        rows = self._setup.folder.metrics()
         newest = rows[-1] if rows else {}
-        for row in checkpoint.rows if checkpoint else ():  # rows that the driver had not received when it died
+        for row in checkpoint.rows if checkpoint else ():
             if row["step"] > newest.get("step", 0):
                 newest = row | {"elapsed_s": newest.get("elapsed_s", 0.0)}
                 self._observers.add_row(newest, None)
-        self._progress.restore(newest)
-        self._setup.console.print(f"Resuming after step {step}, with the trajectories that are in the buffer.")
+        return newest
 
     def _sample(self, use_base_model: bool) -> Samples | None:
         """Draw samples for the evaluation; None if it is off or a signal came first."""
@@ -153,6 +170,11 @@ class Training:
         ended, stopping = False, False
         while not ended:
             ended = self._system.poll(POLL_S)
+            if self._system.learner_is_back:
+                self._rewind()
+                if self._stop:
+                    self._system.stop_learner()
+                self._system.run_learner()
             if self._stop and not stopping:
                 self._report()  # at once: a step may take a while
                 self._system.stop_learner()

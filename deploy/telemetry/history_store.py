@@ -51,11 +51,15 @@ class HistoryStore:
         self._id = max(self._newest(table) for table in MAX_BYTES)
 
     def begin(self, after_step: int) -> None:
-        """Delete the rows beyond `after_step`, and start a new generation, so that readers read everything again."""
+        """Begin a session: delete what it will write again. Readers see a new generation, and read everything."""
+        self._db.execute("DELETE FROM samples WHERE phase <> 'train'")  # a resumed run is judged again
+        self.cut(after_step)
+
+    def cut(self, after_step: int) -> None:
+        """Delete the rows beyond `after_step`, and start a new generation."""
         for table in ("learner", "snapshots", "samples", "events"):
             self._db.execute(f"DELETE FROM {table} WHERE step > ?", (after_step,))
             self._bytes[table] = self._size(table)
-        self._db.execute("DELETE FROM samples WHERE phase <> 'train'")  # a resumed run is judged again
         self.meta("generation", 1 + (self.read_meta("generation") or 0))
 
     def read_meta(self, key: str) -> Any:

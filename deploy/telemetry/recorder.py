@@ -82,6 +82,11 @@ class Recorder:
         for sink in self._sinks:
             sink.row(row)
 
+    def rewind(self, step: int) -> None:
+        """The learner goes on after `step`: later rows come again."""
+        self._step = step
+        self._guarded(lambda store: store.cut(step))
+
     def snapshot(self, snapshot: Snapshot) -> None:
         """The run's state; at most one a second, and whenever the phase changes. Commits earlier rows."""
         now = time.monotonic()

@@ -14,10 +14,14 @@ import torch
 
 from buffer.errors import ConfigError, TributaryError
 from buffer.replay import ReplayBuffer
+from buffer.types import PolicySpec
 from learner.checkpoint import Checkpoints, Numbers, State
+from learner.checkpointer import Checkpointer
 from learner.config import LearnerConfig
 from learner.learner import Learner
+from learner.optimiser import Optimiser
 from learner.policy import LoraPolicy
+from learner.priority import Priorities
 from tests.support.learner_process import batch, learn
 from tests.support.processes import ROOT
 from tests.support.tiny import TinyTask, tiny_spec
@@ -154,3 +158,26 @@ def test_a_checkpoint_whose_adapter_was_changed_is_refused(
     checkpoints.save(State(saved.numbers, saved.tensors | {name: saved.tensors[name] + 1}))
     with pytest.raises(TributaryError, match="sha256 is not the recorded one"):
         make(tiny_model, replay, tmp_path)
+
+
+def test_rows_stay_in_checkpoints_until_the_driver_must_have_written_them(
+    tiny_spec: PolicySpec, tmp_path: Path
+) -> None:
+    """A delivery may be lost with the driver, the one before it is on its disk."""
+    policy = LoraPolicy(tiny_spec, torch.device("cpu"))
+    checkpoints = Checkpoints(tmp_path, 1)
+    optimiser = Optimiser(policy.trainable_parameters(), 0.0, 1.0)
+    checkpointer = Checkpointer(checkpoints, policy, optimiser, Priorities({"residual": 1.0}, 8.0), True)
+
+    def saved(step: int) -> list[int]:
+        checkpointer.add_row({"step": step})
+        checkpointer.save(step, 0, 0)
+        newest = checkpoints.newest()
+        assert newest is not None
+        return [row["step"] for row in newest.numbers.rows]
+
+    assert [saved(1), saved(2)] == [[1], [1, 2]]
+    checkpointer.delivered(2)
+    assert saved(3) == [1, 2, 3]
+    checkpointer.delivered(3)
+    assert saved(4) == [3, 4]

@@ -49,7 +49,11 @@ def gpus_of_processes(config: RunConfig) -> list[list[int]]:
     )
     if key not in placed:
         run = System(config, Address(config, SPEC, "", "", "", "", adapter_store="adapter_store"))
-        calls = [*run._rewards.calls, *run._actors.calls, *(learner.ready.remote() for learner in run._learners)]
+        calls = [
+            *run._rewards.calls,
+            *run._actors.calls,
+            *(learner.ready.remote() for learner in run._learners.handles),
+        ]
         placed[key] = ray.get(calls, timeout=120)
         run.kill()
         until(lambda: ray.available_resources().get("GPU") == GPUS, 30, "release of the GPUs")

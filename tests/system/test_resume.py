@@ -50,7 +50,9 @@ def test_a_run_killed_with_kill_9_is_resumed_and_finishes(recipe: Path, tmp_path
     assert "has done all its learner.steps = 90" in " ".join(again.finish().split()) and again.process.returncode == 2
 
 
-def test_a_killed_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(recipe: Path, tmp_path: Path) -> None:
+def test_a_killed_learner_starts_again_in_place_and_ends_with_the_same_bits_as_an_uninterrupted_one(
+    recipe: Path, tmp_path: Path
+) -> None:
     """Every batch is the same single given string, so only the crash could make a difference."""
     given = tmp_path / "given.jsonl"
     given.write_text('{"response": "a b"}\n')
@@ -71,11 +73,12 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_on
     until(lambda: len(rows_of(killed)) > 20, 240, "training")
     [learner] = command.pids("ray::LearnerProcess")
     os.kill(learner, signal.SIGKILL)
-    command.kill()
     assert len(rows_of(killed)) < 120
-    resumed = Command("train", "--resume", str(killed))
-    output = resumed.finish()
-    assert resumed.process.returncode == 0 and "Resuming after step" in output, output
+    output = command.finish()
+    assert command.process.returncode == 0, output
+    assert "The learner's process died. It is back, and goes on after step" in output
+    assert "died without a word, as by SIGKILL" in (killed / "log.jsonl").read_text()
+    assert [row["step"] for row in rows_of(killed)] == list(range(1, 121)), "every step is recorded once"
     name = "adapter/adapter_model.safetensors"
     assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
