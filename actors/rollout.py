@@ -77,15 +77,22 @@ class RolloutActor:
             "versions_skipped": 0,
         }
         self._began, self._busy_before_s = time.monotonic(), engine.busy_s
+        self._earlier_s = self._earlier_busy_s = 0.0
+        """Time and engine time of earlier loops, s: the loop may stop for an evaluation and go on."""
 
     def run(self) -> None:
         """Sample until `stop`. Raises AdapterError when the engine serves wrong weights."""
         with self._running:  # a second call waits: two loops must never share an engine
-            self._run()
+            try:
+                self._run()
+            finally:
+                self._earlier_s = time.monotonic() - self._began
+                self._earlier_busy_s = self._engine.busy_s - self._busy_before_s
 
     def _run(self) -> None:
         self._engine.set_threads(self._config.threads)
-        self._began, self._busy_before_s = time.monotonic(), self._engine.busy_s
+        self._began = time.monotonic() - self._earlier_s
+        self._busy_before_s = self._engine.busy_s - self._earlier_busy_s
         self._wait_for_first_adapter()
         finished: list[Trajectory] = []
         while not self._stopping.is_set():
@@ -113,12 +120,13 @@ class RolloutActor:
         """Figures since `run` began: counts, tokens/s, seconds in the engine, served version, versions skipped between
         two served ones, and the named wait if there is one. Since the engine's start: largest canary difference [nats]
         and canaries beyond their tolerance."""
-        version, wait = self._engine.version, self._wait
-        seconds = max(time.monotonic() - self._began, 1e-9)
+        version, wait, runs = self._engine.version, self._wait, self._running.locked()
+        seconds = max(time.monotonic() - self._began if runs else self._earlier_s, 1e-9)
+        busy_s = self._engine.busy_s - self._busy_before_s if runs else self._earlier_busy_s
         return self._figures | {
             "name": self._name,
             "seconds": seconds,
-            "engine_s": self._engine.busy_s - self._busy_before_s,
+            "engine_s": busy_s,
             "tokens_per_s": self._figures["tokens"] / seconds,
             "version": version.number if version else -1,
             "canary_difference_max": self._engine.canary_difference_max,
@@ -127,11 +135,13 @@ class RolloutActor:
         }
 
     def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int) -> dict[str, list[Sampled]]:
-        """n on-policy responses to each prompt, from the newest version or the base model. Not during `run`."""
+        """n on-policy responses to each prompt, from the newest version or the base model. Not during `run`, which may
+        begin again afterwards."""
         self._engine.set_threads(threads)
         while self._engine.in_flight:  # requests that `run` left unfinished hold adapter slots
             self._engine.step()
         self._open.clear()
+        self._stopping.clear()
         if not use_base_model:
             self._refresh()
         return sample(self._engine, prompts, n, use_base_model)

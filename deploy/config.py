@@ -18,10 +18,11 @@ from pydantic import BaseModel, ValidationError
 from buffer.errors import ConfigError
 from buffer.server.connect import redact
 from deploy.config_checks import cross_section_problems
-from deploy.config_sections import ModelConfig, PolicyConfig, RunConfig
+from deploy.config_sections import EvaluationConfig, ModelConfig, PolicyConfig, RunConfig
 from rewards.text_file import read_text
 
 __all__ = [
+    "EvaluationConfig",
     "ModelConfig",
     "PolicyConfig",
     "RunConfig",

@@ -19,6 +19,7 @@ def cross_section_problems(config: RunConfig) -> list[str]:
         )
     problems += _rate_limiter_problems(config)
     problems += _learner_problems(config)
+    problems += _evaluation_problems(config)
     if config.policy.min_actions > config.policy.max_actions:
         problems.append(
             f"policy.min_actions = {config.policy.min_actions} is above "
@@ -61,6 +62,22 @@ def _rate_limiter_problems(config: RunConfig) -> list[str]:
             f"buffer.advanced.samples_per_insert_band = {band:g} is too narrow: a batch draws "
             f"{config.learner.batch_size} rows, and each of the {config.actors.push_size} trajectories of a push "
             f"allows {rate:g} rows. Raise it to {2 * needed} or more."
+        ]
+    return []
+
+
+def _evaluation_problems(config: RunConfig) -> list[str]:
+    """Settings of the evaluation while training that need another one."""
+    evaluation = config.evaluation
+    if evaluation.best and not evaluation.every:
+        return [
+            f"evaluation.best = {evaluation.best!r} needs an evaluation while training. Set evaluation.every to a "
+            "number of steps, such as 50."
+        ]
+    if evaluation.patience and not evaluation.best:
+        return [
+            f"evaluation.patience = {evaluation.patience} needs evaluation.best, the figure that must improve. Set it "
+            "to one of the task's figures, such as 'correct'."
         ]
     return []
 

@@ -58,6 +58,16 @@ class EvaluationConfig(BaseModel):
 
     samples: int = Field(default=2000, ge=0)
     """Samples per prompt, on-policy, through vLLM. 0: no evaluation; `tributary evaluate --samples N` makes one."""
+    every: int = Field(default=0, ge=0)
+    """Steps between two evaluations while training, on the split "test" where the task has one; actors pause for them.
+    0: none. Their figures go to evaluations.jsonl."""
+    every_samples: int = Field(default=16, ge=1)
+    """Samples per prompt in an evaluation while training."""
+    best: str = Field(default="", pattern=r"^(-?[A-Za-z0-9_]+)?$")
+    """A figure of the evaluation while training, such as `correct`: the adapter with its largest value (with a minus in
+    front, as in `-tokens`, its smallest) is kept in best/."""
+    patience: int = Field(default=0, ge=0)
+    """The run ends after this many evaluations in a row without a better value of `best`. 0: never."""
     prompts: int = Field(default=20, ge=0)
     """Largest number of prompts evaluated, spread evenly over all prompts. 0: all prompts."""
     threads: int = Field(default=0, ge=0)

@@ -83,6 +83,7 @@ class ActorLoops:
         done, pending = ray.wait(self.calls, num_returns=len(self._calls), timeout=STOP_LIMIT_S)
         for call in done:
             result_or_none(call)  # a process that dies now is not needed any more
+            del self._calls[call]
         if pending:
             raise TributaryError(
                 f"{len(pending)} of {len(self._group.members)} actors did not stop within {STOP_LIMIT_S:.0f} s. {LOGS}"

@@ -176,7 +176,8 @@ class System:
         """Start to draw n on-policy responses of each prompt and to score them. Not while the actors' loops run."""
         workers = list(self._rewards.members.values())
         threads = self._config.evaluation.threads
-        return draw_samples(self._loops.available, workers, prompts, n, use_base_model, threads)
+        actors = self._loops.available or list(self._actors.members.values())  # a call waits for a restart
+        return draw_samples(actors, workers, prompts, n, use_base_model, threads)
 
     def log_q(self, strings: Sequence[Trajectory], base_model: bool) -> FloatArray:
         """[N] log q(Z ⊤) of given strings, nats, under the learner's weights or the base model. Not while it trains."""
@@ -190,6 +191,11 @@ class System:
         """End the actors' loops and wait for that, so that they can draw the final samples."""
         self._sampling = False
         self._loops.stop()
+
+    def start_actors(self) -> None:
+        """Start the loops again after `stop_actors`."""
+        self._sampling = True
+        self._loops.start(self._actors.members)
 
     def newest_adapter(self) -> tuple[AdapterVersion, AdapterFiles]:
         """The most recently published adapter."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from rich.text import Text
+
 from buffer.contents import contents
 from buffer.named_wait import NamedWait
 from buffer.replay import ReplayBuffer
@@ -14,6 +16,7 @@ from deploy.driver.certificate import Certificate, certify
 from deploy.driver.evaluation import Judged, judge
 from deploy.driver.known_strings import strings_of_run
 from deploy.driver.observers import Observers
+from deploy.driver.periodic_evaluation import PeriodicEvaluation
 from deploy.driver.run_setup import RunSetup
 from deploy.driver.samples import Samples, judged_prompts
 from deploy.driver.stop_signal import StopSignal
@@ -57,6 +60,7 @@ class Training:
         self._progress = progress
         self._scale = scale
         self._stop = stop
+        self._periodic = PeriodicEvaluation(setup.folder.path, setup.checked, setup.first_step)
 
     def run(self) -> "Evaluations":
         """Both evaluations; each None if it is off or a signal came first."""
@@ -128,6 +132,30 @@ class Training:
         self._observers.add_samples("before" if use_base_model else "after", samples)
         return samples
 
+    def _evaluate(self) -> bool:
+        """Evaluate the newest adapter while the learner goes on; True if it was told to end, being out of patience."""
+        config, step, prompts = self._setup.config, self._progress.step, self._periodic.prompts
+        self._system.stop_actors()
+        pending = self._system.sample(prompts, config.evaluation.every_samples, False)
+        wait = NamedWait("the run waits for samples", config.evaluation.limit_s, lambda: "evaluation while training")
+        samples = None
+        while samples is None and not self._stop:
+            self._report(f"evaluating step {step}")
+            samples = pending()
+            wait.check()
+        adapter = self._system.newest_adapter()
+        self._system.start_actors()
+        if samples is None:
+            return False
+        temperature = reward_temperature(step, config.learner)
+        judged = judge(self._setup.checked, samples, self._setup.judges, temperature, config.evaluation.every_samples)
+        self._setup.console.print(Text(self._periodic.add(step, judged, adapter)), soft_wrap=True)
+        if self._periodic.is_out_of_patience:
+            text = f"No better {config.evaluation.best} in {config.evaluation.patience} evaluations: training ends."
+            self._setup.console.print(text)
+            self._system.stop_learner()
+        return self._periodic.is_out_of_patience
+
     def _judge(self, samples: Samples | None, temperature: float) -> Judged | None:
         """Both models are judged after training, by the target at the reward temperature that training reached."""
         return None if samples is None else judge(self._setup.checked, samples, self._setup.judges, temperature)
@@ -180,13 +208,15 @@ class Training:
                 self._system.stop_learner()
                 self._write_adapter()  # now: the sender of the signal may not wait for the current step to end
                 stopping = True
+            elif not (ended or stopping) and self._periodic.is_due(self._progress.step):
+                stopping = self._evaluate()
             elif counts := self._scale.new_request():
                 self._system.resize(counts)
             self._report()
         self._buffer.end_draws()
         self._progress.end_training()
 
-    def _report(self) -> None:
+    def _report(self, phase: str = "training") -> None:
         """Collect what the processes report and pass it on."""
         report = self._system.report()
         self._progress.update(report)
@@ -195,7 +225,6 @@ class Training:
             self._observers.add_row(self._progress.add_row(row), notes)
         self._observers.report_processes(self._system, report.waits, self._progress.step)
         self._scale.write(self._system.ready)
-        phase = "training"
         if self._stop:
             phase = f"{self._stop.name}: finishing the step, then writing the adapter; again to stop now"
         self._observers.show(self._progress, phase, report.waits)

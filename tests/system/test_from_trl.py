@@ -30,8 +30,9 @@ def test_a_user_of_trl_trains_with_their_own_rows_and_reward(tmp_path: Path) -> 
     assert len(recipe.splitlines()) <= LINES_OF_THE_RECIPE
     for name, text in (("data.jsonl", data), ("my_rewards.py", rewards), ("sums.toml", recipe)):
         (folder / name).write_text(text)
-    tiny = [f'model.name="{model}"', "model.dtype=float32", "learner.steps=3", "learner.batch_size=16"]
+    tiny = [f'model.name="{model}"', "model.dtype=float32", "learner.steps=60", "learner.batch_size=16"]
     tiny += ["buffer.min_size_to_sample=16", "evaluation.samples=8", "actors.max_model_len=96"]
+    tiny += ["evaluation.every=10", "evaluation.every_samples=4", "evaluation.best=reward"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
     def tributary(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,4 +50,8 @@ def test_a_user_of_trl_trains_with_their_own_rows_and_reward(tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     summary = json.loads((folder / "run" / "summary.json").read_text())
     assert {"mean_correct", "reward", "tokens"} <= set(summary["metrics"]["after"])
-    assert (folder / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    rows = [json.loads(line) for line in (folder / "run" / "evaluations.jsonl").read_text().splitlines()]
+    assert rows and rows[0]["best"] and {"reward", "mean_correct"} <= set(rows[0]["figures"])
+    for place in ("adapter", "best"):
+        assert (folder / "run" / place / "adapter_model.safetensors").is_file()
+    assert summary["steps"] == 60, "actors sampled on after the evaluations"
