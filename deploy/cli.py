@@ -4,12 +4,12 @@ from importlib import metadata
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from buffer.errors import TributaryError
 from deploy.cluster.root_cause import root_cause
 from deploy.commands import buffer, cluster, dashboard, doctor, evaluate, model, recipes, reproduce, train
+from deploy.formatting import Terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +61,7 @@ def main() -> NoReturn:
 
 
 def _fail(error: TributaryError) -> NoReturn:
-    Console(stderr=True, highlight=False).print(
+    Terminal(stderr=True, highlight=False).print(
         f"[red bold]{type(error).__name__}[/red bold]: {escape(str(error))}", soft_wrap=True
     )
     raise SystemExit(2)

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from deploy.formatting import clock, figure
+from deploy.formatting import clock, figure, visible
 from deploy.telemetry.figures import FIGURES
 from deploy.telemetry.snapshot import Snapshot
 
@@ -45,10 +45,10 @@ def draw_panel(title: str, snapshot: Snapshot, progress: Progress, console: Cons
         body.add_row(_flow(snapshot))
     else:
         body.add_row(_learning(snapshot, progress), _flow(snapshot))
-    waits = [Text(wait, "yellow") for wait in snapshot.waits]
+    waits = [Text(visible(wait), "yellow") for wait in snapshot.waits]
     return Panel(
-        Group(Text(snapshot.phase, "cyan"), _head(snapshot, progress), Text(), body, *waits),
-        title=Text(title, "bold"),
+        Group(Text(visible(snapshot.phase), "cyan"), _head(snapshot, progress), Text(), body, *waits),
+        title=Text(visible(title), "bold"),
         title_align="left",
         box=box.ROUNDED,
         border_style="dim",
@@ -87,7 +87,7 @@ def _learning(snapshot: Snapshot, progress: Progress) -> Table:
     table = _pairs()
     table.add_column(no_wrap=True, style="cyan")
     for name, value in (curves(snapshot.row) or dict.fromkeys(_CURVES, math.nan)).items():
-        table.add_row(Text(name), shown(name, value), sparkline(progress.history.get(name, []), SPARK_WIDTH))
+        table.add_row(Text(visible(name)), shown(name, value), sparkline(progress.history.get(name, []), SPARK_WIDTH))
     return table
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from deploy.formatting import clock
+from deploy.formatting import clock, visible
 from deploy.telemetry.live_panel import Progress, curves, draw_panel, shown, staleness
 from deploy.telemetry.snapshot import Snapshot
 
@@ -80,7 +80,7 @@ class LiveView:
         return max(pace * (self.steps - step) - (snapshot.elapsed_s - at), 0.0)
 
     def _print(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
+        self.console.print(Text(visible(line)), soft_wrap=True)
 
     def _line(self, snapshot: Snapshot) -> str:
         words = [f"[{clock(snapshot.elapsed_s)}] {snapshot.phase}"]
