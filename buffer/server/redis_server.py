@@ -75,6 +75,21 @@ def repair_folder(folder: Path, binary: Path | None = None) -> AofRepair:
         os.close(lock)
 
 
+def url_of_running(folder: Path) -> str:
+    """URL of the server that another process runs on `folder`. StoreError where its configuration can't be read."""
+    try:
+        text = (folder / "redis.conf").read_text()
+    except OSError as error:
+        raise StoreError(
+            f"the run's Redis server can't be found ({folder / 'redis.conf'}: {error.strerror}). It may just be "
+            "starting: try again."
+        ) from error
+    port, password = re.search(r"^port (\d+)$", text, re.MULTILINE), _password_of(text)
+    if port is None or password is None:
+        raise StoreError(f"{folder / 'redis.conf'} has no port or no password. It may just be written: try again.")
+    return f"redis://:{password}@127.0.0.1:{port[1]}/0"
+
+
 class RedisServer:
     """A running server; use it as a context manager or call `stop`."""
 
@@ -195,7 +210,11 @@ class RedisServer:
 def _previous_password(folder: Path) -> str | None:
     """The password of the folder's previous server, whose clients may still be running."""
     conf = folder / "redis.conf"
-    match = re.search(r"^requirepass ([0-9a-f]{48})$", conf.read_text(), re.MULTILINE) if conf.exists() else None
+    return _password_of(conf.read_text()) if conf.exists() else None
+
+
+def _password_of(configuration: str) -> str | None:
+    match = re.search(r"^requirepass ([0-9a-f]{48})$", configuration, re.MULTILINE)
     return match[1] if match else None
 
 

@@ -15,7 +15,7 @@ from buffer.config import BufferAdvanced, BufferConfig
 from buffer.errors import ConfigError, RecordError, StoreError
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect, store_errors
-from buffer.server.redis_server import RedisServer, repair_folder
+from buffer.server.redis_server import RedisServer, repair_folder, url_of_running
 from buffer.store.check import findings, snapshot
 from buffer.store.keys import Keys
 from buffer.store.repair import repair
@@ -53,7 +53,7 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the statistics of a buffer: size, arrivals, evictions, rewards, staleness, priorities."""
-    with _opened(run, url, name) as (_, buffer):
+    with _opened(run, url, name, reads=True) as (_, buffer):
         statistics, quarantine = buffer.stats(), buffer.quarantined()
     if as_json:
         typer.echo(json.dumps(stats_values(statistics, quarantine)))
@@ -75,7 +75,7 @@ def check(
     ] = False,
 ) -> None:
     """Check the indexes of a buffer against its records. The exit code is 1 if they are inconsistent."""
-    with _opened(run, url, name, fix) as opened:
+    with _opened(run, url, name, reads=not fix, fix=fix) as opened:
         problems = _problems(opened)
         if problems and fix:
             _show(problems)
@@ -101,7 +101,7 @@ def export_(
     name: Name = None,
 ) -> None:
     """Write all trajectories and their draw weights to a file."""
-    with _opened(run, url, name) as (client, buffer):
+    with _opened(run, url, name, reads=True) as (client, buffer):
         result = export_archive(client, buffer, file)
     omitted = f"; {result.unreadable:,} unreadable ones were omitted" if result.unreadable else ""
     console.print(f"{result.written:,} trajectories written to {escape(str(file))}{omitted}")
@@ -138,10 +138,16 @@ def clear(
 
 
 @contextmanager
-def _opened(run: Path | None, url: str | None, name: str | None, fix: bool = False) -> Iterator[Opened]:
-    """The buffer of a run, on a server that runs as long as the command; or the buffer `name` on the server `url`."""
+def _opened(
+    run: Path | None, url: str | None, name: str | None, reads: bool = False, fix: bool = False
+) -> Iterator[Opened]:
+    """The buffer of a run, or the buffer `name` on the server `url`.
+
+    A run that trains has a server already, which only commands that `reads` may use; otherwise one is started that
+    runs as long as the command.
+    """
     if run is not None and url is None and name is None:
-        with _opened_run(run, fix) as opened:
+        with _opened_run(run, reads, fix) as opened:
             yield opened
     elif run is None and url is not None and name is not None:
         with connect(url, evicting_ok=True) as client:
@@ -151,7 +157,7 @@ def _opened(run: Path | None, url: str | None, name: str | None, fix: bool = Fal
 
 
 @contextmanager
-def _opened_run(run: Path, fix: bool) -> Iterator[Opened]:
+def _opened_run(run: Path, reads: bool, fix: bool) -> Iterator[Opened]:
     from deploy.artifacts.run_folder import RunFolder
     from deploy.config import parse_config
 
@@ -166,12 +172,26 @@ def _opened_run(run: Path, fix: bool) -> Iterator[Opened]:
         with connect(config.url, evicting_ok=True) as client:
             yield Opened(client, ReplayBuffer(client, config, folder.name))
         return
-    # While the run trains, its own server is up and its folder is locked.
+    if reads and folder.is_locked():  # the run trains: its own server is up
+        with _connected(url_of_running(folder.buffer), run) as client:
+            yield Opened(client, ReplayBuffer(client, config, folder.name))
+        return
     with folder.lock():
         if fix:
             _fix_file(folder.buffer)
         with RedisServer.start(folder.buffer) as server, connect(server.url) as client:
             yield Opened(client, ReplayBuffer(client, config, folder.name))
+
+
+def _connected(url: str, run: Path) -> redis.Redis:
+    """A client of the server of a run that trains."""
+    try:
+        return connect(url, evicting_ok=True)
+    except StoreError as error:
+        raise StoreError(
+            f"a process trains in {run}, and the run's own Redis server listens on the loopback of that machine only: "
+            f"run this command there, or try again if the run is just starting ({error})"
+        ) from error
 
 
 def _fix_file(folder: Path) -> None:

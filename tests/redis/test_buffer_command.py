@@ -81,8 +81,28 @@ def test_the_buffer_of_a_run_is_reached_by_its_folder(tmp_path: Path, make_traje
     with RedisServer.start(folder.buffer) as server, connect(server.url) as client:
         ReplayBuffer(client, config.buffer, folder.name).add([make_trajectory(k) for k in range(5)])
     assert "consistent: 5 trajectories" in tributary("check", "--run", str(folder.path))
-    with folder.lock(), pytest.raises(ConfigError, match="another process trains in"):
-        tributary("stats", "--run", str(folder.path))
+
+
+def test_commands_that_read_use_the_server_of_a_run_that_trains__others_are_refused(
+    tmp_path: Path, make_trajectory: Make
+) -> None:
+    folder, file = RunFolder.create(tmp_path / "run"), tmp_path / "kept.trib"
+    config, run = RunConfig(), ["--run", str(folder.path)]
+    folder.write_config(shown_config(config))
+    with folder.lock():
+        with pytest.raises(StoreError, match=r"redis\.conf: No such file or directory\)\. It may just be starting"):
+            tributary("stats", *run)
+        with RedisServer.start(folder.buffer) as server, connect(server.url) as client:
+            ReplayBuffer(client, config.buffer, folder.name).add([make_trajectory(k) for k in range(5)])
+            assert json.loads(tributary("stats", "--json", *run))["size"] == 5
+            assert "consistent: 5 trajectories" in tributary("check", *run)
+            assert "5 trajectories written" in tributary("export", str(file), *run)
+            for changing in (["import", str(file)], ["clear", "--yes"], ["check", "--repair"]):
+                with pytest.raises(ConfigError, match="another process trains in"):
+                    tributary(*changing, *run)
+        with pytest.raises(StoreError, match="on the loopback of that machine only: run this command there"):
+            tributary("stats", *run)
+    assert "consistent: 5 trajectories" in tributary("check", *run)
 
 
 def test_a_runs_damaged_file_is_mended_by_a_repair(tmp_path: Path, make_trajectory: Make) -> None:
