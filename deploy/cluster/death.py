@@ -13,7 +13,7 @@ from buffer.errors import TributaryError
 from deploy.cluster.ray_folder import ray_folder
 from deploy.cluster.root_cause import innermost, root_cause
 
-LOGS = "Its last output is in the logs folder of the Ray session (by default /tmp/ray/session_latest/logs)."
+LOGS = f"Its last output is in the logs folder of the Ray session ({ray_folder()}/session_latest/logs of its node)."
 TAIL_BYTES = 100_000
 """The end of a log that is searched for a signal, bytes."""
 

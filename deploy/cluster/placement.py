@@ -15,7 +15,7 @@ from buffer.errors import ConfigError, TributaryError
 from deploy import ROOT
 from deploy.cluster.placement_shares import ROUNDING, Node, cluster_problem, written
 from deploy.cluster.ray_calls import Handle
-from deploy.cluster.ray_folder import ray_folder
+from deploy.cluster.ray_folder import make_ray_folder, ray_folder
 from deploy.config import RunConfig
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig
@@ -45,7 +45,9 @@ def ray_session() -> Iterator[None]:
 def _start_ray() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)  # at every start Ray logs that token authentication is on
     address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"address": "local", "include_dashboard": False}
+    local: dict[str, Any] = {}
+    if not address:
+        local = {"address": "local", "include_dashboard": False, "_temp_dir": str(make_ray_folder())}
     try:
         with own_sigterm_handler():
             job = JobConfig(_py_driver_sys_path=_WorkerPath([str(ROOT)]))

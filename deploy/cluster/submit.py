@@ -13,24 +13,25 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from buffer.errors import ConfigError, TributaryError
-from buffer.server.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
+from buffer.server.connect import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, redact
 
 EXCLUDED = (
-    ".git", ".venv", "runs", "docs/images", "*.safetensors", "*.gguf", "*.aof", "*.egg-info",
+    ".git", ".venv", "runs", "secrets", ".env", "docs/images", "*.safetensors", "*.gguf", "*.aof", "*.egg-info",
     ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache", "__pycache__",
 )  # fmt: skip
 """Not uploaded to the cluster, nor is a folder with pyvenv.cfg; the rest of this repository is below 1 MiB."""
 MAX_SHOWN_FILES = 5
-PASSED_ON = ("HF_HOME", "HF_TOKEN", "TRIBUTARY_CACHE", PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE)
-"""Environment variables that are passed on to the job. Everyone who may query Ray's jobs can read them: on a shared
-cluster, give the nodes a file with the password instead."""
+PASSED_ON = ("HF_HOME", "TRIBUTARY_CACHE", PASSWORD_FILE_VARIABLE)
+"""Environment variables that are passed on to the job: never a secret. Ray writes them into a log that every user of a
+node may read, and shows them to everyone who may query its jobs."""
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 ALIVE = ("PENDING", "RUNNING")
 POLL_S = 2.0
@@ -83,12 +84,8 @@ class Job:
         ]
 
     def shown(self) -> str:
-        """The command for display: starts with `ray`, passwords and tokens hidden."""
-        secret = (PASSWORD_VARIABLE, "HF_TOKEN")
-        hidden = {n: "..." if n in secret else v for n, v in self.runtime_env["env_vars"].items()}
-        env = json.dumps(self.runtime_env | {"env_vars": hidden})
-        words = [env if word == json.dumps(self.runtime_env) else word for word in self.command()[3:]]
-        return shlex.join(["ray", *words])
+        """The command for display: starts with `ray`."""
+        return shlex.join(["ray", *self.command()[3:]])
 
 
 def job(
@@ -118,7 +115,26 @@ def job(
             f"{working_dir / 'deploy.py'} has the name of Tributary's package `deploy`, and the job starts in its "
             "folder, where Python would import it instead. Rename it."
         )
+    _refuse_secrets(recipe, overrides, working_dir)
     return Job(recipe, overrides, run, address, working_dir, python)
+
+
+def _refuse_secrets(recipe: str, overrides: Sequence[str], working_dir: Path) -> None:
+    """ConfigError where a password would be sent with the job: in an override, in the recipe, or by the environment."""
+    fix = (
+        f"Everyone who may query Ray's jobs could read it. Put it into a file on the cluster's nodes, and set "
+        f"{PASSWORD_FILE_VARIABLE} to the file's path there."
+    )
+    for override in overrides:
+        name, _, value = override.partition("=")
+        if "://" in value and redact(value.strip("\"'")) != value.strip("\"'"):
+            raise ConfigError(f"{name} holds a password. {fix}")
+    with suppress(OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):  # the cluster's tributary reports them
+        url = tomllib.loads((working_dir / recipe).read_text()).get("buffer", {}).get("url")
+        if isinstance(url, str) and redact(url) != url:
+            raise ConfigError(f"buffer.url of {recipe} holds a password. {fix}")
+    if PASSWORD_VARIABLE in os.environ and PASSWORD_FILE_VARIABLE not in os.environ:
+        raise ConfigError(f"{PASSWORD_VARIABLE} is set, and submit does not send a password. {fix}")
 
 
 def excluded(folder: Path) -> list[str]:

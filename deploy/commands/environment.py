@@ -2,19 +2,25 @@
 
 import logging
 import os
+import secrets
 import warnings
 
 
 def prepare_for_ray() -> None:
-    """Run workers in the driver's environment, disable usage statistics, and keep a local cluster on loopback.
+    """Run workers in the driver's environment, disable usage statistics, and keep a local cluster private.
 
-    With RAY_ADDRESS set (as in a submitted job) the cluster has its own settings, and only the first two apply.
+    Private: on loopback, with a random token that only this user's processes can read. By default Ray has one token for
+    all clusters of a user, in a file that others may be able to read. With RAY_ADDRESS set (as in a submitted job) the
+    cluster has its own settings, and only the first two apply.
     """
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not os.environ.get("RAY_ADDRESS"):
         # despite its name it decides on every platform whether Ray listens on the machine's address or on 127.0.0.1
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 by default, too few on a busy machine
     _quiet_bitsandbytes()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -31,6 +32,10 @@ OURS = (
     "deploy.cli",
     "EngineCore",
 )
+CANARIES = {
+    "TRIBUTARY_REDIS_PASSWORD": "canary-of-a-password", "HF_TOKEN": "canary-of-a-hub-token", "WANDB_API_KEY": "canary-of-a-key",
+}  # fmt: skip
+"""In the environment of who submits."""
 RARE = {
     "tributary_buffer_refused",  # only where a trajectory was refused
     "tributary_run_restarts",
@@ -146,7 +151,9 @@ def test_a_stopped_job_leaves_its_adapter_and_no_process_and_resumes_when_submit
         head.jobs,
     ]
     options += ["--python", sys.executable, "--start-limit", "60"]
-    first = Command("submit", str(recipe), *options)
+    secret = tmp_path / "CANARY_PATH"
+    secret.write_text("canary-in-a-file")
+    first = Command("submit", str(recipe), *options, **CANARIES, TRIBUTARY_REDIS_PASSWORD_FILE=str(secret))
     until(lambda: len(rows_of(run)) > 30 or first.process.poll() is not None, 300, "training")
     job = head.job()
     assert "deploy.cli train" in job["entrypoint"] and job["status"] == "RUNNING", first.finish()
@@ -171,6 +178,24 @@ def test_a_stopped_job_leaves_its_adapter_and_no_process_and_resumes_when_submit
     assert "Resuming after step" in output
     assert [row["step"] for row in rows_of(run)] == list(range(1, reached + 21)), "every step was done once"
     until(lambda: head.alive() == [], 20, "the end of our processes")
+
+    assert_no_secret_in_session_folder(head, run)
+
+
+def assert_no_secret_in_session_folder(head: Head, run: Path) -> None:
+    """Neither what `submit` had in its environment nor the password of the run's own Redis is in a file or an answer of Ray."""
+    password = re.search(r"^requirepass ([0-9a-f]{48})$", (run / "buffer" / "redis.conf").read_text(), re.MULTILINE)
+    assert password
+    [session] = {m[0] for title in head.titles() if (m := re.search(r"/\S+/session_[0-9_-]+(?=/)", title))}
+    files = [path for path in Path(session).rglob("*") if path.is_file()]
+    assert any(path.name == "runtime_env_agent.log" for path in files)
+    contents = {str(path): path.read_bytes() for path in files}
+    for route in ("api/jobs/", "api/v0/runtime_envs", "api/v0/tasks?detail=1", "api/v0/actors?detail=1"):
+        with urllib.request.urlopen(f"{head.jobs}/{route}") as response:
+            contents[route] = response.read()
+    assert b"CANARY_PATH" in contents["api/jobs/"], "where a secret passed on would be"
+    for secret in ("canary-in-a-file", *CANARIES.values(), password[1]):
+        assert [name for name, content in contents.items() if secret.encode() in content] == []
 
 
 def exported(head: Head) -> set[str]:

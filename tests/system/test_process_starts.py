@@ -6,13 +6,18 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import ray
+import typer
 
 from buffer.errors import TributaryError
 from buffer.types import PolicySpec
+from deploy import cli
 from deploy.cluster import system
 from deploy.cluster.process_setup import Address
+from deploy.cluster.ray_calls import result_of
 from deploy.cluster.system import System
 from deploy.config import parse_config
+from deploy.dashboard.data.run_reader import HistoryUnreadable
 from tests.support import tiny
 from tests.support.failing_start import FailingStore
 from tests.support.local_ray import local_ray
@@ -95,3 +100,53 @@ def test_a_process_that_dies_the_first_time_it_loads_is_started_again(
     first = tmp_path / "first"
     start("actor", tiny_spec, redis_url, tmp_path, monkeypatch, restarts=1, how="SIGKILL", once=str(first))
     assert first.exists()
+
+
+def errors_made_on_purpose(base: type[TributaryError] = TributaryError) -> list[type[TributaryError]]:
+    """TributaryError and every class below it that the packages define."""
+    return [base, *(error for below in base.__subclasses__() for error in errors_made_on_purpose(below))]
+
+
+class Raises:
+    """A process that raises an error in its constructor, in a method, or in a process that it calls."""
+
+    def __init__(self, error: type[TributaryError] | None = None) -> None:
+        if error:
+            raise error(MESSAGE)
+        self._other: Any = None
+
+    def call(self, error: type[TributaryError]) -> None:
+        """Raise it from another error."""
+        try:
+            raise KeyError("an error below")
+        except KeyError as below:
+            raise error(MESSAGE) from below
+
+    def call_another(self, error: type[TributaryError]) -> None:
+        """Raise what another process raises."""
+        self._other = self._other or ray.remote(Raises).options(num_cpus=0).remote()
+        ray.get(self._other.call.remote(error))
+
+
+MESSAGE = "[red]bad value[/red]: the fix"
+
+
+def test_every_error_made_on_purpose_is_one_message_and_exit_code_2_wherever_it_is_raised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = errors_made_on_purpose()
+    assert HistoryUnreadable in classes and len(classes) >= 9
+    process = ray.remote(Raises).options(num_cpus=0)
+    lasting = process.remote()
+    calls = [(error, process.remote(error).call.remote(error)) for error in classes[-1:]]  # each is a new process
+    calls += [(error, method.remote(error)) for error in classes for method in (lasting.call, lasting.call_another)]
+    for error, call in calls:
+        for command in (lambda call=call: result_of(call, "learner"), lambda call=call: ray.get(call)):
+            app = typer.Typer(pretty_exceptions_enable=False)
+            app.command()(command)
+            monkeypatch.setattr(cli, "app", lambda standalone_mode, app=app: app([], standalone_mode=standalone_mode))
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            output = capsys.readouterr()
+            assert ended.value.code == 2
+            assert (output.out, output.err) == ("", f"{error.__name__}: {MESSAGE}\n")

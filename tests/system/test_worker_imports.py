@@ -12,6 +12,7 @@ from deploy.cluster.ray_folder import _SOCKET, MAX_SOCKET_PATH_BYTES
 from tests.support.processes import ROOT
 
 PROGRAM = ROOT / "tests" / "support" / "worker_imports.py"
+PRIVATE_RAY = ROOT / "tests" / "support" / "private_ray.py"
 
 
 def folder_with_our_names(folder: Path) -> Path:
@@ -41,10 +42,24 @@ def expected(folder: Path) -> dict[str, str]:
 def test_rewards_py_in_folder__workers_import_our_packages_and_the_user_s_task(tmp_path: Path) -> None:
     """The temporary folder is the longest one that is not refused: Ray's sockets fit."""
     folder = folder_with_our_names(tmp_path / "own")
-    longest = MAX_SOCKET_PATH_BYTES - len(f"/ray/{_SOCKET.format(pid=10**6)}")
+    longest = MAX_SOCKET_PATH_BYTES - len(f"/ray-{os.getuid()}/ray/{_SOCKET.format(pid=10**6)}")
     scratch = Path(f"/tmp/t{os.getpid()}".ljust(longest, "x"))
     try:
         assert imports_of_a_worker(folder, RAY_TMPDIR=str(scratch)) == expected(folder)
-        assert (scratch / "ray").is_dir()
+        assert (scratch / f"ray-{os.getuid()}" / "ray").is_dir()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_the_ray_of_a_run_is_closed_to_other_users_of_the_machine(tmp_path: Path) -> None:
+    """Loopback, a private folder, a token of this run only that is in no file."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, PRIVATE_RAY], capture_output=True, text=True, timeout=240,
+        env=clean | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert (result["mode"], result["own token"], result["another token"]) == ("0o700", True, False)
+    assert result["address"].startswith("127.0.0.1:")
+    assert list(tmp_path.iterdir()) == [], "by default Ray leaves its token in the user's home"

@@ -1,6 +1,7 @@
 """The doctor: each missing thing is reported with the command that fixes it."""
 
 import io
+import os
 import stat
 from importlib import metadata
 from pathlib import Path
@@ -153,7 +154,7 @@ def test_the_cluster_that_ray_would_join_is_named(monkeypatch: pytest.MonkeyPatc
 def test_tmpdir_too_long__the_doctor_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    assert finding("Ray's folder") == Finding("Ray's folder", "/tmp/ray", True)
+    assert finding("Ray's folder") == Finding("Ray's folder", f"/tmp/ray-{os.getuid()}/ray", True)
     monkeypatch.setenv("RAY_TMPDIR", "/scratch/job_1355700" * 3)
     assert finding("Ray's folder").ok is False
     assert "set TMPDIR (or RAY_TMPDIR) to a short path" in str(finding("Ray's folder").fix)

@@ -46,17 +46,57 @@ def test_a_working_directory_above_rays_limit_is_refused_before_packing_with_its
     check_size(tmp_path)
 
 
-def test_the_printed_command_can_be_typed_and_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIBUTARY_REDIS_PASSWORD", "canary-of-a-password")
-    made = job("demo", ["learner.steps=5"], Path("/shared/runs/a b"), "http://head:8265", ROOT, "python")
-    shown = made.shown()
-    words = shlex.split(shown)
-    assert words[:3] == ["ray", "job", "submit"] and "canary-of-a-password" not in shown
+CANARY = "canary-of-a-secret"
+URL = f"redis://driver:{CANARY}@host:6379/0"
+
+
+def test_the_command_can_be_typed_and_sends_paths_of_secrets_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "secrets").mkdir()
+    for name in ("secrets/redis_driver", ".env"):
+        (tmp_path / name).write_text(CANARY)
+    for name in ("TRIBUTARY_REDIS_PASSWORD", "HF_TOKEN", "RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, CANARY)
+    monkeypatch.setenv("TRIBUTARY_REDIS_PASSWORD_FILE", "/run/secrets/redis_driver")
+    made = job("demo", ["learner.steps=5"], Path("/shared/runs/a b"), "http://head:8265", tmp_path, "python")
+    words = shlex.split(made.shown())
+    assert words[:3] == ["ray", "job", "submit"]
     assert words[words.index("--") + 1 :] == [
         "python", "-m", "deploy.cli", "train", "demo", "learner.steps=5", "--run", "/shared/runs/a b", "--continue",
     ]  # fmt: skip
     sent = json.loads(made.command()[made.command().index("--runtime-env-json") + 1])
-    assert sent["env_vars"]["TRIBUTARY_REDIS_PASSWORD"] == "canary-of-a-password"
+    assert sent["env_vars"]["TRIBUTARY_REDIS_PASSWORD_FILE"] == "/run/secrets/redis_driver"
+    assert CANARY not in f"{made.command()} {made.runtime_env} {made.metadata} {made.shown()}"
+    assert {"secrets", ".env"} <= set(made.runtime_env["excludes"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "recipe", "environment", "message"),
+    [
+        ([f"buffer.url={URL}"], "", "", r"buffer\.url holds a password"),
+        ([f'buffer.url="{URL}"'], "", "", r"buffer\.url holds a password"),
+        (["buffer.url=redis://host/0?password=" + CANARY], "", "", r"buffer\.url holds a password"),
+        ([], f'[buffer]\nurl = "{URL}"\n', "", r"buffer\.url of recipe\.toml holds a password"),
+        ([], "", CANARY, "TRIBUTARY_REDIS_PASSWORD is set"),
+    ],
+    ids=["override", "quoted", "query", "recipe", "environment"],
+)
+def test_a_password_that_would_be_sent_with_the_job_is_refused_without_showing_it(
+    overrides: list[str], recipe: str, environment: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.toml").write_text(recipe)
+    if environment:
+        monkeypatch.setenv("TRIBUTARY_REDIS_PASSWORD", environment)
+    with pytest.raises(ConfigError, match=f"{message}.*TRIBUTARY_REDIS_PASSWORD_FILE") as refused:
+        job("recipe.toml", overrides, Path("/shared/run"), "http://head:8265", tmp_path, "python")
+    assert CANARY not in str(refused.value)
+
+
+def test_an_address_without_a_password_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('[buffer]\nurl = "redis://driver@host:6379/0"\n')
+    overrides = ["buffer.url=rediss://driver@host:6379/0", "policy.stop=.", 'actors.advanced.labels={pool="a@b:c"}']
+    assert job("recipe.toml", overrides, Path("/shared/run"), "http://head:8265", tmp_path, "python").overrides
 
 
 @pytest.mark.parametrize(
