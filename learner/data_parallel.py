@@ -8,6 +8,9 @@ gradient. (A mean of per-rank losses would be another objective.)
 Shapes   B trajectories of all ranks, b of this one, T response tokens.
 """
 
+import ipaddress
+import os
+import socket
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -21,21 +24,42 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """A rank that waits longer for the others fails; a learner's own waits are shorter (learner.advanced.wait_limit_s)."""
 
 
+def listen_at(host: str) -> socket.socket:
+    """A socket for rank 0 that listens at any free port of `host`'s address, and nowhere else."""
+    return socket.create_server((host, 0))
+
+
 class DataParallel:
     """This process's rank among the learners; with a world of one, every method is the identity."""
 
     def __init__(
-        self, rank: int = 0, world_size: int = 1, address: str = "", device: torch.device | None = None
+        self,
+        rank: int = 0,
+        world_size: int = 1,
+        address: str = "",
+        device: torch.device | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
-        """Wait until all ranks have joined. `address` is host:port, where rank 0 listens."""
+        """Wait until all ranks have joined. `address` is host:port, where `listener` of rank 0 listens.
+
+        Nothing that the ranks exchange is authenticated or encrypted: on one machine all of it stays on loopback.
+        """
         self.rank = rank
         self.world_size = world_size
         self._device = device or torch.device("cpu")
         if world_size > 1:
-            backend = "nccl" if self._device.type == "cuda" else "gloo"
-            dist.init_process_group(
-                backend, init_method=f"tcp://{address}", rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
+            host, _, port = address.rpartition(":")
+            _keep_to_loopback(host)
+            store = dist.TCPStore(
+                host,
+                int(port),
+                world_size,
+                is_master=rank == 0,
+                timeout=COLLECTIVE_TIMEOUT,
+                master_listen_fd=listener.detach() if listener else None,  # its own socket would listen everywhere
             )
+            backend = "nccl" if self._device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT)
 
     @property
     def is_leader(self) -> bool:
@@ -111,3 +135,13 @@ class DataParallel:
         gathered = [torch.zeros_like(local) for _ in range(self.world_size)]
         dist.all_gather(gathered, local)
         return [int(n) for n in gathered]
+
+
+def _keep_to_loopback(host: str) -> None:
+    """Have gloo and NCCL listen on loopback where `host` is there; else they choose by the machine's name."""
+    if not ipaddress.ip_address(socket.gethostbyname(host)).is_loopback:
+        return
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    if loopback:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)

@@ -38,8 +38,13 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """All lines, null as NaN. A line cut short by a killed process is skipped; a missing file is empty."""
+    return parse_lines(path.read_text()) if path.exists() else []
+
+
+def parse_lines(text: str) -> list[dict[str, Any]]:
+    """The rows of `read_lines`."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in text.splitlines():
         try:
             rows.append(_with_nan(json.loads(line)))
         except json.JSONDecodeError:

@@ -36,6 +36,7 @@ class LearnerProcess:
         from lm.load import device_of
 
         self._address, self._rank = address, rank
+        self._listener: socket.socket | None = None
         config = address.config.learner
         set_threads(config.threads)
         torch.manual_seed(address.config.seed)  # the same on every rank, so the fresh adapter is too
@@ -44,10 +45,14 @@ class LearnerProcess:
         self._policy = LoraPolicy(address.spec, device_of(config.device, config.gpus), config.gradient_checkpointing)
 
     def meeting_point(self) -> str:
-        """host:port where this process, as rank 0, will listen for the other ranks."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+        """host:port where this process, as rank 0, listens for the other ranks; empty without any."""
+        from learner.data_parallel import listen_at
+
+        if self._address.config.learner.ranks == 1:
+            return ""
+        host = ray.util.get_node_ip_address()
+        self._listener = listen_at(host)
+        return f"{host}:{self._listener.getsockname()[1]}"
 
     @portable_errors
     def ready(self, meeting_point: str) -> bool:
@@ -72,7 +77,7 @@ class LearnerProcess:
             AdapterStoreClient(ray.get_actor(address.adapter_store)).publish,
             task.prompts()[0],
             Checkpoints(Path(address.checkpoints), config.learner.advanced.keep_checkpoints),
-            DataParallel(self._rank, config.learner.ranks, meeting_point, self._policy.device),
+            DataParallel(self._rank, config.learner.ranks, meeting_point, self._policy.device, self._listener),
             _support_trajectories(task) if self._rank == 0 else (),
             weights,
         )

@@ -1,11 +1,12 @@
 """The gradient is the same however a batch is split: into passes, over ranks, with or without checkpointing."""
 
 import functools
-import socket
 from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from peft import LoraConfig
@@ -16,7 +17,7 @@ from buffer.errors import AdapterError, ConfigError
 from buffer.types import PolicySpec, Trajectory
 from learner.batch import collate
 from learner.config import ON_POLICY_OBJECTIVES
-from learner.data_parallel import DataParallel
+from learner.data_parallel import DataParallel, listen_at
 from learner.gradient import Gradient
 from learner.objectives import OBJECTIVES
 from learner.policy import LoraPolicy
@@ -235,10 +236,15 @@ def share(model: Path, number: int) -> list[Trajectory]:
     ]
 
 
-def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, out: str) -> None:
+def rank(number: int, size: int, addresses: "SimpleQueue[str]", spec: PolicySpec, model: str, out: str) -> None:
     """The work of one process of the test below."""
     torch.set_num_threads(1)
-    data_parallel, q, rows = DataParallel(number, size, address), policy(spec), share(Path(model), number)
+    listener = listen_at("127.0.0.1") if number == 0 else None
+    if listener:
+        for _ in range(size):
+            addresses.put(f"127.0.0.1:{listener.getsockname()[1]}")
+    data_parallel = DataParallel(number, size, addresses.get(), listener=listener)
+    q, rows = policy(spec), share(Path(model), number)
     results = {
         (name, tokens): gradient(q, rows, name, tokens, data_parallel)
         for name in OBJECTIVES_OF_RANKS
@@ -249,7 +255,8 @@ def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, out
     data_parallel.check_same_start(7, "ab" * 32)
     with pytest.raises(ConfigError, match=f"rank {number} starts after step 7 with adapter"):
         data_parallel.check_same_start(7, f"{number}" * 64)
-    torch.save(results, f"{out}/{number}.pt")
+    listening = [c.laddr.ip for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    torch.save((results, listening), f"{out}/{number}.pt")
     data_parallel.close()
 
 
@@ -257,14 +264,13 @@ def rank(number: int, size: int, address: str, spec: PolicySpec, model: str, out
 def test_four_ranks_of_sixteen_give_the_gradient_of_one_rank_of_sixty_four(
     tiny_spec: PolicySpec, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Also where each accumulates over a different number of passes."""
+    """Also where each accumulates over a different number of passes. What they exchange stays on loopback."""
     shares = [share(tiny_model, number) for number in range(4)]
     assert len({len(collate(rows, tiny_spec, PASS_TOKENS[1]).parts) for rows in shares}) > 1
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    multiprocessing.spawn(rank, (4, address, tiny_spec, str(tiny_model), str(tmp_path)), nprocs=4)  # type: ignore[no-untyped-call]
-    saved = [torch.load(tmp_path / f"{number}.pt") for number in range(4)]
+    addresses = multiprocessing.get_context("spawn").SimpleQueue()
+    multiprocessing.spawn(rank, (4, addresses, tiny_spec, str(tiny_model), str(tmp_path)), nprocs=4)  # type: ignore[no-untyped-call]
+    saved, listening = zip(*(torch.load(tmp_path / f"{number}.pt") for number in range(4)), strict=True)
+    assert all(listening) and {address for addresses in listening for address in addresses} == {"127.0.0.1"}
     for name in OBJECTIVES_OF_RANKS:
         whole, loss, residual = gradient(policy(tiny_spec), [row for rows in shares for row in rows], name)
         for number, results in enumerate(saved):

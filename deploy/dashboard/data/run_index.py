@@ -76,4 +76,6 @@ class Runs:
 
 
 def _is_run(path: Path) -> bool:
-    return not path.is_symlink() and (path / "config.toml").is_file() and (path / "metrics.jsonl").is_file()
+    """A folder with the files of a run. Links are not followed: whoever made the folder may not read what we may."""
+    files = (path / "config.toml", path / "metrics.jsonl")
+    return not path.is_symlink() and all(file.is_file() and not file.is_symlink() for file in files)

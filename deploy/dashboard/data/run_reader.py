@@ -9,7 +9,9 @@ unblocked by  nobody; the run does not depend on its readers
 import json
 import os
 import sqlite3
+import stat
 import threading
+import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from buffer.errors import TributaryError
-from deploy.artifacts.json_files import read_lines
+from deploy.artifacts.json_files import parse_lines
 from deploy.dashboard.data.redis_poller import RedisPoller
 from deploy.dashboard.data.series import Curve, Series, learner_values
 from deploy.dashboard.data.snapshot_series import snapshot_values
@@ -27,6 +29,17 @@ from deploy.telemetry.history_store import SCHEMA_VERSION
 MAX_ROWS_PER_READ = 5000
 """Bounds the time that one read holds the file."""
 BUSY_S = 2.0
+QUERY_LIMIT_S = 3.0
+"""Longest query. The largest table of a real run takes a tenth of it."""
+PROGRESS_STEPS = 20_000
+"""SQLite's instructions between two looks at the clock."""
+MAX_FILE_BYTES = {
+    "config.toml": 2**20, "summary.json": 16 * 2**20, "evaluation.json": 16 * 2**20, "metrics.jsonl": 2**30,
+    "history.sqlite": 2**30,
+}  # fmt: skip
+"""Larger files are not those of a run: history_store.py keeps below a fifth of it."""
+MAX_VALUE_BYTES = 64 * 2**20
+"""Largest text of one cell."""
 Row = dict[str, Any]
 
 
@@ -43,6 +56,7 @@ class RunReader:
         self.redis_poller: RedisPoller | None = None
         """Polls its buffer's Redis, where the dashboard was given its address."""
         self._db: sqlite3.Connection | None = None
+        self._deadline = 0.0
         self._file: tuple[int, int] | None = None
         self._forget()
 
@@ -60,7 +74,7 @@ class RunReader:
     @property
     def has_history(self) -> bool:
         """True if the run has a history file."""
-        return self._path.is_file()
+        return self._is_usable("history.sqlite")
 
     @property
     def generation(self) -> int:
@@ -115,7 +129,7 @@ class RunReader:
         """All rows of one SELECT; [] without a history. Raise HistoryUnreadable."""
         with self.lock:
             try:
-                return self._open().execute(sql, tuple(values)).fetchall() if self.has_history else []
+                return self._in_time(sql, values) if self.has_history else []
             except sqlite3.Error as error:
                 self._close()
                 raise HistoryUnreadable(
@@ -130,8 +144,8 @@ class RunReader:
 
     def config(self) -> Row:
         """The resolved recipe; empty where it cannot be read."""
-        with suppress(OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
-            return tomllib.loads((self.folder / "config.toml").read_text())
+        with suppress(OSError, ValueError, RecursionError):  # ValueError: TOML or UTF-8
+            return tomllib.loads(self._content("config.toml").decode())
         return {}
 
     def summary(self) -> Row | None:
@@ -148,10 +162,36 @@ class RunReader:
             self._close()
 
     def _json(self, name: str) -> Row | None:
-        with suppress(OSError, json.JSONDecodeError, UnicodeDecodeError):
-            values: Row = json.loads((self.folder / name).read_text())
-            return values
+        with suppress(OSError, ValueError, RecursionError):
+            values: Row = json.loads(self._content(name))
+            return values if isinstance(values, dict) else None
         return None
+
+    def _is_usable(self, name: str) -> bool:
+        """True for a regular file of reasonable size; a link is none, since it may lead to a file of this user."""
+        with suppress(OSError):
+            status = (self.folder / name).lstat()
+            return stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES[name]
+        return False
+
+    def _content(self, name: str) -> bytes:
+        """The content of a file. OSError for a link, on the way of a neighbour too, and for anything but a file."""
+        follow = 0 if self.primary else os.O_NOFOLLOW
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | follow)
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        finally:
+            os.close(folder)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES[name]:
+                raise OSError(f"{name} is not a file of a run")
+            return file.read(MAX_FILE_BYTES[name])
+
+    def _in_time(self, sql: str, values: Sequence[Any]) -> list[sqlite3.Row]:
+        """The rows of one SELECT. sqlite3.OperationalError after QUERY_LIMIT_S."""
+        self._deadline = time.monotonic() + QUERY_LIMIT_S
+        return self._open().execute(sql, tuple(values)).fetchall()
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
@@ -160,8 +200,19 @@ class RunReader:
             address = f"file:{quote(str(self._path))}?mode=ro{immutable}"
             self._db = sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
+            self._db.set_progress_handler(lambda: time.monotonic() > self._deadline, PROGRESS_STEPS)
             self._db.execute("PRAGMA query_only = ON")
+            self._db.execute("PRAGMA trusted_schema = OFF")
+            self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+            self._require_plain_tables()
         return self._db
+
+    def _require_plain_tables(self) -> None:
+        """A run writes plain tables. A view, a trigger or a virtual table could compute for ever."""
+        assert self._db is not None
+        other = "type = 'view' OR type = 'trigger' OR sql LIKE 'CREATE VIRTUAL%'"
+        if self._db.execute(f"SELECT 1 FROM sqlite_master WHERE {other} LIMIT 1").fetchone():
+            raise sqlite3.DatabaseError("it has views, triggers or virtual tables, which no run writes")
 
     def _check_schema(self) -> None:
         version = self.meta.get("schema", SCHEMA_VERSION)  # absent while the writer creates the file
@@ -202,13 +253,13 @@ class RunReader:
     def _refresh_metrics(self) -> None:
         """Read metrics.jsonl, for a run without a history."""
         path = self.folder / "metrics.jsonl"
-        size = path.stat().st_size if path.is_file() else 0
+        size = path.stat().st_size if self._is_usable("metrics.jsonl") else 0
         if size == self._metrics_size:
             return
         self._forget()
         self._metrics_size = size
         began = path.stat().st_mtime if size else 0.0
-        rows: list[Mapping[str, Any]] = list(read_lines(path))
+        rows: list[Mapping[str, Any]] = list(parse_lines(self._content("metrics.jsonl").decode())) if size else []
         lasted = rows[-1].get("elapsed_s", 0.0) if rows else 0.0
         for row in rows:
             at = began - lasted + row.get("elapsed_s", 0.0)

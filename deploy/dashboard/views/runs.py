@@ -11,8 +11,20 @@ MAX_EVENTS = 500
 
 
 def runs_view(runs: Sequence[RunReader], token_required: bool, version: str) -> dict[str, Any]:
-    """The response of `/api/runs`, as in docs/dashboard-api.md. Call `glance()` of each run first."""
-    return {"runs": [run_entry(run) for run in runs], "token_required": token_required, "version": version}
+    """The response of `/api/runs`, as in docs/dashboard-api.md."""
+    entries = [entry for run in runs if (entry := _listed(run))]
+    return {"runs": entries, "token_required": token_required, "version": version}
+
+
+def _listed(run: RunReader) -> dict[str, Any] | None:
+    """The entry of a run as it is now; None for a neighbour that can't be read: it must not hide the others."""
+    try:
+        run.glance()
+        return run_entry(run)
+    except Exception:  # what stands in another person's files may raise anything
+        if run.primary:
+            raise
+        return None
 
 
 def run_entry(run: RunReader) -> dict[str, Any]:

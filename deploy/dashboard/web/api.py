@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from deploy.artifacts.json_files import plain
 from deploy.artifacts.summary import installed_versions
@@ -60,6 +61,21 @@ class Json(Response):
             return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
         except (ValueError, TypeError):
             return json.dumps(plain(content), allow_nan=False, separators=(",", ":")).encode()
+
+
+class _CountedStream(StreamingResponse):
+    """An event stream that calls `end` once it is over, also where the client left before its first byte."""
+
+    def __init__(self, texts: AsyncIterator[str], end: Callable[[], None]) -> None:
+        super().__init__(texts, media_type="text/event-stream")
+        self._end = end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
 
 
 class Api:
@@ -121,10 +137,7 @@ class Api:
 
     def _all_runs(self, request: Request) -> Any:
         parse(RunParams, request.query_params)
-        runs = self._runs.look()
-        for run in runs:
-            run.glance()
-        return runs_view(runs, self._access.token is not None, installed_versions().get("tributary", ""))
+        return runs_view(self._runs.look(), self._access.token is not None, installed_versions().get("tributary", ""))
 
     def _overview(self, request: Request) -> Any:
         return overview(self._run(request, parse(RunParams, request.query_params).run))
@@ -190,18 +203,18 @@ class Api:
     async def _stream(self, request: Request) -> Response:
         if self._streams >= MAX_STREAMS:
             raise HTTPException(503, f"{MAX_STREAMS} pages are open, which is the limit: close one")
-        params = await run_in_threadpool(self._call, lambda r: parse(RunParams, r.query_params), request)
-        run = await run_in_threadpool(self._call, lambda r: self._run(r, params.run), request)
+        self._streams += 1  # before the first await, so that no two requests take the same place
+        try:
+            params = await run_in_threadpool(self._call, lambda r: parse(RunParams, r.query_params), request)
+            run = await run_in_threadpool(self._call, lambda r: self._run(r, params.run), request)
+            texts = stream(run, request.headers.get("last-event-id"), self._stopping)
+            return _CountedStream(texts, self._end_stream)
+        except BaseException:
+            self._end_stream()
+            raise
 
-        async def counted() -> AsyncIterator[str]:
-            self._streams += 1
-            try:
-                async for text in stream(run, request.headers.get("last-event-id"), self._stopping):
-                    yield text
-            finally:
-                self._streams -= 1
-
-        return StreamingResponse(counted(), media_type="text/event-stream")
+    def _end_stream(self) -> None:
+        self._streams -= 1
 
     async def _login(self, request: Request) -> Response:
         body = b""
