@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from buffer.errors import ConfigError
 from buffer.types import PolicySpec
 from lm.attention import PACKED_ATTENTION, PackedAttention
+from lm.from_folder import load_weights
+from lm.merge_adapter import merged
 from lm.model import PackedModel
 from lm.prefix_tree import build_prefix_tree
 
@@ -55,11 +55,11 @@ def load_model(spec: PolicySpec, device: torch.device, *, quantized: bool, adapt
     the M-step's. ConfigError where the adapter does not fit, or where packed passes of this model are wrong.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = load_weights(
+            AutoModelForCausalLM,
             spec.base_model,
             dtype=getattr(torch, spec.dtype),
             attn_implementation=PACKED_ATTENTION,
-            local_files_only=True,
             device_map={"": str(device)},
             quantization_config=_quantization(spec) if quantized else None,
         )
@@ -188,29 +188,3 @@ def _quantization(spec: PolicySpec) -> BitsAndBytesConfig | None:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, spec.dtype),
     )
-
-
-def merged(model: Any, adapter: Path) -> Any:
-    """`model` with a LoRA adapter (a PEFT folder, safetensors) added to its weights."""
-    files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise ConfigError(
-            f"rewards.adapter = {str(adapter)!r} has no {missing[0]}: it must be a folder as PEFT saves it, with "
-            "safetensors. Name the folder of an adapter, or leave it out."
-        )
-    try:
-        tensors = load_file(files[1])
-        wrapped = PeftModel.from_pretrained(model, str(adapter))
-    except (ValueError, TypeError, RuntimeError, KeyError, OSError) as error:
-        raise ConfigError(
-            f"rewards.adapter = {str(adapter)!r} does not load: {error}. It must be an adapter of this base model."
-        ) from error
-    kind = str(wrapped.peft_config["default"].peft_type.value)
-    unmatched_keys = sorted(get_peft_model_state_dict(wrapped).keys() ^ tensors.keys())
-    if kind != "LORA" or unmatched_keys:
-        raise ConfigError(
-            f"rewards.adapter = {str(adapter)!r} is a {kind} adapter, {len(unmatched_keys)} of whose tensors have no "
-            f"place in the base model or are missing ({', '.join(unmatched_keys[:1])}). It must be a LoRA adapter of "
-            "this model."
-        )
-    return wrapped.merge_and_unload(safe_merge=True)

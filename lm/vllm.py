@@ -122,6 +122,7 @@ def engine_arguments(
     arguments: dict[str, Any] = {
         "model": spec.base_model,
         "skip_tokenizer_init": True,
+        "trust_remote_code": False,
         "dtype": spec.dtype,
         "seed": seed,
         "max_model_len": max_model_len,

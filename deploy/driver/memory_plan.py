@@ -161,12 +161,14 @@ def model_shape(config: RunConfig, folder: Path) -> ModelShape:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from lm.from_folder import empty_model, load_settings
+
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} has no config.json, from which the plan is computed. Name a folder that has one.")
     stored = read_model_json(folder / "config.json")
-    settings = AutoConfig.from_pretrained(folder, local_files_only=True)
+    settings = load_settings(AutoConfig, folder)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(settings)
+        model = empty_model(AutoModelForCausalLM, settings)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}  # shared ones once
     files = ModelFiles(stored, shapes)
     targets = set(lora_targets(config.model, files))

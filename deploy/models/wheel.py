@@ -128,14 +128,16 @@ def _dequantize(gguf: Path, target: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        from lm.from_folder import load_settings
+
+        quantized = load_settings(AutoModelForCausalLM, gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         config = quantized.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         model = type(quantized)(config)  # the model that was read can't be saved: it still counts as quantized
         model.load_state_dict(quantized.state_dict())
         model.save_pretrained(target)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+        load_settings(AutoTokenizer, gguf.parent, gguf_file=gguf.name).save_pretrained(target)
 
 
 @contextlib.contextmanager

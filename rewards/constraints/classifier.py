@@ -69,11 +69,11 @@ class _Probability:
         if self._loaded is None:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+            from lm.from_folder import load_settings, load_weights
+
             folder = self._settings.folder
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = load_weights(AutoModelForSequenceClassification, folder)
+            tokenizer = load_settings(AutoTokenizer, folder)
             if tokenizer.pad_token is None:
                 raise ValueError(f"the tokenizer of {folder} has no pad token. Save it with a pad token")
             self._loaded = tokenizer, model.to(self._settings.device).eval().requires_grad_(False)

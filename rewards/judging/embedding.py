@@ -48,15 +48,15 @@ class Encoder:
         from tokenizers import Tokenizer
         from transformers import AutoModel
 
+        from lm.from_folder import load_weights
+
         missing = [name for name in ("config.json", "tokenizer.json", "*.safetensors") if not any(folder.glob(name))]
         if missing:
             raise ModelError(
                 f"{folder} is not an encoder: it lacks {', '.join(missing)}. Give an encoder's folder, or download one "
                 "with: tributary model get all-minilm-l6-v2"
             )
-        self._model = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
+        self._model = load_weights(AutoModel, folder, dtype=torch.float32)
         self._model.to(device).eval().requires_grad_(False)
         self._device = device
         config = self._model.config
