@@ -20,6 +20,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -95,9 +96,10 @@ def import_archive(buffer: ReplayBuffer, path: Path) -> AddResult:
     A trajectory that is in the buffer already keeps its weight. The whole file is checked before anything is added:
     raise RecordError for a damaged file or one that is not an archive, ConfigError for one that can't be read, or whose
     policy, reward or terms are not the buffer's. An import that fails later, in Redis, can be repeated: what was added
-    by then is a duplicate. With samples_per_insert it blocks like any `add`.
+    by then is a duplicate. With samples_per_insert it blocks like any `add`. Versions of another run that this one has
+    not published yet count as its newest one.
     """
-    exponent = buffer._config.priority_exponent
+    exponent, newest = buffer._config.priority_exponent, buffer.newest_version()
     added = duplicates = evicted = 0
     refused = dict[str, int]()
     with _file_errors(path, "read"), path.open("rb") as file:
@@ -105,12 +107,18 @@ def import_archive(buffer: ReplayBuffer, path: Path) -> AddResult:
         file.seek(0)
         entries = read_entries(file, path)
         while chunk := list(islice(entries, CHUNK)):
-            result = buffer.add(
-                [entry.trajectory for entry in chunk], [priority_of(entry.level, exponent) for entry in chunk]
-            )
+            strings = [_at_most(entry.trajectory, newest) for entry in chunk]
+            result = buffer.add(strings, [priority_of(entry.level, exponent) for entry in chunk])
             added, duplicates, evicted = added + result.added, duplicates + result.duplicates, evicted + result.evicted
             refused = {name: refused.get(name, 0) + result.refused.get(name, 0) for name in refused | result.refused}
     return AddResult(added, duplicates, evicted, refused)
+
+
+def _at_most(trajectory: Trajectory, newest: int) -> Trajectory:
+    """The trajectory, with a version that is at most `newest` where that is known."""
+    if not trajectory.adapter_digest or not trajectory.policy_version > newest >= 0:
+        return trajectory
+    return replace(trajectory, policy_version=newest)
 
 
 def read_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:

@@ -59,6 +59,7 @@ class ReplayBuffer:
         self._weights = {} if weights is None else weights
         self._config = config
         self.store = ItemStore(client, name, config.settings)
+        self._published = -1
         self._quarantine = Quarantine(self.store)
         self._rows = DrawnRows(self.store, self._quarantine)
         self._near_duplicates = NearDuplicates(self.store, config.advanced.near_duplicate_distance)
@@ -74,16 +75,20 @@ class ReplayBuffer:
 
         A trajectory whose `content_id` is in the buffer replaces the older record and keeps its weight; every arrival,
         repeats included, also becomes a fresh row. New ones enter at the highest weight in the buffer, or at those of
-        `priorities`. Malformed ones go to quarantine, one by one. Blocks while the learner is behind
+        `priorities`. Malformed ones, and those that no adapter of the run's policy can have written, go to quarantine,
+        one by one. Blocks while the learner is behind
         (samples_per_insert). Raise RecordError, and store nothing, if one is unscored; WaitTimeout when the learner
         stays behind.
         """
         items, malformed, refused = list[NewItem](), list[Quarantined](), Counter[str]()
+        newest = self._newest_of(trajectories)
         for i, trajectory in enumerate(trajectories):
             if not trajectory.is_scored:
                 raise RecordError(f"a trajectory of prompt {trajectory.prompt_id!r} is unscored; score it before add")
             try:
                 item = self._item(trajectory, None if priorities is None else priorities[i])
+                if problem := self._problem(trajectory, newest):
+                    raise RecordError(problem)
             except RecordError as error:
                 malformed.append(Quarantined.from_record(trajectory.content_id, str(error), b""))
                 continue
@@ -232,6 +237,18 @@ class ReplayBuffer:
     def adopt(self) -> None:
         """Keep the content, and put it under this buffer's settings."""
         self.store.adopt()
+
+    def _newest_of(self, trajectories: Sequence[Trajectory]) -> int:
+        """The newest published version, read where one of these has a higher one than the last reading; or -1."""
+        if max((t.policy_version for t in trajectories if t.adapter_digest), default=-1) > self._published:
+            self._published = self.newest_version()
+        return self._published
+
+    def _problem(self, trajectory: Trajectory, newest: int) -> str | None:
+        """Why no adapter of the run's policy can have written this string, or None."""
+        if trajectory.adapter_digest and trajectory.policy_version > newest >= 0:
+            return f"policy_version = {trajectory.policy_version}; the newest published one is {newest}"
+        return self.policy.problem(trajectory) if self.policy else None
 
     def _item(self, trajectory: Trajectory, priority: float | None) -> NewItem:
         is_given = not trajectory.adapter_digest

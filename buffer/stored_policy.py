@@ -36,6 +36,8 @@ class StoredPolicy(BaseModel):
     """nats per token"""
     reward_adapter: str | None
     """Fingerprint of the adapter that scores."""
+    max_tokens: int | None = None
+    """Longest prompt with its response, a tool's text included. Not compared: a resumed run may change it."""
 
     @classmethod
     def from_run(
@@ -48,6 +50,7 @@ class StoredPolicy(BaseModel):
         task_options: Mapping[str, object],
         length_penalty: float,
         reward_adapter: str | None,
+        max_tokens: int | None = None,
     ) -> "StoredPolicy":
         """The policy of a run; `vocabulary` maps token -> id, `base_model` and `reward_adapter` are fingerprints."""
         tokens = json.dumps(sorted(vocabulary.items(), key=lambda pair: pair[1])).encode()
@@ -64,11 +67,12 @@ class StoredPolicy(BaseModel):
             task_options=hashlib.sha256(options).hexdigest(),
             length_penalty=length_penalty,
             reward_adapter=reward_adapter,
+            max_tokens=max_tokens,
         )
 
     def differences(self, other: "StoredPolicy") -> list[str]:
         """One phrase for each field that differs: its name, this value and the other's."""
-        ours, theirs = self.model_dump(), other.model_dump()
+        ours, theirs = (policy.model_dump(exclude={"max_tokens"}) for policy in (self, other))
         return [
             f"{name}: {_shown(ours[name])} here, {_shown(theirs[name])} there"
             for name in ours
@@ -81,6 +85,8 @@ class StoredPolicy(BaseModel):
         for name, ids in (("prompt", trajectory.prompt_token_ids), ("response", tokens)):
             if self.rows is not None and len(ids) and ids.max() >= self.rows:  # codec.py refuses ids below 0
                 return f"a token of its {name} is outside of the model's {self.rows} tokens"
+        if self.max_tokens is not None and len(trajectory.prompt_token_ids) + len(tokens) > self.max_tokens:
+            return f"it has {len(trajectory.prompt_token_ids) + len(tokens)} tokens; the model reads {self.max_tokens}"
         if not self.min_actions <= len(actions) <= self.max_actions:
             return f"it has {len(actions)} actions; the policy makes {self.min_actions} to {self.max_actions}"
         if self.allowed_token_ids is not None and not np.isin(actions, self.allowed_token_ids).all():

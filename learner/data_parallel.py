@@ -50,7 +50,7 @@ class DataParallel:
         if world_size > 1:
             host, _, port = address.rpartition(":")
             _keep_to_loopback(host)
-            store = dist.TCPStore(
+            store = dist.TCPStore(  # type: ignore[attr-defined]
                 host,
                 int(port),
                 world_size,

@@ -77,6 +77,7 @@ def check(config: RunConfig) -> Checked:
         config.task.options,
         rewards.length_penalty,
         None if rewards.adapter is None else fingerprint(Path(rewards.adapter)),
+        config.actors.max_model_len,
     )
     return Checked(config, spec, tokenizer, task, prompts, demonstrations, stored_policy)
 

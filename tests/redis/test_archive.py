@@ -1,7 +1,9 @@
 """A buffer in a file: all of it comes back, and nothing of a damaged one."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,25 +143,61 @@ def test_an_archive_without_a_policy_is_checked_string_by_string(
         import_archive(buffer, archive)
 
 
-@pytest.mark.parametrize(
-    ("token_ids", "prompt", "reason"),
-    [
-        ([1000], [1], "a token of its response is outside of the model's 1000 tokens"),
-        ([1], [5000], "a token of its prompt"),
-        ([1] * 6, [1], "it has 6 actions"),
-        ([7], [1], "not in policy.allowed_tokens"),
-    ],
-)
+FOREIGN = [
+    ({"token_ids": [1000]}, "a token of its response is outside of the model's 1000 tokens"),
+    ({"token_ids": [2**31 - 1]}, "a token of its response is outside of the model's 1000 tokens"),
+    ({"prompt_token_ids": [5000]}, "a token of its prompt"),
+    ({"token_ids": [1] * 6}, "it has 6 actions"),
+    ({"token_ids": [1] * 5_000, "is_action": False}, "it has 5001 tokens; the model reads 64"),
+    ({"prompt_token_ids": [1] * 5_000}, "tokens; the model reads 64"),
+    ({"token_ids": [7]}, "not in policy.allowed_tokens"),
+    ({"token_ids": [1], "policy_version": 2**32 - 2}, "policy_version = 4294967294; the newest published one is 3"),
+    ({"token_ids": [1], "policy_version": 4}, "policy_version = 4; the newest published one is 3"),
+]
+
+
+def foreign(make_trajectory: Make, fields: dict[str, Any]) -> Trajectory:
+    """A well-formed trajectory of another policy."""
+    n = len(fields.get("token_ids", [1]))
+    arrays = {name: np.array(ids, np.int32) for name, ids in fields.items() if name.endswith("_ids")}
+    acts = np.full(n, fields.get("is_action", True))
+    others = {"is_action": acts, "prompt_token_ids": np.array([1], np.int32), "token_ids": np.array([1], np.int32)}
+    return make_trajectory(0, length=n, **{**fields, **others, **arrays})
+
+
+@pytest.mark.parametrize(("fields", "reason"), FOREIGN, ids=lambda value: value[:30] if isinstance(value, str) else "")
 def test_a_string_that_the_policy_cannot_have_written_goes_to_quarantine_alone(
-    make_buffer: MakeBuffer, make_trajectory: Make, token_ids: list[int], prompt: list[int], reason: str
+    make_buffer: MakeBuffer, make_trajectory: Make, tmp_path: Path, fields: dict[str, Any], reason: str
 ) -> None:
-    """Any client with the password may add records: the learner's own draw checks them."""
-    buffer = make_buffer()
-    buffer.note_policy(POLICY.model_copy(update={"allowed_token_ids": (1, 2, 3)}))
-    fields = {"token_ids": np.array(token_ids, np.int32), "prompt_token_ids": np.array(prompt, np.int32)}
-    good = {"token_ids": np.array([1, 2], np.int32)}
-    buffer.add([make_trajectory(0, length=len(token_ids), **fields), make_trajectory(1, length=2, **good)])
-    rows = buffer.draw(2, 0, np.random.default_rng(0))
-    assert {row.content_id for row in rows} == {make_trajectory(1, length=2, **good).content_id}
-    (entry,) = buffer.quarantined()
-    assert reason in entry.reason
+    """At `add`; at a draw, since any client with the password may write a record; and an import refuses its file."""
+    policy = POLICY.model_copy(update={"allowed_token_ids": (1, 2, 3), "max_tokens": 64})
+    good = make_trajectory(1, length=2, token_ids=np.array([1, 2], np.int32))
+    bad = foreign(make_trajectory, fields)
+    careless, checked, archived = make_buffer(), make_buffer(), tmp_path / "foreign.trib"
+    assert careless.add([bad]).added == 1, "it is well-formed"
+    export_archive(careless.store.client, careless, archived)
+    checked.note_policy(policy)
+    checked.note_version(3)
+    if "policy_version" in fields:  # of another run: not the string is foreign, but the number
+        assert import_archive(checked, archived).duplicates == 1
+    else:
+        rows = [row for seed in range(3) for row in checked.draw(1, 0, np.random.default_rng(seed))]
+        assert rows == [] and reason in checked.quarantined()[0].reason
+        with pytest.raises(RecordError, match=re.escape(reason)):
+            import_archive(checked, archived)
+    result = checked.add([bad, good])
+    assert (result.added, result.refused) == (1, {"malformed": 1})
+    assert checked.stats().newest_version == 3
+    assert checked.draw(1, 0, np.random.default_rng(9))[-1].content_id
+    assert reason in checked.quarantined()[0].reason
+
+
+def test_strings_of_a_later_version_of_another_run_are_imported_as_of_the_newest(
+    archive: Path, make_buffer: MakeBuffer
+) -> None:
+    buffer = make_buffer(max_staleness=1)
+    buffer.clear()
+    buffer.note_version(1)
+    assert import_archive(buffer, archive).added == 300
+    assert buffer.stats().newest_version == 1
+    assert buffer.draw(1, 0, np.random.default_rng(0))[0].policy_version == 1
