@@ -233,6 +233,11 @@ class ReplayBuffer:
         self.store.clear()
         self._client.delete(self.store.keys.poison_strings, self.store.keys.actors)
 
+    @store_errors("loading the buffer's scripts")
+    def load_scripts(self) -> None:
+        """Load the scripts that the server does not have; after a restart it has none. The driver's task."""
+        self.store.load_scripts()
+
     @store_errors("taking over the buffer")
     def adopt(self) -> None:
         """Keep the content, and put it under this buffer's settings."""

@@ -230,6 +230,10 @@ class ItemStore:
         """Delete everything; the next call of every other client raises StoreError."""
         self._scripts.clear()
 
+    def load_scripts(self) -> None:
+        """Load the scripts that the server does not have: clients of other roles may call them and load none."""
+        self._scripts.load()
+
     def adopt(self) -> None:
         """Put the existing store under these settings, whatever its old ones; no other process may use it meanwhile.
 

@@ -3,7 +3,9 @@
 The contract of each script stands at the top of its file in lua/.
 """
 
+import hashlib
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +19,11 @@ from buffer.errors import StoreError
 from buffer.store.keys import Keys
 
 _FOLDER = Path(__file__).parent / "lua"
+NAMES = ("add", "draw", "reprioritize", "remove", "clear")
+LOAD_LIMIT_S = 30.0
+"""A client without the right to load scripts waits as long for the driver, which loads them again after a restart of
+the server, s."""
+_POLL_S = 0.1
 
 
 class Scripts:
@@ -30,8 +37,6 @@ class Scripts:
         self._keys = keys
         self._settings_json = settings_json
         self._epoch = ""
-        names = ("add", "draw", "reprioritize", "remove", "clear")
-        self._scripts = {name: client.register_script(_source(name)) for name in names}
         self._add_replies, self._draw_replies = (_ReplyKeys(keys, kind) for kind in ("add", "draw"))
 
     def add(self, records: list[bytes], args: list[Any]) -> list[Any] | None:
@@ -39,15 +44,15 @@ class Scripts:
 
         The records go into their hash by themselves, in one transaction with the script that admits their items.
         """
-        script = self._scripts["add"]
         with self._add_replies.call() as (key, nonce):
             keys = [self._keys.payload, key]
             args = [nonce, self._epoch, _new_epoch(), self._settings_json, *args]
+            load = _Loader(self._client)
             while True:
                 with self._client.pipeline(transaction=True) as pipe:
                     if records:
                         pipe.hset(self._keys.payload, items=records)
-                    pipe.evalsha(script.sha, len(keys), *keys, *args)
+                    pipe.evalsha(_sha("add"), len(keys), *keys, *args)
                     try:
                         return self._unpack(bytes(pipe.execute()[-1]))
                     except redis.exceptions.ExecAbortError as error:
@@ -55,13 +60,13 @@ class Scripts:
                             raise redis.OutOfMemoryError(str(error)) from error
                         raise
                     except redis.exceptions.NoScriptError:  # a restarted server; the same call may be sent again
-                        self._client.script_load(script.script)
+                        load("add")
 
     def draw(self, seed: int, args: list[Any]) -> list[Any] | None:
         """The fields of draw's reply; None for 'wait'."""
         with self._draw_replies.call() as (key, nonce):
             args = [nonce, self._epoch, self._settings_json, seed, *args]
-            return self._unpack(self._scripts["draw"]([self._keys.payload, key], args))
+            return self._unpack(self._run("draw", [self._keys.payload, key], args))
 
     def reprioritize(self, updates: bytes) -> int:
         """The number of items updated."""
@@ -74,10 +79,25 @@ class Scripts:
     def clear(self) -> None:
         """Delete the store and begin a new epoch."""
         args = [_new_epoch(), self._settings_json]
-        self._epoch = self._scripts["clear"]([self._keys.payload], args).decode()
+        self._epoch = self._run("clear", [self._keys.payload], args).decode()
+
+    def load(self) -> None:
+        """Load the scripts that the server does not have, for clients that have no right to load any."""
+        present: Any = self._client.script_exists(*map(_sha, NAMES))
+        for name, exists in zip(NAMES, present, strict=True):
+            if not exists:
+                self._client.script_load(_source(name))
+
+    def _run(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        load = _Loader(self._client)
+        while True:
+            try:
+                return self._client.evalsha(_sha(name), len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:
+                load(name)
 
     def _count(self, name: str, args: list[Any]) -> int:
-        reply = self._unpack(self._scripts[name]([self._keys.payload], [self._epoch, self._settings_json, *args]))
+        reply = self._unpack(self._run(name, [self._keys.payload], [self._epoch, self._settings_json, *args]))
         return 0 if reply is None else int(reply[0])
 
     def _unpack(self, packed: bytes) -> list[Any] | None:
@@ -98,6 +118,23 @@ class Scripts:
             return None
         self._epoch = reply[0].decode()
         return reply[1:]
+
+
+class _Loader:
+    """Loads a script, or waits for a client that may. NoPermissionError after LOAD_LIMIT_S."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._deadline = time.monotonic() + LOAD_LIMIT_S
+
+    def __call__(self, name: str) -> None:
+        """Return once the script is loaded, or may have been."""
+        try:
+            self._client.script_load(_source(name))
+        except redis.exceptions.NoPermissionError:
+            if time.monotonic() > self._deadline:
+                raise
+            time.sleep(_POLL_S)
 
 
 class _ReplyKeys:
@@ -128,3 +165,9 @@ def _new_epoch() -> str:
 @cache
 def _source(name: str) -> str:
     return "\n".join((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in ("shared", name))
+
+
+@cache
+def _sha(name: str) -> str:
+    """What EVALSHA calls the script by."""
+    return hashlib.sha1(_source(name).encode(), usedforsecurity=False).hexdigest()

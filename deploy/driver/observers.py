@@ -29,6 +29,7 @@ class Observers:
     def show(self, progress: TrainingProgress, phase: str, waits: Sequence[str] = ()) -> None:
         """Show the state of the run."""
         troubles = [self._recorder.trouble] if self._recorder.trouble else []
+        self._buffer.load_scripts()  # a server that was restarted has none, and other roles may load none
         stats = self._buffer.stats()
         snapshot = Snapshot(
             progress.row, stats, progress.actors, phase, progress.elapsed_s, [*waits, *troubles], progress.rewards

@@ -27,6 +27,7 @@ def redis_session(
     try:
         url = server.url if server else str(config.url)
         buffer = ReplayBuffer(connect(url), config, folder.name, checked.config.rewards.term_weights)
+        buffer.load_scripts()
         if keep:
             buffer.adopt()
             _require_same_policy(checked, buffer)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +23,7 @@ from buffer.heartbeat import Heartbeats
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import PASSWORD_VARIABLE, connect
 from buffer.server.redis_server import RedisServer
+from buffer.store import scripts
 from buffer.store.keys import Keys
 from buffer.types import Trajectory
 from tests.support.servers import server_params
@@ -91,15 +93,16 @@ def test_each_role_can_do_what_it_does_in_a_run(
     assert driver.add(given).added == 2
 
     for version in range(4):
+        learner.note_version(version)
         batch = [make_trajectory(k, prompt_id=f"p{k % 3}", policy_version=version) for k in range(version, version + 9)]
         result = reward.add([*batch, batch[0]])
         assert result.added + result.duplicates + sum(result.refused.values()) == 10
-        client.script_flush()  # the next caller has to send its script again
+        client.script_flush()  # as after a restart; only the driver may load scripts
+        driver.load_scripts()
         rows = learner.draw(2, 6, np.random.default_rng(version))
         learner.reprioritize([row.id for row in rows], [float(k) for k in range(len(rows))])
         assert rows
         learner.quarantine(rows[-1:], "it does harm")
-        learner.note_version(version)
     assert learner.newest_version() == dashboard.newest_version() == 3
 
     Heartbeats(as_user("actor"), name).beat("actor", "actor-0")
@@ -114,15 +117,15 @@ def test_each_role_can_do_what_it_does_in_a_run(
 
 
 @pytest.mark.parametrize(
-    ("role", "scripts"),
+    ("role", "names"),
     [
         ("reward", ("add", "remove")),
         ("learner", ("draw", "reprioritize", "remove")),
         ("driver", ("add", "draw", "reprioritize", "remove", "clear")),
     ],
 )
-def test_each_role_has_every_command_of_its_scripts(role: str, scripts: tuple[str, ...]) -> None:
-    sources = [(LUA / f"{script}.lua").read_text() for script in ("shared", *scripts)]
+def test_each_role_has_every_command_of_its_scripts(role: str, names: tuple[str, ...]) -> None:
+    sources = [(LUA / f"{script}.lua").read_text() for script in ("shared", *names)]
     commands = {command.lower() for source in sources for command in re.findall(r"call\('([A-Z]+)'", source)}
     if role == "reward":
         commands -= {"lpush", "ltrim"}  # it removes without a note
@@ -170,6 +173,87 @@ def test_admin_looks_after_the_server(as_user: As) -> None:
     assert admin.script_flush()
 
 
+@pytest.mark.parametrize("role", ["actor", "reward", "learner", "dashboard"])
+def test_no_role_but_driver_and_admin_can_run_lua_of_its_own(as_user: As, role: str) -> None:
+    loop = "while true do end"
+    for command in (
+        *(["EVAL", loop, "0"], ["EVAL_RO", loop, "0"], ["SCRIPT", "LOAD", loop], ["FUNCTION", "LOAD", loop]),
+        *(["FCALL", "f", "0"], ["SCRIPT", "FLUSH"], ["SCRIPT", "DEBUG", "YES"]),
+    ):
+        with pytest.raises(redis.ResponseError, match=r"(?i)no permissions|unknown command"):  # some servers lack one
+            as_user(role).execute_command(*command)
+
+
+def test_after_a_restart_the_other_roles_wait_until_the_driver_has_loaded_the_scripts(
+    as_user: As,
+    client: redis.Redis,
+    name: str,
+    make_trajectory: Callable[..., Trajectory],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = BufferConfig(min_size_to_sample=1)
+    driver, reward, learner = (ReplayBuffer(as_user(role), config, name) for role in ("driver", "reward", "learner"))
+    driver.load_scripts()
+    reward.add([make_trajectory(0)])
+    client.script_flush()
+    with ThreadPoolExecutor() as threads:
+        adding = threads.submit(reward.add, [make_trajectory(1)])
+        drawing = threads.submit(learner.draw, 1, 0, np.random.default_rng(0))
+        with pytest.raises(TimeoutError):
+            adding.result(0.3)
+        driver.load_scripts()
+        assert adding.result(10).added == 1 and len(drawing.result(10)) == 1
+    client.script_flush()
+    monkeypatch.setattr(scripts, "LOAD_LIMIT_S", 0.2)
+    with pytest.raises(StoreError, match=r"does not let the user .*script\|load|does not let the user .*users\.acl"):
+        reward.add([make_trajectory(2)])
+
+
+WITHOUT_ACL = {"auth", "quit", "reset", "debug"}
+"""Every client may send the first three. A server that has DEBUG switched off says so before it looks at rights."""
+WITH_SUBCOMMANDS = {
+    "acl", "client", "cluster", "command", "config", "function", "latency", "memory", "module", "object", "pubsub", "script", "slowlog",
+    "xgroup", "xinfo", "commandlog",
+}  # fmt: skip
+"""Tested one by one above."""
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "admin"])
+def test_of_all_commands_of_the_server_each_role_may_send_those_of_its_line_and_no_other(
+    as_user: As, client: redis.Redis, role: str, name: str
+) -> None:
+    """Each command with a key that the role may use, and as many arguments as it needs: it fails for no other reason."""
+    user, keys = as_user(role), Keys(name)
+    key = keys.alive("actor") if role == "actor" else keys.counters
+    commands: Any = client.execute_command("COMMAND")
+    entries = {entry[0].decode().lower(): entry[1] for entry in _entries(commands)}
+    arity = {command: n for command, n in entries.items() if command not in WITHOUT_ACL | WITH_SUBCOMMANDS}
+    user.set_retry(Retry(NoBackoff(), 0))
+    allowed = {command for command, needed in arity.items() if _may_send(user, command, abs(needed), key)}
+    line = {rule[1:] for rule in USERS[role] if rule.startswith("+")}
+    assert allowed == {command for command in line if "|" not in command}
+
+
+def _entries(commands: Any) -> list[Any]:
+    """The reply of COMMAND: a list, or what redis-py makes of it."""
+    values = commands.values() if isinstance(commands, dict) else commands
+    return [entry if isinstance(entry, list) else [str(entry["name"]).encode(), entry["arity"]] for entry in values]
+
+
+def _may_send(user: redis.Redis, command: str, length: int, key: str) -> bool:
+    with user.client() as connection:
+        try:
+            connection.execute_command(command, *[key] * (length - 1))
+        except NoPermissionError:
+            return False
+        except redis.RedisError:
+            return True
+        finally:
+            if command in ("multi", "hello", "select", "discard", "exec", "watch"):
+                connection.connection.disconnect()
+        return True
+
+
 @pytest.mark.parametrize(
     ("role", "forbidden"),
     [
@@ -198,6 +282,7 @@ def test_who_lacks_a_right_is_told_which_and_where_it_stands(
         buffer.note_version(1)
     client.execute_command("ACL", "SETUSER", "reward", "-xadd")
     reward = ReplayBuffer(as_user("reward"), BufferConfig(), name)
+    ReplayBuffer(as_user("driver"), BufferConfig(), name).load_scripts()
     with pytest.raises(StoreError, match=r"adding trajectories: Redis does not let the user .*users\.acl.*script"):
         reward.add([make_trajectory(1)])
 
