@@ -9,6 +9,7 @@ An item's handle is (slot, generation): slots are reused, generations are not, s
 never reaches its successor in the slot.
 """
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
+from buffer.errors import StoreError
 from buffer.store.binary_layout import ENTRY, reward_bin
 from buffer.store.check import snapshot
 from buffer.store.keys import Keys
 from buffer.store.repair import repair
 from buffer.store.scripts import Scripts
-from buffer.store.settings import StoreSettings
+from buffer.store.settings import LAYOUT, StoreSettings
 
 ADD_CHUNK = 256
 """Items per call of add: a script blocks the server, for some 5 µs per item."""
@@ -237,11 +239,21 @@ class ItemStore:
     def adopt(self) -> None:
         """Put the existing store under these settings, whatever its old ones; no other process may use it meanwhile.
 
-        Where they differ, arrivals that wait as fresh are dropped: their ring is as long as the store.
+        Where they differ, arrivals that wait as fresh are dropped: their ring is as long as the store. StoreError for
+        a store that another release wrote in another layout.
         """
         old_settings: Any = self.client.hget(self.keys.counters, "settings")
-        if old_settings is None or old_settings.decode() == self._settings_json:
+        if old_settings is not None and old_settings.decode() == self._settings_json:
             return
+        if old_settings is None and not self.client.hlen(self.keys.payload):
+            return  # it is empty
+        layout = json.loads(old_settings).get("layout", 1) if old_settings else "unknown"
+        if layout != LAYOUT:
+            raise StoreError(
+                f"the buffer's layout in Redis is {layout}, and this release reads {LAYOUT}: another release of "
+                "Tributary wrote it. Resume the run with that release, or start it over with --replace, which empties "
+                "the buffer."
+            )
         repair(self.client, self.keys, snapshot(self.client, self.keys), self.settings.ranked_by)
         arrivals: Any = self.client.hget(self.keys.counters, "arrivals") or 0
         with self.client.pipeline(transaction=True) as pipe:

@@ -4,6 +4,7 @@ The contract of each script stands at the top of its file in lua/.
 """
 
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import redis
 
 from buffer.errors import StoreError
 from buffer.store.keys import Keys
+from buffer.store.settings import LAYOUT
 
 _FOLDER = Path(__file__).parent / "lua"
 NAMES = ("add", "draw", "reprioritize", "remove", "clear")
@@ -110,6 +112,11 @@ class Scripts:
                 "noeviction. Start the run again, or resume it from its checkpoint."
             )
         if status == b"settings":
+            if json.loads(reply[0]).get("layout", 1) != LAYOUT:
+                raise StoreError(
+                    f"another release of Tributary wrote the buffer, in another layout ({reply[0].decode()}); this one "
+                    f"reads layout {LAYOUT}. Use that release, or clear the buffer."
+                )
             raise StoreError(
                 f"the buffer is kept under {reply[0].decode()}, this process has {self._settings_json}: all processes "
                 "that share a buffer need the same [buffer] settings. Use another name, or clear the buffer."

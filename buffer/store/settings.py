@@ -4,12 +4,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+LAYOUT = 1
+"""Number of the format of the keys in Redis (keys.py, lua/shared.lua). Raise it with every change of the format."""
+
 
 class StoreSettings(BaseModel):
     """Rules of admission and eviction."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
+    layout: int = Field(default=LAYOUT, ge=LAYOUT, le=LAYOUT)
+    """LAYOUT of the release that wrote the buffer. Buffers of layout 1 need not have it."""
     capacity: int = Field(ge=1)
     """Maximum number of items, and of arrivals in the ring that fresh draws read."""
     evict: Literal["oldest", "lowest_priority", "most_sampled"] = "oldest"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from buffer.errors import ConfigError
 from deploy.artifacts.run_folder import RunFolder, check_disk
@@ -52,8 +53,14 @@ def resume(
     check_store(checked.config.buffer)
     check_disk(folder.path, NEEDED_DISK_BYTES)
     learner = checked.config.learner
-    newest = Checkpoints(folder.checkpoints, learner.advanced.keep_checkpoints).newest()
+    checkpoints = Checkpoints(folder.checkpoints, learner.advanced.keep_checkpoints)
+    newest = checkpoints.newest()
     checkpoint = newest.numbers if newest else None
+    for damage in checkpoints.damaged:
+        console.print(
+            f"[yellow]A checkpoint is damaged, so the run continues from the one before it[/yellow] ({escape(damage)})",
+            soft_wrap=True,
+        )
     if checkpoint and checkpoint.step >= learner.steps and folder.finished_steps() >= learner.steps:
         raise ConfigError(
             f"{folder.path} has done all its learner.steps = {learner.steps}. To train it further, give a larger "

@@ -546,3 +546,36 @@ def test_a_resume_under_other_settings_draws_every_later_arrival_as_fresh(
         rows = resumed.draw(32, 4, rng())
         assert [row.content_id for row in rows if row.fresh] == ids(*arrivals)
         assert all(row.policy_version == 4 for row in rows), "rows of the newest version"
+
+
+@pytest.mark.parametrize(
+    "old", [{"settings": '{"layout": 2, "capacity": 1000}'}, {"size": "3"}], ids=["newer", "older"]
+)
+def test_a_buffer_of_another_layout_is_neither_adopted_nor_used(
+    make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis, old: dict[str, str]
+) -> None:
+    """Of a newer release, and of one that did not number its layouts yet."""
+    buffer = make_buffer()
+    client.hset(buffer.store.keys.payload, "0" * 32, "record")
+    client.hset(buffer.store.keys.counters, mapping={"epoch": "1", **old})
+    before = client.hgetall(buffer.store.keys.counters)
+    with pytest.raises(StoreError, match=r"layout in Redis is (2|unknown), and this release reads 1.*--replace"):
+        buffer.adopt()
+    if "settings" in old:
+        with pytest.raises(StoreError, match="another release of Tributary wrote the buffer, in another layout"):
+            buffer.add([make_trajectory(0)])
+    assert client.hgetall(buffer.store.keys.counters) == before
+    buffer.clear()
+    assert buffer.add([make_trajectory(0)]).added == 1
+
+
+def test_a_buffer_that_does_not_number_its_layout_is_of_the_first_one(
+    make_buffer: MakeBuffer, make_trajectory: Make, client: redis.Redis
+) -> None:
+    buffer = make_buffer()
+    buffer.add([make_trajectory(0)])
+    stored: Any = client.hget(buffer.store.keys.counters, "settings")
+    client.hset(buffer.store.keys.counters, "settings", stored.replace(b'"layout":1,', b""))
+    resumed = make_buffer()
+    resumed.adopt()
+    assert resumed.stats().size == 1 and resumed.add([make_trajectory(1)]).added == 1

@@ -1,16 +1,19 @@
 """A killed learner continues from its checkpoint and ends with the same bits as one that was never killed."""
 
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from buffer.errors import ConfigError, TributaryError
 from buffer.replay import ReplayBuffer
@@ -95,14 +98,71 @@ def test_nan_figures_survive_a_checkpoint(tmp_path: Path) -> None:
     assert math.isnan(newest.numbers.rows[0]["labels"]["valid"])
 
 
-def test_a_damaged_checkpoint_is_reported_with_the_fix(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    assert checkpoints.newest() is None
-    checkpoints.save(state(3))
-    path = tmp_path / "step-00000003.safetensors"
+def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ConfigError, match="Remove it to continue from the previous checkpoint"):
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def change_a_number(path: Path) -> None:
+    changed = path.read_bytes().replace(b'skipped_steps\\":0', b'skipped_steps\\":1')
+    assert changed != path.read_bytes()
+    path.write_bytes(changed)
+
+
+def put_nan(path: Path) -> None:
+    """As a release without the check wrote it."""
+    numbers = state(30).numbers.model_dump_json()
+    save_file({"optimiser.0.exp_avg": torch.full((3,), math.nan)}, path, metadata={"numbers": numbers})
+
+
+@pytest.mark.parametrize("damage", [cut_off, empty, flip_a_bit, change_a_number, put_nan])
+def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    assert checkpoints.newest() is None
+    checkpoints.save(state(30))
+    newest = tmp_path / "step-00000030.safetensors"
+    newest.rename(tmp_path / "later")
+    checkpoints.save(state(20, 20.0))
+    (tmp_path / "later").rename(newest)
+    damage(newest)
+    before = checkpoints.newest()
+    assert before is not None and before.numbers.step == 20 and before.tensors["adapter.a"].tolist() == [20.0] * 3
+    assert len(checkpoints.damaged) == 1 and str(newest) in checkpoints.damaged[0]
+    checkpoints.save(state(25))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000025.safetensors", "step-00000030.damaged"]
+    damage(tmp_path / "step-00000025.safetensors")
+    with pytest.raises(ConfigError, match=r"no checkpoint in .* is intact.*step-00000025.*--replace"):
         checkpoints.newest()
+
+
+def test_a_checkpoint_of_a_newer_release_is_refused_and_not_called_damaged(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(state(20))
+    newer = state(30).numbers.model_dump() | {"schema_version": 2, "more": 1}
+    save_file(
+        {"other": torch.zeros(3)}, tmp_path / "step-00000030.safetensors", metadata={"numbers": json.dumps(newer)}
+    )
+    with pytest.raises(ConfigError, match=r"step-00000030.* is of version 2 .* newer release.*the file is intact"):
+        checkpoints.newest()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_state_that_is_not_finite_does_not_replace_the_last_good_one(tmp_path: Path, value: float) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state(20))
+    with pytest.raises(TributaryError, match=r"after step 30 the learner's adapter\.a is not finite.*--resume"):
+        checkpoints.save(state(30, value))
+    newest = checkpoints.newest()
+    assert newest is not None and newest.numbers.step == 20 and checkpoints.damaged == []
 
 
 def make(model: Path, replay: ReplayBuffer, folder: Path, rank: int = 16) -> tuple[Learner, TinyTask, list[int]]:
