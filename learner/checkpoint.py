@@ -110,7 +110,7 @@ class Checkpoints:
 
 
 def _read(path: Path) -> State:
-    """A checkpoint. ValueError, SafetensorError or OSError if it is damaged; ConfigError if it is of a newer release."""
+    """A checkpoint. ValueError, SafetensorError or OSError if it is damaged; ConfigError for a newer release's."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         stored = metadata.get(_NUMBERS, "")
@@ -135,7 +135,7 @@ def _digest(numbers: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(numbers.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -4,7 +4,6 @@ Ray calls `run` in one thread and the short methods (`status`, `stop`) in others
 """
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from deploy.cluster.metrics import Meter
 from deploy.cluster.process_setup import Address, build_task, portable_errors, wait_after_deaths
 from deploy.cluster.reward_client import RewardClient
 from deploy.cluster.root_cause import root_cause
+from deploy.cluster.scratch_folder import ScratchFolder
 from deploy.telemetry.logs import process_log
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class ActorProcess:
         redis = connect(address.redis_url)
         counters = ActorCounters(redis, address.buffer_name)
         seed = life_seed(config.seed, number, counters.count_start(name))
-        self._scratch = tempfile.TemporaryDirectory(prefix="tributary-adapters-")
+        self._scratch = ScratchFolder()
         task = build_task(address)
         self._rollout = RolloutActor(
             name=name,
-            engine=build_engine(address, task.tool, Path(self._scratch.name), seed),
+            engine=build_engine(address, task.tool, self._scratch.path, seed),
             prompts=prompt_order(task.prompts(), config.seed, config.actors.samples_per_prompt, counters.claim_turns),
             task=address.task_name,
             config=config.actors,
@@ -88,7 +88,7 @@ class ActorProcess:
         self.close()
 
     def close(self) -> None:
-        """Remove the adapters' files: nothing else does when Ray kills the process."""
+        """Remove the adapters' files: when Ray kills the process, only the next actor of this machine would."""
         self._scratch.cleanup()
 
     def status(self) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 import gc
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from actors.behaviour import Behaviour
@@ -14,6 +12,7 @@ from actors.rollout import ON_POLICY, sample
 from actors.segments import Sampled
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion, Prompt
+from deploy.cluster.scratch_folder import ScratchFolder
 from deploy.driver.preflight import Checked
 from rewards.load_scorer import load_scorer
 from rewards.scorer import Score, Scorer, sample_terms
@@ -61,8 +60,8 @@ def named_prompts(checked: Checked, split: str, ids: Sequence[str]) -> list[Prom
 def with_engine(checked: Checked, seed: int, use: Callable[[Engine], T]) -> T:
     """The result of `use`, called with an engine of the recipe that is freed afterwards."""
     on_gpu = checked.config.actors.gpus > 0
-    with tempfile.TemporaryDirectory(prefix="tributary-adapters-") as scratch:
-        engine = Engine(checked.spec, checked.config.actors, Path(scratch), seed, on_gpu, checked.task.tool)
+    with ScratchFolder() as scratch:
+        engine = Engine(checked.spec, checked.config.actors, scratch.path, seed, on_gpu, checked.task.tool)
         engine.set_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
         result = use(engine)
         del engine

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -32,10 +33,8 @@ OURS = (
     "deploy.cli",
     "EngineCore",
 )
-CANARIES = {
-    "TRIBUTARY_REDIS_PASSWORD": "canary-of-a-password", "HF_TOKEN": "canary-of-a-hub-token", "WANDB_API_KEY": "canary-of-a-key",
-}  # fmt: skip
-"""In the environment of who submits."""
+CANARIES = {name: uuid4().hex for name in ("TRIBUTARY_REDIS_PASSWORD", "HF_TOKEN", "WANDB_API_KEY")}
+"""In the environment of who submits. Random: this file is uploaded, too."""
 RARE = {
     "tributary_buffer_refused",  # only where a trajectory was refused
     "tributary_run_restarts",
@@ -152,7 +151,7 @@ def test_a_stopped_job_leaves_its_adapter_and_no_process_and_resumes_when_submit
     ]
     options += ["--python", sys.executable, "--start-limit", "60"]
     secret = tmp_path / "CANARY_PATH"
-    secret.write_text("canary-in-a-file")
+    secret.write_text(uuid4().hex)
     first = Command("submit", str(recipe), *options, **CANARIES, TRIBUTARY_REDIS_PASSWORD_FILE=str(secret))
     until(lambda: len(rows_of(run)) > 30 or first.process.poll() is not None, 300, "training")
     job = head.job()
@@ -179,10 +178,10 @@ def test_a_stopped_job_leaves_its_adapter_and_no_process_and_resumes_when_submit
     assert [row["step"] for row in rows_of(run)] == list(range(1, reached + 21)), "every step was done once"
     until(lambda: head.alive() == [], 20, "the end of our processes")
 
-    assert_no_secret_in_session_folder(head, run)
+    assert_no_secret_in_session_folder(head, run, secret.read_text())
 
 
-def assert_no_secret_in_session_folder(head: Head, run: Path) -> None:
+def assert_no_secret_in_session_folder(head: Head, run: Path, in_file: str) -> None:
     """Neither what `submit` had in its environment nor the password of the run's own Redis is in a file or an answer of Ray."""
     password = re.search(r"^requirepass ([0-9a-f]{48})$", (run / "buffer" / "redis.conf").read_text(), re.MULTILINE)
     assert password
@@ -194,7 +193,7 @@ def assert_no_secret_in_session_folder(head: Head, run: Path) -> None:
         with urllib.request.urlopen(f"{head.jobs}/{route}") as response:
             contents[route] = response.read()
     assert b"CANARY_PATH" in contents["api/jobs/"], "where a secret passed on would be"
-    for secret in ("canary-in-a-file", *CANARIES.values(), password[1]):
+    for secret in (in_file, *CANARIES.values(), password[1]):
         assert [name for name, content in contents.items() if secret.encode() in content] == []
 
 
