@@ -8,6 +8,7 @@ weight     priority ** priority_exponent, rounded to a level of store/priority_l
 This file converts trajectories to the records of store/item_store.py, and back.
 """
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ class ReplayBuffer:
         self._config = config
         self.store = ItemStore(client, name, config.settings)
         self._published = -1
+        self._lease = ""
         self._quarantine = Quarantine(self.store)
         self._rows = DrawnRows(self.store, self._quarantine)
         self._near_duplicates = NearDuplicates(self.store, config.advanced.near_duplicate_distance)
@@ -196,10 +198,38 @@ class ReplayBuffer:
         """A learner is about to draw: inserts are rate-limited by samples_per_insert."""
         self._client.hdel(self.store.keys.counters, _DRAWS_ENDED)
 
+    @store_errors("taking the lease")
+    def take_lease(self) -> None:
+        """Become the only learner of this buffer: an earlier one can neither publish nor save from now on."""
+        self._lease = secrets.token_hex(8)
+        self._client.hset(self.store.keys.counters, "lease", self._lease)
+
+    @store_errors("reading the lease")
+    def require_lease(self) -> None:
+        """StoreError where another learner has taken the lease since, or where the buffer is gone."""
+        lease: Any = self._client.hget(self.store.keys.counters, "lease")
+        if lease is None:
+            raise StoreError(
+                "the buffer that this process used is gone: someone cleared it or emptied the server. Start the run "
+                "again, or resume it from its checkpoint."
+            )
+        if lease.decode() != self._lease:
+            raise StoreError(
+                f"another learner has taken over buffer {self.store.name!r}, so this one stops: nothing that it did "
+                "since was published or saved. Two runs use one buffer where a run's folder was copied: delete the "
+                "file `name` in the copy and start it with --replace, or stop the other run."
+            )
+
     @store_errors("storing the newest version")
     def note_version(self, number: int) -> None:
-        """Store the newest published adapter version, for a restarted learner."""
-        self._client.hset(self.store.keys.counters, mapping={"published": number, "version": number})
+        """Store the newest published adapter version, for a restarted learner. Takes the lease if it has none yet.
+
+        StoreError as in `require_lease`; nothing is stored then.
+        """
+        if not self._lease:
+            self.take_lease()
+        if not self.store.publish(self._lease, number):
+            self.require_lease()
 
     @store_errors("reading the newest version")
     def newest_version(self) -> int:

@@ -136,7 +136,9 @@ class Learner:
         return rows
 
     def save(self) -> None:
-        """Write a checkpoint, unless this step has one."""
+        """Write a checkpoint, unless this step has one. StoreError where another learner has taken over the run."""
+        if self._data_parallel.is_leader:
+            self._buffer.require_lease()
         self._checkpointer.save(self.step_number, self.version, self.skipped_steps)
 
     def step(self, rows: Sequence[Drawn]) -> Figures:

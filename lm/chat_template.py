@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from buffer.errors import ModelError
+from lm.from_folder import load_settings
 
 Message = Mapping[str, object]
 """{"role": "user", "content": "..."}"""
@@ -16,7 +17,7 @@ def _tokenizer(folder: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = load_settings(AutoTokenizer, folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} has no tokenizer that transformers can read: {str(error)[:200]}") from error
     if not tokenizer.chat_template:

@@ -144,6 +144,7 @@ class ItemStore:
 
     def __init__(self, client: redis.Redis, name: str, settings: StoreSettings) -> None:
         self.client = client
+        self.name = name
         self.keys = Keys(name)
         self.settings = settings
         self._settings_json = settings.model_dump_json()
@@ -231,6 +232,10 @@ class ItemStore:
     def clear(self) -> None:
         """Delete everything; the next call of every other client raises StoreError."""
         self._scripts.clear()
+
+    def publish(self, lease: str, version: int) -> bool:
+        """Note a version; False, and nothing is changed, where the lease is another's."""
+        return self._scripts.publish(lease, version)
 
     def load_scripts(self) -> None:
         """Load the scripts that the server does not have: clients of other roles may call them and load none."""

@@ -10,7 +10,7 @@ groups           hash    group (8 bytes) -> number of its items, base, head     
 group:<g>        string  packed u32: slots of the items of group g                    add, draw, remove
 rank             zset    slot -> reward or draws; only where a setting needs it       add, draw, remove
 arrivals         string  ring of u32 slot, generation, version, number of the tag     add
-counters         hash    epoch, settings, sizes, totals                               all scripts
+counters         hash    epoch, settings, lease of the learner, sizes, totals         all scripts
 rewards          hash    bin of log R -> number of items                              add, draw, remove
 staleness        hash    bit length of the staleness at a draw -> number of draws     draw
 quarantine       list    msgpack [digest, reason, head of the record], newest first   remove, ReplayBuffer

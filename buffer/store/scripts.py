@@ -21,7 +21,7 @@ from buffer.store.keys import Keys
 from buffer.store.settings import LAYOUT
 
 _FOLDER = Path(__file__).parent / "lua"
-NAMES = ("add", "draw", "reprioritize", "remove", "clear")
+NAMES = ("add", "draw", "reprioritize", "remove", "clear", "publish")
 LOAD_LIMIT_S = 30.0
 """A client without the right to load scripts waits as long for the driver, which loads them again after a restart of
 the server, s."""
@@ -82,6 +82,10 @@ class Scripts:
         """Delete the store and begin a new epoch."""
         args = [_new_epoch(), self._settings_json]
         self._epoch = self._run("clear", [self._keys.payload], args).decode()
+
+    def publish(self, lease: str, version: int) -> bool:
+        """Note a version; False, and nothing is changed, where the lease is another's."""
+        return bool(self._run("publish", [self._keys.payload], [lease, version]))
 
     def load(self) -> None:
         """Load the scripts that the server does not have, for clients that have no right to load any."""

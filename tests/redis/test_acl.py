@@ -83,6 +83,7 @@ def test_each_role_can_do_what_it_does_in_a_run(
     roles = ("driver", "reward", "learner", "dashboard")
     driver, reward, learner, dashboard = (ReplayBuffer(as_user(role), config, name) for role in roles)
     client.script_flush()
+    driver.load_scripts()
     driver.clear()
     other = ReplayBuffer(as_user("driver"), config.model_copy(update={"capacity": 12}), name)
     other.adopt()
@@ -120,7 +121,7 @@ def test_each_role_can_do_what_it_does_in_a_run(
     ("role", "names"),
     [
         ("reward", ("add", "remove")),
-        ("learner", ("draw", "reprioritize", "remove")),
+        ("learner", ("draw", "reprioritize", "remove", "publish")),
         ("driver", ("add", "draw", "reprioritize", "remove", "clear")),
     ],
 )
@@ -278,7 +279,7 @@ def test_who_lacks_a_right_is_told_which_and_where_it_stands(
     buffer = ReplayBuffer(as_user("dashboard"), BufferConfig(), name)
     with pytest.raises(StoreError, match=r"adding trajectories: Redis does not let the user .*users\.acl.*hset"):
         buffer.add([make_trajectory(1)])
-    with pytest.raises(StoreError, match=r"storing the newest version: .*buffer\.url.*hset"):
+    with pytest.raises(StoreError, match=r"taking the lease: .*buffer\.url.*hset"):
         buffer.note_version(1)
     client.execute_command("ACL", "SETUSER", "reward", "-xadd")
     reward = ReplayBuffer(as_user("reward"), BufferConfig(), name)

@@ -39,6 +39,12 @@ class NoBuffer:
         """No version was published before."""
         return -1
 
+    def take_lease(self) -> None:
+        """There is no other learner."""
+
+    def require_lease(self) -> None:
+        """There is no other learner."""
+
     def note_version(self, version: int) -> None:
         """Forget it."""
 

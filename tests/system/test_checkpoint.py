@@ -15,8 +15,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from buffer.errors import ConfigError, TributaryError
+from buffer.config import BufferConfig
+from buffer.errors import ConfigError, StoreError, TributaryError
 from buffer.replay import ReplayBuffer
+from buffer.server.connect import connect
 from buffer.types import PolicySpec
 from learner.checkpoint import Checkpoints, Numbers, State
 from learner.checkpointer import Checkpointer
@@ -195,6 +197,28 @@ def test_no_version_number_is_used_twice_where_there_is_no_checkpoint_yet(
 ) -> None:
     make(tiny_model, replay, tmp_path / "first")
     assert make(tiny_model, replay, tmp_path / "second")[2] == [1]
+
+
+def test_of_two_learners_on_one_run_exactly_one_commits(
+    tiny_model: Path, replay: ReplayBuffer, redis_url: str, tmp_path: Path
+) -> None:
+    """As where a run's folder was copied, or where a learner that hung comes back after another one took its place."""
+    first, task, of_first = make(tiny_model, replay, tmp_path / "first")
+    first.step(batch(task, 0))
+    first.save()
+    other = ReplayBuffer(connect(redis_url), BufferConfig(min_size_to_sample=1), replay.store.name)
+    second, _, of_second = make(tiny_model, other, tmp_path / "second")
+    assert (of_first, of_second) == ([0], [1])
+    first.step(batch(task, 1))
+    for commit in (first.save, lambda: first._publisher.publish(2, batch(task, 1)[0].trajectory)):
+        with pytest.raises(StoreError, match="another learner has taken over buffer"):
+            commit()
+    assert of_first == [0] and [p.name for p in (tmp_path / "first").iterdir()] == ["step-00000001.safetensors"]
+    assert other.newest_version() == 1
+    second.step(batch(task, 0))
+    second.save()
+    second._publisher.publish(1, batch(task, 0)[0].trajectory)
+    assert of_second == [1, 2] and other.newest_version() == 2
 
 
 def test_a_checkpoint_of_another_adapter_is_refused(tiny_model: Path, replay: ReplayBuffer, tmp_path: Path) -> None:
