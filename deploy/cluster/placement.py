@@ -44,6 +44,8 @@ def ray_session() -> Iterator[None]:
 
 def _start_ray() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)  # at every start Ray logs that token authentication is on
+    # Ray 2.60 prints the messages of calls that end with the run to the driver's terminal, and has no setting for it
+    ray._private.worker.print_to_stdstream = lambda *lines, **more: None
     address = os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = {}
     if not address:

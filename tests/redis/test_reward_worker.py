@@ -52,7 +52,10 @@ def test_what_fails_goes_to_quarantine_with_its_reason_and_the_others_come_in(
     buffer = make_buffer()
     added = worker(client, buffer, name).score([given(1), given(7), given(2, 3)])
     assert added.added == 2
-    assert [note.reason for note in buffer.quarantined()] == ["log_reward raised ValueError: no sevens"]
+    [note] = buffer.quarantined()
+    assert note.reason.startswith("log_reward raised ValueError: no sevens (") and note.reason.endswith(
+        '/test_reward_worker.py, line 36: raise ValueError("no sevens"))'
+    )
     assert buffer.stats().refused == {"reward_failed": 1}
     kept = {tuple(row.trajectory.token_ids.tolist()) for row in buffer.draw(3, 0, np.random.default_rng(0))}
     assert kept == {(1,), (2, 3)}

@@ -28,6 +28,7 @@ def test_a_signal_ends_a_run_cleanly_with_its_adapter(
     assert command.process.returncode == 0, output
     summary = json.loads((run / "summary.json").read_text())
     assert f"{number.name}: finishing the step, then writing the adapter; again to stop now" in output
+    assert "(raylet)" not in output, "Ray says nothing to the person"
     assert "learner: ready after" in output and "reward workers: ready after" in output
     assert summary["stopped_by"] == number.name and 20 < summary["steps"] < 100000
     assert (run / "adapter" / "adapter_model.safetensors").stat().st_size > 0

@@ -66,7 +66,7 @@ def test_an_error_that_cannot_be_sent_reaches_the_driver_in_its_own_words(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(TributaryError, match=r"the constructor raised UnpicklableError: no weights at this address$"):
+    with pytest.raises(TributaryError, match=r"the constructor raised UnpicklableError: no weights at this address \("):
         start(role, tiny_spec, redis_url, tmp_path, monkeypatch, how="raise", **rank)
 
 
