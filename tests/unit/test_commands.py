@@ -81,3 +81,10 @@ def test_the_page_about_tasks_shows_the_files_that_init_writes() -> None:
     page = (ROOT / "docs" / "tasks.md").read_text("utf-8")
     for kind, file in (("python", "task.py.txt"), ("toml", "recipe.toml")):
         assert f"```{kind}\n{(ROOT / 'deploy' / 'starter' / file).read_text('utf-8')}```" in page
+
+
+def test_the_command_line_starts_without_the_packages_that_only_runs_need() -> None:
+    heavy = {"torch", "vllm", "ray", "transformers", "redis", "matplotlib", "rapidfuzz"}
+    code = f"import sys, deploy.cli; print(sorted({heavy!r} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
