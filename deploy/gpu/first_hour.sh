@@ -1,18 +1,20 @@
 #!/bin/sh
-# The first hour on a GPU: what works, how fast, and how much memory it takes. From the repository's root, after
-# `make setup EXTRA=gpu` and `make setup-dev`:
+# The first hour on a GPU: what works, how fast, and how much memory it takes. From the repository's root:
 #
-#   sh deploy/gpu/first_hour.sh [--small] [--out DIR] [PART ...]
+#   make setup-dev EXTRA=gpu VENV=.venv-gpu
+#   VENV=.venv-gpu sh deploy/gpu/first_hour.sh [--small] [--out DIR] [PART ...]
 #
-# Each part takes at most ten minutes and writes DIR/PART.json (exit code, seconds, result) and DIR/PART.log; parts that
-# train also write DIR/PART.gpu.csv, the card's memory and load every 2 s. A part that fails stops no other: run it again
-# by its name. --small runs the same parts on a CPU with tiny models, to try the script itself.
+# Each part takes at most ten minutes (LIMIT_S seconds) and writes DIR/PART.log and, from its start on, DIR/PART.json: exit
+# code (null while it runs), seconds, result, or what there is so far. DIR/PART.gpu.csv has the card's memory and load
+# every 2 s. A part that fails stops no other: run it again by its name. --small runs the same parts on a CPU with tiny
+# models, to try the script itself. Only the part `model` needs a network, and only where the model is not there yet.
 set -u
-PARTS="environment agreement demo learner loop broadcast scorer two_actors kill_engine kill_learner"
-LIMIT_S=600
+PARTS="environment model agreement demo learner loop broadcast scorer two_actors kill_engine kill_learner"
+LIMIT_S=${LIMIT_S:-600}
+GRACE_S=30 # from the interrupt at the end of a part to the kill
 out=runs/first-hour
 small=""
-bin=.venv/bin
+bin=${VENV:-.venv}/bin
 while [ $# -gt 0 ]; do
   case $1 in
     --small) small=--small ;;
@@ -28,6 +30,10 @@ for part in "$@"; do
     *) echo "unknown part $part; parts: $PARTS" >&2; exit 2 ;;
   esac
 done
+if [ ! -x "$bin/python" ]; then
+  echo "no $bin/python: make setup-dev EXTRA=gpu VENV=.venv-gpu, then VENV=.venv-gpu sh $0" >&2
+  exit 2
+fi
 mkdir -p "$out" && out=$(cd "$out" && pwd)
 if [ -n "$small" ]; then
   device=cpu
@@ -44,23 +50,38 @@ else
   recipe=demo-gpu
 fi
 
-benchmark() { timeout "$LIMIT_S" "$bin/python" "tests/benchmarks/$1.py" $small --json $2; }
+limited() { # a command, for what is left of the part's time
+  left=$((LIMIT_S - GRACE_S - $(date +%s) + began))
+  timeout -k "$GRACE_S" -s INT "$((left > 1 ? left : 1))" "$@"
+}
+
+benchmark() { # NAME, then options
+  name=$1
+  shift
+  limited "$bin/python" "tests/benchmarks/$name.py" $small --json --device "$device" "$@"
+}
 
 train() { # NAME, then settings; leaves the summary as the last line
   name=$1
   shift
-  timeout -s INT "$LIMIT_S" "$bin/tributary" train "$recipe" --run "$out/$name-run" --replace --no-dashboard "$@" || return
+  limited "$bin/tributary" train "$recipe" --run "$out/$name-run" --replace --no-dashboard "$@" || return
   summary "$out/$name-run"
 }
 
 summary() { "$bin/python" -c 'import json, sys; print(json.dumps(json.load(open(sys.argv[1] + "/summary.json"))))' "$1"; }
 
-train_and_kill() { # NAME, process to kill: start a run, wait for ten steps, kill
+lines() { # of a file that may not be there yet
+  count=$(grep -c . "$1" 2>/dev/null)
+  echo "${count:-0}"
+}
+
+train_and_kill() { # NAME, process to kill: start a run, wait for ten steps, kill; exit code of the run, 3: nobody to kill
   run=$out/$1-run
-  "$bin/python" -m deploy.cli train "$recipe" --run "$run" --replace --no-dashboard learner.checkpoint_every=5 &
+  rm -rf "$run" # the steps of an earlier run do not count
+  limited "$bin/python" -m deploy.cli train "$recipe" --run "$run" --no-dashboard learner.checkpoint_every=5 &
   pid=$!
-  until [ "$(grep -c . "$run/metrics.jsonl" 2>/dev/null || echo 0)" -ge 10 ]; do
-    kill -0 "$pid" 2>/dev/null || break
+  until [ "$(lines "$run/metrics.jsonl")" -ge 10 ]; do
+    kill -0 "$pid" 2>/dev/null || break # at the latest when its time is over
     sleep 1
   done
   "$bin/python" -c '
@@ -68,13 +89,17 @@ import sys, psutil
 own = psutil.Process(int(sys.argv[1])).children(recursive=True)
 victims = [p for p in own if p.is_running() and (p.cmdline() or [""])[0].startswith("ray::" + sys.argv[2])]
 print("killed", [v.pid for v in victims if not v.kill()])
-' "$pid" "$2"
+sys.exit(not victims)
+' "$pid" "$2" && killed=yes || killed=""
   wait "$pid"
+  code=$?
+  [ -n "$killed" ] || return 3
+  return "$code"
 }
 
 environment() {
   nvidia-smi 2>/dev/null || echo "no nvidia-smi"
-  "${CC:-cc}" --version 2>/dev/null | head -1 || echo "no C compiler"
+  "${CC:-cc}" --version 2>/dev/null || echo "no C compiler"
   df -h /dev/shm . | cat
   "$bin/tributary" doctor
   "$bin/python" -c '
@@ -87,45 +112,44 @@ print(json.dumps({
     "versions": {p: metadata.version(p) for p in ("torch", "ray", "transformers", "peft")},
 }))'
 }
-agreement() { benchmark canary ""; }
+model() { # the base model of all parts, and the memory that the plan gives each process
+  [ -n "$small" ] || limited "$bin/tributary" model get smollm2-135m-instruct || return
+  "$bin/tributary" validate "$recipe" --plan
+}
+agreement() { benchmark canary; }
 demo() { train demo; }
-learner() { benchmark learner "--device $device $([ -n "$small" ] || echo --architecture 7b)"; }
-loop() { benchmark whole_loop "--device $device"; }
-broadcast() { benchmark broadcast ""; }
-scorer() { benchmark rewards "--device $device"; }
-two_actors() { train two_actors actors.count=2; }
+learner() { if [ -n "$small" ]; then benchmark learner; else benchmark learner --architecture 7b; fi; }
+loop() { benchmark whole_loop; }
+broadcast() { benchmark broadcast; }
+scorer() { benchmark rewards; }
+two_actors() { train two_actors actors.count=2 "actors.gpus=$([ -n "$small" ] && echo 0.0 || echo 0.2)"; }
 kill_engine() { train_and_kill kill_engine ActorProcess && summary "$out/kill_engine-run"; } # the actor is started again
 kill_learner() { # the run ends, and is resumed
-  train_and_kill kill_learner LearnerProcess && return 1
-  timeout -s INT "$LIMIT_S" "$bin/tributary" train --resume "$out/kill_learner-run" && summary "$out/kill_learner-run"
+  train_and_kill kill_learner LearnerProcess
+  case $? in 0 | 3 | 124 | 137) return 1 ;; esac
+  limited "$bin/tributary" train --resume "$out/kill_learner-run" && summary "$out/kill_learner-run"
 }
 
 failed=""
-for part in ${*:-$PARTS}; do
+# shellcheck disable=SC2086
+[ $# -gt 0 ] || set -- $PARTS
+for part in "$@"; do
   echo "== $part"
   began=$(date +%s)
-  watcher=""
+  rm -f "$out/$part.log"
+  "$bin/python" deploy/gpu/part_result.py "$out" "$part" "$began" &
+  watchers=$!
   if command -v nvidia-smi >/dev/null 2>&1; then
     nvidia-smi --query-gpu=timestamp,memory.used,utilization.gpu --format=csv,noheader -l 2 >"$out/$part.gpu.csv" 2>/dev/null &
-    watcher=$!
+    watchers="$watchers $!"
   fi
   "$part" >"$out/$part.log" 2>&1
   code=$?
-  [ -z "$watcher" ] || kill "$watcher"
-  "$bin/python" -c '
-import json, sys
-part, code, seconds, log, file = sys.argv[1:]
-lines = [line for line in open(log, errors="replace").read().splitlines() if line.strip()]
-try:
-    result = json.loads(lines[-1]) if lines else None
-except ValueError:
-    result = None
-row = {"part": part, "exit": int(code), "seconds": int(seconds), "result": result}
-if result is None:
-    row["last_line"] = lines[-1] if lines else ""
-json.dump(row, open(file, "w"), indent=1)
-print("   exit", code, "after", seconds, "s:", json.dumps(result)[:200] if result else row["last_line"][:200])
-' "$part" "$code" "$(($(date +%s) - began))" "$out/$part.log" "$out/$part.json"
+  # shellcheck disable=SC2086
+  kill $watchers 2>/dev/null
+  # shellcheck disable=SC2086
+  wait $watchers
+  "$bin/python" deploy/gpu/part_result.py "$out" "$part" "$began" "$code"
   [ "$code" = 0 ] || failed="$failed $part"
 done
 [ -z "$failed" ] || { echo "failed:$failed (see $out/PART.log)"; exit 1; }

@@ -1,6 +1,7 @@
 """The cost of a new adapter: seconds until the engine samples from it, and tokens lost.
 
-    python tests/benchmarks/broadcast.py [--small] [--json] [--recipe demo] [--versions 12] [--interval 2.0] [--window 20]
+    python tests/benchmarks/broadcast.py [--small] [--json] [--device cpu|cuda] [--recipe demo] [--versions 12] [--interval 2.0]
+                                         [--window 20] [section.setting=value ...]
 
 One Ray process runs the real rollout loop around a real vLLM engine on the demo's prompt. This process plays the learner, with
 real LoRA weights of rank 16 on q, k, v, o. Both ways end when the engine has read the canary of the new version, which is the
@@ -49,7 +50,15 @@ from deploy.config import load_recipe
 from deploy.driver.preflight import check
 from learner.adapter import adapter_files, adapter_version
 from learner.policy import LoraPolicy
-from tests.support.benchmark import make_parser, parse, print_result, write_tiny_recipe
+from tests.support.benchmark import (
+    add_device,
+    gpu_options,
+    make_parser,
+    parse,
+    print_progress,
+    print_result,
+    write_tiny_recipe,
+)
 
 
 class DiscardingGate:
@@ -101,8 +110,8 @@ class TimedActor(ActorProcess):
 class Publisher:
     """The learner's side."""
 
-    def __init__(self, checked: Any, store: AdapterStoreClient, actor: Any, folder: Path) -> None:
-        self._policy = LoraPolicy(checked.spec, torch.device("cpu"))
+    def __init__(self, checked: Any, store: AdapterStoreClient, actor: Any, folder: Path, device: torch.device) -> None:
+        self._policy = LoraPolicy(checked.spec, device)
         self._tolerance = checked.config.learner.canary_tolerance_of(checked.spec.dtype)
         self._store, self._actor, self._folder = store, actor, folder
         self._number = -1
@@ -149,9 +158,10 @@ class Publisher:
             threading.Event().wait(0.002)
 
 
-def main() -> None:
-    """Measure and print."""
+def arguments() -> argparse.Namespace:
+    """The options of the command line."""
     parser = make_parser(__doc__)
+    add_device(parser)
     parser.add_argument("--recipe", default="demo", help="The recipe to run: a shipped name or a file.")
     parser.add_argument("--versions", type=int, default=12, help="The number of versions timed in each way.")
     parser.add_argument(
@@ -160,10 +170,20 @@ def main() -> None:
     parser.add_argument("--window", type=float, default=20.0, help="Seconds of each count of tokens.")
     parser.add_argument("--rounds", type=int, default=3, help="The number of counts with and without versions.")
     parser.add_argument("overrides", nargs="*", help="Settings of the recipe to change, as section.setting=value.")
-    args = parse(parser, recipe="", versions=2, interval=0.5, window=2.0, rounds=1)
+    return parse(parser, recipe="", versions=2, interval=0.5, window=2.0, rounds=1)
+
+
+def recipe_of(args: argparse.Namespace, scratch: Path) -> tuple[str, list[str]]:
+    """The recipe and the settings that replace its own."""
+    recipe = args.recipe or str(write_tiny_recipe(scratch / "recipe"))
+    return recipe, [*(gpu_options() if args.device == "cuda" else []), *args.overrides]
+
+
+def main() -> None:
+    """Measure and print."""
+    args = arguments()
     with tempfile.TemporaryDirectory() as scratch, RedisServer.start(Path(scratch) / "redis") as server:
-        recipe = args.recipe or str(write_tiny_recipe(Path(scratch) / "recipe"))
-        checked = check(load_recipe(recipe, args.overrides))
+        checked = check(load_recipe(*recipe_of(args, Path(scratch))))
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error", num_cpus=4)
         try:
             result = measure(args, checked, server.url, Path(scratch))
@@ -178,7 +198,7 @@ def measure(args: argparse.Namespace, checked: Any, redis_url: str, scratch: Pat
     store = ray.remote(AdapterStore).options(num_cpus=0, name="store", max_concurrency=100).remote()
     actor = remote(TimedActor, checked.config.actors, max_concurrency=4).remote(0, address)
     ray.get(actor.ready.remote())
-    publisher = Publisher(checked, AdapterStoreClient(store), actor, scratch)
+    publisher = Publisher(checked, AdapterStoreClient(store), actor, scratch, torch.device(args.device))
     running = actor.run.remote()
     publisher.broadcast_s()
     publisher.local_s()  # both once before timing, so that caches are warm
@@ -186,6 +206,7 @@ def measure(args: argparse.Namespace, checked: Any, redis_url: str, scratch: Pat
     for _ in range(args.versions):
         broadcast_s.append(publisher.broadcast_s())
         local_s.append(publisher.local_s())
+    print_progress({"broadcast_s": statistics.median(broadcast_s), "local_s": statistics.median(local_s)})
     tokens: dict[str, list[float]] = {"never": [], "often": []}
     for _ in range(args.rounds):
         for side in ("never", "often"):

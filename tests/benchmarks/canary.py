@@ -1,6 +1,6 @@
 """The canary of right and wrong adapter versions: differences between engine and learner, and who is caught.
 
-    python tests/benchmarks/canary.py [--small] [--json] [--dtype bfloat16] [--strings 24] [--seed 1] [--raw FILE.npz]
+    python tests/benchmarks/canary.py [--small] [--json] [--device cpu|cuda] [--dtype bfloat16] [--strings 24] [--seed 1] [--raw FILE.npz]
 
 The learner takes real steps of the recipe `continue` (its objective, learning rate and reward) on strings that the engine sampled
 from the base model, at the full learning rate from the first step on. Versions 10, 13 and 16 are announced, each with the learner's
@@ -24,6 +24,7 @@ tolerance, at_once                      limits of the dtype, nats
 tokens                                  tokens of all right canaries
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -51,7 +52,7 @@ from learner.data_parallel import DataParallel
 from learner.gradient import Gradient
 from learner.optimiser import Optimiser
 from learner.policy import LoraPolicy
-from tests.support.benchmark import make_parser, parse, print_result
+from tests.support.benchmark import add_device, gpu_options, make_parser, parse, print_progress, print_result
 from tests.support.tiny_text import make_text_model
 
 OLD = 10
@@ -84,9 +85,11 @@ def draw(engine: Engine, checked: Checked, number: int) -> list[Trajectory]:
 class Versions:
     """Adapter versions of a training run: files of each, and canaries of the announced ones."""
 
-    def __init__(self, checked: Checked, rows: Sequence[Trajectory], announced: Sequence[int]) -> None:
-        adapters = trained(checked, rows[:BATCH], max(announced))
-        policy = LoraPolicy(checked.spec, torch.device("cpu"))
+    def __init__(
+        self, checked: Checked, rows: Sequence[Trajectory], announced: Sequence[int], device: torch.device
+    ) -> None:
+        adapters = trained(checked, rows[:BATCH], max(announced), device)
+        policy = LoraPolicy(checked.spec, device)
         self.files: list[AdapterFiles] = []
         self.announced: dict[int, list[AdapterVersion]] = {}
         for step, adapter in enumerate(adapters):
@@ -96,9 +99,9 @@ class Versions:
                 self.announced[step] = [adapter_version(policy, self.files[-1], step, step, row, 1.0) for row in rows]
 
 
-def trained(checked: Checked, rows: Sequence[Trajectory], steps: int) -> list[dict[str, Tensor]]:
+def trained(checked: Checked, rows: Sequence[Trajectory], steps: int, device: torch.device) -> list[dict[str, Tensor]]:
     """The adapter before the first step and after each. Base weights in fp32: in bf16 a step takes a CPU a minute."""
-    policy = LoraPolicy(replace(checked.spec, dtype="float32"), torch.device("cpu"))
+    policy = LoraPolicy(replace(checked.spec, dtype="float32"), device)
     learner, parameters = checked.config.learner, policy.trainable_parameters()
     gradient = Gradient(policy, parameters, learner.objective, 1.0, DataParallel())
     optimiser = Optimiser(parameters, 0.0, learner.advanced.max_grad_norm)
@@ -141,6 +144,7 @@ def differences(engine: Engine, versions: Versions) -> dict[str, list[FloatArray
         for case, of_case in zip(CASES, served, strict=True):
             for row, log_probs in zip(rows, scores(engine, rows, of_case), strict=True):
                 result[case].append(np.abs(log_probs - row.canary.log_probs))
+        print_progress({"version": number, **{case: float(np.mean(np.concatenate(result[case]))) for case in CASES}})
     return result
 
 
@@ -160,15 +164,16 @@ def summary(canaries: Sequence[FloatArray], tolerance: float) -> dict[str, float
     }
 
 
-def measure(checked: Checked, strings: int, seed: int, announced: Sequence[int], raw: Path | None) -> dict[str, Any]:
+def measure(checked: Checked, args: argparse.Namespace, announced: Sequence[int]) -> dict[str, Any]:
     """All figures."""
     tolerance = checked.config.learner.canary_tolerance_of(checked.spec.dtype)
     with tempfile.TemporaryDirectory() as scratch:
-        engine = Engine(checked.spec, checked.config.actors, Path(scratch), seed, on_gpu=False)
-        rows = draw(engine, checked, strings)
-        differences_of = differences(engine, Versions(checked, rows, announced))
-    if raw:
-        np.savez(raw, **{f"{case}-{k}": c for case in CASES for k, c in enumerate(differences_of[case])})
+        on_gpu = args.device == "cuda"
+        engine = Engine(checked.spec, checked.config.actors, Path(scratch), args.seed, on_gpu=on_gpu)
+        rows = draw(engine, checked, args.strings)
+        differences_of = differences(engine, Versions(checked, rows, announced, torch.device(args.device)))
+    if args.raw:
+        np.savez(args.raw, **{f"{case}-{k}": c for case in CASES for k, c in enumerate(differences_of[case])})
     tokens, rng = np.concatenate(differences_of["right"]), np.random.default_rng(0)
     by_length = {n: rng.choice(tokens, (BOOTSTRAP, n)).mean(1) for n in LENGTHS}
     return {
@@ -178,27 +183,39 @@ def measure(checked: Checked, strings: int, seed: int, announced: Sequence[int],
         "at_once": FAR_BEYOND * tolerance,
         "tokens": len(tokens),
         "canaries": len(differences_of["right"]),
+        "device": args.device,
         "dtype": checked.spec.dtype,
         "model": Path(checked.spec.base_model).name,
     }
 
 
-def main() -> None:
-    """Measure and print."""
+def arguments() -> argparse.Namespace:
+    """The options of the command line."""
     parser = make_parser(__doc__)
+    add_device(parser)
     parser.add_argument("--dtype", default="bfloat16", help="The dtype of engine and learner.")
     parser.add_argument("--strings", type=int, default=24, help="The strings that are compared.")
     parser.add_argument("--seed", type=int, default=1, help="The seed of the engine, which draws the strings.")
     parser.add_argument("--raw", type=Path, help="Write the differences of all tokens to this NPZ file.")
-    args = parse(parser, strings=6)
+    return parse(parser, strings=6)
+
+
+def recipe_of(args: argparse.Namespace, scratch: Path) -> tuple[str, list[str]]:
+    """The recipe and the settings that replace its own."""
+    options = gpu_options() if args.device == "cuda" else []
+    options += [f'model.dtype="{args.dtype}"', "policy.max_actions=16"]
+    if args.small:
+        options.append(f'model.name="{make_text_model(scratch / "model")}"')
+    return "continue", options
+
+
+def main() -> None:
+    """Measure and print."""
+    args = arguments()
     quiet_engine()
     with tempfile.TemporaryDirectory() as scratch:
-        options = [f'model.dtype="{args.dtype}"', "policy.max_actions=16"]
-        if args.small:
-            options.append(f'model.name="{make_text_model(Path(scratch) / "model")}"')
-        checked = check(load_recipe("continue", options))
-        announced = ANNOUNCED[:1] if args.small else ANNOUNCED
-        result = measure(checked, args.strings, args.seed, announced, args.raw)
+        checked = check(load_recipe(*recipe_of(args, Path(scratch))))
+        result = measure(checked, args, ANNOUNCED[:1] if args.small else ANNOUNCED)
     print_result(result, args.json)
 
 

@@ -17,6 +17,7 @@ Figures, in the JSON object of the last line:
 
 speedup_*          per case: plain seconds / ours; with --small of the largest case alone
 memory_ratio       ours / plain, peak beyond the loaded model, largest case
+memory_over_plan   ours / what `tributary validate --plan` computes for it: activations, output, gradients and moments, largest case
 overhead           share of our step outside the model's forward and backward (packing, objective, clipping, optimiser), worst case
 matmul_fraction    floating-point operations of our step (4 per weight and token; attention and recomputation not counted) / its seconds /
                    the rate of one large matrix product on this device, worst case
@@ -36,7 +37,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.support.benchmark import make_parser, parse, print_result, run_python
+from tests.support.benchmark import add_device, make_parser, parse, print_progress, print_result, run_python
 from tests.support.tiny import make_tiny_model
 
 CASES = {"short": (64, 20, 4, 5), "long": (16, 200, 60, 61), "forced": (64, 20, 4, 4), "wide": (256, 128, 64, 65)}
@@ -46,6 +47,7 @@ CASES_OF = {"cpu": ("short", "forced", "long"), "cuda": ("wide",)}
 PASS_TOKENS = {"cpu": 0, "cuda": 8192}
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
 """Part of the device's name -> its published dense bf16 operations/s."""
+RANK, TARGETS = 16, ("q_proj", "k_proj", "v_proj", "o_proj")
 SHAPES = {
     "7b": dict(
         hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8
@@ -117,8 +119,7 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
         torch.set_num_threads(threads)
     n, prompt, actions, limit = CASES[case]
     dtype = "bfloat16" if device == "cuda" else "float32"
-    targets = ("q_proj", "k_proj", "v_proj", "o_proj")
-    spec = PolicySpec(model, dtype, 16, 16, targets, stop_token_id=2, max_actions=limit)
+    spec = PolicySpec(model, dtype, RANK, RANK, TARGETS, stop_token_id=2, max_actions=limit)
     policy = LoraPolicy(spec, torch.device(device))
     rows = trajectories(n, prompt, actions, policy.model.config.vocab_size, side)
     if side == "plain":
@@ -156,8 +157,25 @@ def measure(model: str, device: str, threads: int, side: str, case: str, steps: 
         "matmul_per_s": matmul_rate(device, dtype),
         "peak_per_s": published_peak(device),
         "passes": len(batch.parts),
+        "pass_tokens": max(len(part.tree.tokens) for part in batch.parts),
         "loss": float(loss.value),
     }
+
+
+def planned_bytes(model: str, device: str, tokens: int) -> float:
+    """What the memory plan adds to the loaded model for passes of `tokens`, bytes."""
+    from deploy.config import load_recipe
+    from deploy.driver import memory_arithmetic as arithmetic
+    from deploy.driver.memory_plan import model_shape
+    from lm.head import chunk_bytes
+
+    on_gpu = device == "cuda"
+    names = f"model.lora_targets={json.dumps(TARGETS)}"
+    config = load_recipe("demo", [f"model.name={model}", f"model.lora_rank={RANK}", names, "actors.max_model_len=16"])
+    shape = model_shape(config, Path(model))
+    width = 2 if on_gpu else 4
+    activations, output = arithmetic.learner_pass(shape, width, tokens, False, on_gpu, chunk_bytes(on_gpu))
+    return activations + output + 3 * arithmetic.optimiser(shape) / 4  # the adapter itself is loaded with the model
 
 
 def published_peak(device: str) -> float | None:
@@ -220,6 +238,7 @@ def run_sides(model: str, args: argparse.Namespace, cases: Sequence[str]) -> dic
         for side in ("plain", "ours"):
             output = run_python([__file__, *options, "--side", side, "--case", case])
             measured[case, side] = json.loads(output.splitlines()[-1])
+            print_progress({f"{case}_{side}": measured[case, side]})
     return measured
 
 
@@ -230,7 +249,7 @@ def main() -> None:
     parser.add_argument(
         "--architecture", choices=sorted(SHAPES), help="Use random weights of this shape instead of --model."
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="The device of both sides.")
+    add_device(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of each side.")
     parser.add_argument("--steps", type=int, default=3, help="The number of timed steps, after one that warms up.")
     parser.add_argument("--side", choices=["plain", "ours"], help=argparse.SUPPRESS)
@@ -250,6 +269,7 @@ def main() -> None:
             model = str(resolve_model(args.model))
         cases = CASES_OF[args.device][-1:] if args.small else CASES_OF[args.device]
         measured = run_sides(model, args, cases)
+        planned = planned_bytes(model, args.device, measured[cases[-1], "ours"]["pass_tokens"])
     ours = [measured[case, "ours"] for case in cases]
     largest, peak = measured[cases[-1], "ours"], ours[-1]["peak_per_s"]
     result: dict[str, Any] = {
@@ -258,6 +278,7 @@ def main() -> None:
     result |= {
         "overhead": max(figures["overhead"] for figures in ours),
         "memory_ratio": largest["peak_bytes"] / measured[cases[-1], "plain"]["peak_bytes"],
+        "memory_over_plan": largest["peak_bytes"] / planned,
         "matmul_fraction": min(f["operations"] / f["seconds"] / f["matmul_per_s"] for f in ours),
         "mfu": peak and largest["operations"] / largest["seconds"] / peak,
         "device": args.device,

@@ -43,7 +43,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lm.packing import pack
-from tests.support.benchmark import make_parser, parse, print_result
+from tests.support.benchmark import add_device, make_parser, parse, print_progress, print_result
 from tests.support.tiny import make_tiny_model
 
 SHAPES = ((40, 20, 15, 16), (40, 60, 15, 16))
@@ -168,7 +168,7 @@ def main() -> None:
     """Measure both shapes and print."""
     parser = make_parser(__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct", help="The base model: a name or a folder.")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="The device of all sides.")
+    add_device(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads.")
     parser.add_argument("--rounds", type=int, default=5, help="The number of timed rounds.")
     parser.add_argument(
@@ -194,10 +194,11 @@ def main() -> None:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         model.to(device).eval()
         base = BaseModel(spec, device, MAX_TOKENS)
-    per_shape = [
-        measure(Sides(model, base, spec.stop_token_id, shape, base.max_tokens), args.rounds, now, show)
-        for shape in (SMALL_SHAPES if args.small else SHAPES)
-    ]
+    per_shape = []
+    for shape in SMALL_SHAPES if args.small else SHAPES:
+        sides = Sides(model, base, spec.stop_token_id, shape, base.max_tokens)
+        per_shape.append(measure(sides, args.rounds, now, show))
+        print_progress(per_shape[-1])
     result: dict[str, Any] = {key: [figures[key] for figures in per_shape] for key in per_shape[0]}
     result |= {"rounds": args.rounds, "threads": threads, "cpu_time": args.cpu_time, "device": args.device}
     print_result(result | {"model": "tiny" if args.small else args.model}, args.json)

@@ -16,6 +16,7 @@ steps_per_s           steps of the learner
 staleness             versions by which trajectories lag behind the learner: mean and max
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -23,37 +24,44 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.support.benchmark import make_parser, parse, print_result, run_python, write_tiny_recipe
+from tests.support.benchmark import (
+    add_device,
+    gpu_options,
+    make_parser,
+    parse,
+    print_result,
+    run_python,
+    write_tiny_recipe,
+)
 
 
-def gpu_options(shares: str) -> list[str]:
-    """Overrides that give engine, learner and reward worker their shares of one GPU."""
-    engine, learner, rewards = shares.split(",")
-    return [
-        f"actors.gpus={engine}",
-        f"learner.gpus={learner}",
-        f"rewards.gpus={rewards}",
-        "model.dtype=auto",
-    ]
-
-
-def main() -> None:
-    """Train and print."""
+def arguments() -> argparse.Namespace:
+    """The options of the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="The device that all parts run on.")
+    add_device(parser)
     parser.add_argument("--recipe", default="demo", help="The recipe to train: a shipped name or a file.")
     parser.add_argument("--steps", type=int, default=60, help="The number of learner steps.")
     parser.add_argument(
         "--gpus", default="0.5,0.3,0.2", help="With --device cuda: the shares of engine, learner and reward worker."
     )
     parser.add_argument("overrides", nargs="*", help="Settings of the recipe to change, as section.setting=value.")
-    args = parse(parser, recipe="", steps=20)
-    options = [f"learner.steps={args.steps}", "evaluation.samples=64"]
-    options += gpu_options(args.gpus) if args.device == "cuda" else []
+    return parse(parser, recipe="", steps=20)
+
+
+def recipe_of(args: argparse.Namespace, scratch: Path) -> tuple[str, list[str]]:
+    """The recipe and the settings that replace its own."""
+    recipe = args.recipe or str(write_tiny_recipe(scratch / "recipe"))
+    options = gpu_options(args.gpus) if args.device == "cuda" else []
+    return recipe, [f"learner.steps={args.steps}", "evaluation.samples=64", *options, *args.overrides]
+
+
+def main() -> None:
+    """Train and print."""
+    args = arguments()
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        recipe = args.recipe or str(write_tiny_recipe(Path(scratch) / "recipe"))
-        output = run_python(["-m", "deploy.cli", "train", recipe, *options, *args.overrides, "--run", str(run)])
+        recipe, options = recipe_of(args, Path(scratch))
+        output = run_python(["-m", "deploy.cli", "train", recipe, *options, "--run", str(run)])
         if not args.json:
             print(output)
         summary = json.loads((run / "summary.json").read_text())

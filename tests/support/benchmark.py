@@ -36,6 +36,23 @@ def parse(parser: argparse.ArgumentParser, **small: object) -> argparse.Namespac
     return parser.parse_args()
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option --device."""
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="The device of all parts.")
+
+
+def gpu_options(shares: str = "0.5,0.3,0.2") -> list[str]:
+    """Overrides of a recipe that give engine, learner and reward worker their shares of one GPU."""
+    engine, learner, rewards = shares.split(",")
+    return [f"actors.gpus={engine}", f"learner.gpus={learner}", f"rewards.gpus={rewards}", "model.dtype=auto"]
+
+
+def print_progress(figures: Mapping[str, Any]) -> None:
+    """One JSON object on the standard error: what is left of a benchmark that is stopped before its end."""
+    sys.stderr.write(json.dumps(figures) + "\n")
+    sys.stderr.flush()
+
+
 def print_result(result: Mapping[str, Any], json_only: bool) -> None:
     """One line per figure, unless `json_only`; last of all the JSON object, on one line."""
     if not json_only:

@@ -82,6 +82,7 @@ def check_engine(result: dict[str, Any]) -> None:
 
 def check_learner(result: dict[str, Any]) -> None:
     assert result["speedup_long"] > 0
+    assert result["memory_over_plan"] > 0
     assert 0 < result["overhead"] < 1 and 0 < result["matmul_fraction"] < 1
     losses = [result["long_plain"]["loss"], result["long_ours"]["loss"]]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3), "both sides compute the same loss"
