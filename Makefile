@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRA  ?= cpu
 RUN    ?= runs/demo
+DEMO   := $(if $(filter gpu,$(EXTRA)),demo-gpu,demo)
 INSTALLED := $(VENV)/installed-$(EXTRA)
 DEV := $(INSTALLED)-dev
 PINS := pyproject.toml deploy/install/constraints-$(EXTRA).txt deploy/install/overrides-$(EXTRA).txt deploy/install/setup.sh
@@ -13,6 +14,7 @@ PINS := pyproject.toml deploy/install/constraints-$(EXTRA).txt deploy/install/ov
 
 help:
 	@echo "make demo          set up, train the integer task on this machine and show the result (runs/demo)"
+	@echo "make demo EXTRA=gpu VENV=.venv-gpu  the same on a GPU"
 	@echo "make test          set up, run the fast tests and one whole tiny training run (at most 12 minutes on 2 cores)"
 	@echo "make test-all      set up, run every test that needs neither a browser nor containers (35 minutes on 2 cores)"
 	@echo "make test-browser  set up, test the dashboard in Chromium (apt-get install chromium fonts-dejavu-core)"
@@ -35,7 +37,7 @@ $(DEV): $(PINS)
 
 demo: setup
 	@$(BIN)/tributary model get smollm2-135m-instruct
-	@$(BIN)/tributary train demo --run $(RUN) --replace
+	@$(BIN)/tributary train $(DEMO) --run $(RUN) --replace
 
 check: lint
 	@$(BIN)/pytest -q tests/unit tests/deployment

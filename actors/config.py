@@ -51,6 +51,9 @@ class ActorAdvanced(BaseModel):
         strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
+    start_limit_s: float = Field(default=600.0, gt=0.0)
+    """Longest time in which all processes of a run load their models, s. Engines on GPUs also compile kernels: large
+    models may need more."""
     wait_limit_s: float = Field(default=300.0, gt=0.0)
     """Longest wait for an adapter or for reward workers, s."""
     max_restarts: int = Field(default=10, ge=0)

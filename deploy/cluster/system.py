@@ -36,7 +36,6 @@ from deploy.cluster.reward_process import RewardProcess
 from deploy.cluster.worker_group import WorkerGroup
 from deploy.config import RunConfig
 
-START_LIMIT_S = 600.0
 CLOSE_LIMIT_S = 2.0
 STATUS_LIMIT_S = 2.0
 ROLE_NOUNS = {"actor": "actors", "reward": "reward workers", "learner": "learners"}
@@ -86,10 +85,11 @@ class System:
         pending, began = list(names), time.monotonic()
         wait = NamedWait(
             "the run waits for its processes to load",
-            START_LIMIT_S,
+            self._config.actors.advanced.start_limit_s,
             lambda: (
                 f"{len(names) - len(pending)}/{len(names)} ready, loading: "
-                f"{', '.join(sorted({names[call] for call in pending}))}; {free_now()}"
+                f"{', '.join(sorted({names[call] for call in pending}))}; {free_now()}; "
+                "actors.advanced.start_limit_s"
             ),
         )
         while pending:

@@ -148,7 +148,7 @@ for part in "$@"; do
   # shellcheck disable=SC2086
   kill $watchers 2>/dev/null
   # shellcheck disable=SC2086
-  wait $watchers
+  wait $watchers 2>/dev/null # which would print that they were terminated
   "$bin/python" deploy/gpu/part_result.py "$out" "$part" "$began" "$code"
   [ "$code" = 0 ] || failed="$failed $part"
 done

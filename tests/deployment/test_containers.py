@@ -1,17 +1,22 @@
 """The compose file fits its schema and is taken by Docker; hadolint finds nothing in the Dockerfiles."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.compose.engine import DOCKER
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 COMPOSE = ROOT / "docker-compose.yml"
+SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
 DOCKERFILES = sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))
 
 
@@ -48,11 +53,70 @@ def docker_compose() -> None:
         pytest.skip(f"no command `{' '.join(DOCKER)} compose`; TRIBUTARY_DOCKER may name another docker")
 
 
-@pytest.mark.parametrize("profiles", [(), ("gpu",), ("monitoring",), ("gpu", "monitoring")], ids="+".join)
+@pytest.mark.parametrize(
+    "profiles", [(), ("gpu",), ("gpu", "two-gpus"), ("monitoring",), ("gpu", "monitoring")], ids="+".join
+)
 @pytest.mark.usefixtures("docker_compose")
 def test_docker_compose_takes_the_file_with_every_profile(profiles: tuple[str, ...]) -> None:
     result = compose(*(f"--profile={profile}" for profile in profiles), "config", "--quiet")
     assert result.returncode == 0, result.stderr
+
+
+def interpolated(text: str, settings: dict[str, str]) -> str:
+    """`text` with its ${NAME:-default} replaced, as compose does it."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: settings.get(match[1]) or match[2], text)
+
+
+def submitted(tmp_path: Path, **settings: str) -> list[str]:
+    """What the service `run` calls `tributary` with."""
+    (tmp_path / "tributary").write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/called\n")
+    (tmp_path / "tributary").chmod(0o700)
+    command = shlex.split(interpolated(SERVICES["run"]["command"], settings))
+    done = subprocess.run(command, cwd=ROOT, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert done.returncode == 0
+    return (tmp_path / "called").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("settings", "recipe"),
+    [
+        ({}, "demo"),
+        ({"VARIANT": "cpu", "RECIPE": ""}, "demo"),
+        ({"VARIANT": "gpu"}, "demo-gpu"),
+        ({"VARIANT": "gpu", "RECIPE": "/tasks/mine.toml"}, "/tasks/mine.toml"),
+    ],
+)
+def test_the_demo_that_is_submitted_is_the_one_of_the_images_build(
+    tmp_path: Path, settings: dict[str, str], recipe: str
+) -> None:
+    called = submitted(tmp_path, OVERRIDES="learner.steps=320 seed=1", **settings)
+    assert called[:4] == ["submit", recipe, "--run", "/runs/demo"]
+    assert called[-2:] == ["learner.steps=320", "seed=1"]
+
+
+def test_the_profile_gpu_asks_for_no_other_gpu_than_the_first() -> None:
+    devices = [
+        interpolated(device, {})
+        for service in SERVICES.values()
+        if service.get("profiles") == ["gpu"]
+        for reserved in service["deploy"]["resources"]["reservations"]["devices"]
+        for device in reserved["device_ids"]
+    ]
+    assert devices == ["0"]
+
+
+def test_make_demo_trains_the_recipe_of_its_build() -> None:
+    for extra, recipe in (("cpu", "demo"), ("gpu", "demo-gpu")):
+        done = subprocess.run(["make", "-n", "demo", f"EXTRA={extra}"], cwd=ROOT, capture_output=True, text=True)
+        assert f"tributary train {recipe} --run" in done.stdout
+
+
+def test_every_package_gets_into_the_image() -> None:
+    let_in = {
+        line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    }
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {name.removesuffix("*") for name in found} <= let_in
 
 
 @pytest.mark.usefixtures("docker_compose")
