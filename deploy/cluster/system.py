@@ -84,12 +84,11 @@ class System:
         names |= dict.fromkeys(self._learners.load(), "learner")
         pending, began = list(names), time.monotonic()
         wait = NamedWait(
-            "the run waits for its processes to load",
+            "the run waits up to actors.advanced.start_limit_s for its processes to load",
             self._config.actors.advanced.start_limit_s,
             lambda: (
                 f"{len(names) - len(pending)}/{len(names)} ready, loading: "
-                f"{', '.join(sorted({names[call] for call in pending}))}; {free_now()}; "
-                "actors.advanced.start_limit_s"
+                f"{', '.join(sorted({names[call] for call in pending}))}; {free_now()}"
             ),
         )
         while pending:

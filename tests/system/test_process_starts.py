@@ -9,7 +9,7 @@ import pytest
 import ray
 import typer
 
-from buffer.errors import TributaryError
+from buffer.errors import TributaryError, WaitTimeout
 from buffer.types import PolicySpec
 from deploy import cli
 from deploy.cluster import system
@@ -33,7 +33,14 @@ def cluster() -> Iterator[None]:
 
 
 def start(
-    role: str, spec: PolicySpec, redis_url: str, folder: Path, patch: pytest.MonkeyPatch, restarts: int = 0, **how: Any
+    role: str,
+    spec: PolicySpec,
+    redis_url: str,
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    restarts: int = 0,
+    limit_s: float = 600.0,
+    **how: Any,
 ) -> None:
     """Start a run of whose processes only those of `role` are real, wait until all are ready, and end it."""
     for name in {"actor", "reward", "learner"} - {role}:
@@ -41,7 +48,7 @@ def start(
     recipe = tiny.tiny_recipe(Path(spec.base_model))
     options = {"role": role, **(how or {"role": "none", "how": ""})}
     recipe["task"] = {"name": "tests.support.failing_start:FailsInOneRole", "options": options}
-    recipe["actors"] |= {"engine": "simulated", "advanced": {"max_restarts": restarts}}
+    recipe["actors"] |= {"engine": "simulated", "advanced": {"max_restarts": restarts, "start_limit_s": limit_s}}
     recipe["rewards"] = {"advanced": {"max_restarts": restarts}}
     recipe["learner"] |= {"ranks": 2 if "rank" in how else 1}
     config = parse_config(recipe, source="test")
@@ -92,6 +99,13 @@ def test_a_process_that_dies_while_it_loads__the_error_says_what_is_known(
 ) -> None:
     with pytest.raises(TributaryError, match=words):
         start("actor", tiny_spec, redis_url, tmp_path, monkeypatch, how=how)
+
+
+def test_processes_that_take_longer_than_the_recipe_allows_end_the_start_with_the_setting(
+    tiny_spec: PolicySpec, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(WaitTimeout, match=r"actors\.advanced\.start_limit_s .* loading: .*actors.*limit 0\.01 s"):
+        start("actor", tiny_spec, redis_url, tmp_path, monkeypatch, limit_s=0.01)
 
 
 def test_a_process_that_dies_the_first_time_it_loads_is_started_again(
