@@ -6,7 +6,7 @@ deploy/driver/memory_arithmetic.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil, prod
+from math import ceil, inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.served_versions import MAX_VERSIONS
-from buffer.errors import ConfigError
+from buffer.errors import ConfigError, TributaryError
 from deploy.cluster.placement_shares import place, shares_problem
 from deploy.config import RunConfig
 from deploy.driver import memory_arithmetic as arithmetic
-from deploy.driver.check_model import EMBEDDINGS, ModelFiles, lora_targets
+from deploy.driver.check_engine import check_engine
+from deploy.driver.check_model import EMBEDDINGS, ModelFiles, check_model, lora_targets
 from deploy.driver.memory_arithmetic import GIB, WIDTH, ModelShape
 from deploy.models.model_json import read_model_json
 from lm.vllm import BATCHED_TOKENS, kernel_rank
@@ -67,8 +68,10 @@ class Plan:
 def make_plan(config: RunConfig, shape: ModelShape, gpus: int | None = None, card_gib: float = CARD_GIB) -> Plan:
     """The plan on `gpus` GPUs of `card_gib` GiB; by default on as few as the shares of the recipe take.
 
-    ConfigError where the shares do not fit on them.
+    ConfigError where the shares do not fit on them, or where that is no size.
     """
+    if not 0 < card_gib < inf:
+        raise ConfigError(f"--gpu-gib = {card_gib:g} is no size of a GPU. Give its memory in GiB, such as 79.6.")
     processes = planned_processes(config, shape)
     shares = [(process.gpus, process.spread) for process in processes]
     needed = ceil(sum(share * spread for share, spread in shares) - 1e-6)
@@ -156,33 +159,26 @@ def _parts(
 def model_shape(config: RunConfig, folder: Path) -> ModelShape:
     """The sizes of the model of a folder with a config.json, and of the recipe's adapter on it.
 
-    ConfigError where the folder has none, or where the recipe's LoRA targets are not among its layers.
+    ConfigError where the folder has none, where a run would refuse the model, or where the recipe's LoRA targets are
+    not among its layers.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from lm.from_folder import empty_model, load_settings
-
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} has no config.json, from which the plan is computed. Name a folder that has one.")
     stored = read_model_json(folder / "config.json")
-    settings = load_settings(AutoConfig, folder)
-    with torch.device("meta"):
-        model = empty_model(AutoModelForCausalLM, settings)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}  # shared ones once
+    check_model(config, ModelFiles(stored, {}))
+    check_engine(config, stored)
+    text, shapes = _empty_model(config.model.name, folder)
     files = ModelFiles(stored, shapes)
     targets = set(lora_targets(config.model, files))
-    text: Any = settings.get_text_config()
-    heads = text.num_attention_heads
-    experts = getattr(text, "num_experts_per_tok", None)
-    wide = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+    heads, experts = text.num_attention_heads, getattr(text, "num_experts_per_tok", None)
+    wide = _mlp_width(text)
     adapted = [shape for name, shape in shapes.items() if name.split(".")[-2] in targets and len(shape) == 2]
     return ModelShape(
         parameters=sum(map(prod, shapes.values())),
         embeddings=sum(prod(s) for n, s in shapes.items() if n.split(".")[-2] in EMBEDDINGS),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        mlp=wide * experts if experts else text.intermediate_size,
+        mlp=(getattr(text, "moe_intermediate_size", None) or wide) * experts if experts else wide,
         heads=heads,
         kv_heads=getattr(text, "num_key_value_heads", None) or heads,
         head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
@@ -190,6 +186,31 @@ def model_shape(config: RunConfig, folder: Path) -> ModelShape:
         adapted=tuple((inputs, outputs) for outputs, inputs in adapted),
         rank=config.model.lora_rank,
     )
+
+
+def _empty_model(name: str, folder: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """The settings of the language model, and the shapes of its weights, shared ones once."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from lm.from_folder import empty_model, load_settings
+
+    try:
+        settings = load_settings(AutoConfig, folder)
+        with torch.device("meta"):
+            model = empty_model(AutoModelForCausalLM, settings)
+    except TributaryError:
+        raise
+    except Exception as error:  # classes of many kinds, by what is wrong in config.json
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"{name}: transformers makes no language model of its config.json: {reason}") from error
+    return settings.get_text_config(), {n: tuple(tensor.shape) for n, tensor in model.named_parameters()}
+
+
+def _mlp_width(text: Any) -> int:
+    """Width of the MLP, by the name that the model type has for it; four times the hidden size where it is not set."""
+    names = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
+    return int(next((size for name in names if (size := getattr(text, name, None))), 4 * text.hidden_size))
 
 
 def show_plan(plan: Plan, config: RunConfig, shape: ModelShape, console: Console) -> None:

@@ -14,6 +14,7 @@ from buffer.server.redis_server import check_port
 from buffer.stored_policy import StoredPolicy
 from buffer.types import PolicySpec, Prompt, Trajectory
 from deploy.config import ModelConfig, PolicyConfig, RunConfig
+from deploy.driver.check_engine import check_engine
 from deploy.driver.check_machine import check_machine
 from deploy.driver.check_model import ModelFiles, check_model, check_tokens, lora_targets
 from deploy.driver.check_objective import check_objective
@@ -54,6 +55,7 @@ def check(config: RunConfig) -> Checked:
     tokenizer = load_tokenizer(folder)
     files = ModelFiles.read(folder)
     check_model(config, files)
+    check_engine(config, files.config)
     targets = lora_targets(config.model, files)
     config = config.model_copy(update={"model": config.model.model_copy(update={"lora_targets": targets})})
     spec = policy_spec(config.model, config.policy, folder, tokenizer, targets)

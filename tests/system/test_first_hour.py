@@ -69,7 +69,7 @@ def test_every_recipe_of_every_part_fits_on_one_h100_with_the_build_for_gpus(
         monkeypatch.setenv(name, os.environ.get(name, ""))  # benchmarks set these for Ray
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(check_machine, "find_gpus", lambda: [H100])
-    monkeypatch.setattr(check_machine, "_is_installed", lambda name: name == "vllm")
+    monkeypatch.setattr(check_machine, "_version", {"vllm": "0.32.0"}.get)
     shapes = {
         "model.layers.0.self_attn.q_proj.weight": (576, 576),
         "model.layers.0.mlp.up_proj.weight": (134_000_000, 1),

@@ -169,6 +169,61 @@ def test_four_bits_leave_embeddings_as_they_are(tmp_path: Path) -> None:
     assert arithmetic.weights(shape, 2, four_bits=True) > 2 * embeddings + (shape.parameters - embeddings) / 2
 
 
+OPT = {
+    "architectures": ["OPTForCausalLM"], "model_type": "opt", "hidden_size": 64, "ffn_dim": 192, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "vocab_size": 100, "word_embed_proj_dim": 64,
+}  # fmt: skip
+GPT2 = {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 2,
+    "vocab_size": 100,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "mlp"), [(OPT, 192), (GPT2, 256), (GPT2 | {"n_inner": 96}, 96)], ids=["opt", "gpt2", "gpt2-narrow"]
+)
+def test_sizes_are_found_under_other_names(config: Mapping[str, Any], mlp: int, tmp_path: Path) -> None:
+    recipe = load_recipe("demo", [f"model.name={folder_of(config, tmp_path)}", "actors.engine=simulated"])
+    shape = model_shape(recipe, tmp_path)
+    assert (shape.hidden, shape.layers, shape.heads, shape.kv_heads, shape.head_size) == (64, 2, 2, 2, 32)
+    assert shape.mlp == mlp and shape.adapted
+
+
+AWQ = QWEN_7B | {"quantization_config": {"quant_method": "awq", "bits": 4}}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (GPT2, "vLLM has no LoRA"),
+        ({"architectures": ["GPTJForCausalLM"], "model_type": "gptj"}, "attention code of its own"),
+        ({"architectures": ["FalconForCausalLM"], "model_type": "falcon"}, "can't be"),
+        (QWEN_7B | {"model_type": "invented", "architectures": ["InventedForCausalLM"]}, "makes no language model"),
+        (QWEN_7B | {"hidden_size": "wide"}, "makes no language model"),
+        (AWQ, r"quantised already .*awq"),
+        (
+            {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "vision_config": {"a": 1}},
+            "more than",
+        ),
+    ],
+    ids=["gpt2", "gptj", "falcon", "unknown", "broken", "awq", "gemma3"],
+)
+def test_a_model_that_a_run_refuses_gets_no_plan(config: Mapping[str, Any], words: str, tmp_path: Path) -> None:
+    arguments = ["validate", "continue-gpu", f"model.name={folder_of(config, tmp_path)}", "--plan"]
+    refused = CliRunner().invoke(app, arguments).exception
+    assert isinstance(refused, ConfigError) and re.search(words, str(refused)), repr(refused)
+    assert len(str(refused).splitlines()) == 1
+
+
+def test_a_gpu_of_no_finite_size_is_refused(tmp_path: Path) -> None:
+    arguments = ["validate", "demo-gpu", f"model.name={folder_of(QWEN_7B, tmp_path)}", "--plan", "--gpu-gib", "inf"]
+    assert "--gpu-gib = inf is no size" in str(CliRunner().invoke(app, arguments).exception)
+
+
 @pytest.mark.parametrize("name", [p.stem for p in find_recipe("demo").parent.glob("*-gpu.toml")])
 def test_every_recipe_for_gpus_fits_on_one_of_80_gb(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
