@@ -84,13 +84,14 @@ train_and_kill() { # NAME, process to kill: start a run, wait for ten steps, kil
     kill -0 "$pid" 2>/dev/null || break # at the latest when its time is over
     sleep 1
   done
+  kill -0 "$pid" 2>/dev/null || echo "the run ended before its tenth step"
   "$bin/python" -c '
 import sys, psutil
 own = psutil.Process(int(sys.argv[1])).children(recursive=True)
 victims = [p for p in own if p.is_running() and (p.cmdline() or [""])[0].startswith("ray::" + sys.argv[2])]
 print("killed", [v.pid for v in victims if not v.kill()])
 sys.exit(not victims)
-' "$pid" "$2" && killed=yes || killed=""
+' "$pid" "$2" 2>/dev/null && killed=yes || killed=""
   wait "$pid"
   code=$?
   [ -n "$killed" ] || return 3

@@ -32,7 +32,7 @@ def row(folder: Path, part: str, began: float, code: int | None) -> dict[str, An
     """The contents of the file. The result of a part that succeeded is the last line of its log, a JSON object."""
     log = folder / f"{part}.log"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.is_file() else []
-    [result] = (objects(lines[-1]) if lines and code == 0 else []) or [None]
+    result = next(iter(objects(lines[-1])), None) if lines and code == 0 else None
     made: dict[str, Any] = {"part": part, "exit": code, "seconds": round(time.time() - began), "result": result}
     if result is None:
         steps = folder / f"{part}-run" / "metrics.jsonl"
