@@ -4,6 +4,7 @@ import math
 
 from deploy.config_sections import RunConfig
 
+DEVICES = ("auto", "cpu", "cuda")
 MAX_LOG_WEIGHT = 69.0
 """Largest log weight of a pair of prefixes, log 1e30: fp32 still holds the sum of their squares."""
 
@@ -45,6 +46,12 @@ def cross_section_problems(config: RunConfig) -> list[str]:
             f"model.dtype = 'float32' with actors.gpus = {config.actors.gpus:g}: vLLM's LoRA kernels for GPUs take "
             "16-bit numbers only. Set model.dtype to bfloat16, or to auto."
         )
+    for section, device in (("learner", config.learner.device), ("rewards", config.rewards.device)):
+        if device not in DEVICES:
+            problems.append(
+                f"{section}.device = {device!r} must be one of {', '.join(DEVICES)}: which GPU a process gets follows "
+                f"from {section}.gpus."
+            )
     names = [b.name for b in config.actors.behaviours]
     if len(set(names)) < len(names):
         problems.append(

@@ -20,7 +20,7 @@ from buffer.errors import ConfigError, StoreError
 from buffer.server.binaries import find_server
 from deploy.cluster.ray_folder import check_ray_folder, ray_folder
 from deploy.commands.gpu_requirements import gpu_requirements
-from deploy.driver.nvidia_gpus import Gpu, find_gpus
+from deploy.driver.nvidia_gpus import VISIBLE, Gpu, find_gpus, hiding_variable
 from deploy.formatting import console
 from deploy.models.registry import MODELS, cache_folder, find_damage
 
@@ -138,12 +138,16 @@ def _system() -> Finding:
 def _gpus(gpus: Sequence[Gpu], uses_gpus: bool) -> list[Finding]:
     """The cards and what a run on them needs: required if `uses_gpus`, else information."""
     cards = "; ".join(f"{gpu.name}, {gpu.memory}" for gpu in gpus)
-    findings = [Finding("NVIDIA GPUs", cards or "none: everything runs on the CPU", None)]
+    variable = None if gpus else hiding_variable()
+    none = f"none: {variable} hides those of this machine" if variable else "none: everything runs on the CPU"
+    findings = [Finding("NVIDIA GPUs", cards or none, None)]
     if uses_gpus and not gpus:
         fix = (
             "this environment holds the CUDA build of vLLM, which starts on a GPU only; for CPUs: make setup VENV=.venv"
         )
-        findings = [Finding("NVIDIA GPUs", "none", False, fix)]
+        findings = [
+            Finding("NVIDIA GPUs", none if variable else "none", False, f"unset {VISIBLE}" if variable else fix)
+        ]
     for needed in gpu_requirements(gpus):
         if uses_gpus:
             findings.append(Finding(needed.name, needed.value, needed.fix is None, needed.fix))

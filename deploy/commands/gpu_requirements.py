@@ -55,7 +55,13 @@ def _capabilities(gpus: Sequence[Gpu]) -> list[Requirement]:
 
 def _compiler() -> Requirement:
     """As triton/runtime/build.py looks for it when it compiles its first kernel."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if named := os.environ.get("CC"):
+        found = shutil.which(named)
+        fix = (
+            None if found else "CC names no program, and Triton compiles with it at its first use: correct or unset it"
+        )
+        return Requirement("C compiler", found or f"CC = {named}", fix)
+    compiler = shutil.which("gcc") or shutil.which("clang")
     fix = None if compiler else "Triton compiles at its first use: install gcc (Debian, Ubuntu: apt install gcc)"
     return Requirement("C compiler", compiler or "none", fix)
 

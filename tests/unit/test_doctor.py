@@ -12,7 +12,7 @@ from rich.console import Console
 from buffer.errors import StoreError
 from deploy.commands import doctor, gpu_requirements
 from deploy.commands.doctor import Finding, examine, show
-from deploy.driver.nvidia_gpus import Gpu, find_gpus
+from deploy.driver.nvidia_gpus import Gpu, find_gpus, hiding_variable
 
 H200 = Gpu("NVIDIA H200", "143771 MiB", "580.65.06", "9.0")
 
@@ -20,6 +20,26 @@ H200 = Gpu("NVIDIA H200", "143771 MiB", "580.65.06", "9.0")
 def finding(name: str) -> Finding:
     (match,) = [finding for finding in examine() if finding.name == name]
     return match
+
+
+A = Gpu("A", "1 MiB", "580.1", "9.0", ("GPU-1",))
+C = Gpu("C", "3 MiB", "580.1", "9.0", ("GPU-3",))
+DIVIDED = """
+case "$1" in
+  -L) echo 'GPU 0: H100 (UUID: GPU-1)'; echo '  MIG 3g.40gb     Device  0: (UUID: MIG-a)'
+      echo '  MIG 1g.10gb     Device  1: (UUID: MIG-b)'; echo 'GPU 1: C (UUID: GPU-3)' ;;
+  *)  echo 'GPU-1, Enabled, 81559 MiB, 580.1, 9.0, H100'; echo 'GPU-3, [N/A], 3 MiB, 580.1, 9.0, C' ;;
+esac
+"""
+
+
+def install_driver(folder: Path, patch: pytest.MonkeyPatch, script: str) -> None:
+    """A PATH with nothing but this nvidia-smi."""
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    patch.setenv("PATH", str(folder))
+    patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
@@ -122,6 +142,9 @@ def test_what_triton_compiles_with_is_required_on_gpus_and_information_on_cpus(
         assert compiler.ok is ok and headers.ok is ok
         assert "apt install gcc" in f"{compiler.value} {compiler.fix}"
         assert "python3-dev" in f"{headers.value} {headers.fix}"
+    monkeypatch.setenv("CC", "/nonexistent")
+    assert "CC names no program" in f"{finding('C compiler').value}"
+    monkeypatch.delenv("CC")
     for name in ("gcc", "Python.h"):
         (tmp_path / name).touch(mode=0o700)
     monkeypatch.setattr(doctor, "find_gpus", lambda: [H200])
@@ -172,22 +195,50 @@ def test_tmpdir_too_long__the_doctor_names_the_remedy(tmp_path: Path, monkeypatc
     ("script", "expected"),
     [
         (
-            "echo 'A, 1 MiB, 580.1, 9.0'; echo 'B, 2 MiB, 580.1, 8.0'",
-            [Gpu("A", "1 MiB", "580.1", "9.0"), Gpu("B", "2 MiB", "580.1", "8.0")],
+            "echo 'GPU-1, Disabled, 1 MiB, 580.1, 9.0, A'; echo 'GPU-2, [N/A], 2 MiB, 580.1, 8.0, B, of two words'",
+            [A, Gpu("B, of two words", "2 MiB", "580.1", "8.0", ("GPU-2",))],
         ),
-        ('case "$1" in *compute_cap*) exit 2;; esac; echo "A, 1 MiB, 470.1"', [Gpu("A", "1 MiB", "470.1")]),
+        (
+            'case "$1" in *compute_cap*) exit 2;; esac; echo "GPU-1, 1 MiB, 470.1, A, B"',
+            [Gpu("A, B", "1 MiB", "470.1", "", ("GPU-1",))],
+        ),
+        (
+            DIVIDED,
+            [Gpu("H100 MIG 3g.40gb", "38146 MiB", "580.1", "9.0", ("MIG-a", "GPU-1")), C],
+        ),
         ("exit 9", []),
     ],
-    ids=["all", "an-old-driver", "no-driver"],
+    ids=["all", "an-old-driver", "a-divided-card", "no-driver"],
 )
 def test_gpus_are_those_that_the_driver_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: list[Gpu]
 ) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    install_driver(tmp_path, monkeypatch, script)
     assert find_gpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        ("", []),
+        ("-1", []),
+        ("1", ["C"]),
+        ("1,0", ["C", "H100 MIG 3g.40gb"]),
+        ("1,7,0", ["C"]),
+        ("GPU-3", ["C"]),
+        ("MIG-b", ["H100 MIG 1g.10gb"]),
+        ("MIG-b,MIG-a", ["H100 MIG 1g.10gb", "H100 MIG 3g.40gb"]),
+    ],
+)
+def test_gpus_that_cuda_hides_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, names: list[str]
+) -> None:
+    install_driver(tmp_path, monkeypatch, DIVIDED)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.name for gpu in find_gpus()] == names
+    assert hiding_variable() == (None if names else f"CUDA_VISIBLE_DEVICES = {visible!r}")
+    if not names:
+        assert "hides those of this machine" in finding("NVIDIA GPUs").value
 
 
 def test_the_doctor_fails_only_when_something_required_is_missing() -> None:
