@@ -128,7 +128,7 @@ kill_engine() { train_and_kill kill_engine ActorProcess && summary "$out/kill_en
 kill_learner() { # the run ends, and is resumed
   train_and_kill kill_learner LearnerProcess
   case $? in 0 | 3 | 124 | 137) return 1 ;; esac
-  limited "$bin/tributary" train --resume "$out/kill_learner-run" && summary "$out/kill_learner-run"
+  limited "$bin/tributary" train --resume "$out/kill_learner-run" --no-dashboard && summary "$out/kill_learner-run"
 }
 
 failed=""
