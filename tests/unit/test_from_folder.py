@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from buffer.errors import ConfigError, ModelError
-from deploy.config import ModelConfig, RunConfig
+from deploy.config import load_recipe
 from deploy.driver.memory_plan import model_shape
 from lm import merge_adapter
 from lm.from_folder import load_settings, load_weights
@@ -94,7 +94,7 @@ def hostile(tiny_model: Path, folder: Path, architecture: str) -> Path:
 LOADERS: dict[str, Callable[[Path], object]] = {
     "policy": lambda folder: load_model(tiny_spec(folder), torch.device("cpu"), quantized=False),
     "encoder": Encoder,
-    "plan": lambda folder: model_shape(RunConfig(model=ModelConfig(lora_targets=["q_proj"])), folder),
+    "plan": lambda folder: model_shape(load_recipe("demo", ['model.lora_targets=["q_proj"]']), folder),
 }
 
 

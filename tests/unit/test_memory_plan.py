@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from buffer.errors import ConfigError
+from buffer.errors import ConfigError, ModelError
 from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
 from deploy.cli import app
 from deploy.config import RunConfig, find_recipe, load_recipe
@@ -202,7 +202,10 @@ AWQ = QWEN_7B | {"quantization_config": {"quant_method": "awq", "bits": 4}}
         (GPT2, "vLLM has no LoRA"),
         ({"architectures": ["GPTJForCausalLM"], "model_type": "gptj"}, "attention code of its own"),
         ({"architectures": ["FalconForCausalLM"], "model_type": "falcon"}, "can't be"),
-        (QWEN_7B | {"model_type": "invented", "architectures": ["InventedForCausalLM"]}, "makes no language model"),
+        (
+            QWEN_7B | {"model_type": "invented", "architectures": ["InventedForCausalLM"]},
+            "architecture that transformers does not",
+        ),
         (QWEN_7B | {"hidden_size": "wide"}, "makes no language model"),
         (AWQ, r"quantised already .*awq"),
         (
@@ -215,7 +218,7 @@ AWQ = QWEN_7B | {"quantization_config": {"quant_method": "awq", "bits": 4}}
 def test_a_model_that_a_run_refuses_gets_no_plan(config: Mapping[str, Any], words: str, tmp_path: Path) -> None:
     arguments = ["validate", "continue-gpu", f"model.name={folder_of(config, tmp_path)}", "--plan"]
     refused = CliRunner().invoke(app, arguments).exception
-    assert isinstance(refused, ConfigError) and re.search(words, str(refused)), repr(refused)
+    assert isinstance(refused, ConfigError | ModelError) and re.search(words, str(refused)), repr(refused)
     assert len(str(refused).splitlines()) == 1
 
 
