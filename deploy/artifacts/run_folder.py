@@ -14,7 +14,7 @@ import os
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -165,6 +165,11 @@ class RunFolder:
         write_whole(self.adapter_path / _ADAPTER_CONFIG, files.config_json.encode())
         write_whole(self.adapter_path / _WEIGHTS, files.weights)
 
+    def write_adapter_notes(self, files: Mapping[str, bytes]) -> None:
+        """Put files that describe the adapter next to it, each replaced atomically."""
+        for name, content in files.items():
+            write_whole(self.adapter_path / name, content)
+
     def adapter(self) -> AdapterFiles:
         """The newest adapter. ConfigError if the run has not written one."""
         return AdapterFiles(self._read_adapter_file(_WEIGHTS), self._read_adapter_file(_ADAPTER_CONFIG).decode())
@@ -208,6 +213,16 @@ class RunFolder:
                 "Let it finish, or train again with --replace."
             ) from error
         return values
+
+    def certified(self, digest: str) -> dict[str, Any]:
+        """The content of evaluation.json, else of summary.json, whichever has a certificate of the adapter with this
+        sha256; empty if neither has."""
+        for name in ("evaluation.json", "summary.json"):
+            with suppress(OSError, ValueError):
+                values: dict[str, Any] = json.loads((self.path / name).read_text())
+                if values.get("adapter_sha256") == digest and values.get("certificate"):
+                    return values
+        return {}
 
     def _read_adapter_file(self, name: str) -> bytes:
         try:

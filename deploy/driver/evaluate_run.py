@@ -8,6 +8,7 @@ from buffer.types import Prompt
 from deploy.artifacts.run_folder import RunFolder
 from deploy.driver.adapter_log_q import load_log_q
 from deploy.driver.certificate import Certificate, certify
+from deploy.driver.describe_adapter import describe_adapter
 from deploy.driver.evaluation import Judged, judge, write_evaluation, write_plots
 from deploy.driver.exact_draws import SIMULATED, obstacle
 from deploy.driver.known_strings import collect
@@ -68,6 +69,7 @@ def evaluate_run(
     base, trained = (certify(checked, chosen, strings, temperature, log_q, is_base) for is_base in (True, False))
     more = {"samples_a_prompt": n, "seed": seed, "adapter_sha256": version.digest}
     file = write_evaluation(folder, before, after, (base, trained), split, more)
+    describe_adapter(checked, folder)
     write_plots(folder, checked, before, after, split)
     problems = (before.problem, after.problem, omitted_figures(checked.task, after.figures, judges))
     return Evaluation(before, after, (base, trained), file, [p for p in dict.fromkeys(problems) if p])

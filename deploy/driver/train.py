@@ -15,6 +15,7 @@ from deploy.cluster.ray_folder import check_ray_folder
 from deploy.cluster.system import System
 from deploy.config import shown_config
 from deploy.driver.check_machine import unchecked
+from deploy.driver.describe_adapter import describe_adapter
 from deploy.driver.finish import make_summary, show_result
 from deploy.driver.observers import Observers
 from deploy.driver.preflight import Checked, check_store
@@ -107,6 +108,7 @@ def _run(setup: RunSetup, stop: StopSignal) -> dict[str, Any]:
             version, _ = system.newest_adapter()
             summary = make_summary(setup, progress, version, results, stop.name)
             folder.write_summary(summary)
+            describe_adapter(checked, folder)  # with the certificate
             recorder.close(stop.name)
             show_result(setup, summary, results)
             return summary

@@ -13,6 +13,7 @@ from deploy.artifacts.best_strings import write_best_strings
 from deploy.artifacts.scale_file import ScaleFile
 from deploy.cluster.system import System
 from deploy.driver.certificate import Certificate, certify
+from deploy.driver.describe_adapter import describe_adapter, portable
 from deploy.driver.evaluation import Judged, judge
 from deploy.driver.known_strings import strings_of_run
 from deploy.driver.observers import Observers
@@ -231,6 +232,8 @@ class Training:
 
     def _write_adapter(self) -> AdapterVersion:
         version, files = self._system.newest_adapter()
-        self._setup.folder.write_adapter(files)
-        self._setup.folder.write_version(version)
+        checked, folder = self._setup.checked, self._setup.folder
+        folder.write_adapter(portable(files, checked.config.model.name))
+        folder.write_version(version)
+        describe_adapter(checked, folder)
         return version

