@@ -30,12 +30,15 @@ for pattern in patterns:
 """In the forms in which PEFT searches them: whole names, the ends of names, numbered layers."""
 
 
-def merged(model: Any, adapter: Path) -> Any:
-    """`model` with a LoRA adapter (a PEFT folder, safetensors) added to its weights."""
+def merged(model: Any, adapter: Path, setting: str = "rewards.adapter") -> Any:
+    """`model` with a LoRA adapter (a PEFT folder, safetensors) added to its weights.
+
+    ConfigError, with the name of the `setting` that the folder came from, where it does not fit.
+    """
     files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
     if missing := [file.name for file in files if not file.is_file()]:
         raise ConfigError(
-            f"rewards.adapter = {str(adapter)!r} has no {missing[0]}: it must be a folder as PEFT saves it, with "
+            f"{setting} = {str(adapter)!r} has no {missing[0]}: it must be a folder as PEFT saves it, with "
             "safetensors. Name the folder of an adapter, or leave it out."
         )
     try:
@@ -46,13 +49,13 @@ def merged(model: Any, adapter: Path) -> Any:
         wrapped = PeftModel.from_pretrained(model, str(adapter))
     except (ValueError, TypeError, RuntimeError, KeyError, OSError) as error:
         raise ConfigError(
-            f"rewards.adapter = {str(adapter)!r} does not load: {error}. It must be an adapter of this base model."
+            f"{setting} = {str(adapter)!r} does not load: {error}. It must be an adapter of this base model."
         ) from error
     kind = str(wrapped.peft_config["default"].peft_type.value)
     unmatched_keys = sorted(get_peft_model_state_dict(wrapped).keys() ^ tensors.keys())
     if kind != "LORA" or unmatched_keys:
         raise ConfigError(
-            f"rewards.adapter = {str(adapter)!r} is a {kind} adapter, {len(unmatched_keys)} of whose tensors have no "
+            f"{setting} = {str(adapter)!r} is a {kind} adapter, {len(unmatched_keys)} of whose tensors have no "
             f"place in the base model or are missing ({', '.join(unmatched_keys[:1])}). It must be a LoRA adapter of "
             "this model."
         )

@@ -106,7 +106,7 @@ def evaluate(
     from deploy.telemetry.before_after_table import before_after_table
     from rewards.judging.posterior import resampled_unit
 
-    folder, checked = _open(run)
+    folder, checked = open_run(run)
     result = evaluate_run(checked, folder, split, samples, prompts, exact_tries, seed, console.print)
     before, after = result.before.figures, result.after.figures
     unit = resampled_unit(result.after.samples)
@@ -139,7 +139,7 @@ def _evaluate_decoding(
     from deploy.driver.evaluation import explanations
     from deploy.telemetry.before_after_table import before_after_table
 
-    folder, checked = _open(run)
+    folder, checked = open_run(run)
     decoded = evaluate_decoding(checked, folder, split, samples, prompts, behaviour, seed)
     note = f"{decoded.samples:,} samples a prompt at temperature {behaviour.temperature:g}, top-p {behaviour.top_p:g}."
     console.print(before_after_table(decoded.before, decoded.after, explanations(checked), [note]))
@@ -182,7 +182,7 @@ def sample(
     from deploy.driver.exact_samples import PROPOSALS, method_of
     from deploy.driver.samples import draw, judged_prompts, named_prompts, sample_lines
 
-    folder, checked = _open(run)
+    folder, checked = open_run(run)
     chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)
     chosen_method = method_of(checked, method) if exact or method else None
     behaviour = _behaviour(temperature, top_p, "--exact" if chosen_method else "")
@@ -263,7 +263,7 @@ def m_step(
     quiet_engine()
     from deploy.driver.m_step import fit, write
 
-    folder, checked = _open(run)
+    folder, checked = open_run(run)
     console.print(
         f"Drawing {samples:,} rationales for each of {len(checked.prompts):,} prompts, then {steps:,} steps ..."
     )
@@ -278,7 +278,7 @@ def m_step(
     )
 
 
-def _open(run: Path) -> "tuple[RunFolder, Checked]":
+def open_run(run: Path) -> "tuple[RunFolder, Checked]":
     """The folder and the checked configuration of a run."""
     from deploy.artifacts.run_folder import RunFolder
     from deploy.config import parse_config
