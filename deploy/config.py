@@ -35,8 +35,9 @@ __all__ = [
 ]
 
 
-def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe (a file, or a name of deploy/recipes), apply `section.setting=value` overrides, check the result.
+def load_recipe(recipe: str, overrides: Sequence[str] = (), sections: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a recipe (a file, or a name of deploy/recipes), apply `section.setting=value` overrides and settings given
+    as `sections` (section -> setting -> value), check the result.
 
     Raises ConfigError with all problems: value, constraint, fix.
     """
@@ -49,14 +50,18 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{error}.") from error
     for override in overrides:
         _apply(values, override)
-    return parse_config(values, str(path), overrides)
+    return parse_config(_merge(values, sections or {}), str(path), overrides)
 
 
-def resumed_config(values: Mapping[str, Any], overrides: Sequence[str], source: str) -> RunConfig:
-    """The configuration of an earlier run with `overrides`. ConfigError for changes that its state does not fit."""
+def resumed_config(
+    values: Mapping[str, Any], overrides: Sequence[str], source: str, sections: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """The configuration of an earlier run with `overrides` and `sections`. ConfigError for changes that its state does
+    not fit."""
     changed = copy.deepcopy(dict(values))
     for override in overrides:
         _apply(changed, override)
+    changed = _merge(changed, sections or {})
     before, after = parse_config(values, source), parse_config(changed, source, overrides)
     fixed = [name for name in ("seed", "model", "policy", "task") if getattr(before, name) != getattr(after, name)]
     if (before.learner.objective == "sft") != (after.learner.objective == "sft"):
@@ -168,6 +173,18 @@ def _did_you_mean(name: str, names: Collection[str]) -> str:
     """ " Did you mean 'NAME'?" where one of `names` is close; else "" ."""
     close = difflib.get_close_matches(name, names, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _merge(values: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with those of `sections` in their place, table by table; another task does not get the old options."""
+    task = sections.get("task")
+    if isinstance(task, Mapping) and "name" in task:
+        values = {name: value for name, value in values.items() if name != "task"}
+    merged = dict(values)
+    for name, value in sections.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _explain(error: Mapping[str, Any]) -> str:

@@ -20,7 +20,8 @@ class TaskConfig(BaseModel):
     )
 
     name: str = "integer"
-    """A name of rewards/tasks, or `module:Class` of your own, importable from the folder where the run is started."""
+    """A name of rewards/tasks, or a class of your own: `module:Class`, importable from the folder where the run is
+    started, or `FILE.py:Class`."""
     options: dict[str, Option] = Field(default_factory=dict)
     """Keyword arguments of the task's class."""
     demonstrations: str | None = None

@@ -1,8 +1,10 @@
 """Builds the task that a recipe names: one of rewards/tasks, or a class of the user's own."""
 
 import importlib
+import importlib.util
 import inspect
 from pathlib import Path
+from types import ModuleType
 
 from tokenizers import Tokenizer
 
@@ -38,21 +40,19 @@ def make_task(config: TaskConfig, tokenizer: Tokenizer, model_folder: Path) -> T
 
 
 def _import_task(name: str) -> type[Task]:
-    module_name, _, class_name = name.partition(":")
-    if not class_name:
+    module_name, _, class_name = name.rpartition(":")
+    if not module_name:
         raise ConfigError(
             f"task.name = {name!r} is unknown. Choose one of {', '.join(sorted(TASKS))}, "
-            "or give your own class as module:Class."
+            "or give your own class as module:Class or FILE.py:Class."
         )
     try:
-        module = call_with_limit(
-            lambda: importlib.import_module(module_name), LOAD_LIMIT_S, f"the module {module_name}"
-        )
+        module = call_with_limit(lambda: _load_module(module_name), LOAD_LIMIT_S, f"the module {module_name}")
         cls = getattr(module, class_name)
     except (CallFailed, AttributeError) as error:
         raise ConfigError(
             f"task.name = {name!r} can't be imported ({error}). "
-            "It must be module:Class, importable from the folder where the run is started."
+            "It must be module:Class, importable from the folder where the run is started, or FILE.py:Class."
             + explain_hidden_file(module_name)
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, Task)):
@@ -62,3 +62,16 @@ def _import_task(name: str) -> type[Task]:
         )
     loaded: type[Task] = cls
     return loaded
+
+
+def _load_module(name: str) -> ModuleType:
+    """A module by its name, or by the path of its file, which need not be on the import path. ImportError."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name).expanduser()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ImportError(f"there is no file {path.absolute()}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

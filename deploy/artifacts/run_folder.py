@@ -195,6 +195,11 @@ class RunFolder:
         """Replace the JSON file `name`; numbers that are not finite are written as null."""
         write_json(self.path / name, values)
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The content of a JSON file that `write_json` wrote."""
+        values: dict[str, Any] = json.loads((self.path / name).read_text())
+        return values
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace summary.json; numbers that are not finite are written as null."""
         self.write_json("summary.json", summary)

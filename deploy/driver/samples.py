@@ -4,7 +4,7 @@ import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from actors.behaviour import Behaviour
 from actors.engine import Engine
@@ -129,16 +129,19 @@ def score_each(
     ]
 
 
-def sample_lines(checked: Checked, samples: Samples) -> Iterator[str]:
-    """Each sample as a JSON object in ASCII: prompt (its id), text, log_q, log_reward, terms; nats."""
+def sample_rows(checked: Checked, samples: Samples) -> Iterator[dict[str, Any]]:
+    """Each sample in plain values: prompt (its id), text, log_q, log_reward, terms; nats."""
     for prompt_id, prompt_samples in samples.items():
         for s in prompt_samples:
-            yield json.dumps(
-                {
-                    "prompt": prompt_id,
-                    "text": checked.tokenizer.decode(s.token_ids.tolist(), skip_special_tokens=False),
-                    "log_q": s.log_q,
-                    "log_reward": s.log_reward,
-                    "terms": dict(s.terms),
-                }
-            )
+            yield {
+                "prompt": prompt_id,
+                "text": checked.tokenizer.decode(s.token_ids.tolist(), skip_special_tokens=False),
+                "log_q": s.log_q,
+                "log_reward": s.log_reward,
+                "terms": dict(s.terms),
+            }
+
+
+def sample_lines(checked: Checked, samples: Samples) -> Iterator[str]:
+    """`sample_rows` as JSON objects in ASCII."""
+    return (json.dumps(row) for row in sample_rows(checked, samples))
