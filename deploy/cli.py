@@ -8,7 +8,19 @@ from rich.markup import escape
 
 from buffer.errors import TributaryError
 from deploy.cluster.root_cause import root_cause
-from deploy.commands import buffer, cluster, dashboard, doctor, evaluate, export, model, recipes, reproduce, train
+from deploy.commands import (
+    buffer,
+    cluster,
+    dashboard,
+    doctor,
+    evaluate,
+    export,
+    model,
+    recipes,
+    reproduce,
+    serve,
+    train,
+)
 from deploy.formatting import Terminal
 
 app = typer.Typer(
@@ -24,6 +36,7 @@ app.command()(evaluate.evaluate)
 app.command()(evaluate.sample)
 app.command("m-step")(evaluate.m_step)
 app.command()(export.export)
+app.command()(serve.serve)
 app.command()(reproduce.reproduce)
 app.command()(cluster.submit)
 app.command()(cluster.scale)

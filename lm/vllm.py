@@ -11,6 +11,11 @@ BATCHED_TOKENS = 2048
 """Tokens that the engine computes in one step; longer prompts take several. vLLM's default for an engine in process."""
 KERNEL_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks of LoRA that vLLM has kernels for."""
+CPU_ENVIRONMENT = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCHDYNAMO_DISABLE": "1",  # compiling takes longer than it saves on a CPU
+}
+"""Environment of a vLLM on CPUs."""
 UNUSED_SHARE = 0.01
 """Share of a GPU that vLLM requires to be free at its start, on top of what the given cache size takes later."""
 
@@ -77,8 +82,7 @@ def start_vllm(
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if not on_gpu:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling takes longer than it saves on a CPU
+        os.environ.update(CPU_ENVIRONMENT)
     arguments = engine_arguments(
         spec,
         on_gpu=on_gpu,

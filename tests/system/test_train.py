@@ -82,10 +82,14 @@ def test_a_run_lives_in_one_folder(finished: tuple[Path, Command, str]) -> None:
         "summary.json",
         "adapter/adapter_model.safetensors",
         "adapter/adapter_config.json",
+        "adapter/generation_config.json",
+        "adapter/tokenizer.json",
         "plots/training.png",
     ):
         assert (run / name).stat().st_size > 0, name
     assert [row["step"] for row in rows_of(run)] == list(range(1, 301))
+    card = (run / "adapter" / "README.md").read_text()
+    assert json.loads((run / "summary.json").read_text())["certificate"]["after"]["text"] in card
 
 
 def test_the_final_adapter_is_one_that_peft_loads(finished: tuple[Path, Command, str], tiny_model: Path) -> None:
