@@ -107,8 +107,15 @@ def validate(
         typer.Option("--gpus", metavar="N", min=0, help="With --plan: GPUs. Default: as few as the shares need."),
     ] = None,
     gpu_gib: Annotated[
-        float, typer.Option("--gpu-gib", metavar="GIB", min=1.0, help="With --plan: memory of a GPU, GiB.")
-    ] = 79.6,
+        float | None,
+        typer.Option(
+            "--gpu-gib",
+            metavar="GIB",
+            min=1.0,
+            help="With --plan: memory of a GPU, GiB. Default: the smallest of this machine's GPUs; 79.6 without one.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Check a recipe as `train` does, and print the resolved configuration and what was found. Starts nothing."""
     if plan:
@@ -145,19 +152,19 @@ def _found(checked: "Checked", recipe: str) -> list[str]:
     return lines
 
 
-def _show_plan(recipe: str, overrides: list[str], gpus: int | None, gpu_gib: float) -> None:
+def _show_plan(recipe: str, overrides: list[str], gpus: int | None, gpu_gib: float | None) -> None:
     """Print the memory plan; exit code 1 where it does not fit."""
     from deploy.commands.environment import quiet_engine
     from deploy.config import load_recipe
-    from deploy.models.registry import resolve_model
+    from deploy.models.registry import config_folder
 
     quiet_engine()
-    from deploy.driver.memory_plan import make_plan, model_shape, show_plan
+    from deploy.driver.memory_plan import card_gib, make_plan, model_shape, show_plan
 
     config = load_recipe(recipe, overrides)
-    folder = Path(config.model.name).expanduser()
-    shape = model_shape(config, folder if folder.is_dir() else resolve_model(config.model.name))
-    memory_plan = make_plan(config, shape, gpus, gpu_gib)
+    with config_folder(config.model.name) as folder:
+        shape = model_shape(config, folder)
+    memory_plan = make_plan(config, shape, gpus, card_gib() if gpu_gib is None else gpu_gib)
     show_plan(memory_plan, config, shape, console)
     if memory_plan.problems:
         raise typer.Exit(1)

@@ -22,6 +22,7 @@ from deploy.driver import memory_arithmetic as arithmetic
 from deploy.driver.check_engine import check_engine
 from deploy.driver.check_model import EMBEDDINGS, ModelFiles, check_model, lora_targets
 from deploy.driver.memory_arithmetic import GIB, WIDTH, ModelShape
+from deploy.driver.nvidia_gpus import find_gpus
 from deploy.models.model_json import read_model_json
 from lm.vllm import BATCHED_TOKENS, kernel_rank
 
@@ -91,6 +92,12 @@ def make_plan(config: RunConfig, shape: ModelShape, gpus: int | None = None, car
                 f"{card_gib:g} GiB = {limit / GIB:.1f} GiB."
             )
     return plan
+
+
+def card_gib() -> float:
+    """GiB of the smallest GPU of this machine; those of a card of 80 GB where there is none."""
+    sizes = [gpu.memory_bytes / GIB for gpu in find_gpus() if gpu.memory_bytes is not None]
+    return min(sizes, default=CARD_GIB)
 
 
 def planned_processes(config: RunConfig, shape: ModelShape) -> list[Process]:

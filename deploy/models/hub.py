@@ -1,7 +1,10 @@
 """Base models of the Hugging Face hub, in the local hub cache ($HF_HOME/hub): find them, and download them into it."""
 
 import re
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +46,34 @@ def get_from_hub(name: str, console: Console) -> Path:
     if folder and not missing_files(folder):
         console.print(Text(f"{name} is already installed: {folder}"), soft_wrap=True)
         return folder
+    console.print(Text(f"downloading {name} from the hub"), soft_wrap=True)
+    began = time.monotonic()
+    folder = _download(name, **_FILES)
+    require_complete(folder)
+    console.print(Text(f"{name} is ready after {time.monotonic() - began:.0f} s: {folder}"), soft_wrap=True)
+    return folder
+
+
+@contextmanager
+def config_from_hub(name: str) -> Iterator[Path]:
+    """A folder with the config.json of a hub id, for the length of the block: the cache would look damaged with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield _download(name, allow_patterns=["config.json"], local_dir=folder)
+
+
+def _download(name: str, **options: Any) -> Path:
+    """The folder with the files of a hub id; ModelError with the hub's answer."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    console.print(Text(f"downloading {name} from the hub"), soft_wrap=True)
-    began = time.monotonic()
     try:
-        folder = Path(snapshot_download(name, **_FILES))
+        return Path(snapshot_download(name, **options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
             f"{name} can't be downloaded from the hub: {type(error).__name__}: {reason} Check the name and the "
             "network; a model behind a licence needs a token in HF_TOKEN."
         ) from error
-    require_complete(folder)
-    console.print(Text(f"{name} is ready after {time.monotonic() - began:.0f} s: {folder}"), soft_wrap=True)
-    return folder
 
 
 def require_complete(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from buffer.errors import ModelError
 from deploy.artifacts.run_folder import check_disk
-from deploy.models.hub import WEIGHTS, find_in_cache, get_from_hub, is_hub_id, require_complete
+from deploy.models.hub import WEIGHTS, config_from_hub, find_in_cache, get_from_hub, is_hub_id, require_complete
 from deploy.models.wheel import PackagedModel, build, sha256_of
 
 _MARKER = "complete.json"
@@ -140,6 +140,23 @@ def hub_id(name: str) -> str | None:
     if Path(name).expanduser().is_dir():
         return None
     return MODELS[name].hub_id if name in MODELS else name
+
+
+@contextlib.contextmanager
+def config_folder(name: str) -> Iterator[Path]:
+    """A folder with the config.json of a base model, for the length of the block.
+
+    That of a hub id which is not in the cache is downloaded, and nothing else of it. Errors as of `resolve_model`.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and name not in MODELS and is_hub_id(name):
+        cached = find_in_cache(name)
+        if cached is None or not (cached / "config.json").is_file():
+            with config_from_hub(name) as downloaded:
+                yield downloaded
+            return
+        folder = cached
+    yield folder if folder.is_dir() else resolve_model(name)
 
 
 def find_damage(folder: Path, verify: bool = False) -> str | None:

@@ -72,6 +72,17 @@ def test_a_hub_id_that_cannot_be_used_is_an_error_in_words(tmp_path: Path, files
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+def test_a_plan_of_a_hub_id_downloads_its_config_alone_and_leaves_the_cache_as_it_was(
+    tmp_path: Path, model_files: dict[str, bytes]
+) -> None:
+    plan = ("-m", "deploy.cli", "validate", "demo-gpu", f"model.name={NAME}", "actors.max_model_len=64", "--plan")
+    served = {"config.json": model_files["config.json"], "model.safetensors": b"not a model"}
+    with hub_server(NAME, served) as url:
+        done = in_container("model", tmp_path, *plan, HF_ENDPOINT=url)
+    assert done.returncode == 0 and "GPU 0:" in done.stdout, done.stdout + done.stderr
+    assert not list(tmp_path.rglob("config.json")), "a model without weights would look damaged"
+
+
 def test_every_recipe_names_a_model_that_model_get_takes() -> None:
     names = {load_recipe(path.stem).model.name for path in find_recipe("demo").parent.glob("*.toml")}
     assert names and all(name in MODELS or name.count("/") == 1 for name in names)

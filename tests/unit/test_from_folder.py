@@ -94,7 +94,6 @@ def hostile(tiny_model: Path, folder: Path, architecture: str) -> Path:
 LOADERS: dict[str, Callable[[Path], object]] = {
     "policy": lambda folder: load_model(tiny_spec(folder), torch.device("cpu"), quantized=False),
     "encoder": Encoder,
-    "plan": lambda folder: model_shape(
         load_recipe("demo", ['model.lora_targets=["q_proj"]', "actors.max_model_len=64"]), folder
     ),
 }
@@ -109,6 +108,15 @@ def test_code_of_a_models_folder_is_not_run_and_nobody_is_asked(
     hostile(tiny_model, tmp_path, "evil")
     with pytest.raises(ModelError, match="code of a model's folder is never run"):
         LOADERS[loader](tmp_path)
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_a_plan_refuses_a_model_with_code_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("demo", ['model.lora_targets=["q_proj"]', "actors.max_model_len=64"])
+    for architecture in ("llama", "evil"):
+        hostile(tiny_model, tmp_path, architecture)
+        with pytest.raises(ConfigError, match="needs code of its own"):
+            model_shape(recipe, tmp_path)
     assert not (tmp_path / "RAN").exists()
 
 

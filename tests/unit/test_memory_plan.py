@@ -16,8 +16,10 @@ from buffer.types import PolicySpec, Prompt, Trajectory, given_trajectory
 from deploy.cli import app
 from deploy.config import RunConfig, find_recipe, load_recipe
 from deploy.driver import memory_arithmetic as arithmetic
+from deploy.driver import memory_plan
 from deploy.driver.memory_arithmetic import GIB, WIDTH, ModelShape
 from deploy.driver.memory_plan import make_plan, model_shape
+from deploy.driver.nvidia_gpus import Gpu
 from learner.batch import collate
 from learner.data_parallel import DataParallel
 from learner.gradient import Gradient
@@ -257,6 +259,21 @@ def test_the_command_prints_the_plan_and_fails_where_it_does_not_fit(tmp_path: P
     assert "GPU 1" in done.output and "does not fit" not in done.output
     done = CliRunner().invoke(app, [*arguments, *whole, "--gpus", "1"])
     assert isinstance(done.exception, ConfigError) and "do not fit on 1 GPU" in str(done.exception)
+
+
+def test_the_plan_is_for_the_smallest_gpu_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = [Gpu("H100", "81559 MiB", "580.1"), Gpu("L4", "23034 MiB", "580.1"), Gpu("GB10", "[N/A]", "580.1")]
+    monkeypatch.setattr(memory_plan, "find_gpus", lambda: cards)
+    arguments = [
+        "validate",
+        "demo-gpu",
+        f"model.name={folder_of(CONFIGS['smollm2-135m-instruct'], tmp_path)}",
+        "--plan",
+    ]
+    assert re.search(r"GPU 0: [\d.]+ of 22\.5 GiB", CliRunner().invoke(app, arguments).output)
+    assert re.search(r"GPU 0: [\d.]+ of 40\.0 GiB", CliRunner().invoke(app, [*arguments, "--gpu-gib", "40"]).output)
+    monkeypatch.setattr(memory_plan, "find_gpus", list)
+    assert re.search(r"GPU 0: [\d.]+ of 79\.6 GiB", CliRunner().invoke(app, arguments).output)
 
 
 MODELS = {
