@@ -94,8 +94,6 @@ def hostile(tiny_model: Path, folder: Path, architecture: str) -> Path:
 LOADERS: dict[str, Callable[[Path], object]] = {
     "policy": lambda folder: load_model(tiny_spec(folder), torch.device("cpu"), quantized=False),
     "encoder": Encoder,
-        load_recipe("demo", ['model.lora_targets=["q_proj"]', "actors.max_model_len=64"]), folder
-    ),
 }
 
 
