@@ -36,6 +36,7 @@ def make_summary(
         "trajectories_per_s": trajectories / progress.session_s,
         "tokens_per_s": tokens / progress.session_s,
         "metrics": {"before": before and before.metrics, "after": after and after.metrics},
+        "intervals": {"before": before and before.intervals, "after": after and after.intervals},
         "bounds": {"before": before and before.bounds, "after": after and after.bounds},
         "certificate": certificates
         and {key: c.as_dict() for key, c in zip(("before", "after"), certificates, strict=True)},

@@ -21,6 +21,7 @@ from deploy.dashboard.views.buffer import buffer_view
 from deploy.dashboard.views.glossary import GLOSSARY
 from deploy.dashboard.views.overview import limits, overview
 from deploy.dashboard.views.posterior import posterior_view
+from deploy.dashboard.views.result import result_plot
 from deploy.dashboard.views.rewards import reward_view
 from deploy.dashboard.views.runs import events
 from deploy.dashboard.views.samples import before_after, prompts
@@ -71,6 +72,7 @@ def _page(run: RunReader) -> Iterator[str]:
     yield f"<title>{text(title)}</title><style>{_STYLE}</style></head><body>"
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(view["now"]))
     yield f"<h1>{text(title)}</h1><p>{text(view['sentence'])} Written {written}.</p>"
+    yield from _result(run, view)
     yield from _figures(view)
     yield from _glossary()
     posterior = posterior_view(run, None, POSTERIOR_STEPS, limits(run).get("log_z_exact"))
@@ -153,14 +155,47 @@ def _glossary() -> Iterator[str]:
 
 
 def _figures(view: Mapping[str, Any]) -> Iterator[str]:
-    for side, name in (("after", "Trained"), ("before", "Base model")):
-        if verdict := view["verdicts"][side]:
-            yield f"<p><b>{name}:</b> {text(verdict, max_length=1000)}.</p>"
     rows = [
-        [text(one["title"]), _number(one["before"]), _number(one["value"]), text(one["unit"])]
+        [text(one["title"]), _number(one["before"]), _number(one["value"]), _ends(one), text(one["unit"])]
         for one in view["figures"]
     ]
-    yield _table(["figure", "first ten steps", "last ten steps", "unit"], rows)
+    yield "<h2>Training samples</h2><p>Means over many samples, with 95 % intervals.</p>"
+    yield _table(["figure", "first samples", "newest samples", "interval", "unit"], rows)
+
+
+def _result(run: RunReader, view: Mapping[str, Any]) -> Iterator[str]:
+    """Base model, trained policy and target of the newest evaluation, its verdicts, and the plot that shows it."""
+    if not (result := view["result"]):
+        return
+    yield "<h2>Result</h2>"
+    for side, name in (("after", "Trained"), ("before", "Base model")):
+        if verdict := result["verdicts"][side]:
+            yield f"<p><b>{name}:</b> {text(verdict, max_length=1000)}.</p>"
+    rows = [
+        [
+            text(row["title"]),
+            _cell(row["before"]),
+            f"<b>{_cell(row['after'])}</b>",
+            "" if row["target"] is None else _number(row["target"]),
+        ]
+        for row in result["rows"]
+    ]
+    yield _table(["figure", "base", "trained", "target"], rows)
+    if plot := result_plot(run, "svg"):
+        words = "Outcomes of base model and trained policy" if plot.stem == "histogram" else "log q against log R"
+        yield f"<div class='plots'>{_figure(Plot('Result', words, plot.read_bytes()))}</div>"
+    yield f"<p>From {text(result['source'])}; brackets are 95 % intervals.</p>"
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    """A value with its interval, or with the side that a biased estimate is on."""
+    if cell["value"] is None:
+        return "n/a"
+    return f"{text(cell['side'] or '')} {_number(cell['value'])}{_ends(cell)}".strip()
+
+
+def _ends(one: Mapping[str, Any]) -> str:
+    return "" if one["low"] is None else f" [{_number(one['low'])}, {_number(one['high'])}]"
 
 
 def _samples(run: RunReader, rewards: Mapping[str, Any]) -> Iterator[str]:

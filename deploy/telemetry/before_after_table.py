@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.formatting import figure
+from deploy.telemetry.result_figures import AT_TARGET
 from rewards.judging.bootstrap import Interval
 from rewards.judging.bound import Bound
 from rewards.task import Figure
@@ -30,13 +31,19 @@ def before_after_table(
     table.add_column("metric")
     table.add_column("base model", justify="right")
     table.add_column("trained", justify="right", style="bold")
+    table.add_column("target", justify="right")
     for name in [*before, *(name for name in after if name not in before)]:
         metric = Text(name)
         if name in explanations:
             metric.append(f"\n{explanations[name]}", "dim")
         cells = (figure_text(side.get(name, math.nan)) for side in (before, after))
-        table.add_row(metric, *("\n".join(cell) for cell in cells))
+        table.add_row(metric, *("\n".join(cell) for cell in cells), at_target(name))
     return table
+
+
+def at_target(name: str) -> str:
+    """What a figure reads where the sampler is the target; empty where that is not known for any task."""
+    return f"{AT_TARGET[name]:g}" if name in AT_TARGET else ""
 
 
 def figure_text(value: Figure) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from deploy.telemetry.before_after_table import figure_text
+from deploy.telemetry.before_after_table import at_target, figure_text
 from rewards.task import Figure
 
 WITH_EXACT_DRAWS = ("log_z_low", "log_z_high", "kl_q_p", "kl_p_q", "gap", "underrated", "overrated", "calibration")
@@ -38,7 +38,12 @@ def certificate_table(
     table.add_column("figure")
     table.add_column("base model", justify="right")
     table.add_column("trained", justify="right", style="bold")
+    table.add_column("target", justify="right")
     for name in WITH_EXACT_DRAWS if "gap" in figures[1] else WITHOUT:
         cells = (figure_text(side.get(name, math.nan)) for side in figures)
-        table.add_row(Text.assemble(name, (f"\n{explanations[name]}", "dim")), *("\n".join(cell) for cell in cells))
+        table.add_row(
+            Text.assemble(name, (f"\n{explanations[name]}", "dim")),
+            *("\n".join(cell) for cell in cells),
+            at_target(name),
+        )
     return table

@@ -39,10 +39,14 @@ def read(path) -> tuple[Reader, str]:
     return reader, page
 
 
-def test_a_report_describes_its_plots_and_loads_nothing(tmp_path):
+def test_a_report_begins_with_the_result_describes_its_plots_and_loads_nothing(tmp_path):
     run = make_run(tmp_path / "run", "finished")
+    (run / "plots" / "histogram.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     write_report(run, tmp_path / "report.html")
     reader, page = read(tmp_path / "report.html")
+    result = page[: page.index("Training samples")]
+    assert "samples the posterior (gap 0.009 nats)" in result and "0.998 [0.995, 0.999]" in result
+    assert reader.images[0][1] == "Outcomes of base model and trained policy" and "<th>target</th>" in result
     assert len(reader.images) >= 18 and len(page) < 4_000_000
     for source, description in reader.images:
         svg = base64.b64decode(source.removeprefix("data:image/svg+xml;base64,"))

@@ -28,15 +28,6 @@ def test_the_state_of_a_run_is_a_word_and_a_sentence(client, tmp_path, made, sta
         assert page.get("/api/runs").json()["runs"][0]["state"] == state
 
 
-def test_the_overview_has_the_three_figures_that_matter_with_where_they_began(client, finished):
-    with client(finished) as page:
-        figures = {figure["name"]: figure for figure in page.get("/api/overview").json()["figures"]}
-        assert figures["var_u"]["value"] < 1.0 < figures["var_u"]["before"]
-        assert figures["valid"]["title"] == "valid" and figures["valid"]["unit"] == "share"
-        assert figures["valid"]["before"] < 0.5 < figures["valid"]["value"]
-        assert 0 < figures["diversity"]["value"] <= 1
-
-
 def test_a_live_overview_names_the_bottleneck_and_each_parts_state(client, tmp_path):
     with client(make_run(tmp_path / "live", "live")) as page:
         view = page.get("/api/overview").json()
@@ -212,14 +203,3 @@ def test_the_page_and_the_report_explain_terms_in_the_same_words():
     script = (ROOT / "deploy/dashboard/static/lib/glossary.js").read_text()
     for term, meaning in GLOSSARY.items():
         assert meaning in script, term
-
-
-def test_the_overview_has_the_verdicts_of_the_newest_evaluation_and_none_before(client, tmp_path):
-    folder = make_run(tmp_path / "finished", "finished")
-    with client(folder) as page:
-        assert page.get("/api/overview").json()["verdicts"] == {"before": None, "after": None}
-        certificate = {"before": {"text": "too flat"}, "after": {"text": "samples the posterior"}}
-        (folder / "evaluation.json").write_text(json.dumps({"certificate": certificate}))
-        assert page.get("/api/overview").json()["verdicts"] == {"before": "too flat", "after": "samples the posterior"}
-        (folder / "evaluation.json").write_text('{"certificate": [1]}')
-        assert page.get("/api/overview").json()["verdicts"] == {"before": None, "after": None}, "damaged"

@@ -139,7 +139,12 @@ def test_hours_appear_when_there_are_some() -> None:
 def test_the_table_keeps_metrics_that_only_one_side_has() -> None:
     console = a_console(width=80)
     console.print(before_after_table({"valid": 0.15}, {"valid": 0.98, "new": 2000.0}, {"valid": "share in range"}))
-    assert [column.header for column in before_after_table({}, {}, {}).columns] == ["metric", "base model", "trained"]
+    assert [column.header for column in before_after_table({}, {}, {}).columns] == [
+        "metric",
+        "base model",
+        "trained",
+        "target",
+    ]
     lines = [line.split() for line in printed(console).splitlines()]
     assert ["valid", "0.15", "0.98"] in lines and ["share", "in", "range"] in lines and ["new", "-", "2,000"] in lines
 

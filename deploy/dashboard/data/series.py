@@ -73,6 +73,14 @@ class Series:
         order = np.argsort(step, kind="stable")  # the strings of a later row may be of an older policy
         return Curve(step[order], at[order], y[order])
 
+    def weighted(self, name: str, weight: str) -> tuple[Floats, Floats]:
+        """The values of a figure and of its `weight` in the same rows, oldest row first; 1 in rows without a weight."""
+        rows, values = self._columns.get(name, _NO_COLUMN)
+        weights = np.ones(len(self._step))
+        weight_rows, weight_values = self._columns.get(weight, _NO_COLUMN)
+        weights[np.array(weight_rows, dtype=np.int64)] = np.nan_to_num(np.array(weight_values, dtype=np.float64))
+        return np.array(values, dtype=np.float64), weights[np.array(rows, dtype=np.int64)]
+
     def newest(self, name: str, n: int = 1) -> list[float]:
         """The last n values, oldest first, NaN included."""
         return list(self._columns.get(name, _NO_COLUMN)[1][-n:])

@@ -5,14 +5,14 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.views.bottleneck import WINDOW_S, BottleneckInputs, find_bottleneck
 from deploy.dashboard.views.buffer import pace_of
+from deploy.dashboard.views.headline import headline
+from deploy.dashboard.views.result import result
 from deploy.dashboard.views.status import (
     began_at,
     components,
@@ -22,10 +22,7 @@ from deploy.dashboard.views.status import (
     steps_of,
     updated_at,
 )
-from deploy.telemetry.figures import describe
 
-READINGS = 10
-"""Readings in the median of a key figure."""
 PACE_STEPS = 50
 """Newest steps from which the time left is estimated."""
 DISK_FULL_BYTES = 16 * 2**20
@@ -39,6 +36,7 @@ def overview(run: RunReader, now: float | None = None) -> dict[str, Any]:
     snapshot = newest_snapshot(run)
     updated, began = updated_at(run), began_at(run)
     live = state in ("running", "starting", "judging")
+    newest_result = result(run)
     return {
         "run": run.id,
         "name": run.folder.name,
@@ -57,24 +55,13 @@ def overview(run: RunReader, now: float | None = None) -> dict[str, Any]:
         "bottleneck": _bottleneck(run, now) if state == "running" else None,
         "components": [*components(run, state, now), *_redis(run)],
         "rates": _rates(run, now) if live else dict.fromkeys(_RATES),
-        "figures": _figures(run),
-        "verdicts": verdicts(run),
+        "figures": headline(run, newest_result),
+        "result": newest_result,
         "waits": list(snapshot.get("waits", ())) if live else [],
         "alerts": list(reading.get("alerts", ())) if live or state in ("stale", "dead") else [],
         "limits": limits(run),
         "recording": _recording(run, state),
     }
-
-
-def verdicts(run: RunReader) -> dict[str, str | None]:
-    """Side -> the certificate's sentence on the base model ("before") and on the trained policy ("after"), by the
-    newest evaluation of the training prompts; None where there is none."""
-    for values in (run.evaluation(), run.summary()):
-        certificates = values.get("certificate") if isinstance(values, dict) else None
-        if isinstance(certificates, dict):
-            sides = {side: certificates.get(side) for side in ("before", "after")}
-            return {side: str(c["text"]) if isinstance(c, dict) and "text" in c else None for side, c in sides.items()}
-    return {"before": None, "after": None}
 
 
 def limits(run: RunReader) -> dict[str, float | None]:
@@ -145,38 +132,6 @@ def _rates(run: RunReader, now: float) -> dict[str, float | None]:
 def _mean_since(run: RunReader, names: Sequence[str], at: float) -> float | None:
     values = [value for name in names for value in run.snapshots.since(name, at) if math.isfinite(value)]
     return fmean(values) if values else None
-
-
-def _figures(run: RunReader) -> list[dict[str, Any]]:
-    """The three key figures: distance from the posterior, quality, diversity."""
-    labels = sorted(name for name in run.learner.counts() if name.startswith("learner.labels."))
-    quality = next((name for name in labels if name.endswith((".valid", ".accuracy", ".correct"))), "")
-    quality = quality or (labels[0] if labels else "learner.log_reward")
-    return [
-        _figure(run, "var_u", "lower", "learner.var_u"),
-        _figure(run, "valid", "higher", quality),
-        _figure(run, "diversity", "higher", "learner.diversity"),
-    ]
-
-
-def _label_unit(run: RunReader, name: str) -> str:
-    """Labels between 0 and 1 are shares."""
-    values = [value for value in run.learner.newest(name, 100) if math.isfinite(value)]
-    return "share" if values and all(0 <= value <= 1 for value in values) else ""
-
-
-def _figure(run: RunReader, name: str, better: str, curve: str) -> dict[str, Any]:
-    values, figure = run.curve(curve).y, describe(curve)
-    finite = values[np.isfinite(values)]
-    return {
-        "name": name,
-        "title": figure.title,
-        "unit": figure.unit or _label_unit(run, curve),
-        "value": median(finite[-READINGS:].tolist()) if len(finite) else None,
-        "before": median(finite[:READINGS].tolist()) if len(finite) else None,
-        "better": better,
-        "curve": curve,
-    }
 
 
 def _elapsed(run: RunReader) -> float | None:

@@ -24,6 +24,7 @@ from deploy.dashboard.views.buffer import buffer_view
 from deploy.dashboard.views.curves import CurveQuery, catalog, csv_lines, curves
 from deploy.dashboard.views.overview import limits, overview
 from deploy.dashboard.views.posterior import posterior_view
+from deploy.dashboard.views.result import result_plot
 from deploy.dashboard.views.rewards import reward_view
 from deploy.dashboard.views.runs import compare, events, runs_view
 from deploy.dashboard.views.samples import before_after, one_sample, prompts, samples
@@ -46,6 +47,7 @@ from deploy.dashboard.web.security import Access
 
 MAX_STREAMS = 32
 MAX_LOGIN_BYTES = 1024
+MAX_PICTURE_BYTES = 8 * 2**20
 SESSION_S = 30 * 24 * 3600
 NAME_KEYS = frozenset({"names", "name"})
 
@@ -112,6 +114,7 @@ class Api:
         return [
             *plain_routes,
             Route("/api/curves.csv", self._csv, methods=["GET"]),
+            Route("/api/result.png", self._picture, methods=["GET"]),
             Route("/api/stream", self._stream, methods=["GET"]),
             Route("/api/login", self._login, methods=["POST"]),
             Route("/api/logout", self._logout, methods=["POST"]),
@@ -199,6 +202,18 @@ class Api:
         run, names = await run_in_threadpool(self._call, run_and_names, request)
         headers = {"content-disposition": 'attachment; filename="curves.csv"'}
         return StreamingResponse(csv_lines(run, names), media_type="text/csv; charset=utf-8", headers=headers)
+
+    async def _picture(self, request: Request) -> Response:
+        """The plot that the result names: a file of the run's folder."""
+
+        def read(request: Request) -> bytes:
+            run = self._run(request, parse(RunParams, request.query_params).run)
+            path = result_plot(run)
+            if path is None or path.stat().st_size > MAX_PICTURE_BYTES:
+                raise HTTPException(404, "the run has no plot of its result")
+            return path.read_bytes()
+
+        return Response(await run_in_threadpool(self._call, read, request), media_type="image/png")
 
     async def _stream(self, request: Request) -> Response:
         if self._streams >= MAX_STREAMS:

@@ -5,6 +5,7 @@ import { h, put, renew, scroller } from "../lib/dom.js";
 import { fact, factList } from "../lib/facts.js";
 import { clock, duration, number, plain, utc } from "../lib/format.js";
 import { explained } from "../lib/glossary.js";
+import { showResult } from "../lib/result_card.js";
 import { status } from "../lib/status.js";
 import { oneLine, safeText } from "../lib/text.js";
 import { levelLabel, stateLabel } from "../lib/labels.js";
@@ -16,16 +17,19 @@ export function render(root, live, params) {
     figures = h("dl", { class: "figures" }),
     alerts = h("section", { "aria-label": "Alerts" }),
     parts = h("section", { class: "card" });
-  const cards = h("div", { class: "cards" });
+  const cards = h("div", { class: "cards" }),
+    result = h("section", { class: "card", "aria-label": "Result", hidden: true });
   const board = new Board(live, params);
   root.append(
     alerts,
-    h("div", { class: "split" }, h("section", { class: "card" }, current), parts),
+    h("section", { class: "card" }, current),
+    result,
     figures,
-    h("p", { class: "note" }, "Medians of the newest ten and of the first ten readings."),
+    h("p", { class: "note" }, "Means over the newest samples, with 95 % intervals; below, the first samples and the evaluation."),
     h("h2", {}, "Over time"),
     board.bar,
     cards,
+    parts,
   );
   let shownCurves = "";
 
@@ -33,6 +37,7 @@ export function render(root, live, params) {
     const overview = live.overview;
     if (!overview) return void put(current, status("loading", "Loading …"));
     showNow(current, overview);
+    showResult(result, live.run, overview.result);
     showFigures(figures, overview);
     showAlerts(alerts, overview.alerts);
     showParts(parts, overview);
@@ -69,18 +74,16 @@ function specs(overview) {
 function showNow(host, overview) {
   const { bottleneck, step, steps, rates } = overview;
   const active = ["starting", "running", "judging", "empty", "stale"].includes(overview.state);
-  const bar = steps
+  const bar = steps && active
     ? h("progress", { max: steps, value: Math.min(step ?? 0, steps), "aria-label": "Learner steps done" })
     : null;
-  const left = overview.left_s === null ? (active ? "unknown yet" : "–") : duration(overview.left_s);
+  const left = overview.left_s === null ? "unknown yet" : duration(overview.left_s);
   const facts = [
     ["step", steps ? `${plain(step)} of ${plain(steps)}` : plain(step)],
-    ["time left", left],
+    active && ["time left", left],
     ["time elapsed", duration(overview.elapsed_s)],
-    fact("system.trajectories_per_s", rates?.trajectories_per_s),
-    fact("system.tokens_per_s", rates?.tokens_per_s),
-    ["learner steps", number(rates?.steps_per_s, "1/s")],
-  ];
+    ...(active ? speeds(rates) : []),
+  ].filter(Boolean);
   const [mark, words, kind] = stateLabel(overview.state);
   renew(
     host,
@@ -92,9 +95,6 @@ function showNow(host, overview) {
     ),
     bottleneck && h("p", {}, h("b", {}, safeText(bottleneck.sentence, 400))),
     bottleneck && h("p", { class: "note" }, safeText(bottleneck.change, 400)),
-    overview.verdicts?.after && h("p", {}, h("b", {}, "Certificate, trained: "), safeText(overview.verdicts.after, 600)),
-    overview.verdicts?.before &&
-      h("p", { class: "note" }, "Certificate, base model: ", safeText(overview.verdicts.before, 600)),
     overview.waits.map((wait) => h("p", { class: "note" }, "◐ ", safeText(wait, 300))),
     bar,
     factList(facts),
@@ -102,19 +102,39 @@ function showNow(host, overview) {
   );
 }
 
+/** A run that has ended has no speed. */
+function speeds(rates) {
+  return [
+    fact("system.trajectories_per_s", rates?.trajectories_per_s),
+    fact("system.tokens_per_s", rates?.tokens_per_s),
+    ["learner steps", number(rates?.steps_per_s, "1/s")],
+  ];
+}
+
 function showFigures(host, overview) {
   const figure = (one) => {
-    const before = one.before === null ? "no first reading yet" : `started at ${number(one.before, one.unit)}`;
-    const value = one.value === null ? "unknown yet" : number(one.value, one.unit);
+    const text = (value) => (one.unit === "share" ? number(value, "share") : plain(value, 3));
+    const value = one.value === null ? "unknown yet" : number(Number(one.value.toPrecision(3)), one.unit);
+    const facts = [
+      one.low !== null && `[${text(one.low)}, ${text(one.high)}], ${plain(one.samples)} samples`,
+      one.before !== null && `first ${text(one.before)}`,
+      one.evaluated && `evaluation ${evaluated(one)}`,
+      ARROWS[one.better],
+    ];
     return h(
       "div",
       { class: "card figure" },
       h("dt", {}, explained(oneLine(one.title, 40))),
       h("dd", { class: "big" }, value),
-      h("dd", { class: "small" }, [before, ARROWS[one.better]].filter(Boolean).join(" · ")),
+      facts.filter(Boolean).map((fact) => h("dd", { class: "small" }, fact)),
     );
   };
   put(host, overview.figures.map(figure));
+}
+
+function evaluated({ evaluated: { before, after }, unit }) {
+  const text = (value) => (unit === "share" ? number(value, "share") : plain(value, 3));
+  return [before, after].map(({ value }) => (value === null ? "n/a" : text(value))).join(" → ");
 }
 
 function showAlerts(host, alerts) {
