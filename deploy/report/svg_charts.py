@@ -12,6 +12,7 @@ import numpy as np
 
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.data.series import decimate
+from deploy.dashboard.views.curves import along
 from deploy.report.plot_style import COLOURS, INK, LINES, add_legend, literal, new_figure
 from deploy.telemetry.figures import FIGURES, describe
 
@@ -42,11 +43,11 @@ def line_plot(run: RunReader, title: str, names: Sequence[str], log: bool = Fals
     figure, panel = _panel("learner step")
     descriptions = []
     for k, name in enumerate(names):
-        curve = run.curve(name)
-        finite = curve.y[np.isfinite(curve.y) & ((curve.y > 0) | (not log))]
+        steps, values = along(run, name)
+        finite = values[np.isfinite(values) & ((values > 0) | (not log))]
         if not len(finite):
             continue
-        x, y = decimate(curve.step, curve.y, MAX_POINTS)
+        x, y = decimate(steps, values, MAX_POINTS)
         shown = np.array([np.nan if value is None or (log and value <= 0) else value for value in y])
         words = describe(name)
         colour, line = COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.dashboard.data.rate_window import WINDOW_S
+from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.data.series import Series, decimate
+from deploy.dashboard.data.snapshot_series import SnapshotReader
+from deploy.dashboard.views.curves import CurveQuery, curves
 from tests.support.fixture_runs import LONG, STEPS, learner_row, make_run
 
 values = st.one_of(st.floats(-1e6, 1e6), st.just(math.nan), st.just(math.inf))
@@ -106,28 +110,68 @@ def test_every_curve_of_the_catalog_has_points_a_title_and_a_group(client, finis
             assert all(curve["points"] > 0 for curve in answer["curves"].values())
 
 
+def state(seconds: float, tokens: int, drawn: int, trajectories: int = 0, engine_s: float | None = None):
+    """The parts of a snapshot that rates are of."""
+    actor = {
+        "name": "a", "seconds": seconds, "tokens": tokens, "trajectories": trajectories, "version": 3, "versions_skipped": 0,
+        "engine_s": seconds / 2 if engine_s is None else engine_s, "waiting_for": None, "canary_difference_max": 0.0,
+    }  # fmt: skip
+    return {"buffer": {"drawn": drawn, "refused": {}}, "actors": [actor], "rewards": []}
+
+
 def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_negative_rate():
-    from deploy.dashboard.data.snapshot_series import snapshot_values
-
-    def at(seconds, tokens, drawn):
-        actor = {
-            "name": "a",
-            "seconds": seconds,
-            "tokens": tokens,
-            "trajectories": 0,
-            "engine_s": seconds / 2,
-            "version": 3,
-            "versions_skipped": 0,
-            "waiting_for": None,
-            "canary_difference_max": 0.0,
-        }
-        return {"buffer": {"drawn": drawn, "refused": {}}, "actors": [actor], "rewards": []}
-
-    values = snapshot_values(at(10.0, 100, 64), at(14.0, 180, 256), 4.0, 5)
+    reader = SnapshotReader()
+    reader.values(10.0, state(10.0, 200, 64), 5)
+    values = reader.values(14.0, state(14.0, 280, 256), 5)
     assert values["actor.a.tokens_per_s"] == 20.0 and values["actor.a.busy"] == 0.5 and values["actor.a.behind"] == 2
     assert values["buffer.sample_rate"] == 48.0 and values["system.tokens_per_s"] == 20.0
-    again = snapshot_values(at(14.0, 180, 256), at(1.0, 10, 100), 4.0, 5)
+    again = reader.values(15.0, state(1.0, 10, 100), 5)
     assert again["actor.a.tokens_per_s"] is None and again["buffer.sample_rate"] is None
+    assert again["system.tokens"] == 290, "the total of the run goes on"
+    assert reader.values(16.0, state(2.0, 30, 148), 5)["actor.a.tokens_per_s"] == 20.0
+
+
+def test_a_counter_that_jumps_by_a_batch_has_its_true_rate_and_no_share_is_above_one():
+    """64 trajectories every 1.6 s are 40 a second, and one read a second jumps between 0 and 64."""
+    reader, rates, shares = SnapshotReader(), [], []
+    for second in range(1, 121):
+        batches = int(second / 1.6)
+        values = reader.values(float(second), state(second, 0, 0, 64 * batches, engine_s=30.0 * (second // 30)), 0)
+        rates.append(values["system.trajectories_per_s"])
+        shares.append(values["actor.a.busy"])
+    assert all(abs(rate - 40.0) <= 64 / WINDOW_S for rate in rates[20:])
+    assert max(shares) == 1.0, "an engine call of 30 s counts when it returns"
+
+
+def test_along_steps_a_curve_has_one_value_a_step_and_along_samples_it_ends_with_their_number(
+    client, finished, tmp_path
+):
+    run = RunReader(tmp_path, "run", primary=True)
+    for at, step, rate in ((1.0, 1, 5.0), (2.0, 1, 7.0), (3.0, 2, 9.0)):
+        run.snapshots.add(at, step, {"system.tokens_per_s": rate, "system.trajectories": 64.0 * at})
+    for step, sampled, valid in ((1, 0.0, 0.5), (2, 0.0, 1.0), (3, 2.0, math.nan)):
+        run.learner.add(float(step), step, {"learner.labels.valid": valid}, sampled)
+    answer = curves(run, CurveQuery(["system.tokens_per_s", "learner.labels.valid"]))["curves"]
+    assert (answer["system.tokens_per_s"]["x"], answer["system.tokens_per_s"]["y"]) == ([1.0, 2.0], [7.0, 9.0])
+    assert (answer["learner.labels.valid"]["x"], answer["learner.labels.valid"]["y"]) == ([0.0, 2.0], [0.75, None])
+    answer = curves(run, CurveQuery(["learner.labels.valid", "learner.loss"], x="samples"))
+    assert answer["curves"]["learner.labels.valid"]["x"] == [64.0, 128.0, 192.0] and answer["missing"] == [
+        "learner.loss"
+    ]
+    with client(finished) as page:
+        loss = page.get("/api/curves?names=learner.loss&x=tokens").json()["curves"]["learner.loss"]
+        assert loss["x"] == sorted(loss["x"]) and loss["x"][-1] > 10 * loss["x"][0]
+
+
+def test_a_figure_that_is_not_defined_any_more_has_no_newest_value(tmp_path):
+    run = RunReader(tmp_path, "run", primary=True)
+    for step in range(160):
+        run.learner.add(
+            step, step, {"learner.slope": 0.95 if step < 12 else None, "learner.kl": 0.1 if step == 3 else None}
+        )
+    answer = curves(run, CurveQuery(["learner.slope", "learner.kl"]))["curves"]
+    assert [answer["learner.slope"][name] for name in ("last", "finite", "of")] == [None, 12, 160]
+    assert answer["learner.kl"]["last"] == 0.1, "it is read at some steps only"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ def test_the_state_of_a_run_is_a_word_and_a_sentence(client, tmp_path, made, sta
         assert (view["left_s"] is not None) == live
         assert all(part["state"] not in ("running", "waiting") for part in view["components"]) or live
         assert page.get("/api/runs").json()["runs"][0]["state"] == state
+        ended = {"finished": "finished", "stopped": "stopped", "dead": "down"}
+        assert state not in ended or {part["state"] for part in view["components"]} == {ended[state]}
 
 
 def test_a_live_overview_names_the_bottleneck_and_each_parts_state(client, tmp_path):
@@ -81,6 +83,8 @@ def test_the_posterior_page_compares_log_q_with_tempered_log_r_and_gives_u_by_po
         assert (view["from_step"], view["to_step"]) == (STEPS - 5, STEPS - 1)
         assert len(view["scatter"]["log_q"]) == len(view["scatter"]["id"]) == 5 * 16
         assert view["log_z_bounds"]["exact"] == pytest.approx(LOG_Z)
+        slope = page.get("/api/curves?names=learner.slope").json()["curves"]["learner.slope"]
+        assert view["slope"] == {name: slope[name] for name in ("last", "finite", "of")}, "the page and its plot agree"
         assert view["u"]["n"][0] == 0 and view["u"]["mean"][0] is None, "the first prefix may not stop"
         assert view["u"]["mean"][1] == pytest.approx(LOG_Z, abs=0.1)
         one = page.get("/api/posterior?prompt=letters&steps=5").json()

@@ -15,7 +15,7 @@ from deploy.cluster.metrics import Meter, help_text
 from deploy.commands.buffer_table import stats_table
 from deploy.dashboard.data import snapshot_series
 from deploy.dashboard.data.series import learner_values
-from deploy.dashboard.data.snapshot_series import snapshot_values
+from deploy.dashboard.data.snapshot_series import SnapshotReader
 from deploy.telemetry import figures
 from deploy.telemetry.figure import Figure
 from deploy.telemetry.figures import FIGURES, METRICS, describe, in_room, rates_in
@@ -62,8 +62,9 @@ def report(meter: Meter) -> None:
 def curves() -> dict[str, float | None]:
     """Curve -> value, of a run that reports everything."""
     row = learner_row(50, 160, RNG) | summary(50, 160, RNG) | {"total_variation": 0.1, "kl": 0.1}
-    states = [snapshot_row(step, float(step), RNG) for step in (49, 50)]
-    return learner_values(row) | snapshot_values(states[0], states[1], 1.0, 50)
+    reader = SnapshotReader()
+    reader.values(49.0, snapshot_row(49, 49.0, RNG), 49)
+    return learner_values(row) | reader.values(50.0, snapshot_row(50, 50.0, RNG), 50)
 
 
 @pytest.mark.parametrize("path_and_content", generated_files(), ids=lambda pair: pair[0].name)
@@ -169,10 +170,12 @@ def test_a_new_figure_is_one_entry_and_the_place_that_computes_it(
     try:
         Meter("demo", "driver-0")._export("buffer", {"novelty": 0.5})
         assert exported == {"tributary_buffer_novelty": {"run": "demo"}}
-        states = [{"buffer": {"novelty": value, "refused": {}}} for value in (1.0, 3.0)]
-        assert snapshot_values(states[0], states[1], 2.0, 0) == {"buffer.novelty": 3.0, "buffer.novelty_rate": 1.0} | {
-            f"buffer.{name}": None for name in rates_in("buffer") if name != "novelty_rate"
-        }
+        reader = SnapshotReader()
+        reader.values(0.0, {"buffer": {"novelty": 1.0, "refused": {}}}, 0)
+        assert reader.values(2.0, {"buffer": {"novelty": 3.0, "refused": {}}}, 0) == {
+            "buffer.novelty": 3.0,
+            "buffer.novelty_rate": 1.0,
+        } | {f"buffer.{name}": None for name in rates_in("buffer") if name != "novelty_rate"}
         assert describe("buffer.novelty").as_dict()["title"] == "novelty"
         assert "Share of novel strings." in curve_table() and "Share of novel strings." in metric_table()
     finally:

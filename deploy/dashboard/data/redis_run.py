@@ -9,7 +9,6 @@ from typing import Any
 from deploy.dashboard.data.redis_poller import RedisPoller
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.data.series import Series
-from deploy.dashboard.data.snapshot_series import snapshot_values
 from deploy.telemetry.snapshot import HISTOGRAMS
 
 MAX_READINGS = 50_000
@@ -23,7 +22,6 @@ class RedisRun(RunReader):
         super().__init__(Path(poller.name), "redis", primary=True)
         self.redis_poller = poller
         self._read, self._generation = 0, 1
-        self._earlier: tuple[float, dict[str, Any]] | None = None
         self._about: dict[str, Any] = {"task": None, "model": None, "steps": 0, "began_at": time.time(), "limits": {}}
         self.meta = {"generation": self._generation, "about": self._about}
 
@@ -62,9 +60,7 @@ class RedisRun(RunReader):
                 "rewards": [],
                 "waits": [],
             }
-            before_at, before = self._earlier or (at, None)
-            self.snapshots.add(at, 0, snapshot_values(before, snapshot, at - before_at, totals["newest_version"]))
-            self._earlier = at, snapshot
+            self.snapshots.add(at, 0, self._snapshot_reader.values(at, snapshot, totals["newest_version"]))
             newest = {"at": at, "step": 0, "snapshot": snapshot, "alerts": [], "restarts": {}, "buffer": totals}
             self.meta = {"generation": self._generation, "about": self._about, "now": newest}
 

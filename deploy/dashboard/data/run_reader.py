@@ -23,7 +23,7 @@ from buffer.errors import TributaryError
 from deploy.artifacts.json_files import parse_lines
 from deploy.dashboard.data.redis_poller import RedisPoller
 from deploy.dashboard.data.series import Curve, Series, learner_values
-from deploy.dashboard.data.snapshot_series import snapshot_values
+from deploy.dashboard.data.snapshot_series import SnapshotReader
 from deploy.telemetry.history_store import SCHEMA_VERSION
 
 MAX_ROWS_PER_READ = 5000
@@ -64,7 +64,7 @@ class RunReader:
         self.learner, self.snapshots = Series(), Series()
         self.meta: dict[str, Any] = {}
         self._last = {"learner": 0, "snapshots": 0}
-        self._before: tuple[float, Row] | None = None
+        self._snapshot_reader = SnapshotReader()
         self._metrics_size = -1
 
     @property
@@ -245,10 +245,8 @@ class RunReader:
         while rows := self._new_rows("snapshots"):
             for row in rows:
                 at, snapshot = float(row["at"]), json.loads(row["data"])
-                before_at, before = self._before or (at, None)
                 version = int((snapshot.get("buffer") or {}).get("newest_version", -1))  # at that time
-                self.snapshots.add(at, row["step"], snapshot_values(before, snapshot, at - before_at, version))
-                self._before = at, snapshot
+                self.snapshots.add(at, row["step"], self._snapshot_reader.values(at, snapshot, version))
 
     def _refresh_metrics(self) -> None:
         """Read metrics.jsonl, for a run without a history."""

@@ -34,7 +34,7 @@ const TITLES = {
   compare: "Compare runs",
   events: "Events",
 };
-const SHARED_PARAMS = ["run", "x", "from", "to"]; // kept when the view changes
+const SHARED_PARAMS = ["run", "x", "from", "to", "smooth"]; // kept when the view changes
 
 const RUNS_INTERVAL_MS = 20000;
 

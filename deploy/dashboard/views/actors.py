@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy.dashboard.data.run_reader import RunReader
-from deploy.dashboard.views.status import components, newest_snapshot, recent_mean
+from deploy.dashboard.views.status import components, newest_rate, newest_snapshot
 
 MAX_VERSIONS = 200
 BEHAVIOUR_ROWS = 1000
@@ -44,7 +44,7 @@ def _actor(run: RunReader, name: str, state: str, status: dict[str, Any], restar
         "name": name,
         "state": state,
         **{field: status.get(field) for field in _STATUS_FIELDS},
-        **{figure: recent_mean(run, f"actor.{name}.{figure}") for figure in _MEASURED},
+        **{figure: newest_rate(run, f"actor.{name}.{figure}") for figure in _MEASURED},
         "restarts": restarts,
         "answered_at": float(at[-1]) if len(at) else None,
     }

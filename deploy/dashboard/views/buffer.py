@@ -7,7 +7,7 @@ import numpy as np
 
 from buffer.store.binary_layout import BINS_PER_NAT
 from deploy.dashboard.data.run_reader import RunReader
-from deploy.dashboard.views.status import recent_mean
+from deploy.dashboard.views.status import newest_rate
 from deploy.telemetry.snapshot import HISTOGRAMS, TOTALS
 
 MAX_BINS = 64
@@ -30,7 +30,7 @@ def buffer_view(run: RunReader, limits: Mapping[str, float | None]) -> dict[str,
         "source": source,
         "error": error,
         "now": None if totals is None else _now(totals),
-        "rates": {name: recent_mean(run, f"buffer.{name}") for name in TOTALS},
+        "rates": {name: newest_rate(run, f"buffer.{name}") for name in TOTALS},
         "pace": pace_of(totals, limits),
         "refused": dict(totals["refused"]) if totals else {},
         "priority_histogram": _priority_bins(totals["priority_histogram"]) if totals else [],

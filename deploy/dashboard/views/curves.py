@@ -7,14 +7,21 @@ from typing import Any, Literal
 import numpy as np
 
 from deploy.dashboard.data.run_reader import RunReader
-from deploy.dashboard.data.series import Curve, Floats, decimate
+from deploy.dashboard.data.series import Floats, decimate
 from deploy.dashboard.views.status import began_at
 from deploy.telemetry.figures import FIGURES, describe
 
 MAX_POINTS = 2000
 MAX_NAMES = 24
+RECENT = 20
+"""Newest points that tell whether a figure is defined at present."""
 MAX_PROMPTS = 16
 """Prompts whose log Z bounds the catalog lists; the curves of the others can still be requested by name."""
+
+
+Axis = Literal["step", "time", "samples", "tokens"]
+TOTALS = {"samples": "system.trajectories", "tokens": "system.tokens"}
+"""Axis -> the curve that has its values over time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,7 @@ class CurveQuery:
     """Names of curves and the range of x to return."""
 
     names: Sequence[str]
-    x: Literal["step", "time"] = "step"
+    x: Axis = "step"
     begin: float | None = None
     end: float | None = None
     after: float | None = None
@@ -36,12 +43,11 @@ def curves(run: RunReader, query: CurveQuery) -> dict[str, Any]:
     curves_by_name, missing = {}, []
     for name in query.names:
         curve = run.curve(name)
-        if not len(curve.y):
+        x, y = _in_range(*along(run, name, query.x, began), query)
+        if not len(curve.y) or not _has_axis(run, query.x):
             missing.append(name)
             continue
-        x, y = _in_range(curve, query, began)
         shown_x, shown_y = decimate(x, y, query.points)
-        finite = curve.y[np.isfinite(curve.y)]
         figure = describe(name)
         curves_by_name[name] = {
             "title": figure.title,
@@ -50,7 +56,7 @@ def curves(run: RunReader, query: CurveQuery) -> dict[str, Any]:
             "y": shown_y,
             "points": len(x),
             "decimated": len(shown_x) < len(x),
-            "last": float(finite[-1]) if len(finite) else None,
+            **newest_value(curve.y, figure.sparse),
         }
     return {
         "run": run.id,
@@ -60,6 +66,14 @@ def curves(run: RunReader, query: CurveQuery) -> dict[str, Any]:
         "curves": curves_by_name,
         "missing": missing,
     }
+
+
+def newest_value(y: Floats, is_sparse: bool) -> dict[str, Any]:
+    """`last`: the newest finite value, or None where most of the newest RECENT points have none, since a value of long
+    ago is not the present one; and the numbers of finite and of all points."""
+    finite, recent = y[np.isfinite(y)], y[-RECENT:]
+    is_current = is_sparse or 2 * int(np.isfinite(recent).sum()) >= len(recent)
+    return {"last": float(finite[-1]) if len(finite) and is_current else None, "finite": len(finite), "of": len(y)}
 
 
 def catalog(run: RunReader) -> dict[str, Any]:
@@ -87,8 +101,35 @@ def csv_lines(run: RunReader, names: Sequence[str]) -> Iterator[str]:
             yield f"{quoted},{step:.0f},{at - began:.3f},{shown}\r\n"
 
 
-def _in_range(curve: Curve, query: CurveQuery, began: float) -> tuple[Floats, Floats]:
-    x = curve.step if query.x == "step" else np.round(curve.at - began, 3)
+def _has_axis(run: RunReader, axis: Axis) -> bool:
+    return axis not in TOTALS or len(run.curve(TOTALS[axis]).y) > 0
+
+
+def along(run: RunReader, name: str, axis: Axis = "step", began: float = 0.0) -> tuple[Floats, Floats]:
+    """(x, y) of a curve in the order of x. Along steps there is one value a step: of the snapshots within it the last,
+    and of strings whose policy was of this step the mean. `began`: Unix time of x = 0 along the time."""
+    curve = run.curve(name)
+    if axis == "time":
+        return np.round(curve.at - began, 3), curve.y
+    if axis in TOTALS:
+        totals = run.curve(TOTALS[axis])
+        if not len(totals.y):
+            return curve.at[:0], curve.y[:0]
+        x = np.interp(curve.at, totals.at, totals.y)
+        order = np.argsort(x, kind="stable")
+        return x[order], curve.y[order]
+    ends = np.flatnonzero(np.append(np.diff(curve.step) != 0, True)[: len(curve.step)])
+    if len(ends) == len(curve.step):
+        return curve.step, curve.y
+    if not describe(name).sampled:
+        return curve.step[ends], curve.y[ends]
+    begins = np.append(0, ends[:-1] + 1)
+    counts = np.add.reduceat(np.isfinite(curve.y).astype(np.float64), begins)
+    sums = np.add.reduceat(np.nan_to_num(curve.y, nan=0.0, posinf=0.0, neginf=0.0), begins)
+    return curve.step[ends], np.divide(sums, counts, out=np.full(len(ends), np.nan), where=counts > 0)
+
+
+def _in_range(x: Floats, y: Floats, query: CurveQuery) -> tuple[Floats, Floats]:
     keep = np.ones(len(x), dtype=np.bool_)
     if query.begin is not None:
         keep &= x >= query.begin
@@ -96,4 +137,4 @@ def _in_range(curve: Curve, query: CurveQuery, began: float) -> tuple[Floats, Fl
         keep &= x <= query.end
     if query.after is not None:
         keep &= x > query.after
-    return x[keep], curve.y[keep]
+    return x[keep], y[keep]

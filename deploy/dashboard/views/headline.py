@@ -73,9 +73,7 @@ def pooled(values: Floats, weights: Floats, is_share: bool) -> tuple[Interval, i
 def _tile(
     run: RunReader, newest_result: Mapping[str, Any] | None, name: str, curve: str, better: str | None
 ) -> dict[str, Any]:
-    values, weights = run.learner.weighted(curve, "learner.on_policy")
-    kept = np.isfinite(values) & (weights > 0)
-    values, weights = values[kept], weights[kept]
+    values, weights = _readings(run, curve)
     figure = describe(curve)
     is_share = figure.unit == "share" or (not figure.unit and _are_shares(values, curve))
     most = min(POOLED_SAMPLES, float(weights.sum()) / 2)  # so that the first and the newest ones are different ones
@@ -94,6 +92,18 @@ def _tile(
         "better": better,
         "curve": curve,
     }
+
+
+def newest_samples(run: RunReader, curve: str) -> tuple[Floats, Floats]:
+    """(values, numbers of samples) of the newest steps with POOLED_SAMPLES fresh on-policy samples."""
+    return _newest(*_readings(run, curve), POOLED_SAMPLES)
+
+
+def _readings(run: RunReader, curve: str) -> tuple[Floats, Floats]:
+    """The finite values of a figure, and the numbers of samples they are of; oldest first."""
+    values, weights = run.learner.weighted(curve, "learner.on_policy")
+    kept = np.isfinite(values) & (weights > 0)
+    return values[kept], weights[kept]
 
 
 def _newest(values: Floats, weights: Floats, samples: float) -> tuple[Floats, Floats]:

@@ -16,6 +16,7 @@ from deploy.dashboard.views.result import result
 from deploy.dashboard.views.status import (
     began_at,
     components,
+    newest_rate,
     newest_snapshot,
     state_of,
     step_of,
@@ -123,8 +124,8 @@ def _rates(run: RunReader, now: float) -> dict[str, float | None]:
     since = now - WINDOW_S
     steps = run.learner.since("learner.step_s", since)
     return {
-        "trajectories_per_s": _mean_since(run, ["system.trajectories_per_s"], since),
-        "tokens_per_s": _mean_since(run, ["system.tokens_per_s"], since),
+        "trajectories_per_s": newest_rate(run, "system.trajectories_per_s"),
+        "tokens_per_s": newest_rate(run, "system.tokens_per_s"),
         "steps_per_s": 1.0 / fmean(steps) if steps and fmean(steps) > 0 else None,
     }
 

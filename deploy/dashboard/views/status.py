@@ -10,8 +10,6 @@ import psutil
 
 from deploy.dashboard.data.run_reader import RunReader
 
-READINGS = 5
-"""Newest values in a recent mean."""
 STALE_S = 15.0
 """Silence after which a run is stale; a training run writes once a second."""
 
@@ -96,10 +94,10 @@ def newest_snapshot(run: RunReader) -> dict[str, Any]:
     return reading.get("snapshot") or {}
 
 
-def recent_mean(run: RunReader, name: str) -> float | None:
-    """Mean of the finite ones among the newest READINGS values of a curve of snapshots."""
-    values = [value for value in run.snapshots.newest(name, READINGS) if math.isfinite(value)]
-    return sum(values) / len(values) if values else None
+def newest_rate(run: RunReader, name: str) -> float | None:
+    """The newest value of a curve of snapshots, which rates have over a window already; None if it is not finite."""
+    values = run.snapshots.newest(name)
+    return values[0] if values and math.isfinite(values[0]) else None
 
 
 def components(run: RunReader, state: str, now: float) -> list[dict[str, str]]:
@@ -107,13 +105,13 @@ def components(run: RunReader, state: str, now: float) -> list[dict[str, str]]:
     snapshot, live = newest_snapshot(run), state in ("starting", "running", "judging")
     if not snapshot:
         return []
-    ended = "finished" if state == "finished" else "down" if state in ("dead", "stopped") else "unknown"
+    ended = {"finished": "finished", "stopped": "stopped", "dead": "down"}.get(state, "unknown")
     waits = [str(wait) for wait in snapshot["waits"]]
     parts = [{"name": "learner", "role": "learner", **_learner(run, state, waits)}]
     last_reply = _last_reply(run)
     actors = {actor["name"]: actor for actor in snapshot["actors"]}
     for name in sorted({*last_reply, *actors}):
-        parts.append({"name": name, "role": "actor", **_actor(actors.get(name), now - last_reply.get(name, now))})
+        parts.append({"name": name, "role": "actor", **_actor(run, actors.get(name), now - last_reply.get(name, now))})
     for worker in snapshot["rewards"]:
         parts.append({"name": worker["name"], "role": "reward", **_worker(worker, waits)})
     if buffer := snapshot["buffer"]:
@@ -136,12 +134,14 @@ def _learner(run: RunReader, state: str, waits: list[str]) -> dict[str, str]:
     return {"state": "running", "detail": f"step {step}{pace}" if step else "no step yet"}
 
 
-def _actor(actor: Mapping[str, Any] | None, silent_s: float) -> dict[str, str]:
+def _actor(run: RunReader, actor: Mapping[str, Any] | None, silent_s: float) -> dict[str, str]:
     if actor is None:
         return {"state": "silent", "detail": f"no answer for {_seconds(silent_s)}"}
     if actor["waiting_for"]:
         return {"state": "waiting", "detail": str(actor["waiting_for"])}
-    return {"state": "running", "detail": f"version {actor['version']}, {actor['tokens_per_s']:.0f} tokens/s"}
+    tokens_per_s = newest_rate(run, f"actor.{actor['name']}.tokens_per_s")
+    speed = "" if tokens_per_s is None else f", {tokens_per_s:.0f} tokens/s"
+    return {"state": "running", "detail": f"version {actor['version']}{speed}"}
 
 
 def _worker(worker: Mapping[str, Any], waits: list[str]) -> dict[str, str]:

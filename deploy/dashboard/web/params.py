@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.datastructures import QueryParams
 
-from deploy.dashboard.views.curves import MAX_NAMES, MAX_POINTS
+from deploy.dashboard.views.curves import MAX_NAMES, MAX_POINTS, Axis
 from deploy.dashboard.views.runs import KINDS, MAX_EVENTS
 from deploy.dashboard.views.samples import Filter
 
@@ -42,7 +42,7 @@ class PosteriorParams(PromptParams):
 class CurveParams(RunParams):
     """`/api/curves`, without the names, which `curve_names` reads."""
 
-    x: Literal["step", "time"] = "step"
+    x: Axis = "step"
     begin: Finite | None = Field(default=None, alias="from")
     end: Finite | None = Field(default=None, alias="to")
     after: Finite | None = None

@@ -6,13 +6,12 @@
 // A name with a part in capitals stands for the curves of all processes, prompts or reasons.
 
 import { address, get } from "./api.js";
-import { align, last } from "./align.js";
+import { AXES, axisButtons, axisOf, smoothed, smoothingOf, smoothingSelect } from "./axes.js";
+import { constantText, curveModel } from "./curve_model.js";
 import { Curves } from "./curves.js";
 import { h, put } from "./dom.js";
-import { aimLevels, describe, filledIn, heading, isPattern } from "./figures.js";
-import { duration, number, plain } from "./format.js";
+import { describe, filledIn, heading, isPattern } from "./figures.js";
 import { Plot } from "./plot.js";
-import { valueText } from "./plot_text.js";
 import { change, flags, remember } from "./state.js";
 import { errorStatus, emptyStatus } from "./status.js";
 import { oneLine } from "./text.js";
@@ -28,32 +27,30 @@ export class Board {
     this.catalog = [];
     this.events = [];
     this.loadedAt = this.catalogAt = -Infinity;
-    this.bar = h("div", { class: "toolbar" });
+    this.toolbar = h("div", { class: "toolbar" });
+    this.constants = h("p", { class: "constants note", hidden: true });
+    this.bar = h("div", {}, this.toolbar, this.constants);
     this.setParams(params);
   }
 
   setParams(params) {
-    this.range = { x: params.x === "time" ? "time" : "step", from: finite(params.from), to: finite(params.to) };
+    this.range = rangeOf(params);
     this.flags = { log: flags(params.log), table: flags(params.table) };
+    this.setLook(params);
     this.curves?.close();
     this.curves = new Curves(this.live.run, this.range);
     this.drawBar();
   }
 
+  /** What changes without new data: the smoothing, and whether the plots of constants are shown. */
+  setLook(params) {
+    this.weight = smoothingOf(params);
+    this.showsConstants = params.constants === "shown";
+  }
+
   drawBar() {
     const { x, from, to } = this.range;
-    const choose = (value, text) =>
-      h(
-        "button",
-        {
-          type: "button",
-          class: "quiet",
-          "aria-pressed": String(x === value),
-          onclick: () => change({ x: value, from: "", to: "" }),
-        },
-        text,
-      );
-    const text = (value) => (x === "time" ? duration(value) : plain(value));
+    const text = AXES[x].value;
     const showAll = h(
       "button",
       { type: "button", class: "quiet", onclick: () => change({ from: "", to: "" }) },
@@ -63,16 +60,8 @@ export class Board {
       from !== undefined || to !== undefined
         ? [h("span", {}, `${x} ${text(from ?? 0)} to ${to === undefined ? "now" : text(to)}`), showAll]
         : h("span", { class: "hint" }, "Drag across a plot to zoom in.");
-    put(
-      this.bar,
-      h(
-        "span",
-        { class: "group", role: "group", "aria-label": "Horizontal axis" },
-        choose("step", "by step"),
-        choose("time", "by time"),
-      ),
-      zoom,
-    );
+    const marks = this.events.length ? h("span", { class: "hint" }, "▼ an alert, a restart or a loss: point at it.") : null;
+    put(this.toolbar, axisButtons(x), smoothingSelect(this.weight), zoom, marks);
   }
 
   /** Add a card to `host`. */
@@ -146,15 +135,17 @@ export class Board {
 
   /** The address changed: reload if the axis or the range did; log axes and tables are already up to date. */
   async change(params) {
-    const before = JSON.stringify(this.range);
-    const next = JSON.stringify({
-      x: params.x === "time" ? "time" : "step",
-      from: finite(params.from),
-      to: finite(params.to),
-    });
-    if (before === next) return;
-    this.setParams(params);
-    await this.load();
+    const look = [this.weight, this.showsConstants].join();
+    if (JSON.stringify(this.range) !== JSON.stringify(rangeOf(params))) {
+      this.setParams(params);
+      return this.load();
+    }
+    this.setLook(params);
+    if (look !== [this.weight, this.showsConstants].join()) {
+      this.drawBar();
+      this.show();
+    }
+    return undefined;
   }
 
   async guarded(work, curves) {
@@ -173,59 +164,55 @@ export class Board {
 
   async loadEvents() {
     const { events } = await get("events", { run: this.live.run, kind: MARKED, limit: 200 }, this.curves.abort.signal);
+    const had = this.events.length;
     this.events = events.filter((event) => event.level !== "info");
+    if (had !== this.events.length) this.drawBar();
   }
 
   show() {
+    const folded = [];
     for (const { spec, plot } of this.cards) {
-      const model = this.model(spec);
-      if (model) plot.set(model);
+      const curves = this.loaded(spec);
+      const model = curveModel(spec, curves, this.context());
+      const constant = model && constantText(spec, curves);
+      if (constant) folded.push(constant);
+      plot.element.hidden = Boolean(constant) && !this.showsConstants;
+      if (model) plot.set(smoothed(model, this.weight));
       else plot.show(emptyStatus(this.live.overview, spec.none ?? `no readings of ${spec.title}`));
     }
+    this.showFolded(folded);
   }
 
-  /** The plot model of a card, or null if no curve has a point. */
-  model(spec) {
-    const curves = this.curvesOf(spec)
-      .map((curve, n) => ({ n, ...curve, ...this.curves.byName.get(curve.name), label: oneLine(curve.label, 60) }))
-      .filter((curve) => curve.x?.length)
-      .map(drawable)
-      .filter((curve) => curve.x.length);
-    if (!curves.length) return null;
-    const { x, ys } = align(curves);
-    const text = valueText(spec.unit);
-    const at = (name) => curves.findIndex((curve) => curve.name === name);
-    const band =
-      spec.band && at(spec.band.upper) >= 0 && at(spec.band.lower) >= 0
-        ? [{ upper: at(spec.band.upper), lower: at(spec.band.lower), n: spec.band.n ?? 0, opacity: 0.16 }]
-        : [];
-    return {
-      x,
-      ys,
-      series: curves.map(({ label, n, dash, width, opacity }) => ({
-        label,
-        kind: "line",
-        n,
-        dash: curves.length === 1 ? [] : dash,
-        width,
-        opacity,
-      })),
-      bands: band,
-      levels: [
-        ...(spec.figure ? aimLevels(spec.figure) : []),
-        ...(this.live.overview ? (spec.levels?.(this.live.overview) ?? []) : []),
-      ],
-      marks: [...new Set(curves.flatMap((curve) => curve.gaps))],
-      events: this.events
-        .map((event) => ({ x: this.range.x === "time" ? event.at - this.curves.began : event.step }))
-        .filter((event) => Number.isFinite(event.x)),
-      xTitle: this.range.x,
-      xText: this.range.x === "time" ? duration : plain,
-      yText: text,
-      values: curves.map((curve) => text(curve.last ?? last(curve.y))),
-      now: curves.length === 1 || spec.lead ? number(curves[0].last ?? last(curves[0].y), spec.unit) : "",
-      remark: curves.some((curve) => curve.decimated) ? "Decimated: each interval shows its extreme values." : "",
-    };
+  /** The curves of a spec with their points. */
+  loaded(spec) {
+    return this.curvesOf(spec).map((curve, n) => ({ n, ...curve, ...this.curves.byName.get(curve.name), label: oneLine(curve.label, 60) }));
+  }
+
+  context() {
+    const { x } = this.range;
+    const marks = this.events.map((event) => ({ x: this.placeOf(event), text: `${event.who}: ${event.text}` }));
+    return { x, overview: this.live.overview, events: marks.filter((mark) => Number.isFinite(mark.x)) };
+  }
+
+  /** Where an event stands on the axis; events have no number of samples or tokens. */
+  placeOf(event) {
+    if (this.range.x === "time") return event.at - this.curves.began;
+    return this.range.x === "step" ? event.step : NaN;
+  }
+
+  /** Plots of constants in one line. */
+  showFolded(folded) {
+    this.constants.hidden = !folded.length;
+    const text = this.showsConstants ? "fold their plots" : "show their plots";
+    const toggle = h(
+      "button",
+      { type: "button", class: "quiet", onclick: () => change({ constants: this.showsConstants ? "" : "shown" }) },
+      text,
+    );
+    const key = [text, ...folded].join("|");
+    if (this.constants.dataset.key === key) return;
+    this.constants.dataset.key = key;
+    put(this.constants, `Constant: ${folded.join(" · ")}. `, toggle);
   }
 
   close() {
@@ -245,17 +232,8 @@ function completed(spec) {
   return { unit, log, ...single, ...spec, curves };
 }
 
-/**
- * The curve with the points that a line is drawn through, and `gaps`: the x of values that are not finite. A curve
- * that is computed at some steps only (`sparse`) has no gaps. In a decimated curve a single null is narrower than a
- * pixel: it is marked, but the line is not broken.
- */
-function drawable(curve) {
-  const { x, y, decimated, sparse } = curve;
-  const isolated = (i) => y[i - 1] !== null && y[i + 1] !== null;
-  const kept = x.map((_, i) => i).filter((i) => y[i] !== null || !(sparse || (decimated && isolated(i))));
-  const gaps = sparse ? [] : x.filter((_, i) => y[i] === null);
-  return { ...curve, gaps, x: kept.map((i) => x[i]), y: kept.map((i) => y[i]) };
+function rangeOf(params) {
+  return { x: axisOf(params), from: finite(params.from), to: finite(params.to) };
 }
 
 function finite(text) {

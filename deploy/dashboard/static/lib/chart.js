@@ -4,7 +4,7 @@
 //   series   [{label, kind: line|dots|rings|bars, n or token, dash, opacity, width, hidden}], one for each of ys (palette.js has colours and dashes)
 //   bins     {low, high}: edges of bars            bands    [{upper, lower, n, opacity}] by series number
 //   levels   [{value, label, include}]: horizontal lines     marks    [x] of points that are not finite
-//   events   [{x}]: ticks at the top
+//   events   [{x, text}]: ticks at the top              yRange   [from, to], each a number or null
 
 import uPlot from "../vendor/uPlot.esm.js";
 import { plain } from "./format.js";
@@ -64,6 +64,9 @@ function xScale(model) {
 }
 
 function yScale(model) {
+  const [floor, ceiling] = model.yRange ?? [null, null];
+  if (floor !== null && ceiling !== null && floor < ceiling && !(model.logY && floor <= 0))
+    return { distr: model.logY ? 3 : 1, range: [floor, ceiling] };
   if (model.logY) return { distr: 3 };
   const zero = model.series.some((one) => one.kind === "bars");
   const range = (plot, low, high) => {

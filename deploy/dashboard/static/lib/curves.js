@@ -7,7 +7,7 @@ const MAX_POINTS = 4000; // of one curve in the page; beyond, reload all and let
 const OVERLAP = { step: 20, time: 60 }; // steps or seconds requested again with each tick, since rows may arrive late
 
 export class Curves {
-  /** `range`: {x: step|time, from, to}, the range shown. */
+  /** `range`: {x: one of AXES, from, to}, the range shown. */
   constructor(run, range) {
     Object.assign(this, { run, range, byName: new Map(), began: 0 });
     this.abort = new AbortController();
@@ -28,7 +28,7 @@ export class Curves {
   async follow(names) {
     const newest = Math.max(...[...this.byName.values()].map((curve) => curve.x.at(-1) ?? -Infinity));
     const longest = Math.max(...[...this.byName.values()].map((curve) => curve.x.length));
-    if (!Number.isFinite(newest) || longest > MAX_POINTS) return this.load(names);
+    if (!Number.isFinite(newest) || longest > MAX_POINTS || !(this.range.x in OVERLAP)) return this.load(names);
     if (this.range.to) return undefined;
     const after = newest - OVERLAP[this.range.x];
     return this.request(names, { after: Math.max(after, this.range.from ?? after) }, (name, curve) =>
@@ -49,7 +49,6 @@ export class Curves {
       ...curve,
       x: joined(old.x, curve.x),
       y: joined(old.y, curve.y),
-      last: curve.last ?? old.last,
     });
   }
 

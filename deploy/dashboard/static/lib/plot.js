@@ -4,13 +4,15 @@ import { data, draw, sameShape } from "./chart.js";
 import { h, put, setText } from "./dom.js";
 import { Legend } from "./legend.js";
 import { ink } from "./palette.js";
-import { readAt, remarks, ariaLabel, unitText } from "./plot_text.js";
+import { ariaLabel, eventsAt, readAt, remarks, unitText } from "./plot_text.js";
 import { fileName, saveNumbers, savePicture } from "./save.js";
 import { status } from "./status.js";
 import { numbers } from "./table.js";
 import { onTheme } from "./theme.js";
+import { YRange } from "./y_range.js";
 
 const HEIGHT = 200;
+const REACH_PX = 6; // of the cursor to an event mark
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, PageUp: -20, PageDown: 20, Home: -Infinity, End: Infinity };
 let ids = 0;
 
@@ -32,6 +34,7 @@ export class Plot {
       onblur: () => this.leave(),
     });
     this.legend = new Legend((n) => this.drawn?.setSeries(n + 1, { show: !this.legend.hidden.has(n) }));
+    this.tip = h("p", { class: "tip", hidden: true });
     this.remark = h("p", { class: "remark", hidden: true });
     this.state = h("div", { class: "state" });
     this.table = h("div", {
@@ -42,6 +45,7 @@ export class Plot {
       hidden: true,
     });
     this.announcement = h("span", { class: "aside", "aria-live": "polite" });
+    this.yRange = new YRange(spec.title, () => this.redraw());
     this.tools = h("div", { class: "tools" }, this.buttons());
     const note = spec.note && h("p", { class: "note" }, spec.note);
     const head = h(
@@ -57,6 +61,7 @@ export class Plot {
       head,
       note,
       this.state,
+      this.tip,
       this.canvas,
       this.table,
       this.legend.element,
@@ -72,6 +77,7 @@ export class Plot {
     this.visibility.observe(this.element);
     this.catchUp = () => this.outdated && this.model && this.paint();
     addEventListener("beforeprint", this.catchUp); // a printed page shows every plot
+    this.element.addEventListener("fullscreenchange", () => this.redraw());
     this.endTheme = onTheme(() => this.redraw());
   }
 
@@ -95,6 +101,8 @@ export class Plot {
       this.tableButton,
       button("CSV", "download CSV", () => this.saveCsv()),
       button("PNG", "download PNG", () => this.savePng()),
+      this.yRange.element,
+      button("full screen", "full screen", () => this.fullScreen()),
     ];
   }
 
@@ -129,7 +137,7 @@ export class Plot {
     const width = this.canvas.clientWidth;
     if (!width || this.canvas.hidden) return;
     this.outdated = false;
-    const model = { ...this.model, logY: this.logY };
+    const model = { ...this.model, logY: this.logY, yRange: this.yRange.value };
     if (this.drawn) {
       Object.assign(this.live, model);
       this.drawn.setData(data(this.live));
@@ -137,7 +145,18 @@ export class Plot {
     }
     this.live = model;
     const on = { ...this.on, hover: (idxs, idx) => this.hover(idxs, idx) };
-    this.drawn = draw(this.canvas, this.live, { width, height: this.spec.height ?? HEIGHT }, this.sync, on);
+    this.drawn = draw(this.canvas, this.live, { width, height: this.height() }, this.sync, on);
+  }
+
+  /** Height of the drawing, px: what a full screen leaves, or as the spec says. */
+  height() {
+    if (document.fullscreenElement !== this.element) return this.spec.height ?? HEIGHT;
+    return Math.max(HEIGHT, innerHeight - (this.element.scrollHeight - this.canvas.clientHeight) - 16);
+  }
+
+  fullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.element.requestFullscreen().catch(() => {});
   }
 
   fit() {
@@ -194,12 +213,23 @@ export class Plot {
     if (!idxs || idx === null || idx === undefined || x[idx] === undefined) {
       this.legend.setValues(this.model.values);
       this.setNow(now);
+      this.tip.hidden = true;
       return;
     }
+    this.showTip();
     const { texts, position, spoken } = readAt(this.model, idxs, idx);
     this.legend.setValues(texts);
     this.cursorText = spoken;
     this.setNow(position);
+  }
+
+  /** The text of an event whose mark is under the cursor. */
+  showTip() {
+    const { left } = this.drawn.cursor;
+    const at = (px) => this.drawn.posToVal(px, "x");
+    const texts = eventsAt(this.model, at(left), Math.abs(at(left + REACH_PX) - at(left)));
+    this.tip.hidden = !texts.length;
+    setText(this.tip, texts.map((text) => `▼ ${text}`).join(" "));
   }
 
   /** Arrow keys move the cursor from point to point; Home and End jump. */
@@ -211,7 +241,7 @@ export class Plot {
     const points = this.model.x.length;
     this.at = Math.min(points - 1, Math.max(0, (this.at ?? (by < 0 ? points : -1)) + by));
     this.drawn.setCursor({ left: this.drawn.valToPos(this.model.x[this.at], "x"), top: 10 });
-    setText(this.announcement, this.cursorText ?? "");
+    setText(this.announcement, [this.cursorText, this.tip.hidden ? "" : this.tip.textContent].filter(Boolean).join(" "));
     return undefined;
   }
 

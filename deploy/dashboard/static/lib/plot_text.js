@@ -19,13 +19,14 @@ export function readAt({ series, ys, x, xTitle, xText = plain, yText = plain }, 
   const text = (value) => (value === undefined ? "" : value === null ? "not finite" : yText(value));
   const texts = ys.map((y, n) => text(y[idxs[n]]));
   const where = `${xTitle} ${xText(x[idx])}`.trim();
-  const position = series.length === 1 ? `${texts[0]} at ${where}` : `at ${where}`;
-  const each = series.length > 1 ? series.map((one, n) => texts[n] && `${one.label} ${texts[n]}`) : [];
+  const shown = series.filter((one) => !one.quiet).length;
+  const position = shown === 1 ? `${texts[0]} at ${where}` : `at ${where}`;
+  const each = shown > 1 ? series.map((one, n) => !one.quiet && texts[n] && `${one.label} ${texts[n]}`) : [];
   return { texts, position, spoken: [position, ...each].filter(Boolean).join(", ") };
 }
 
 /** Remarks on values that the drawing omits or marks. */
-export function remarks({ ys, marks = [], events = [], remark }, logY) {
+export function remarks({ ys, marks = [], remark }, logY) {
   const nonPositive = (value) => Number.isFinite(value) && value <= 0;
   const omitted = logY ? ys.reduce((sum, y) => sum + y.filter(nonPositive).length, 0) : 0;
   const count = marks.length === 1 ? "one value is" : `${plain(marks.length)} values are`;
@@ -33,9 +34,13 @@ export function remarks({ ys, marks = [], events = [], remark }, logY) {
     remark,
     marks.length && `✕ ${count} not finite, shown as a gap with a mark.`,
     omitted && `${plain(omitted)} values ≤ 0 can't be shown on a log axis.`,
-    events.length && "▼ marks an event; see Events.",
   ];
   return sentences.filter(Boolean).join(" ");
+}
+
+/** The texts of the event marks that stand within `reach` of x, the newest first. */
+export function eventsAt({ events = [] }, x, reach) {
+  return events.filter((event) => Math.abs(event.x - x) <= reach).map((event) => oneLine(event.text, 300));
 }
 
 /** The label of the drawing for screen readers. */

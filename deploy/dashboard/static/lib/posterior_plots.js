@@ -21,7 +21,12 @@ export function scatterModel({ scatter, fit }) {
     ys.push(x.map((value) => value - fit.log_z));
     series.push({ label: "slope 1 (posterior)", kind: "line", token: "--level", dash: [5, 4] });
   }
-  return { x, ys, series, xTitle: "log R / T, nats", now: fit ? `slope ${plain(fit.slope, 3)}` : "" };
+  return { x, ys, series, xTitle: "log R / T, nats", now: fit ? fitText(fit) : "" };
+}
+
+/** The line through these points; it is not defined where all rewards are equal, or all but one. */
+function fitText({ slope, n }) {
+  return `slope of these ${plain(n)} samples ${slope === null ? "n/a" : plain(slope, 3)}`;
 }
 
 /** The plot model of u by prefix position: single strings, their mean, and the middle 80 %. */

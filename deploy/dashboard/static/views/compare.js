@@ -1,10 +1,12 @@
 // The compare view: curves of several runs in one plot, and the differences of their configurations and results.
 
-import { align, last } from "../lib/align.js";
+import { align } from "../lib/align.js";
 import { get } from "../lib/api.js";
+import { AXES, axisButtons, axisOf, smoothed, smoothingOf, smoothingSelect } from "../lib/axes.js";
+import { newestText } from "../lib/curve_model.js";
 import { h, put, scroller } from "../lib/dom.js";
 import { aimLevels, describe, heading } from "../lib/figures.js";
-import { duration, number, plain } from "../lib/format.js";
+import { number, plain } from "../lib/format.js";
 import { Plot } from "../lib/plot.js";
 import { valueText } from "../lib/plot_text.js";
 import { change } from "../lib/state.js";
@@ -54,11 +56,11 @@ export function render(root, live, params) {
         );
       const response = await get("compare", { runs: chosen.join(",") });
       const names = namesOf(response.curves, current.curves);
-      const x = current.x === "time" ? "time" : "step";
+      const x = axisOf(current);
       const curves = names.length
         ? await Promise.all(chosen.map((run) => get("curves", { run, names: names.join(","), x })))
         : [];
-      return show(thisTurn, { response, names, curves, x });
+      return show(thisTurn, { response, names, curves, x, smoothing: smoothingOf(current) });
     } catch (error) {
       return show(thisTurn, null, errorStatus(error));
     }
@@ -73,7 +75,7 @@ export function render(root, live, params) {
     put(bar);
     put(tables);
     if (!comparison) return;
-    put(bar, axisButtons(comparison.x), curvePicker(comparison.response.curves, comparison.names));
+    put(bar, axisButtons(comparison.x), smoothingSelect(comparison.smoothing), curvePicker(comparison.response.curves, comparison.names));
     for (const name of comparison.names) plots.push(overlay(cards, name, comparison));
     if (!comparison.names.length) put(state, status("empty", "No two of these runs have a curve in common."));
     put(tables, differences(comparison.response));
@@ -83,9 +85,9 @@ export function render(root, live, params) {
   return {
     reset: load,
     change: (next) => {
-      const before = JSON.stringify([current.runs, current.curves, current.x]);
+      const before = JSON.stringify([current.runs, current.curves, current.x, current.smooth, current.sort]);
       current = next;
-      if (JSON.stringify([current.runs, current.curves, current.x]) !== before) load();
+      if (JSON.stringify([current.runs, current.curves, current.x, current.smooth, current.sort]) !== before) load();
     },
     close: () => {
       turn += 1;
@@ -147,21 +149,6 @@ function showChoice(host, runs, chosen) {
   put(host, h("legend", {}, `Runs (2 to ${MAX_RUNS})`), h("ul", {}, runs.map(box)));
 }
 
-function axisButtons(x) {
-  const button = (value, text) =>
-    h(
-      "button",
-      { type: "button", class: "quiet", "aria-pressed": String(x === value), onclick: () => change({ x: value }) },
-      text,
-    );
-  return h(
-    "span",
-    { class: "group", role: "group", "aria-label": "Horizontal axis" },
-    button("step", "by step"),
-    button("time", "by time"),
-  );
-}
-
 function curvePicker(all, names) {
   const unused = all.filter((name) => !names.includes(name));
   const select = h(
@@ -174,7 +161,7 @@ function curvePicker(all, names) {
   return [h("label", {}, h("span", { class: "aside" }, "Add a curve"), select), reset];
 }
 
-function overlay(host, name, { response, curves, x }) {
+function overlay(host, name, { response, curves, x, smoothing }) {
   const present = response.runs
     .map((run, n) => ({ run, n, curve: curves[n].curves[name] }))
     .filter(({ curve }) => curve?.x.length);
@@ -186,18 +173,19 @@ function overlay(host, name, { response, curves, x }) {
     return plot;
   }
   const { x: xs, ys } = align(present.map(({ curve }) => curve));
-  plot.set({
+  const model = {
     x: xs,
     ys,
     series: present.map(({ run, n }) => ({ label: oneLine(run.name, 40), kind: "line", n })),
     marks: present.flatMap(({ curve }) => curve.x.filter((_, i) => curve.y[i] === null)),
     levels: aimLevels(name),
-    xTitle: x,
-    xText: x === "time" ? duration : plain,
+    xTitle: AXES[x].title,
+    xText: AXES[x].value,
     yText: valueText(unit),
-    values: present.map(({ curve }) => valueText(unit)(curve.last ?? last(curve.y))),
-    now: present.length === 1 ? number(present[0].curve.last, unit) : "",
-  });
+    values: present.map(({ curve }) => newestText({ name, ...curve }, valueText(unit))),
+    now: present.length === 1 ? newestText({ name, ...present[0].curve }, (value) => number(value, unit)) : "",
+  };
+  plot.set(smoothed(model, smoothing));
   return plot;
 }
 

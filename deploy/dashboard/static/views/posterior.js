@@ -1,6 +1,7 @@
 // The posterior view: log q against log R, estimates of log Z, and the estimates u of log Z by prefix.
 
 import { Board } from "../lib/board.js";
+import { newestText } from "../lib/curve_model.js";
 import { h, put, renew } from "../lib/dom.js";
 import { fact, factList } from "../lib/facts.js";
 import { number, plain } from "../lib/format.js";
@@ -112,6 +113,8 @@ function showFacts(
   host,
   {
     fit,
+    slope,
+    correlation,
     log_z_bounds: bounds,
     ess,
     kl_estimate: kl,
@@ -125,8 +128,8 @@ function showFacts(
   if (!fit && !bounds)
     return void put(host, status("empty", "Too few on-policy samples are recorded for a fit."));
   const facts = [
-    fact("learner.slope", fit?.slope),
-    fact("learner.correlation", fit?.correlation),
+    fact("learner.slope", slope.last, newestText({ name: "learner.slope", ...slope }, (value) => plain(value))),
+    fact("learner.correlation", correlation.last, newestText({ name: "learner.correlation", ...correlation }, (value) => plain(value))),
     fact("learner.log_z_lower", bounds?.lower),
     fact("learner.log_z_mean", bounds?.mean),
     [
