@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from buffer.drawn_rows import Drawn
 from buffer.types import Trajectory
@@ -53,6 +54,36 @@ def batch_figures(rows: Sequence[Drawn], batch: Batch, estimates: Estimates, new
         "fresh": len(fresh),
         "on_policy": len(on_policy),
         "labels": {name: float(np.mean(values)) for name, values in labels.items()},
+        **completion_figures([rows[i].trajectory for i in on_policy], batch, on_policy, on_policy_estimates.log_q),
+    }
+
+
+def completion_figures(
+    trajectories: Sequence[Trajectory], batch: Batch, numbers: Sequence[int], log_q: Tensor
+) -> Figures:
+    """Length and end of N trajectories, the rows `numbers` of `batch`, and their `log_q` [N]; NaN without any.
+
+    length    mean number of response tokens
+    stopped   share that the policy ended itself
+    cut       share that policy.max_actions ended: 1 - stopped. Both are of the strings that could have stopped before
+    entropy   mean of -log q per decision, nats: each action, and the stop where it was the policy's choice
+    """
+    if not trajectories:
+        return dict.fromkeys(("length", "stopped", "cut", "entropy"), float("nan"))
+    lengths = [len(trajectory.token_ids) for trajectory in trajectories]
+    chose_stop = [bool(batch.may_stop[i, n]) for i, n in zip(numbers, lengths, strict=True)]
+    could_stop = [
+        bool((trajectory.is_state[:n] & ~batch.too_short[i, :n].numpy()).any())
+        for trajectory, i, n in zip(trajectories, numbers, lengths, strict=True)
+    ]
+    ends = [chosen for chosen, could in zip(chose_stop, could_stop, strict=True) if chosen or could]
+    stopped = float(np.mean(ends)) if ends else float("nan")
+    decisions = sum(int(trajectory.is_action.sum()) for trajectory in trajectories) + sum(chose_stop)
+    return {
+        "length": float(np.mean(lengths)),
+        "stopped": stopped,
+        "cut": 1.0 - stopped,
+        "entropy": -float(log_q.sum()) / decisions if decisions else float("nan"),
     }
 
 

@@ -6,6 +6,7 @@ steps are. Plain lists and dicts: they go into the run's history (deploy/telemet
 Shapes   B trajectories, T response tokens, K reward terms.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ MAX_TOKENS = 4096
 MAX_PROMPTS = 16
 DIGITS = 4
 """Decimal places of nats."""
+GOOD = ("valid", "accuracy", "correct")
+"""Labels that tell if a string is good, the first that a task has."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -37,6 +40,7 @@ class StepSampler:
         self._every_s = every_s
         self._clock = clock
         self._due = float("-inf")
+        self._rng = np.random.default_rng(0)
 
     def sample(
         self,
@@ -55,16 +59,16 @@ class StepSampler:
             return None
         self._due = self._clock() + self._every_s
         return {
-            "rows": [_row(rows[i], i, log_reward, estimates, log_probs, newest_version) for i in _chosen(rows)],
+            "rows": [_row(rows[i], i, log_reward, estimates, log_probs, newest_version) for i in self._chosen(rows)],
             **_fresh_figures(rows, log_reward, estimates),
         }
 
-
-def _chosen(rows: Sequence[Drawn]) -> list[int]:
-    """Indexes of the rows to sample: fresh ones first, as many as the bounds allow."""
-    order = sorted(range(len(rows)), key=lambda i: not rows[i].fresh)[:MAX_ROWS]
-    tokens = np.cumsum([len(rows[i].trajectory.token_ids) for i in order])
-    return order[: max(int((tokens <= MAX_TOKENS).sum()), 1)]
+    def _chosen(self, rows: Sequence[Drawn]) -> list[int]:
+        """Indexes of the rows to sample: fresh ones first, as many as the bounds allow; else a random choice, since
+        rows come in the order in which they were finished, the short ones first."""
+        order = sorted(self._rng.permutation(len(rows)).tolist(), key=lambda i: not rows[i].fresh)[:MAX_ROWS]
+        tokens = np.cumsum([len(rows[i].trajectory.token_ids) for i in order])
+        return order[: max(int((tokens <= MAX_TOKENS).sum()), 1)]
 
 
 def _row(
@@ -122,20 +126,36 @@ def _fresh_figures(rows: Sequence[Drawn], log_reward: Tensor, estimates: Estimat
         figures["behaviours"] = {name: count / len(fresh) for name, count in sorted(mix.items())}
     if on_policy:
         trajectories = [rows[i].trajectory for i in on_policy]
-        log_rewards = _finite([float(log_reward[i, len(rows[i].trajectory.token_ids)]) for i in on_policy])
+        log_rewards = [float(log_reward[i, len(rows[i].trajectory.token_ids)]) for i in on_policy]
         terms: dict[str, list[float]] = {}
         for trajectory in trajectories:
             for name, values in zip(trajectory.reward_terms, trajectory.log_reward, strict=True):
                 terms.setdefault(name, []).append(float(values[-1]))
         figures |= {
-            "quantiles": np.round(np.quantile(log_rewards or [np.nan], QUANTILES), DIGITS).tolist(),
+            "quantiles": np.round(np.quantile(_finite(log_rewards) or [np.nan], QUANTILES), DIGITS).tolist(),
             "diversity": len({rows[i].content_id for i in on_policy}) / len(on_policy),
+            **_diversity_good([rows[i] for i in on_policy], log_rewards),
             "terms": {
                 name: round(float(np.mean(_finite(values) or [np.nan])), DIGITS) for name, values in terms.items()
             },
             "prompts": _log_z_bounds(rows, on_policy, estimates),
         }
     return figures
+
+
+def _diversity_good(rows: Sequence[Drawn], log_rewards: Sequence[float]) -> dict[str, float]:
+    """The share of pairs of good rows of one prompt that differ: unlike a share of different strings it does not
+    depend on how many rows are good. Good rows have a label of GOOD above 0; without such a label, log R at or above
+    the median. Empty where there is no pair."""
+    label = next((name for name in GOOD if any(name in row.trajectory.labels for row in rows)), None)
+    median = np.median(_finite(log_rewards) or [np.nan])
+    counts: dict[str, Counter[str]] = {}
+    for row, value in zip(rows, log_rewards, strict=True):
+        if (row.trajectory.labels.get(label, 0.0) > 0) if label else value >= median:
+            counts.setdefault(row.trajectory.prompt_id, Counter())[row.content_id] += 1
+    pairs = sum(math.comb(of_prompt.total(), 2) for of_prompt in counts.values())
+    equal = sum(math.comb(n, 2) for of_prompt in counts.values() for n in of_prompt.values())
+    return {"diversity_good": 1.0 - equal / pairs} if pairs else {}
 
 
 def _finite(values: Sequence[float]) -> list[float]:

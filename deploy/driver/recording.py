@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from tokenizers import Tokenizer
@@ -25,10 +26,13 @@ from deploy.formatting import visible
 from deploy.telemetry.recorder import FILE, Recorder
 from deploy.telemetry.sinks import open_sink
 from lm.tokens import load_tokenizer
+from rewards.task import Task
 
 MAX_PROMPTS = 2000
 """Prompts whose text the recorder keeps."""
 END_LIMIT_S = 5.0
+MAX_SPREAD = 1e-6
+"""Nats: rewards that differ by no more are the same."""
 
 
 @contextmanager
@@ -127,8 +131,15 @@ def about_run(checked: Checked) -> dict[str, Any]:
             "samples_per_insert_band": buffer.advanced.samples_per_insert_band,
             "min_size_to_sample": buffer.min_size_to_sample,
             "log_z_exact": checked.log_z_exact,
+            "equal_rewards": has_equal_rewards(checked.task),
         },
     }
+
+
+def has_equal_rewards(task: Task) -> bool:
+    """True if the task lists its strings, and those of each prompt all have the same reward."""
+    spreads = [np.ptp([log_reward for _, log_reward in strings]) for strings in task.support().values() if strings]
+    return bool(spreads) and max(spreads) <= MAX_SPREAD
 
 
 def text_pieces(tokenizer: Tokenizer) -> Callable[[Sequence[int]], list[str]]:

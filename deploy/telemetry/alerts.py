@@ -34,7 +34,7 @@ class AlertInputs:
     """Everything that rules read. Times are Unix seconds."""
 
     limits: Mapping[str, float]
-    """From the recipe: max_grad_norm, canary_tolerance, ..."""
+    """From the recipe: max_grad_norm, canary_tolerance, ...; equal_rewards where the task's strings have one reward."""
     now: float = 0.0
     version: int = -1
     """Newest adapter."""
@@ -48,6 +48,8 @@ class AlertInputs:
     """Mean staleness of fresh rows, versions; the newest WINDOW steps that had any."""
     missing_mass: Sequence[float] = ()
     """Share of the known mass that fresh draws leave out; the newest WINDOW steps that had the figure."""
+    cut: Sequence[float] = ()
+    """Share of fresh on-policy samples that policy.max_actions ended; the newest WINDOW steps that had the figure."""
     totals: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Total -> its readings (time, value), oldest first: skipped_steps, quarantined, refused, inserted, strings,
     failed, restarts, canaries_exceeded."""

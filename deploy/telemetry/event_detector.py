@@ -50,6 +50,7 @@ class EventDetector:
         self._diversity: deque[float] = deque(maxlen=RECORDED_STEPS)
         self._data_ages: deque[float] = deque(maxlen=WINDOW)
         self._missing_mass: deque[float] = deque(maxlen=WINDOW)
+        self._cut: deque[float] = deque(maxlen=WINDOW)
         self._totals: dict[str, Readings] = {}
         self._version_recorded_at = float("-inf")
         self._lived_s: dict[str, float] = {}
@@ -71,6 +72,8 @@ class EventDetector:
             self._data_ages.append(row["staleness_mean"])
         if _is_finite(row.get("missing_mass", math.nan)):
             self._missing_mass.append(row["missing_mass"])
+        if _is_finite(row.get("cut", math.nan)):
+            self._cut.append(row["cut"])
         if "quantiles" in row and _is_finite(row["quantiles"][0]):
             self._spreads.append(row["quantiles"][-1] - row["quantiles"][0])
             self._diversity.append(row["diversity"])
@@ -143,7 +146,7 @@ class EventDetector:
         inputs.var_u = [*self._first_var_u, *self._newest_var_u]
         inputs.spreads, inputs.diversity = list(self._spreads), list(self._diversity)
         inputs.data_ages, inputs.totals = list(self._data_ages), self._totals
-        inputs.missing_mass = list(self._missing_mass)
+        inputs.missing_mass, inputs.cut = list(self._missing_mass), list(self._cut)
         inputs.free_bytes = shutil.disk_usage(self._folder).free
         alerts = {alert.id: alert for alert in alerts_of(inputs)}
         raised = [Event("alert", a.level, a.id, a.what) for a in alerts.values() if a.id not in self._active]

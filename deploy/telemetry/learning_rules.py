@@ -1,6 +1,6 @@
 """Alert rules on the learner, the rewards and the buffer."""
 
-from statistics import median
+from statistics import fmean, median
 
 from deploy.telemetry.alerts import RUN, SERIES, VALUE, AlertInputs, Finding, Query, RuleSet, growth, span
 
@@ -16,6 +16,8 @@ MAX_DATA_AGE = 10
 """Versions; fresh rows are 1 to 2 versions old where actors are faster than the learner."""
 MAX_MISSING_MASS = 0.2
 """Share of the known mass that fresh draws may leave out."""
+MAX_CUT = 0.5
+"""Share of samples that policy.max_actions may end."""
 CONVERGED = 0.05
 """nats²: below it Var(u) need not fall any more."""
 
@@ -231,11 +233,32 @@ def _missing_mass(inputs: AlertInputs) -> Finding:
     )
 
 
+@rule(
+    "cut_off",
+    "warning",
+    Query(
+        "TributaryCutOff",
+        f"max by (run) ({SERIES['learner.cut']}) > {MAX_CUT:g}",
+        f"{RUN}: policy.max_actions cuts off {{{{ $value | humanizePercentage }}}} of the samples.",
+        hold="10m",
+    ),
+)
+def _cut_off(inputs: AlertInputs) -> Finding:
+    """Most samples reach policy.max_actions before they stop."""
+    if len(inputs.cut) < WINDOW or fmean(inputs.cut) <= MAX_CUT:
+        return None
+    return (
+        f"policy.max_actions cut off {fmean(inputs.cut):.0%} of the fresh on-policy samples of {WINDOW} steps.",
+        "The policy has no room to finish, or has not learnt to stop: u and Var(u) jump at the last position.",
+        "Raise policy.max_actions, or give strings that are cut off a low reward. Look at Samples.",
+    )
+
+
 @rule("equal_rewards", "warning")
 def _equal_rewards(inputs: AlertInputs) -> Finding:
     """All rewards are equal. Dashboard only: the quantiles of log R are recorded and not exported."""
-    if len(inputs.spreads) < 5 or max(inputs.spreads) > 1e-6:
-        return None
+    if inputs.limits.get("equal_rewards") or len(inputs.spreads) < 5 or max(inputs.spreads) > 1e-6:
+        return None  # a task may list strings of one reward as its target: then this is the goal
     return (
         "All fresh strings have the same reward.",
         "The reward does not distinguish strings, or the policy samples one string only.",

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from deploy.telemetry.event_detector import Event, EventDetector
@@ -39,7 +40,7 @@ RETRY_DELAY_S = 60.0
 MAX_PROMPT_LENGTH = 4000
 """Characters of a prompt."""
 MAX_JUDGED = 32
-"""Samples of a prompt, before and after training each."""
+"""Samples of a prompt, before and after training each; a random choice."""
 
 Pieces = Callable[[Sequence[int]], list[str]]
 """Token ids -> the text of each token."""
@@ -162,7 +163,7 @@ class Recorder:
 
     def _take_judged(self, store: HistoryStore, phase: str, samples: Mapping[str, Sequence[Sample]]) -> None:
         for prompt_id, drawn in samples.items():
-            for sample in drawn[:MAX_JUDGED]:
+            for sample in _random(drawn, MAX_JUDGED):
                 row = {
                     "prompt_id": prompt_id,
                     "behaviour": "on_policy",
@@ -192,6 +193,11 @@ class Recorder:
             if self._store is not None:
                 self._store.abandon()
             self._store = None
+
+
+def _random(drawn: Sequence[Sample], n: int) -> list[Sample]:
+    """At most n of them, always the same ones, in random order: the engine gives short strings first."""
+    return [drawn[k] for k in np.random.default_rng(0).permutation(len(drawn))[:n]]
 
 
 def _reason(error: Exception) -> str:

@@ -59,7 +59,7 @@ def test_samples_per_insert_holds_back_the_side_beyond_the_band():
 BUFFER = {"size": 5000, "priority_ess": 2000.0}
 ACTOR = {"name": "actor-0", "version": 99, "canary_difference_max": 5e-5}
 GOOD = AlertInputs(
-    LIMITS, now=1000.0, version=100, var_u=[8.0] * WINDOW + [0.5] * (2 * WINDOW), data_ages=[1.5] * WINDOW, missing_mass=[0.01] * WINDOW, spreads=[3.0] * 5, diversity=[0.9] * 5,
+    LIMITS, now=1000.0, version=100, var_u=[8.0] * WINDOW + [0.5] * (2 * WINDOW), data_ages=[1.5] * WINDOW, missing_mass=[0.01] * WINDOW, cut=[0.2] * WINDOW, spreads=[3.0] * 5, diversity=[0.9] * 5,
     totals={name: [(100.0, 7), (1000.0, 7)] for name in ("skipped_steps", "quarantined", "refused", "inserted", "restarts", "failed", "strings", "canaries_exceeded")},
     buffer=BUFFER, actors=[ACTOR], workers=[{"function_s": 0.2}], last_reply={"actor-0": 999.0}, last_step_at=990.0, free_bytes=10**11,
 )  # fmt: skip
@@ -79,6 +79,7 @@ BAD = {
     "var_u": {"var_u": [8.0] * WINDOW + [8.5] * (2 * WINDOW)},
     "old_data": {"data_ages": [30.0] * WINDOW},
     "missing_mass": {"missing_mass": [0.5] * WINDOW},
+    "cut_off": {"cut": [0.84] * WINDOW},
     "equal_rewards": {"spreads": [0.0] * 5},
     "diversity": {"diversity": [0.05] * 5},
     "priority_ess": {"buffer": BUFFER | {"priority_ess": 20.0}},
@@ -110,6 +111,8 @@ def test_each_problem_raises_its_own_alert_with_cause_and_remedy(name, changes):
         {"buffer": None},
         {"actors": [ACTOR | {"version": -1}]},  # it has not begun
         {"spreads": [0.0] * 2, "diversity": [0.0] * 2},
+        {"spreads": [0.0] * 5, "limits": LIMITS | {"equal_rewards": True}},  # the task's strings have one reward
+        {"cut": [0.84] * (WINDOW - 1)},  # too early to tell
         {"last_step_at": None},  # it has not begun
         {"data_ages": [30.0] * (WINDOW - 1)},  # too early to tell
         grown(canaries_exceeded=1),

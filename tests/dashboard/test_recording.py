@@ -1,10 +1,13 @@
 """Recorder and dashboard around a run: from its start to its last event."""
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -23,9 +26,10 @@ from deploy.driver.stop_signal import StopSignal
 from deploy.driver.train_options import TrainOptions
 from deploy.telemetry.event_detector import Event
 from deploy.telemetry.history_store import HistoryStore
-from deploy.telemetry.recorder import FILE
+from deploy.telemetry.recorder import FILE, MAX_JUDGED, Recorder
+from rewards.task import Sample
 from tests.support import tiny
-from tests.support.fixture_runs import learner_row, make_run, view
+from tests.support.fixture_runs import ABOUT, PROMPTS, learner_row, make_run, view
 from tests.support.processes import until
 
 
@@ -71,6 +75,15 @@ def test_the_page_describes_a_run_by_its_recipe(checked: Checked):
     assert about["limits"]["max_grad_norm"] == checked.config.learner.advanced.max_grad_norm
     assert about["limits"]["log_z_exact"] == pytest.approx(checked.task.log_mass()[0])
     assert about["behaviours"] == [{"name": "on_policy", "weight": 1.0}]
+    assert about["limits"]["equal_rewards"] is False
+
+
+@pytest.mark.parametrize(("log_rewards", "equal"), [([0.0, 0.0], True), ([0.0, 1.0], False), ([], False)])
+def test_equal_rewards_are_right_where_the_task_lists_strings_of_one_reward(
+    log_rewards: list[float], equal: bool
+) -> None:
+    task: Any = SimpleNamespace(support=lambda: {"p": [(np.zeros(1, np.int32), value) for value in log_rewards]})
+    assert has_equal_rewards(task) is equal
 
 
 def test_log_z_is_exact_only_at_the_temperature_that_the_task_states_it_for(checked: Checked) -> None:
@@ -195,3 +208,18 @@ def test_an_unknown_sink_is_refused_likewise(checked: Checked, folder: RunFolder
         recording(checked, folder, 0, watching, console, StopSignal()),
     ):
         raise AssertionError("it began")
+
+
+def test_the_samples_that_are_kept_for_before_and_after_are_not_the_first_that_were_finished(tmp_path):
+    """An engine finishes short strings first: here the first 200 of 2,000 have one token, the others two."""
+    samples = [Sample(np.full(1 if k < 200 else 2, 65 + k % 10, np.int32), -1.0, 0.0, {}) for k in range(2000)]
+    kept = []
+    for name in ("one", "two"):
+        recorder = Recorder(tmp_path / f"{name}.sqlite", ABOUT, PROMPTS, lambda ids: [chr(i) for i in ids], 0)
+        recorder.judged("after", {"integer": samples})
+        recorder.close(None)
+        with contextlib.closing(sqlite3.connect(tmp_path / f"{name}.sqlite")) as db:
+            kept.append([text for (text,) in db.execute("SELECT text FROM samples ORDER BY id")])
+    assert kept[0] == kept[1] and len(kept[0]) == MAX_JUDGED, "the choice is fixed"
+    short = [len(text) == 1 for text in kept[0]]
+    assert sum(short) <= 8, "3.2 are expected; the first 32 would all be"

@@ -46,7 +46,7 @@ LOG_Z = math.log(101)
 PROMPTS = {"integer": "A random integer drawn uniformly between 0 and 100:", "letters": "Some letters:"}
 LIMITS = {
     "max_grad_norm": 1.0, "batch_size": 64, "publish_every": 1, "canary_tolerance": 5e-4, "reward_temperature_end": 1.0, "capacity": 100_000,
-    "samples_per_insert": 2.0, "samples_per_insert_band": 512.0, "min_size_to_sample": 64, "log_z_exact": LOG_Z,
+    "samples_per_insert": 2.0, "samples_per_insert_band": 512.0, "min_size_to_sample": 64, "log_z_exact": LOG_Z, "equal_rewards": False,
 }  # fmt: skip
 ABOUT = {
     "task": "integer", "model": "tiny", "steps": STEPS, "began_at": 0.0, "weights": {}, "limits": LIMITS,
@@ -197,6 +197,10 @@ def learner_row(step: int, total: int, rng: np.random.Generator, broken: bool = 
         "staleness_max": 3,
         "fresh": 32,
         "on_policy": 16,
+        "length": 2.0,
+        "stopped": 1 - 0.6 * left,
+        "cut": 0.6 * left,
+        "entropy": 2.3 - left,
         "labels": {"valid": min(1.0, 0.2 + 0.8 * (1 - left)), "distinct": 30.0},
         "missing_mass": 0.4 * left,
         "total_variation": 0.5 * left if step % 10 == 0 else nan,
@@ -216,6 +220,7 @@ def summary(step: int, total: int, rng: np.random.Generator) -> dict[str, Any]:
         "behaviours": {"on_policy": 0.5, "tempered": 0.5},
         "quantiles": [base - 3, base - 1, base, base + 0.5, base + 1 + 0.1 * float(rng.random())],
         "diversity": 0.7 + 0.25 * (1 - left),
+        "diversity_good": 0.5 + 0.49 * (1 - left),
         "terms": {"base": base, "_chars": 2.0},
         "prompts": {name: {"log_z_lower": LOG_Z - 3 * left, "log_z_mean": LOG_Z - left} for name in PROMPTS},
     }

@@ -44,6 +44,9 @@ RARE = {
     "tributary_actor_canaries_exceeded",
     "tributary_learner_staleness_versions",  # a batch may have no fresh row
     "tributary_learner_log_reward_nats",  # a batch may have no fresh row of the policy's own
+    "tributary_learner_completion_tokens",
+    "tributary_learner_cut_share",
+    "tributary_learner_entropy_nats",
     "tributary_learner_log_z_nats",
     "tributary_learner_missing_mass_share",  # only after some draws of a prompt
 }

@@ -1,6 +1,7 @@
 """Step samples show the values that the learner computed, and stay small and rare."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,32 @@ def test_fresh_rows_come_first_and_rows_and_tokens_are_bounded():
     assert len(sample([MAX_TOKENS + 1] * 2, fresh=2)["rows"]) == 1, "one row is sampled however long it is"
 
 
+def test_rows_are_a_random_choice_of_the_fresh_ones_and_not_the_first_that_came():
+    rows, estimates, log_probs = batch([1] * 20 + [3] * 20, fresh=40)
+    sampler = StepSampler(every_s=0.0)
+    lengths = []
+    for _ in range(50):
+        samples = sampler.sample(rows, log_reward_of(rows), estimates, log_probs, 3)
+        assert samples is not None
+        lengths += [len(row["token_ids"]) for row in samples["rows"]]
+    assert np.mean(lengths) == pytest.approx(2.0, abs=0.15), "of short and long strings as many"
+
+
+def test_diversity_of_good_strings_is_a_share_of_pairs_of_a_prompt():
+    rows, estimates, log_probs = batch([3] * 6, fresh=6, prompts=1)
+    for i, (content, valid) in enumerate(zip("aabbcc", (1.0, 0.0, 1.0, 0.0, 1.0, 1.0), strict=True)):
+        trajectory = replace(rows[i].trajectory, labels={"valid": valid})
+        rows[i] = replace(rows[i], content_id=content, behaviour="on_policy", trajectory=trajectory)
+    samples = StepSampler().sample(rows, log_reward_of(rows), estimates, log_probs, 3)
+    assert samples is not None
+    assert samples["diversity"] == 0.5 and samples["diversity_good"] == pytest.approx(5 / 6), (
+        "a, b, c, c: one pair of six"
+    )
+    rows = [replace(row, trajectory=replace(row.trajectory, labels={"valid": 0.0})) for row in rows]
+    samples = StepSampler().sample(rows, log_reward_of(rows), estimates, log_probs, 3)
+    assert samples is not None and "diversity_good" not in samples
+
+
 def test_figures_of_the_fresh_rows_are_of_the_on_policy_ones():
     samples = sample([2, 3, 2, 3, 2, 3, 2, 3], fresh=6)
     on_policy = [row for row in samples["rows"] if row["fresh"] and row["behaviour"] == "on_policy"]
@@ -104,7 +131,7 @@ def test_a_batch_with_rewards_that_are_not_finite_is_sampled_too(broken):
     rows[0].trajectory.log_reward[0] = broken
     rows[2].trajectory.log_reward[0] = -broken
     samples = StepSampler().sample(rows, log_reward_of(rows), estimates, log_probs, 3)
-    assert samples is not None and samples["rows"][0]["log_reward_prefix"] == [None] * 4
+    assert samples is not None and [None] * 4 in [row["log_reward_prefix"] for row in samples["rows"]]
     assert len(samples["quantiles"]) == 5 and set(samples["terms"]) == {"a", "b", "_note"}
 
 
