@@ -52,6 +52,7 @@ def recording(
         text_pieces(load_tokenizer(Path(checked.spec.base_model))),
         after_step,
         sinks,
+        {prompt.id: prompt.fields for prompt in prompts},
     )
     dashboard = serve_dashboard(folder.path, options.port, console) if options.dashboard else nullcontext()
     with dashboard, _closing(recorder, stop):
@@ -138,7 +139,8 @@ def about_run(checked: Checked) -> dict[str, Any]:
 
 def has_equal_rewards(task: Task) -> bool:
     """True if the task lists its strings, and those of each prompt all have the same reward."""
-    spreads = [np.ptp([log_reward for _, log_reward in strings]) for strings in task.support().values() if strings]
+    rewards = [[log_reward for _, log_reward in strings] for strings in task.support().values() if strings]
+    spreads = [float(np.ptp(of_prompt)) for of_prompt in rewards]
     return bool(spreads) and max(spreads) <= MAX_SPREAD
 
 

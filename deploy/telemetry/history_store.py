@@ -20,6 +20,7 @@ MAX_BYTES = {"learner": 80 * 2**20, "snapshots": 40 * 2**20, "samples": 48 * 2**
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS prompts (id TEXT PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS fields (prompt_id TEXT PRIMARY KEY, data TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS learner (id INTEGER PRIMARY KEY, at REAL, step INTEGER, data TEXT);
 CREATE TABLE IF NOT EXISTS snapshots (id INTEGER PRIMARY KEY, at REAL, step INTEGER, data TEXT);
 CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, at REAL, step INTEGER,
@@ -76,6 +77,12 @@ class HistoryStore:
         self._db.execute("DELETE FROM prompts")
         rows = [(_text(name), _text(text)) for name, text in texts.items()]
         self._db.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?)", rows)
+
+    def fields(self, fields: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the data that the task has of prompts: id -> field -> value."""
+        self._db.execute("DELETE FROM fields")
+        rows = [(_text(name), _json(values)) for name, values in fields.items() if values]
+        self._db.executemany("INSERT OR REPLACE INTO fields VALUES (?, ?)", rows)
 
     def learner(self, at: float, step: int, figures: Mapping[str, Any]) -> None:
         """The figures of a step."""

@@ -12,6 +12,7 @@ snapshots one a second: buffer totals, actors, reward workers, waits            
 samples   noted rows in full                                                      48 MiB
 events    restarts, versions, alerts, ...                                          4 MiB
 prompts   id, text
+fields    id of a prompt, the data that the task has of it, such as the answer
 
 `id` counts through all tables, so one number tells how far a reader has read. A table that exceeds its limit loses
 every second row of its older half: the older, the coarser.
@@ -23,6 +24,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,8 @@ SNAPSHOT_EVERY_S = 1.0
 RETRY_DELAY_S = 60.0
 MAX_PROMPT_LENGTH = 4000
 """Characters of a prompt."""
+MAX_FIELD_LENGTH = 500
+"""Characters of one field of a prompt."""
 MAX_JUDGED = 32
 """Samples of a prompt, before and after training each; a random choice."""
 
@@ -57,14 +61,17 @@ class Recorder:
         pieces: Pieces,
         after_step: int = 0,
         sinks: Sequence[Sink] = (),
+        fields: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
-        """`about` describes the run to the page (task, model, steps, limits ...); `prompts` maps id -> text.
+        """`about` describes the run to the page (task, model, steps, limits ...); `prompts` maps id -> text, `fields`
+        id -> the prompt's fields.
 
         A resumed run's history beyond `after_step` is cut.
         """
         self._path = path
         self._about = dict(about)
         self._prompts = {name: text[:MAX_PROMPT_LENGTH] for name, text in prompts.items()}
+        self._fields = {name: {key: _cut(value) for key, value in of.items()} for name, of in fields.items()}
         self._pieces = pieces
         self._sinks = sinks
         self._closed = False
@@ -132,6 +139,7 @@ class Recorder:
         store.meta("process", process)
         store.meta("end", None)
         store.prompts(self._prompts)
+        store.fields(self._fields)
         text = f"Resumed after step {self._step}." if self._step else "The run began."
         if self.trouble:
             text = f"Recording continues after step {self._step}; earlier rows could not be written."
@@ -193,6 +201,10 @@ class Recorder:
             if self._store is not None:
                 self._store.abandon()
             self._store = None
+
+
+def _cut(value: Any) -> Any:
+    return value[:MAX_FIELD_LENGTH] if isinstance(value, str) else value
 
 
 def _random(drawn: Sequence[Sample], n: int) -> list[Sample]:

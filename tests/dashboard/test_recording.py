@@ -21,7 +21,7 @@ from deploy.artifacts.run_folder import RunFolder
 from deploy.config import load_recipe
 from deploy.dashboard.web.sockets import listen
 from deploy.driver.preflight import Checked, check
-from deploy.driver.recording import about_run, recording, serve_dashboard, text_pieces
+from deploy.driver.recording import about_run, has_equal_rewards, recording, serve_dashboard, text_pieces
 from deploy.driver.stop_signal import StopSignal
 from deploy.driver.train_options import TrainOptions
 from deploy.telemetry.event_detector import Event

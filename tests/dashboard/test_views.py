@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.dashboard.data import pattern_search
+from deploy.dashboard.data.pattern_search import PatternTooSlow, matching
 from deploy.dashboard.views.glossary import GLOSSARY
 from tests.support.fixture_runs import CONFIG, LOG_Z, PROMPTS, STEPS, make_run
 from tests.support.hostile import HOSTILE
@@ -102,6 +104,7 @@ def test_the_posterior_page_compares_log_q_with_tempered_log_r_and_gives_u_by_po
         ("step_from=100&step_to=101", lambda s: s["step"] in (100, 101)),
         ("version_to=3", lambda s: s["policy_version"] <= 3),
         ("text=7", lambda s: "7" in s["text"]),
+        ("pattern=^[13]%2B$", lambda s: set(s["text"]) <= {"1", "3"}),
         ("phase=before", lambda s: s["phase"] == "before"),
     ],
 )
@@ -111,6 +114,39 @@ def test_samples_match_the_filter(client, finished, query, holds):
         assert response["samples"] and all(holds(sample) for sample in response["samples"])
         everything = page.get("/api/samples?limit=1").json()["total"]
         assert 0 < response["total"] < everything or "phase" in query
+
+
+def test_samples_come_with_their_prompts_fields_and_terms_and_grouped_by_prompt(client, finished):
+    with client(finished) as page:
+        response = page.get("/api/samples?sort=prompt&limit=200").json()
+        names = [sample["prompt_id"] for sample in response["samples"]]
+        assert names == sorted(names)
+        assert response["prompts"]["integer"] == {
+            "id": "integer", "text": PROMPTS["integer"], "fields": {"answer": 42, "kind": "a number"}
+        }  # fmt: skip
+        sample = response["samples"][0]
+        assert sample["terms_last"] == {name: values[-1] for name, values in sample["terms"].items()}
+        after = page.get("/api/samples?phase=after").json()["samples"][0]
+        assert after["terms_last"] == {"base": 0.0}
+
+
+def test_samples_are_saved_as_json_lines_by_the_same_filter(client, finished):
+    with client(finished) as page:
+        lines = page.get("/api/samples.jsonl?pattern=^7&step_from=100").text.splitlines()
+        total = page.get("/api/samples?pattern=^7&step_from=100&limit=1").json()["total"]
+        samples = [json.loads(line) for line in lines]
+        assert len(samples) == total > 0 and all(one["text"].startswith("7") and one["step"] >= 100 for one in samples)
+        assert all(one["prompt"]["text"] == PROMPTS[one["prompt_id"]] for one in samples)
+        assert page.get("/api/samples.jsonl?limit=3").status_code == 400
+
+
+def test_a_pattern_that_is_none_or_takes_too_long_is_refused(client, finished, monkeypatch):
+    monkeypatch.setattr(pattern_search, "LIMIT_S", 0.05)
+    with client(finished) as page:
+        answer = page.get("/api/samples?pattern=(")
+        assert answer.status_code == 400 and "'(' is not a regular expression" in answer.json()["error"]
+    with pytest.raises(PatternTooSlow, match="took over"):
+        matching("(a|aa)+$", [(1, "a" * 200 + "b")])
 
 
 def test_pages_of_samples_have_each_of_them_once(client, finished):

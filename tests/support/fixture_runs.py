@@ -44,6 +44,7 @@ STATES = (
 STEPS, LONG = 160, 100_000
 LOG_Z = math.log(101)
 PROMPTS = {"integer": "A random integer drawn uniformly between 0 and 100:", "letters": "Some letters:"}
+FIELDS = {"integer": {"answer": 42, "kind": "a number"}}
 LIMITS = {
     "max_grad_norm": 1.0, "batch_size": 64, "publish_every": 1, "canary_tolerance": 5e-4, "reward_temperature_end": 1.0, "capacity": 100_000,
     "samples_per_insert": 2.0, "samples_per_insert_band": 512.0, "min_size_to_sample": 64, "log_z_exact": LOG_Z, "equal_rewards": False,
@@ -92,7 +93,7 @@ def _write(path: Path, steps: int, began: float, state: str, rng: np.random.Gene
     """Write the tables directly, so that times can be in the past."""
     total = LONG if state == "long" else STEPS
     about = ABOUT | {"began_at": began, "steps": total}
-    recorder = Recorder(path / FILE, about, _prompts(state), _pieces, 0)
+    recorder = Recorder(path / FILE, about, _prompts(state), _pieces, 0, fields=FIELDS)
     assert recorder.trouble is None, recorder.trouble
     store = recorder._store
     assert store is not None

@@ -2,18 +2,23 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from sqlite3 import Row
 from typing import Any
 
+from deploy.artifacts.json_files import plain
+from deploy.dashboard.data.pattern_search import matching
 from deploy.dashboard.data.run_reader import RunReader
 
 MAX_COMPARED = 32
 """Samples from before training, and as many from after."""
 MAX_SAME_STRING = 50
 MAX_PROMPTS = 500
+MAX_SAVED, SAVED_PER_READ = 20_000, 500
+"""Samples in a file of JSON Lines; read at a time, since a reader holds the file."""
 ORDERS = {
+    "prompt": "prompt_id, log_reward DESC, id DESC",
     "newest": "id DESC",
     "oldest": "id",
     "reward": "log_reward DESC, id DESC",
@@ -40,6 +45,8 @@ class Filter:
     version_from: int | None = None
     version_to: int | None = None
     text: str | None = None
+    pattern: str | None = None
+    """A regular expression that the response contains; `where` leaves it out."""
 
     def where(self) -> tuple[str, list[Any]]:
         """The WHERE clause with placeholders, and their values."""
@@ -62,21 +69,46 @@ class Filter:
 
 def samples(run: RunReader, filter: Filter, sort: str, limit: int, page: int) -> dict[str, Any]:
     """The response of `/api/samples`, as in docs/dashboard-api.md."""
-    where, values = filter.where()
-    total = run.query(f"SELECT COUNT(*) AS n FROM samples WHERE {where}", values)
-    rows = run.query(
-        f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY {ORDERS[sort]} LIMIT ? OFFSET ?",
-        [*values, limit, limit * page],
-    )
+    numbers = _numbers(run, filter, sort)
+    rows = _rows(run, numbers[limit * page :][:limit])
     behaviours = run.query("SELECT DISTINCT behaviour FROM samples WHERE phase = ? ORDER BY behaviour", [filter.phase])
     return {
         "run": run.id,
-        "total": total[0]["n"] if total else 0,
+        "total": len(numbers),
         "page": page,
         "limit": limit,
         "behaviours": [row["behaviour"] for row in behaviours],
+        "prompts": {row["prompt_id"]: _prompt(run, row["prompt_id"]) for row in rows},
         "samples": [full(row) for row in rows],
     }
+
+
+def sample_lines(run: RunReader, filter: Filter, sort: str) -> Iterator[str]:
+    """All samples that match, as JSON Lines: SAMPLE with its prompt's text and fields, at most MAX_SAVED."""
+    prompts: dict[str, dict[str, Any]] = {}
+    numbers = _numbers(run, filter, sort)[:MAX_SAVED]
+    for begin in range(0, len(numbers), SAVED_PER_READ):
+        for row in _rows(run, numbers[begin : begin + SAVED_PER_READ]):
+            name = row["prompt_id"]
+            prompts[name] = prompts.get(name) or _prompt(run, name)
+            yield json.dumps(plain(full(row) | {"prompt": prompts[name]}), allow_nan=False) + "\n"
+
+
+def _numbers(run: RunReader, filter: Filter, sort: str) -> list[int]:
+    """The ids of the samples that match, in order. Raise PatternTooSlow."""
+    where, values = filter.where()
+    texts = "text" if filter.pattern else "''"
+    rows = run.query(f"SELECT id, {texts} AS text FROM samples WHERE {where} ORDER BY {ORDERS[sort]}", values)
+    if not filter.pattern:
+        return [row["id"] for row in rows]
+    return matching(filter.pattern, ((row["id"], row["text"]) for row in rows))
+
+
+def _rows(run: RunReader, numbers: Sequence[int]) -> list[Row]:
+    """The samples of these ids, in their order; those that were thinned out meanwhile are missing."""
+    marks = ", ".join("?" * len(numbers))
+    rows = {row["id"]: row for row in run.query(f"SELECT {_COLUMNS} FROM samples WHERE id IN ({marks})", numbers)}
+    return [rows[number] for number in numbers if number in rows]
 
 
 def one_sample(run: RunReader, number: int) -> dict[str, Any] | None:
@@ -161,6 +193,7 @@ def full(row: Row) -> dict[str, Any]:
         "u_last": defined[-1] if defined else None,
         **{name: data.get(name, []) for name in _LISTS},
         "terms": data.get("terms", {}),
+        "terms_last": data.get("terms_last") or {name: _last(values) for name, values in data.get("terms", {}).items()},
         "labels": data.get("labels", {}),
         "scoring_s": data.get("scoring_s"),
     }
@@ -174,9 +207,21 @@ def _of_phase(run: RunReader, prompt_id: str, phase: str, order: str) -> list[di
     return [full(row) for row in rows]
 
 
-def _prompt(run: RunReader, prompt_id: str) -> dict[str, str]:
+def _prompt(run: RunReader, prompt_id: str) -> dict[str, Any]:
+    """Id, text and fields of a prompt; a history of an earlier release has no fields."""
     rows = run.query("SELECT text FROM prompts WHERE id = ?", [prompt_id])
-    return {"id": prompt_id, "text": rows[0]["text"] if rows else ""}
+    has_fields = run.query("SELECT 1 FROM sqlite_master WHERE name = 'fields'")
+    fields = run.query("SELECT data FROM fields WHERE prompt_id = ?", [prompt_id]) if has_fields else []
+    return {
+        "id": prompt_id,
+        "text": rows[0]["text"] if rows else "",
+        "fields": json.loads(fields[0]["data"]) if fields else {},
+    }
+
+
+def _last(values: Sequence[float | None]) -> float | None:
+    """The value of the whole string."""
+    return values[-1] if values else None
 
 
 def _finite(value: float | None) -> float | None:

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from deploy.artifacts.json_files import plain
 from deploy.artifacts.summary import installed_versions
+from deploy.dashboard.data.pattern_search import PatternTooSlow
 from deploy.dashboard.data.run_index import Runs
 from deploy.dashboard.data.run_reader import HistoryUnreadable, RunReader
 from deploy.dashboard.views.actors import actor_view
@@ -27,7 +28,7 @@ from deploy.dashboard.views.posterior import posterior_view
 from deploy.dashboard.views.result import result_plot
 from deploy.dashboard.views.rewards import reward_view
 from deploy.dashboard.views.runs import compare, events, runs_view
-from deploy.dashboard.views.samples import before_after, one_sample, prompts, samples
+from deploy.dashboard.views.samples import before_after, one_sample, prompts, sample_lines, samples
 from deploy.dashboard.views.status import state_of
 from deploy.dashboard.web.event_stream import stream
 from deploy.dashboard.web.params import (
@@ -40,6 +41,7 @@ from deploy.dashboard.web.params import (
     PromptParams,
     RunParams,
     SampleParams,
+    SavedSampleParams,
     curve_names,
     parse,
 )
@@ -114,6 +116,7 @@ class Api:
         return [
             *plain_routes,
             Route("/api/curves.csv", self._csv, methods=["GET"]),
+            Route("/api/samples.jsonl", self._sample_lines, methods=["GET"]),
             Route("/api/result.png", self._picture, methods=["GET"]),
             Route("/api/stream", self._stream, methods=["GET"]),
             Route("/api/login", self._login, methods=["POST"]),
@@ -127,7 +130,7 @@ class Api:
     def _call(self, handler: Callable[[Request], Any], request: Request) -> Any:
         try:
             return handler(request)
-        except BadParams as error:
+        except (BadParams, PatternTooSlow) as error:
             raise HTTPException(400, str(error)) from error
         except HistoryUnreadable as error:
             raise HTTPException(503, str(error)) from error
@@ -202,6 +205,15 @@ class Api:
         run, names = await run_in_threadpool(self._call, run_and_names, request)
         headers = {"content-disposition": 'attachment; filename="curves.csv"'}
         return StreamingResponse(csv_lines(run, names), media_type="text/csv; charset=utf-8", headers=headers)
+
+    async def _sample_lines(self, request: Request) -> Response:
+        def lines(request: Request) -> str:
+            params = parse(SavedSampleParams, request.query_params)
+            return "".join(sample_lines(self._run(request, params.run), params.filter, params.sort))
+
+        headers = {"content-disposition": 'attachment; filename="samples.jsonl"'}
+        content = await run_in_threadpool(self._call, lines, request)
+        return Response(content, media_type="application/jsonl; charset=utf-8", headers=headers)
 
     async def _picture(self, request: Request) -> Response:
         """The plot that the result names: a file of the run's folder."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.datastructures import QueryParams
 
+from deploy.dashboard.data.pattern_search import compiled
 from deploy.dashboard.views.curves import MAX_NAMES, MAX_POINTS, Axis
 from deploy.dashboard.views.runs import KINDS, MAX_EVENTS
 from deploy.dashboard.views.samples import Filter
@@ -49,8 +50,8 @@ class CurveParams(RunParams):
     points: int = Field(default=MAX_POINTS, ge=3, le=MAX_POINTS)
 
 
-class SampleParams(RunParams):
-    """`/api/samples`: filter, order and page."""
+class SavedSampleParams(RunParams):
+    """`/api/samples.jsonl`: filter and order."""
 
     prompt: Text | None = None
     behaviour: Text | None = None
@@ -63,14 +64,26 @@ class SampleParams(RunParams):
     version_from: Count | None = None
     version_to: Count | None = None
     text: Text | None = None
-    sort: Literal["newest", "oldest", "reward", "-reward", "log_q", "-log_q"] = "newest"
-    limit: int = Field(default=50, ge=1, le=200)
-    page: int = Field(default=0, ge=0, le=10**6)
+    pattern: Annotated[str, Field(max_length=MAX_NAME_LENGTH)] | None = None
+    sort: Literal["newest", "oldest", "prompt", "reward", "-reward", "log_q", "-log_q"] = "newest"
 
     @property
     def filter(self) -> Filter:
         """The filter, without order and page."""
         return Filter(**self.model_dump(exclude={"run", "sort", "limit", "page"}))
+
+    @model_validator(mode="after")
+    def _check_pattern(self) -> Self:
+        if self.pattern:
+            compiled(self.pattern)
+        return self
+
+
+class SampleParams(SavedSampleParams):
+    """`/api/samples`: filter, order and page."""
+
+    limit: int = Field(default=50, ge=1, le=200)
+    page: int = Field(default=0, ge=0, le=10**6)
 
 
 class EventParams(RunParams):

@@ -17,7 +17,7 @@ export function showResult(host, run, result) {
     safeText(row.title, 60),
     cell(row.before),
     h("b", {}, cell(row.after)),
-    row.target === null ? "–" : plain(row.target),
+    row.target === null ? "" : plain(row.target),
   ]);
   const { after, before } = result.verdicts;
   put(

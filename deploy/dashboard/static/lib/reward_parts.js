@@ -56,7 +56,7 @@ export function showLists(host, response, run) {
     duration(one.function_s),
     duration(one.slowest_s),
     plain(one.failed),
-    one.last_failure ? safeText(one.last_failure, 200) : "–",
+    one.last_failure ? safeText(one.last_failure, 200) : "none",
   ]);
   renew(
     host,

@@ -7,6 +7,7 @@ import { oneLine } from "./text.js";
 const SORTS = {
   newest: "newest first",
   oldest: "oldest first",
+  prompt: "grouped by prompt",
   reward: "highest log R first",
   "-reward": "lowest log R first",
   log_q: "highest log q first",
@@ -36,11 +37,8 @@ export function showFilters(host, first, last, params) {
       bound(`${name}_to`, `${title} to`, step, params),
     ),
   );
-  const text = h("input", {
-    type: "search",
-    value: params.text ?? "",
-    onchange: (event) => set("text", event.target.value),
-  });
+  const search = (name) =>
+    h("input", { type: "search", value: params[name] ?? "", onchange: (event) => set(name, event.target.value) });
   put(
     host,
     first,
@@ -53,7 +51,8 @@ export function showFilters(host, first, last, params) {
       { "": "fresh and replayed", true: "fresh only", false: "replayed only" },
       params.fresh ?? "",
     ),
-    h("label", {}, "Contains", text),
+    h("label", {}, "Contains", search("text")),
+    h("label", {}, "Regular expression", search("pattern")),
     ranges,
     last,
   );

@@ -69,7 +69,7 @@ function actorTable({ actors, newest_version: newest }) {
       number(one.canary_difference_max),
       plain(one.canaries_exceeded),
       duration(one.seconds),
-      one.waiting_for ? safeText(one.waiting_for, 200) : "–",
+      one.waiting_for ? safeText(one.waiting_for, 200) : "nothing",
     ];
   };
   const columns = [

@@ -4,15 +4,15 @@ import { align } from "../lib/align.js";
 import { get } from "../lib/api.js";
 import { AXES, axisButtons, axisOf, smoothed, smoothingOf, smoothingSelect } from "../lib/axes.js";
 import { newestText } from "../lib/curve_model.js";
-import { h, put, scroller } from "../lib/dom.js";
+import { compareTables } from "../lib/compare_tables.js";
+import { h, put } from "../lib/dom.js";
 import { aimLevels, describe, heading } from "../lib/figures.js";
 import { number, plain } from "../lib/format.js";
 import { Plot } from "../lib/plot.js";
 import { valueText } from "../lib/plot_text.js";
 import { change } from "../lib/state.js";
 import { errorStatus, status } from "../lib/status.js";
-import { table } from "../lib/table.js";
-import { oneLine, safeText } from "../lib/text.js";
+import { oneLine } from "../lib/text.js";
 import { stateLabel } from "../lib/labels.js";
 
 const MAX_RUNS = 8;
@@ -35,7 +35,7 @@ export function render(root, live, params) {
     state = h("div", {}),
     cards = h("div", { class: "cards" }),
     tables = h("div", {});
-  root.append(choice, state, bar, cards, tables);
+  root.append(choice, state, tables, bar, cards);
 
   async function load() {
     const thisTurn = (turn += 1);
@@ -78,7 +78,7 @@ export function render(root, live, params) {
     put(bar, axisButtons(comparison.x), smoothingSelect(comparison.smoothing), curvePicker(comparison.response.curves, comparison.names));
     for (const name of comparison.names) plots.push(overlay(cards, name, comparison));
     if (!comparison.names.length) put(state, status("empty", "No two of these runs have a curve in common."));
-    put(tables, differences(comparison.response));
+    put(tables, compareTables(comparison.response, current.sort));
   }
 
   load();
@@ -187,36 +187,4 @@ function overlay(host, name, { response, curves, x, smoothing }) {
   };
   plot.set(smoothed(model, smoothing));
   return plot;
-}
-
-function differences({ runs, config, same_fields: same, summary }) {
-  const names = runs.map((run) => oneLine(run.name, 40));
-  const value = (one) =>
-    one === null
-      ? h("span", { class: "note" }, "not set")
-      : safeText(typeof one === "string" ? one : JSON.stringify(one), 120);
-  const fields = config.map((row) => [safeText(row.field, 80), ...row.values.map(value)]);
-  const figures = summary.map((row) => [
-    safeText(row.figure, 80),
-    ...row.values.map((one) => (typeof one === "number" ? plain(one) : value(one))),
-  ]);
-  const part = (heading, column, rows, none, caption) =>
-    h(
-      "section",
-      { class: "card" },
-      h("h2", {}, heading),
-      rows.length ? scroller(heading, table([column, ...names], rows, caption)) : status("empty", none),
-    );
-  return h(
-    "div",
-    { class: "columns" },
-    part(
-      "Configuration",
-      "field",
-      fields,
-      "The configurations are the same.",
-      `${plain(same)} fields are the same in all runs.`,
-    ),
-    part("Results", "figure", figures, "None of these runs has a summary yet."),
-  );
 }

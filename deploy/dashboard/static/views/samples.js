@@ -1,12 +1,13 @@
 // The samples view: a list of strings, one string token by token, and samples from before and after training.
 
+import { address } from "../lib/api.js";
 import { h, put } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { Panel } from "../lib/panel.js";
 import { promptSelect } from "../lib/prompt_select.js";
 import { showBeforeAfter } from "../lib/before_after.js";
 import { addBehaviours, showFilters } from "../lib/sample_filters.js";
-import { sampleRow } from "../lib/sample_row.js";
+import { promptLine, sampleRow } from "../lib/sample_row.js";
 import { showOne } from "../lib/sample_page.js";
 import { change, link } from "../lib/state.js";
 import { emptyStatus } from "../lib/status.js";
@@ -25,6 +26,7 @@ const QUERY_PARAMS = [
   "version_from",
   "version_to",
   "text",
+  "pattern",
   "sort",
   "page",
 ];
@@ -58,15 +60,17 @@ function modeOf(params) {
 
 function list(root, live, params) {
   let current = params,
-    shown = [];
+    shown = [],
+    prompts = {};
   const select = promptSelect(live.run, params.prompt);
   const filters = h("div", { class: "filters" }),
     state = h("div", {}),
     rows = h("div", { class: "card" }),
     pager = h("nav", { class: "pager", "aria-label": "Pages" }),
-    key = h("div", {});
+    key = h("div", {}),
+    save = h("p", { class: "note" });
   const detail = tokenDetail();
-  root.append(tabs("list", live.run), filters, key, state, rows, pager, detail.element);
+  root.append(tabs("list", live.run), filters, key, state, rows, pager, save, detail.element);
   showFilters(filters, select.element, modes(modeOf(params)), params);
   rows.hidden = true;
 
@@ -77,19 +81,32 @@ function list(root, live, params) {
       addBehaviours(filters, response.behaviours, current.behaviour);
       put(state, !response.total && emptyStatus(live.overview, isFiltered(current) ? "no samples that match the filters" : "no samples"));
       rows.hidden = !response.total;
-      shown = response.samples;
+      ({ samples: shown, prompts } = response);
       draw();
       showPager(pager, response);
+      put(save, h("a", { href: saveAddress(), download: "samples.jsonl" }, `Save ${plain(response.total)} samples as JSON Lines`));
     },
     5000,
   );
 
+  function saveAddress() {
+    const chosen = QUERY_PARAMS.filter((name) => name !== "page").map((name) => [name, current[name]]);
+    return address("samples.jsonl", { run: live.run, ...Object.fromEntries(chosen) });
+  }
+
   function draw() {
     const mode = modeOf(current);
     put(key, colourKey(mode));
+    const grouped = current.sort === "prompt";
+    const isFirst = (sample, n) => !n || shown[n - 1].prompt_id !== sample.prompt_id;
     put(
       rows,
-      shown.map((sample) => sampleRow(sample, mode, live.run, detail.show)),
+      shown.map((sample, n) => {
+        const prompt = prompts[sample.prompt_id];
+        if (!grouped) return sampleRow(sample, mode, live.run, detail.show, prompt);
+        const row = sampleRow(sample, mode, live.run, detail.show);
+        return isFirst(sample, n) ? [h("h3", { class: "group-head" }, promptLine(prompt)), row] : [row];
+      }),
     );
   }
 
