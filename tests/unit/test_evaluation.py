@@ -315,7 +315,9 @@ def test_the_table_shows_the_side_of_a_bound_and_how_many_samples_it_is_of() -> 
     console.print(before_after_table(figures, unknown, {"ess": "Effective."}, ["Target: T = 0.7.", "Prompts: 3."]))
     assert isinstance(console.file, io.StringIO)
     rows = [line.split() for line in console.file.getvalue().splitlines()]
-    assert ["kl", "at", "least", "1.43", "-"] in rows and ["ess", "at", "most", "0.182", "-"] in rows
+    assert ["kl", "at", "least", "1.43", "-"] in rows and ["ess", "at", "most", "0.182", "-", "1"] in rows, (
+        "1 at the target"
+    )
     assert ["Effective.", "K", "=", "10,", "1/K", "=", "0.1"] in rows
     assert rows[-2:] == [["Target:", "T", "=", "0.7."], ["Prompts:", "3."]]
 

@@ -73,13 +73,18 @@ class Series:
         order = np.argsort(step, kind="stable")  # the strings of a later row may be of an older policy
         return Curve(step[order], at[order], y[order])
 
-    def weighted(self, name: str, weight: str) -> tuple[Floats, Floats]:
-        """The values of a figure and of its `weight` in the same rows, oldest row first; 1 in rows without a weight."""
-        rows, values = self._columns.get(name, _NO_COLUMN)
-        weights = np.ones(len(self._step))
-        weight_rows, weight_values = self._columns.get(weight, _NO_COLUMN)
-        weights[np.array(weight_rows, dtype=np.int64)] = np.nan_to_num(np.array(weight_values, dtype=np.float64))
-        return np.array(values, dtype=np.float64), weights[np.array(rows, dtype=np.int64)]
+    def weighted(self, name: str, weight: str, ends: int = 2000) -> tuple[Floats, Floats]:
+        """The values of a figure and of its `weight` in the same rows, oldest row first; 1 in rows without a weight.
+
+        Of a long curve only the first and the last `ends` rows.
+        """
+        rows, values = (np.array(column) for column in self._columns.get(name, _NO_COLUMN))
+        if len(rows) > 2 * ends:
+            rows, values = (np.concatenate([column[:ends], column[-ends:]]) for column in (rows, values))
+        of_rows, weights = (np.array(column) for column in self._columns.get(weight, _NO_COLUMN))
+        places = np.searchsorted(of_rows, rows)
+        found = np.append(of_rows, -1)[places] == rows
+        return values.astype(np.float64), np.where(found, np.nan_to_num(np.append(weights, 1.0)[places]), 1.0)
 
     def newest(self, name: str, n: int = 1) -> list[float]:
         """The last n values, oldest first, NaN included."""
