@@ -182,8 +182,9 @@ def _result(run: RunReader, view: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield _table(["figure", "base", "trained", "target"], rows)
     if plot := result_plot(run, "svg"):
-        words = "Outcomes of base model and trained policy" if plot.stem == "histogram" else "log q against log R"
-        yield f"<div class='plots'>{_figure(Plot('Result', words, plot.read_bytes()))}</div>"
+        name, content = plot
+        words = "Outcomes of base model and trained policy" if name == "histogram" else "log q against log R"
+        yield f"<div class='plots'>{_figure(Plot('Result', words, content))}</div>"
     yield f"<p>From {text(result['source'])}; brackets are 95 % intervals.</p>"
 
 

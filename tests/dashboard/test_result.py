@@ -78,7 +78,20 @@ def test_the_result_is_of_the_newest_evaluation_and_damaged_files_are_passed_ove
         assert page.get("/api/overview").json()["result"]["rows"][0]["after"]["value"] == 0.95
         (folder / "summary.json").write_text('{"certificate": [1], "metrics": 3}')
         assert page.get("/api/overview").json()["result"]["source"] == "evaluation.json"
+        line = {"step": 40, "version": 40, "split": "test", "figures": {"valid": 0.7}, "best": True}
+        (folder / "evaluations.jsonl").write_text(json.dumps(line) + "\n" + '{"step": 5')
+        result = page.get("/api/overview").json()["result"]
+        assert (result["source"], result["split"], result["steps"]) == ("evaluations.jsonl", "test", 40)
+        assert result["rows"][0]["after"]["value"] == 0.7 and result["rows"][0]["before"]["value"] is None
         (folder / "plots").mkdir(exist_ok=True)
         (folder / "plots" / "histogram.png").write_bytes(picture)
         answer = page.get("/api/result.png")
         assert answer.content == picture and answer.headers["content-type"] == "image/png"
+        (folder / "plots" / "histogram.png").rename(tmp_path / "elsewhere.png")
+        (folder / "plots" / "histogram.png").symlink_to(tmp_path / "elsewhere.png")
+        assert page.get("/api/result.png").status_code == 404, "links are not followed"
+        (folder / "plots" / "histogram.png").unlink()
+        (folder / "plots").rename(tmp_path / "plots")
+        (tmp_path / "elsewhere.png").rename(tmp_path / "plots" / "histogram.png")
+        (folder / "plots").symlink_to(tmp_path / "plots")
+        assert page.get("/api/result.png").status_code == 404, "not to a folder either"

@@ -35,7 +35,8 @@ PROGRESS_STEPS = 20_000
 """SQLite's instructions between two looks at the clock."""
 MAX_FILE_BYTES = {
     "config.toml": 2**20, "summary.json": 16 * 2**20, "evaluation.json": 16 * 2**20, "metrics.jsonl": 2**30,
-    "history.sqlite": 2**30,
+    "history.sqlite": 2**30, "evaluations.jsonl": 16 * 2**20,
+    **{f"plots/{name}.{kind}": 8 * 2**20 for name in ("histogram", "posterior") for kind in ("png", "svg")},
 }  # fmt: skip
 """Larger files are not those of a run: history_store.py keeps below a fifth of it."""
 MAX_VALUE_BYTES = 64 * 2**20
@@ -156,6 +157,25 @@ class RunReader:
         """evaluation.json; None before `tributary evaluate`."""
         return self._json("evaluation.json")
 
+    def newest_held_out(self) -> Row | None:
+        """The newest evaluation while training, a line of evaluations.jsonl; None before the first."""
+        with suppress(OSError, ValueError, RecursionError):
+            rows = parse_lines(self._content("evaluations.jsonl").decode())
+            return rows[-1] if rows and isinstance(rows[-1], dict) else None
+        return None
+
+    def file(self, name: str) -> bytes | None:
+        """A file of MAX_FILE_BYTES as it is; None where it is missing, a link or too large."""
+        with suppress(OSError):
+            return self._content(name)
+        return None
+
+    def changed_at(self, name: str) -> float | None:
+        """Unix time of the last change of one of MAX_FILE_BYTES, s; None where there is no such file."""
+        with suppress(OSError):
+            return (self.folder / name).lstat().st_mtime if self._is_usable(name) else None
+        return None
+
     def close(self) -> None:
         """Close the file."""
         with self.lock:
@@ -177,9 +197,13 @@ class RunReader:
     def _content(self, name: str) -> bytes:
         """The content of a file. OSError for a link, on the way of a neighbour too, and for anything but a file."""
         follow = 0 if self.primary else os.O_NOFOLLOW
+        *inner, last = name.split("/")
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | follow)
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            for part in inner:
+                outer, folder = folder, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                os.close(outer)
+            descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
         finally:
             os.close(folder)
         with os.fdopen(descriptor, "rb") as file:

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from deploy.dashboard.data.run_reader import RunReader
 from deploy.telemetry.result_figures import AT_TARGET, LOG_Z, TITLES
 from rewards.judging import posterior
+from rewards.task import TRAIN
 
 SIDES = ("before", "after")
-FILES = ("evaluation", "summary")
 PLOTS = ("histogram", "posterior")
 """Plots of the run's folder that show the result, the more telling one first."""
 COUNTS = frozenset({"samples", "unscored"})
@@ -43,13 +42,13 @@ def result(run: RunReader) -> dict[str, Any] | None:
     texts = {side: certificates[side].get("text") for side in SIDES}
     return {
         "source": source,
-        "split": str(values.get("split", "train")),
+        "split": str(values.get("split") or TRAIN),
         "steps": _number(values.get("steps")),
         "samples": _number(metrics["after"].get("samples") or metrics["before"].get("samples")),
         "temperature": _number(values.get("reward_temperature")),
         "rows": [row for row in rows if any(row[side]["value"] is not None for side in SIDES)],
         "verdicts": {side: text if isinstance(text, str) else None for side, text in texts.items()},
-        "plot": plot.stem if (plot := result_plot(run)) else None,
+        "plot": _plot_name(run) if source != "evaluations.jsonl" else None,
     }
 
 
@@ -58,22 +57,36 @@ def evaluated(result: Mapping[str, Any] | None, name: str) -> dict[str, Any] | N
     return next((dict(row) for row in (result or {}).get("rows", ()) if row["name"] == name), None)
 
 
-def result_plot(run: RunReader, kind: str = "png") -> Path | None:
-    """The histogram of the outcomes, or else log q against log R; None where the run has neither."""
-    files = [run.folder / "plots" / f"{name}.{kind}" for name in PLOTS]
-    return next((file for file in files if file.is_file()), None)
+def result_plot(run: RunReader, kind: str = "png") -> tuple[str, bytes] | None:
+    """(name, content) of the histogram of the outcomes, or else of log q against log R; None without either."""
+    name = _plot_name(run, kind)
+    content = run.file(f"plots/{name}.{kind}") if name else None
+    return (name, content) if name and content else None
+
+
+def _plot_name(run: RunReader, kind: str = "png") -> str | None:
+    return next((name for name in PLOTS if run.changed_at(f"plots/{name}.{kind}")), None)
 
 
 def _newest(run: RunReader) -> tuple[str, Mapping[str, Any]]:
-    """(file, its content) of the newest evaluation of the training prompts; ("", {}) where there is none."""
-    found = []
-    for name, values in zip(FILES, (run.evaluation(), run.summary()), strict=True):
-        path = run.folder / f"{name}.json"
-        if isinstance(values, dict) and path.is_file():
-            found.append((path.stat().st_mtime, path.name, values))
-    tables = ("metrics", "certificate")
-    with_figures = [one for one in found if any(_table(one[2], name, side) for name in tables for side in SIDES)]
-    return max(with_figures, key=lambda one: one[0])[1:] if with_figures else ("", {})
+    """(file, its content) of the newest evaluation; ("", {}) where there is none."""
+    held_out = run.newest_held_out()
+    contents = {
+        "evaluation.json": run.evaluation(),
+        "summary.json": run.summary(),
+        "evaluations.jsonl": held_out and _of_line(held_out),
+    }
+    found = [
+        (run.changed_at(name) or 0.0, name, values)
+        for name, values in contents.items()
+        if isinstance(values, dict) and any(_table(values, t, s) for t in ("metrics", "certificate") for s in SIDES)
+    ]
+    return max(found, key=lambda one: one[0])[1:] if found else ("", {})
+
+
+def _of_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation while training, of the policy only, in the form of the other files."""
+    return {"split": row.get("split"), "steps": row.get("step"), "metrics": {"after": row.get("figures")}}
 
 
 def _table(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -49,7 +49,6 @@ from deploy.dashboard.web.security import Access
 
 MAX_STREAMS = 32
 MAX_LOGIN_BYTES = 1024
-MAX_PICTURE_BYTES = 8 * 2**20
 SESSION_S = 30 * 24 * 3600
 NAME_KEYS = frozenset({"names", "name"})
 
@@ -220,10 +219,10 @@ class Api:
 
         def read(request: Request) -> bytes:
             run = self._run(request, parse(RunParams, request.query_params).run)
-            path = result_plot(run)
-            if path is None or path.stat().st_size > MAX_PICTURE_BYTES:
+            plot = result_plot(run)
+            if plot is None:
                 raise HTTPException(404, "the run has no plot of its result")
-            return path.read_bytes()
+            return plot[1]
 
         return Response(await run_in_threadpool(self._call, read, request), media_type="image/png")
 

@@ -4,7 +4,7 @@ import { address } from "./api.js";
 import { h, put, scroller } from "./dom.js";
 import { plain } from "./format.js";
 import { table } from "./table.js";
-import { safeText } from "./text.js";
+import { oneLine, safeText } from "./text.js";
 
 /** Fill `host` with the `result` of /api/overview; hide it before the first evaluation. */
 export function showResult(host, run, result) {
@@ -50,10 +50,11 @@ function picture(run, { plot }) {
   return h("img", { src: address("result.png", { run }), alt: words, loading: "lazy" });
 }
 
-function origin({ source, steps, samples, temperature }) {
+function origin({ source, split, steps, samples, temperature }) {
   const facts = [
     `From ${source}`,
     steps !== null && `after step ${plain(steps)}`,
+    split !== "train" && `split ${oneLine(split, 40)}`,
     samples !== null && `${plain(samples)} samples`,
     temperature !== null && `reward temperature ${plain(temperature, 3)}`,
   ];
