@@ -128,7 +128,8 @@ def test_rates_are_differences_and_a_restarted_actor_leaves_a_gap_instead_of_a_n
     again = reader.values(15.0, state(1.0, 10, 100), 5)
     assert again["actor.a.tokens_per_s"] is None and again["buffer.sample_rate"] is None
     assert again["system.tokens"] == 290, "the total of the run goes on"
-    assert reader.values(16.0, state(2.0, 30, 148), 5)["actor.a.tokens_per_s"] == 20.0
+    assert "actor.a.tokens_per_s" not in reader.values(16.0, state(2.0, 30, 148), 5), "too short to tell"
+    assert reader.values(20.0, state(6.0, 110, 148), 5)["actor.a.tokens_per_s"] == 20.0
 
 
 def test_a_counter_that_jumps_by_a_batch_has_its_true_rate_and_no_share_is_above_one():
@@ -137,8 +138,8 @@ def test_a_counter_that_jumps_by_a_batch_has_its_true_rate_and_no_share_is_above
     for second in range(1, 121):
         batches = int(second / 1.6)
         values = reader.values(float(second), state(second, 0, 0, 64 * batches, engine_s=30.0 * (second // 30)), 0)
-        rates.append(values["system.trajectories_per_s"])
-        shares.append(values["actor.a.busy"])
+        rates.append(values.get("system.trajectories_per_s", 0.0))
+        shares.append(values.get("actor.a.busy", 0.0))
     assert all(abs(rate - 40.0) <= 64 / WINDOW_S for rate in rates[20:])
     assert max(shares) == 1.0, "an engine call of 30 s counts when it returns"
 

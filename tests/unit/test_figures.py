@@ -63,7 +63,7 @@ def curves() -> dict[str, float | None]:
     """Curve -> value, of a run that reports everything."""
     row = learner_row(50, 160, RNG) | summary(50, 160, RNG) | {"total_variation": 0.1, "kl": 0.1}
     reader = SnapshotReader()
-    reader.values(49.0, snapshot_row(49, 49.0, RNG), 49)
+    reader.values(45.0, snapshot_row(45, 45.0, RNG), 45)
     return learner_values(row) | reader.values(50.0, snapshot_row(50, 50.0, RNG), 50)
 
 
@@ -172,8 +172,8 @@ def test_a_new_figure_is_one_entry_and_the_place_that_computes_it(
         assert exported == {"tributary_buffer_novelty": {"run": "demo"}}
         reader = SnapshotReader()
         reader.values(0.0, {"buffer": {"novelty": 1.0, "refused": {}}}, 0)
-        assert reader.values(2.0, {"buffer": {"novelty": 3.0, "refused": {}}}, 0) == {
-            "buffer.novelty": 3.0,
+        assert reader.values(4.0, {"buffer": {"novelty": 5.0, "refused": {}}}, 0) == {
+            "buffer.novelty": 5.0,
             "buffer.novelty_rate": 1.0,
         } | {f"buffer.{name}": None for name in rates_in("buffer") if name != "novelty_rate"}
         assert describe("buffer.novelty").as_dict()["title"] == "novelty"

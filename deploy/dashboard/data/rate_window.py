@@ -7,6 +7,8 @@ from deploy.telemetry.figures import FIGURES, rates_in
 from deploy.telemetry.snapshot import rates
 
 WINDOW_S = 20.0
+SHORTEST_S = 4.0
+"""A shorter window, at the start or after a restart, tells less than it misleads."""
 
 
 class RateWindow:
@@ -20,16 +22,20 @@ class RateWindow:
     def add(self, clock: float, totals: Mapping[str, float]) -> dict[str, float | None]:
         """Rate -> its value over the window that ends with this reading; shares are at most 1.
 
-        `clock` [s] grows with `totals`. None for the first reading, and for the one after a total or the clock fell,
-        as with a restart: the window begins again there.
+        `clock` [s] grows with `totals`. Where a total or the clock fell, as with a restart, all are None and the window
+        begins again; while it is shorter than SHORTEST_S there are none.
         """
         readings = self._readings
         if readings and (clock < readings[-1][0] or _has_fallen(self._room, readings[-1][1], totals)):
             readings.clear()
+            readings.append((clock, totals))
+            return dict.fromkeys(rates_in(self._room))
         readings.append((clock, totals))
         while len(readings) > 2 and readings[1][0] <= clock - WINDOW_S:
             readings.popleft()
         began, before = readings[0]
+        if clock - began < SHORTEST_S:
+            return {}
         changes = rates(self._room, before or dict.fromkeys(totals, 0.0), totals, clock - began)
         return {name: _limited(f"{self._room}.{name}", value) for name, value in changes.items()}
 
