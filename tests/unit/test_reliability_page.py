@@ -1,0 +1,16 @@
+"""docs/reliability.md promises nothing that no test claims."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 10 and named <= set(re.findall(r"def (test_\w+)\(", sources))
+    assert all((ROOT / path).is_file() for path in re.findall(r"`(tests/\S+\.py)`", page))
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| what", "|---"))]
+    assert all("`test" in row for row in rows), "a promise without a test"
