@@ -111,6 +111,10 @@ class RolloutActor:
         """Make `run` return after its current step."""
         self._stopping.set()
 
+    def resume(self) -> None:
+        """Forget a `stop` that `run` has obeyed, so that it can be called again."""
+        self._stopping.clear()
+
     def wait_until_stopped(self) -> None:
         """Block until `run` has returned."""
         with self._running:
@@ -135,16 +139,16 @@ class RolloutActor:
         }
 
     def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int) -> dict[str, list[Sampled]]:
-        """n on-policy responses to each prompt, from the newest version or the base model. Not during `run`, which may
-        begin again afterwards."""
-        self._engine.set_threads(threads)
-        while self._engine.in_flight:  # requests that `run` left unfinished hold adapter slots
-            self._engine.step()
-        self._open.clear()
-        self._stopping.clear()
-        if not use_base_model:
-            self._refresh()
-        return sample(self._engine, prompts, n, use_base_model)
+        """n on-policy responses to each prompt, from the newest version or the base model. Waits until `run` has
+        returned; after `resume` it may begin again."""
+        with self._running:
+            self._engine.set_threads(threads)
+            while self._engine.in_flight:  # requests that `run` left unfinished hold adapter slots
+                self._engine.step()
+            self._open.clear()
+            if not use_base_model:
+                self._refresh()
+            return sample(self._engine, prompts, n, use_base_model)
 
     def _top_up(self) -> None:
         while len(self._open) < self._config.max_in_flight:

@@ -17,6 +17,7 @@ from buffer.types import FloatArray, IntArray, Prompt, content_id
 from rewards.config import RewardConfig
 from rewards.task import BaseLogProbs, ScoreRequest, Task, Terms, check_names, check_terms
 from rewards.time_limit import CallFailed, call_with_limit
+from rewards.user_frame import place_of
 
 LENGTH = "length"
 """Name of the term that rewards.length_penalty adds."""
@@ -125,9 +126,15 @@ class Scorer:
         }
 
     def _batch_terms(self, new: Mapping[str, tuple[Prompt, IntArray]]) -> Mapping[str, Terms | RewardError]:
-        """The terms that the task computes for all new strings at once."""
+        """The terms that the task computes for all new strings at once; if that fails, for one after the other."""
         began = time.perf_counter()
-        terms = self._task.batch_terms([prompt for prompt, _ in new.values()], [ids for _, ids in new.values()])
+        try:
+            terms = self._task.batch_terms([prompt for prompt, _ in new.values()], [ids for _, ids in new.values()])
+        except Exception as error:  # user code
+            if len(new) > 1:
+                alone = [self._batch_terms({key: pair}) for key, pair in new.items()]
+                return {key: terms for of_one in alone for key, terms in of_one.items()}
+            terms = [RewardError(f"batch_terms raised {type(error).__name__}: {error}{place_of(error)}")]
         self.counters.function_s += time.perf_counter() - began
         return dict(zip(new, terms, strict=True))
 

@@ -116,6 +116,8 @@ class Task:
     """A tool that writes into a response after its trigger tokens; see buffer/tool.py."""
     largest_terms: Mapping[str, float] = {}
     """The largest value of terms that may raise R above the probability in `prior`, nats, before weights."""
+    longest_wait_s: float = 0.0
+    """Time for which `batch_terms` may wait for something outside, such as an endpoint that is down, s."""
     mass_temperature: float = 1.0
     """Reward temperature T at which `log_mass` counts the mass of R^(1/T)."""
     explanations: ClassVar[Mapping[str, str]] = {}

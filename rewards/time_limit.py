@@ -30,8 +30,11 @@ class CallFailed(Exception):
     """The function returned no result; the message says why, with the user's own line, in one line."""
 
 
-def call_with_limit(call: Callable[[], T], limit_s: float, description: str) -> T:
-    """Return call(). Raise CallFailed for any exception, SystemExit included, and when it exceeds `limit_s`.
+def call_with_limit(
+    call: Callable[[], T], limit_s: float, description: str, setting: str = "rewards.time_limit_s"
+) -> T:
+    """Return call(). Raise CallFailed for any exception, SystemExit included, and when it exceeds `limit_s`, which the
+    error calls `setting`.
 
     The limits hold only in a process's main thread, because Python delivers signals nowhere else. KeyboardInterrupt is
     passed on.
@@ -40,7 +43,7 @@ def call_with_limit(call: Callable[[], T], limit_s: float, description: str) -> 
         with _limits(limit_s):
             return call()
     except TimeLimitExceeded:
-        raise CallFailed(f"{description} took longer than rewards.time_limit_s = {limit_s:g} s") from None
+        raise CallFailed(f"{description} took longer than {setting} = {limit_s:g} s") from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -81,6 +81,10 @@ class ActorProcess:
         """RolloutActor.stop"""
         self._rollout.stop()
 
+    def resume(self) -> None:
+        """RolloutActor.resume"""
+        self._rollout.resume()
+
     def leave(self) -> None:
         """Stop, wait until `run` has returned, remove the files."""
         self._rollout.stop()

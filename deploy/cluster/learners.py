@@ -22,6 +22,8 @@ SLOW_S = 15.0
 """A report that takes longer is a named wait, s."""
 SILENT_LIMIT_S = 600.0
 """A process that has not answered for this long is ended, and with that started again, s."""
+DEATH_LIMIT_S = 15.0
+"""Time within which Ray has seen the death of a process, s."""
 RESTART_WINDOW_S = 3600.0
 """Restarts longer ago than this no longer count, s."""
 
@@ -87,6 +89,11 @@ class Learners:
                 raise
             self._restart(error)
             return
+        except ray.exceptions.RayTaskError:  # a rank that lost another one may say so before Ray does
+            if (died := self._death_of_another(call)) is None:
+                raise
+            self._restart(died)
+            return
         if call in self._runs:
             self._runs.remove(call)
             return
@@ -121,6 +128,20 @@ class Learners:
             ray.kill(self.handles[0])  # its loop then ends with an error, and `handle_end` restarts it
             self._report = None
         return f"the learner has not answered for {silent_s:.0f} s" if silent_s > SLOW_S else None
+
+    def _death_of_another(self, call: Call) -> TributaryError | None:
+        """The death of another rank's process within DEATH_LIMIT_S; None without one."""
+        others = [other for other in self.calls if other != call]
+        done, _ = ray.wait(others, num_returns=1, timeout=DEATH_LIMIT_S) if others else ([], [])
+        for other in done:
+            try:
+                result_of(other, "learner")
+            except TributaryError as error:
+                if isinstance(error.__cause__, ray.exceptions.RayActorError):
+                    return error
+            except ray.exceptions.RayTaskError:
+                continue
+        return None
 
     def _restart(self, error: TributaryError) -> None:
         """Start all ranks again. Raise `error` if that has happened too often."""

@@ -193,6 +193,8 @@ class System:
 
     def start_actors(self) -> None:
         """Start the loops again after `stop_actors`."""
+        calls = [actor.resume.remote() for actor in self._actors.members.values()]
+        ray.wait(calls, num_returns=len(calls), timeout=STATUS_LIMIT_S)  # a restarting one was never told to stop
         self._sampling = True
         self._loops.start(self._actors.members)
 

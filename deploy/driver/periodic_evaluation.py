@@ -33,10 +33,17 @@ class PeriodicEvaluation:
         self._config = checked.config.evaluation
         self.split = evaluated_split(checked)
         self.prompts: list[Prompt] = judged_prompts(checked, self.split) if self._config.every else []
-        self._rows = [row for row in read_lines(folder / FILE) if row["step"] <= first_step]
-        if self._rows or (folder / FILE).exists():
-            write_lines(folder / FILE, self._rows)
+        self._rows = read_lines(folder / FILE)
         self._evaluated_step = first_step
+        self.rewind(first_step)
+
+    def rewind(self, step: int) -> None:
+        """Forget the evaluations after `step`: the learner goes on from there. best/ keeps its adapter until a better
+        one comes."""
+        if any(row["step"] > step for row in self._rows):
+            self._rows = [row for row in self._rows if row["step"] <= step]
+            write_lines(self._folder / FILE, self._rows)
+        self._evaluated_step = min(self._evaluated_step, step)
 
     def is_due(self, step: int) -> bool:
         """True once `every` steps have passed since the last evaluation."""

@@ -61,6 +61,7 @@ def check(config: RunConfig) -> Checked:
     spec = policy_spec(config.model, config.policy, folder, tokenizer, targets)
     check_tokens(config, spec, files.rows)
     task = make_task(config.task, tokenizer, folder)
+    _check_waits(config, task)
     temperature = highest_reward_temperature(config.learner)
     prompts = check_task(
         task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer, temperature, files.rows
@@ -82,6 +83,19 @@ def check(config: RunConfig) -> Checked:
         config.actors.max_model_len,
     )
     return Checked(config, spec, tokenizer, task, prompts, demonstrations, stored_policy)
+
+
+def _check_waits(config: RunConfig, task: Task) -> None:
+    """ConfigError where a wait for a reward would end the run before the reward's own patience ends."""
+    for section, limit_s in (
+        ("actors", config.actors.advanced.wait_limit_s),
+        ("learner", config.learner.advanced.wait_limit_s),
+    ):
+        if task.longest_wait_s > limit_s:
+            raise ConfigError(
+                f"a reward may wait {task.longest_wait_s:g} s (patience_s + limit_s), but "
+                f"{section}.advanced.wait_limit_s = {limit_s:g} ends the run before. Raise it, or lower patience_s."
+            )
 
 
 def check_store(config: BufferConfig) -> None:

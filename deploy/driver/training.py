@@ -61,6 +61,7 @@ class Training:
         self._progress = progress
         self._scale = scale
         self._stop = stop
+        self._out_of_patience = False
         self._periodic = PeriodicEvaluation(setup.folder.path, setup.checked, setup.first_step)
 
     def run(self) -> "Evaluations":
@@ -102,6 +103,7 @@ class Training:
         checkpoint = newest.numbers if newest else None
         step = checkpoint.step if checkpoint else 0
         self._observers.rewind(step)
+        self._periodic.rewind(step)
         self._progress.row = self._add_missing_rows(checkpoint)
         self._setup.console.print(f"The learner's process died. It is back, and goes on after step {step}.")
 
@@ -137,14 +139,15 @@ class Training:
         """Evaluate the newest adapter while the learner goes on; True if it was told to end, being out of patience."""
         config, step, prompts = self._setup.config, self._progress.step, self._periodic.prompts
         self._system.stop_actors()
+        adapter = self._system.newest_adapter()  # the learner goes on: the actors may sample the version after it
         pending = self._system.sample(prompts, config.evaluation.every_samples, False)
         wait = NamedWait("the run waits for samples", config.evaluation.limit_s, lambda: "evaluation while training")
         samples = None
         while samples is None and not self._stop:
+            self._poll()
             self._report(f"evaluating step {step}")
             samples = pending()
             wait.check()
-        adapter = self._system.newest_adapter()
         self._system.start_actors()
         if samples is None:
             return False
@@ -198,24 +201,29 @@ class Training:
         self._system.start(sampling=self._setup.config.learner.objective != "sft")
         ended, stopping = False, False
         while not ended:
-            ended = self._system.poll(POLL_S)
-            if self._system.learner_is_back:
-                self._rewind()
-                if self._stop:
-                    self._system.stop_learner()
-                self._system.run_learner()
+            ended = self._poll()
             if self._stop and not stopping:
                 self._report()  # at once: a step may take a while
                 self._system.stop_learner()
                 self._write_adapter()  # now: the sender of the signal may not wait for the current step to end
                 stopping = True
             elif not (ended or stopping) and self._periodic.is_due(self._progress.step):
-                stopping = self._evaluate()
+                stopping = self._out_of_patience = self._evaluate()
             elif counts := self._scale.new_request():
                 self._system.resize(counts)
             self._report()
         self._buffer.end_draws()
         self._progress.end_training()
+
+    def _poll(self) -> bool:
+        """Take care of processes that ended; True once the learner is done. A restarted learner goes on from here."""
+        ended = self._system.poll(POLL_S)
+        if self._system.learner_is_back:
+            self._rewind()
+            if self._stop or self._out_of_patience:
+                self._system.stop_learner()
+            self._system.run_learner()
+        return ended
 
     def _report(self, phase: str = "training") -> None:
         """Collect what the processes report and pass it on."""

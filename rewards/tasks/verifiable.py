@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from buffer.errors import RewardError
-from buffer.types import FloatArray, IntArray, PolicySpec, Prompt
+from buffer.types import FloatArray, IntArray, Prompt
 from rewards.config import BASE
 from rewards.data_file import Row, read_data
 from rewards.judging.pass_at_k import pass_at_k
@@ -70,6 +70,7 @@ class VerifiableTask(Task):
         file = file or str(resources.files("rewards").joinpath("data", "questions.jsonl"))
         self._tokenizer = tokenizer
         self._rewards = read_rewards(rewards)
+        self.longest_wait_s = max(reward.longest_wait_s for reward in self._rewards)
         maker = PromptMaker(tokenizer, model_folder, prompt, chat, system, template_arguments or {})
         self._rows: dict[str, Row] = {}
         self._shown: dict[str, object] = {}
@@ -79,16 +80,11 @@ class VerifiableTask(Task):
         }
         self.splits = tuple(self._prompts)
         _check_apart(self._prompts)
-        self._stop_text = ""
 
     @property
     def largest_terms(self) -> Mapping[str, float]:  # type: ignore[override]
         """Of every reward, where it is known."""
         return {reward.name: reward.highest for reward in self._rewards if reward.highest is not None}
-
-    def check_policy(self, spec: PolicySpec) -> None:
-        """Note the text of the stop token: special ones, such as <|im_end|>, are no part of an answer."""
-        self._stop_text = self._tokenizer.decode([spec.stop_token_id], skip_special_tokens=True)
 
     def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
         """One prompt per row, in order."""
@@ -106,7 +102,9 @@ class VerifiableTask(Task):
             for prompt, text in zip(shown, texts, strict=True)
         ]
         columns = dict.fromkeys(name for row in rows for name in row)
-        answers = Answers(shown, completions, texts, {name: [row.get(name) for row in rows] for name in columns})
+        ids = {"completion_ids": [response.tolist() for response in responses]}  # as TRL passes them
+        values = {**ids, **{name: [row.get(name) for row in rows] for name in columns}}
+        answers = Answers(shown, completions, texts, values)
         grades = [reward.verify(answers) for reward in self._rewards]
         return [self._terms(of_answer) for of_answer in zip(*grades, strict=True)]
 
@@ -165,8 +163,9 @@ class VerifiableTask(Task):
         return prompt
 
     def _text(self, token_ids: IntArray) -> str:
+        """An answer without its stop token, as engines return it."""
         text: str = self._tokenizer.decode(token_ids.tolist(), skip_special_tokens=True)
-        return text + self._stop_text
+        return text
 
 
 def _read_splits(

@@ -39,6 +39,7 @@ class Reward:
     """Columns that every row must have."""
     highest: float | None
     """The largest r that it gives; None if that is not known."""
+    longest_wait_s: float
     verify: Verifier
 
 
@@ -57,6 +58,10 @@ def read_rewards(entries: Sequence[object]) -> list[Reward]:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"two rewards have the name {name!r}: set name = '...' on one of them")
+        if name.startswith("_"):
+            raise ValueError(
+                f"a reward can't have the name {name!r}: terms with _ in front do not count. Set name = '...'"
+            )
         if name == BASE:
             raise ValueError(
                 f"a reward can't have the name {name!r}, which another term of log R has: set name = '...'"
@@ -82,4 +87,4 @@ def _read(table: object, where: str) -> Reward:
     else:
         settings = read_table(VERIFIERS, table, where)
         verify = settings.build()
-    return Reward(settings.title, settings.columns, settings.highest_reward, verify)
+    return Reward(settings.title, settings.columns, settings.highest_reward, settings.longest_wait_s, verify)

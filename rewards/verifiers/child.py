@@ -20,6 +20,8 @@ from rewards.verifiers.verifier import Answers, Grade
 
 START_LIMIT_S = 120.0
 """Time limit for the import of the function's module, which may load a model, s."""
+MAX_FAILURES = 3
+"""Single answers that fail in a row: then the function itself is broken, or hangs whatever it is given."""
 MAX_REPLY_BYTES = 64 * 2**20
 
 
@@ -32,12 +34,22 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, answers: Answers) -> Sequence[Grade]:
-        """Grades of B answers. A call that fails is repeated answer by answer: one bad answer costs no other."""
+        """Grades of B answers. A call that fails is repeated answer by answer: one bad answer costs no other. After
+        MAX_FAILURES in a row the rest is not tried."""
         grades = self._call(answers)
         if isinstance(grades, RewardError):
             if len(answers.texts) == 1:
                 return [grades]
-            return [grade for i in range(len(answers.texts)) for grade in self(answers.one(i))]
+            return self._one_by_one(answers)
+        return grades
+
+    def _one_by_one(self, answers: Answers) -> list[Grade]:
+        grades: list[Grade] = []
+        for i in range(len(answers.texts)):
+            last = grades[-MAX_FAILURES:]
+            if len(last) == MAX_FAILURES and all(isinstance(grade, RewardError) for grade in last):
+                return [*grades, *([last[-1]] * (len(answers.texts) - i))]
+            grades += self(answers.one(i))
         return grades
 
     def _call(self, answers: Answers) -> Sequence[Grade] | RewardError:
@@ -76,7 +88,7 @@ class Child:
     def _exchange(self, request: Mapping[str, object], limit_s: float, too_late: str) -> dict[str, Any]:
         assert self._process is not None and self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise _Failed(self._death()) from None

@@ -1,8 +1,8 @@
 """Python code in an answer, run against the tests of its row: 1 if all of it ends without an exception, else 0.
 
 A process of its own, in an empty folder that is removed, with limits on time, memory and file size, and
-without the environment's variables. That keeps accidents small. It is not a sandbox: the code may read the user's files
-and use the network. Run such recipes as a user without rights, or in a container.
+without the environment's variables. That keeps accidents small. It is not a sandbox: the code may read the user's
+files, use the network, and find out how it is graded. Run such recipes as a user without rights, or in a container.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -22,6 +23,7 @@ from rewards.verifiers.verifier import Grade, Verifier, VerifierSettings, each
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 MAX_FILE_BYTES = 16 * 2**20
+LAST_LINE = "import sys; print('\\n' + sys.stdin.read(), end='')"
 
 
 class Code(VerifierSettings):
@@ -30,7 +32,7 @@ class Code(VerifierSettings):
     kind: Literal["code"]
     tests: str = "tests"
     """The column with Python code that raises an exception where the answer is wrong."""
-    limit_s: float = Field(default=10.0, gt=0.0)
+    limit_s: float = Field(default=5.0, gt=0.0)
     """Time limit of one answer, s; one that takes longer is wrong."""
     memory_mib: int = Field(default=512, ge=64)
     """Limit on its memory, MiB."""
@@ -52,12 +54,20 @@ class Code(VerifierSettings):
 
     def _passes(self, code: str, tests: str) -> bool:
         ended = secrets.token_hex(16)  # an answer that exits before its tests does not print it
-        with tempfile.TemporaryDirectory(prefix="tributary-code-") as folder, tempfile.TemporaryFile() as output:
+        with (
+            tempfile.TemporaryDirectory(prefix="tributary-code-") as folder,
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as output,
+        ):
+            script = Path(folder, "answer.py")
+            script.write_bytes(f"{code}\n{tests}\n{LAST_LINE}\n".encode("utf-8", "replace"))
+            given.write(ended.encode())
+            given.seek(0)
             process = subprocess.Popen(
-                [sys.executable, "-I", "-c", f"{code}\n{tests}\nprint('\\n{ended}', end='')\n"],
+                [sys.executable, "-I", str(script)],
                 cwd=folder,
                 env={"PATH": os.defpath, "HOME": folder},
-                stdin=subprocess.DEVNULL,
+                stdin=given,
                 stdout=output,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,

@@ -18,7 +18,7 @@ def constraint_verifier(constraint: Constraint) -> Verifier:
 
     def grade(text: str) -> Grade:
         try:
-            return float(np.exp(call_with_limit(lambda: constraint([text]), LIMIT_S, "the constraint"))[0])
+            return float(np.exp(call_with_limit(lambda: constraint([text]), LIMIT_S, "the constraint", "its limit"))[0])
         except CallFailed as error:
             return RewardError(str(error))
 

@@ -4,6 +4,7 @@ Connection errors, time-outs and the codes 408, 425, 429 and 5xx are repeated wi
 all. Anything else that is not the expected JSON is an error at once.
 """
 
+import json
 import os
 import random
 import time
@@ -46,13 +47,16 @@ class Endpoint:
         self._patience_s = patience_s
         self._client = httpx.Client(timeout=limit_s, follow_redirects=False)
 
-    def post(self, body: Mapping[str, object]) -> Any:
-        """The JSON value of the answer. RewardError, with the last reason, if there is none within the patience."""
-        patience_s = min(self._patience_s, IMPATIENT_S) if _impatient else self._patience_s
-        deadline, pause_s = time.monotonic() + patience_s, FIRST_PAUSE_S
+    def deadline(self) -> float:
+        """The moment of the monotonic clock at which patience ends that begins now: one for all requests of a call."""
+        return time.monotonic() + (min(self._patience_s, IMPATIENT_S) if _impatient else self._patience_s)
+
+    def post(self, body: Mapping[str, object], deadline: float) -> Any:
+        """The JSON value of the answer. RewardError, with the last reason, if there is none by `deadline`."""
+        pause_s, content = FIRST_PAUSE_S, json.dumps(body, default=str).encode()
         while True:
             try:
-                answer = self._client.post(self._url, json=body, headers=self._headers())
+                answer = self._client.post(self._url, content=content, headers=self._headers())
                 if answer.status_code not in PASSING:
                     return self._json(answer)
                 reason, wait_s = f"answered {answer.status_code}", _retry_after(answer)
@@ -60,16 +64,17 @@ class Endpoint:
                 reason, wait_s = f"can't be reached ({str(error) or type(error).__name__})", 0.0
             pause = max(wait_s, pause_s * random.uniform(0.5, 1.0))
             if time.monotonic() + pause > deadline:
-                raise RewardError(f"{self._url} {reason} for {patience_s:g} s")
+                raise RewardError(f"{self._url} {reason} for longer than its patience_s allows")
             time.sleep(pause)
             pause_s = min(2.0 * pause_s, MAX_PAUSE_S)
 
     def _headers(self) -> dict[str, str]:
+        kind = {"Content-Type": "application/json"}
         if self._token_env is None:
-            return {}
+            return kind
         if not (token := os.environ.get(self._token_env)):
             raise RewardError(f"the environment variable {self._token_env} (token_env) is not set for {self._url}")
-        return {"Authorization": f"Bearer {token}"}
+        return {**kind, "Authorization": f"Bearer {token}"}
 
     def _json(self, answer: httpx.Response) -> Any:
         if answer.status_code != 200:

@@ -25,10 +25,16 @@ class EndpointSettings(VerifierSettings):
     """Environment variable with a bearer token, set where the reward workers run."""
     limit_s: float = Field(default=60.0, gt=0.0)
     """Time limit of one request, s."""
-    patience_s: float = Field(default=600.0, gt=0.0)
-    """Time for which an endpoint that is down is tried again, s. Then its strings go to quarantine."""
+    patience_s: float = Field(default=240.0, gt=0.0)
+    """Time for which an endpoint that is down is tried again, s. Then its strings go to quarantine. Below
+    actors.advanced.wait_limit_s and learner.advanced.wait_limit_s, which end a run."""
     max_requests: int = Field(default=4, ge=1)
     """Largest number of requests in flight, for each reward worker."""
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Its patience, and the last request."""
+        return self.patience_s + self.limit_s
 
 
 class Http(EndpointSettings):
@@ -49,16 +55,17 @@ class Http(EndpointSettings):
         """Never fails: whether the endpoint answers shows at the first call."""
         endpoint = Endpoint(self.url, self.token_env, self.limit_s, self.patience_s)
 
-        def one(answers: Answers) -> Sequence[Grade]:
+        def one(answers: Answers, deadline: float) -> Sequence[Grade]:
             body = {"prompts": answers.prompts, "completions": answers.completions, "columns": answers.columns}
             try:
-                return _grades(endpoint.post(body), len(answers.texts), self.url)
+                return _grades(endpoint.post(body, deadline), len(answers.texts), self.url)
             except RewardError as error:
                 return [error] * len(answers.texts)
 
         def verify(answers: Answers) -> list[Grade]:
+            deadline, parts = endpoint.deadline(), list(_parts(answers, self.batch_size))
             with ThreadPoolExecutor(self.max_requests) as threads:
-                return [grade for part in threads.map(one, _parts(answers, self.batch_size)) for grade in part]
+                return [grade for part in threads.map(one, parts, [deadline] * len(parts)) for grade in part]
 
         return verify
 

@@ -38,12 +38,17 @@ class Judge(EndpointSettings):
         template = Template(self.question, "question")
 
         def verify(answers: Answers) -> list[Grade]:
+            deadline = endpoint.deadline()
+
+            def one(i: int) -> Grade:
+                return self._one(endpoint, template, answers, i, deadline)
+
             with ThreadPoolExecutor(self.max_requests) as threads:
-                return list(threads.map(lambda i: self._one(endpoint, template, answers, i), range(len(answers.texts))))
+                return list(threads.map(one, range(len(answers.texts))))
 
         return verify
 
-    def _one(self, endpoint: Endpoint, template: Template, answers: Answers, i: int) -> Grade:
+    def _one(self, endpoint: Endpoint, template: Template, answers: Answers, i: int, deadline: float) -> Grade:
         row = {name: values[i] for name, values in answers.columns.items()}
         try:
             question = template.fill(
@@ -55,7 +60,7 @@ class Judge(EndpointSettings):
                 "temperature": 0.0,
                 "max_tokens": self.max_tokens,
             }
-            return self._number(endpoint.post(body))
+            return self._number(endpoint.post(body, deadline))
         except (RewardError, ValueError) as error:
             return error if isinstance(error, RewardError) else RewardError(str(error))
 

@@ -62,6 +62,11 @@ class VerifierSettings(TableSettings):
         """The largest r that it gives; None if that is not known."""
         return 1.0
 
+    @property
+    def longest_wait_s(self) -> float:
+        """Time for which a call may wait for something outside, s."""
+        return 0.0
+
     def build(self) -> Verifier:
         """Raise ValueError, with the bad value and the fix, for settings that can't work."""
         raise NotImplementedError

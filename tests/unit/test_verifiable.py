@@ -171,6 +171,16 @@ def test_log_reward_is_that_of_kl_regularised_rl_and_only_of_whole_strings(model
     )
 
 
+def test_a_wait_that_would_end_the_run_before_the_endpoint_is_back_is_refused(model: Path) -> None:
+    endpoint = 'task.options.rewards=[{kind="http", url="http://127.0.0.1:9", patience_s=250.0, limit_s=60.0}]'
+    with pytest.raises(RewardError, match="can't be reached"):
+        checked_recipe("verify", model, endpoint.replace("250", "200"))
+    with pytest.raises(
+        ConfigError, match=r"may wait 310 s .* actors\.advanced\.wait_limit_s = 300 ends the run before"
+    ):
+        checked_recipe("verify", model, endpoint)
+
+
 @pytest.mark.parametrize("objective", ["subtb", "db", "tb"])
 def test_objectives_that_compare_prefixes_are_refused(objective: str, model: Path) -> None:
     with pytest.raises(ConfigError, match=r"rewards of task 'verifiable' are of whole strings\. Set it to 'vargrad'"):

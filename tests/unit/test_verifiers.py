@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from buffer.errors import RewardError
 from rewards.verifiers import read_rewards
+from rewards.verifiers.child import Child
 from rewards.verifiers.code import code_of
 from rewards.verifiers.text import last_number
 from rewards.verifiers.verifier import Answers, Grade
@@ -44,9 +46,9 @@ CASES = {
         [r"The answer is $\frac{2}{4}$", "$(x+1)^2$", "it is $8$"], [1, 1, 0],
     ),
     "code": (
-        {"kind": "code"}, {"tests": ["assert f(2) == 4", ["assert f(2) == 4"], "assert f(2) == 4", "assert True", "assert True"]},
-        ["Here:\n```python\ndef f(x): return 2 * x\n```", "def f(x): return x", "def f(x) return", "import os; os._exit(0)", "while True: pass"],
-        [1, 0, 0, 0, 0],
+        {"kind": "code"}, {"tests": ["assert f(2) == 4", ["assert f(2) == 4"], "assert f(2) == 4", "assert True", "assert True", "assert True", "assert False"]},
+        ["Here:\n```python\ndef f(x): return 2 * x\n```", "def f(x): return x", "def f(x) return", "import os; os._exit(0)", "while True: pass", "x = 1\0", "#" + 200_000 * "x"],
+        [1, 0, 0, 0, 0, 0, 0],
     ),
 }  # fmt: skip
 
@@ -110,6 +112,12 @@ def counts(completions, **kwargs):
 
 def columns(prompts, completions, **columns):
     return [float(len(columns)) for _ in completions]
+
+def day(completions, day, **kwargs):
+    return [float(d == "2026-11-26") for d in day]
+
+def broken(completions, **kwargs):
+    raise ValueError(len(completions))
 """
 
 
@@ -124,6 +132,20 @@ def test_a_function_of_trl_works_unchanged(functions: Path) -> None:
     assert grades(f"{functions}:length", answers("a", "bcd")) == [1.0, 3.0]
     assert grades(f"{functions}:later", answers("a", "b", "c", answer=["a", "a", None])) == [1.0, 0.0, None]
     assert grades(f"{functions}:columns", answers("a", answer=["a"], level=[3])) == [2.0]
+
+
+def test_a_column_that_json_does_not_have_reaches_a_function_as_text(functions: Path) -> None:
+    assert grades(f"{functions}:day", answers("a", day=[date(2026, 11, 26)])) == [1.0]
+
+
+def test_a_function_that_always_fails_is_not_tried_on_every_answer(
+    functions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    call = Child._call
+    monkeypatch.setattr(Child, "_call", lambda self, given: (calls.append(len(given.texts)), call(self, given))[1])
+    found = grades(f"{functions}:broken", answers(*"abcdefgh"))
+    assert len(found) == 8 and all(isinstance(grade, RewardError) for grade in found) and calls == [8, 1, 1, 1]
 
 
 def test_a_function_sees_many_answers_in_one_call(functions: Path) -> None:
@@ -162,6 +184,7 @@ REFUSED = {
     "no name": ("rewards.py:", "PATH.py:name"),
     "unknown kind": ("accuracy", "kind = one of"),
     "number": (3, "must be a table"),
+    "a note's name": ("json:_hidden", "terms with _ in front do not count"),
     "taken name": ({"kind": "exact", "name": "base"}, "another term"),
     "bad pattern": ({"kind": "regex", "pattern": "("}, "regular expression"),
     "backwards": ({"kind": "length", "least": 3, "most": 1}, "no text has such a length"),
