@@ -29,9 +29,9 @@ def before_after_table(
         caption_style="",
     )
     table.add_column("metric")
-    table.add_column("base model", justify="right")
-    table.add_column("trained", justify="right", style="bold")
-    table.add_column("target", justify="right")
+    table.add_column("base model", justify="right", no_wrap=True)
+    table.add_column("trained", justify="right", style="bold", no_wrap=True)
+    table.add_column("target", justify="right", no_wrap=True)
     for name in [*before, *(name for name in after if name not in before)]:
         metric = Text(name)
         if name in explanations:

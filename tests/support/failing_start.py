@@ -4,11 +4,13 @@ import os
 import signal
 import threading
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from buffer.errors import ConfigError
+from buffer.types import IntArray
 from deploy.cluster.adapter_store import AdapterStore
 from deploy.cluster.learner_process import LearnerProcess
 from tests.support.tiny import TinyTask
@@ -25,6 +27,15 @@ class ConfigErrorInReward(TinyTask):
         if _is_in("reward"):
             raise ConfigError("the base model has a sliding window of 32 tokens.\n  Choose another model.")
         super().__init__(tokenizer)
+
+
+class RuntimeErrorInLearner(TinyTask):
+    """Raises an error of another package's kind in the learner, once the task is built."""
+
+    def support(self) -> Mapping[str, Sequence[tuple[IntArray, float]]]:
+        if _is_in("learner"):
+            raise RuntimeError("no kernel image for this device")
+        return super().support()
 
 
 class FailsInOneRole(TinyTask):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 import ray
 
+from deploy.cluster.ray_folder import make_ray_folder
 from tests.support.processes import ROOT
 
 GPUS, CPUS = 8, 4
@@ -37,6 +38,7 @@ def _start_ray() -> None:
                 include_dashboard=False,
                 logging_level="error",
                 log_to_driver=False,
+                _temp_dir=str(make_ray_folder()),
             )
             return
         except Exception:  # Ray raises several unrelated classes here

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
             "raised ConfigError: the base model has a sliding window of 32 tokens. Choose another model.",
         ),
         (
-            'learner.device="nonsense"',
-            "TributaryError: the learner process failed to start: RuntimeError: Expected one of cpu",
+            "task.name=tests.support.failing_start:RuntimeErrorInLearner",
+            "TributaryError: the learner process failed to start: RuntimeError: no kernel image for this device",
         ),
     ],
     ids=["own-error-in-a-reward-worker", "foreign-error-in-the-learner"],
