@@ -108,10 +108,12 @@ def collate(
         too_short=torch.from_numpy(too_short),
         log_reward=torch.from_numpy(log_reward),
         sampled_log_q=torch.tensor([float(t.log_pf.sum()) + float(t.log_pterm[-1]) for t in trajectories]),
-        prompt=torch.tensor(
-            [int.from_bytes(prompt_digest(t.prompt_id), signed=True) for t in trajectories], dtype=torch.int64
-        ),
+        prompt=torch.tensor([_prompt_number(t) for t in trajectories], dtype=torch.int64),
     )
+
+
+def _prompt_number(trajectory: Trajectory) -> int:
+    return int.from_bytes(prompt_digest(trajectory.prompt_id), signed=True)
 
 
 def _read(trajectory: Trajectory, may_stop: bool) -> IntArray:

@@ -150,8 +150,8 @@ class Learners:
         if len(self._restarts) >= self._max_restarts:
             raise TributaryError(
                 f"{error} It was restarted {len(self._restarts)} times within an hour, as often as "
-                "learner.advanced.max_restarts allows. Mend the cause, then `tributary train --resume` with the run's "
-                "folder continues from the newest checkpoint."
+                "learner.advanced.max_restarts allows. Remove the cause; then `tributary train --resume` with the "
+                "folder of the run continues from the newest checkpoint."
             ) from error
         self._restarts.append(now)
         for handle in self.handles:

@@ -117,7 +117,7 @@ def validate(
         ),
     ] = None,
 ) -> None:
-    """Check a recipe as `train` does, and print the resolved configuration and what was found. Starts nothing."""
+    """Check a recipe as `train` does, and print the resolved configuration and its prompts. Starts nothing."""
     if plan:
         _show_plan(recipe, overrides or [], gpus, gpu_gib)
         return

@@ -4,8 +4,7 @@ from statistics import fmean, median
 
 from deploy.telemetry.alerts import RUN, SERIES, VALUE, AlertInputs, Finding, Query, RuleSet, growth, span
 
-WINDOW_S = 900
-FAILURE_WINDOW_S = 600
+WINDOW_S, FAILURE_WINDOW_S = 900, 600
 MAX_FAILED_SHARE = 0.01
 MAX_FUNCTION_S = 1.0
 MIN_ESS_SHARE, MIN_ESS_SIZE = 0.01, 1000
