@@ -20,24 +20,30 @@ def before_after_table(
     explanations: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> Table:
-    """One row per figure, with its interval, its explanation, and below the table what the figures are of (`notes`)."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        caption=Text("\n".join(notes)) if notes else None,
-        caption_justify="left",
-        caption_style="",
-    )
-    table.add_column("metric")
-    table.add_column("base model", justify="right", no_wrap=True)
-    table.add_column("trained", justify="right", style="bold", no_wrap=True)
+    """One row per figure, with its interval; below the table what each figure means, and what they are of (`notes`)."""
+    names = [*before, *(name for name in after if name not in before)]
+    return figures_table("metric", names, (before, after), explanations, [Text(note) for note in notes])
+
+
+def figures_table(
+    heading: str,
+    names: Sequence[str],
+    sides: tuple[Mapping[str, Figure], Mapping[str, Figure]],
+    explanations: Mapping[str, str],
+    below: Sequence[Text],
+) -> Table:
+    """Base model | trained | target for each of `names`. The explanations stand below it, where a line has room."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption_justify="left", caption_style="")
+    table.add_column(heading, no_wrap=True)
+    table.add_column("base model", justify="right")
+    table.add_column("trained", justify="right", style="bold")
     table.add_column("target", justify="right", no_wrap=True)
-    for name in [*before, *(name for name in after if name not in before)]:
-        metric = Text(name)
-        if name in explanations:
-            metric.append(f"\n{explanations[name]}", "dim")
-        cells = (figure_text(side.get(name, math.nan)) for side in (before, after))
-        table.add_row(metric, *("\n".join(cell) for cell in cells), at_target(name))
+    for name in names:
+        cells = (figure_text(side.get(name, math.nan)) for side in sides)
+        table.add_row(name, *("\n".join(cell) for cell in cells), at_target(name))
+    legend = [Text(f"{name}: {explanations[name]}", "dim") for name in names if name in explanations]
+    caption = Text("\n").join([*legend, *([Text("")] if legend and below else []), *below])
+    table.caption = caption if caption else None
     return table
 
 

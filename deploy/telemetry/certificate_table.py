@@ -1,13 +1,11 @@
 """The certificates of base model and trained policy, as a table for the terminal."""
 
-import math
 from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from deploy.telemetry.before_after_table import at_target, figure_text
+from deploy.telemetry.before_after_table import figures_table
 from rewards.task import Figure
 
 WITH_EXACT_DRAWS = ("log_z_low", "log_z_high", "kl_q_p", "kl_p_q", "gap", "underrated", "overrated", "calibration")
@@ -23,27 +21,8 @@ def certificate_table(
 ) -> Table:
     """A row for each figure that a verdict rests on; below it both verdicts, the trained policy's last, and `notes`."""
     base, trained = verdicts
-    caption = Text.assemble(
-        *(f"{note}\n" for note in notes), f"Base model: {base}.\n", (f"Trained: {trained}.", "bold")
-    )
-    table = Table(
-        title="Certificate: is it the posterior?",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        caption=caption,
-        caption_justify="left",
-        caption_style="",
-    )
-    table.add_column("figure")
-    table.add_column("base model", justify="right")
-    table.add_column("trained", justify="right", style="bold")
-    table.add_column("target", justify="right")
-    for name in WITH_EXACT_DRAWS if "gap" in figures[1] else WITHOUT:
-        cells = (figure_text(side.get(name, math.nan)) for side in figures)
-        table.add_row(
-            Text.assemble(name, (f"\n{explanations[name]}", "dim")),
-            *("\n".join(cell) for cell in cells),
-            at_target(name),
-        )
+    below = [*map(Text, notes), Text(f"Base model: {base}."), Text(f"Trained: {trained}.", "bold")]
+    names = WITH_EXACT_DRAWS if "gap" in figures[1] else WITHOUT
+    table = figures_table("figure", names, figures, explanations, below)
+    table.title, table.title_justify = "Certificate: is it the posterior?", "left"
     return table

@@ -1,7 +1,6 @@
 """Signals and kills: the adapter is kept and no process is left behind."""
 
 import json
-import os
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -59,33 +58,3 @@ def test_sigterm_to_all_while_starting__ends_with_one_sentence_and_exit_0(recipe
     assert command.process.returncode == 0, output
     assert output.endswith("Stopped by SIGTERM before training began: nothing was learned.\n")
     until(lambda: command.alive() == [], 20, "the end of all processes")
-
-
-def test_kill_9_of_the_run_leaves_no_process(recipe: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
-    until(lambda: len(rows_of(run)) > 5, 240, "training")
-    assert command.pids("valkey-server") and command.pids("ray::"), "there are processes to leave behind"
-    command.kill()
-    ours = ("Actor", "Reward", "Learner", "AdapterStore", "valkey", "raylet", "gcs_server", "deploy.cli")
-    until(
-        lambda: not [p for p in command.alive() if any(name in p for name in ours)],
-        20,
-        "the end of engines, learner, Redis",
-    )
-    # two small helpers of Ray look for their head node for a minute (measured 60 to 64 s) before they exit
-    until(lambda: command.alive() == [], 120, "the end of all processes")
-
-
-def test_a_killed_actor_is_restarted_and_the_run_continues(recipe: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = Command("train", str(recipe), "learner.steps=100000", "evaluation.samples=64", "--run", str(run))
-    until(lambda: len(rows_of(run)) > 5, 240, "training")
-    [actor] = command.pids("ray::ActorProcess")
-    os.kill(actor, signal.SIGKILL)
-    until(lambda: command.pids("ray::ActorProcess") not in ([], [actor]), 120, "a new actor process")
-    killed_at = len(rows_of(run))
-    fresh = lambda: sum(int(str(row["fresh"])) for row in rows_of(run)[killed_at + 200 :])  # noqa: E731
-    until(lambda: fresh() > 100, 120, "fresh trajectories from the new actor")
-    command.process.send_signal(signal.SIGTERM)
-    assert command.finish(60) and command.process.returncode == 0
