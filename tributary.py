@@ -77,9 +77,10 @@ class Run:
         """
         checked = self._checked
         from deploy.driver.samples import draw, judged_prompts, sample_rows, score_samples
+        from deploy.formatting import console
 
         prompts, adapter = judged_prompts(checked, split), (self._folder.version(), self._folder.adapter())
-        drawn = draw(checked, prompts, adapter, n, base_too=False, seed=seed)
+        drawn = draw(checked, prompts, adapter, n, base_too=False, seed=seed, say=console.print)
         [scored] = score_samples(checked, prompts, drawn)
         return list(sample_rows(checked, scored))
 

@@ -136,6 +136,7 @@ def engine_arguments(
         "enable_prefix_caching": True,
         "enforce_eager": not on_gpu,
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
         # A size instead of a share of the GPU: to find what is left over, vLLM would also count what other processes
         # allocate at that time. It compares the share with the free memory all the same, so that is small.
         "kv_cache_memory_bytes": kv_cache_gib * 2**30,

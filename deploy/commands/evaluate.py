@@ -140,7 +140,7 @@ def _evaluate_decoding(
     from deploy.telemetry.before_after_table import before_after_table
 
     folder, checked = open_run(run)
-    decoded = evaluate_decoding(checked, folder, split, samples, prompts, behaviour, seed)
+    decoded = evaluate_decoding(checked, folder, split, samples, prompts, behaviour, seed, console.print)
     note = f"{decoded.samples:,} samples a prompt at temperature {behaviour.temperature:g}, top-p {behaviour.top_p:g}."
     console.print(before_after_table(decoded.before, decoded.after, explanations(checked), [note]))
     if decoded.problem:
@@ -187,7 +187,7 @@ def sample(
     chosen_method = method_of(checked, method) if exact or method else None
     behaviour = _behaviour(temperature, top_p, "--exact" if chosen_method else "")
     adapter, number = (folder.version(), folder.adapter()), n * PROPOSALS if chosen_method else n
-    [drawn] = draw(checked, chosen, adapter, number, base_too=False, seed=seed, behaviour=behaviour)
+    [drawn] = draw(checked, chosen, adapter, number, base_too=False, seed=seed, say=_aside, behaviour=behaviour)
     if not as_json and not chosen_method:
         _print_samples(checked, chosen, drawn)
         return
@@ -230,6 +230,11 @@ def _corrected(
     return exact.samples
 
 
+def _aside(line: str) -> None:
+    """Print a line that is no sample."""
+    typer.echo(line, err=True)
+
+
 def _print_samples(
     checked: "Checked", prompts: "Sequence[Prompt]", samples: "Mapping[str, Sequence[Sampled | Sample]]"
 ) -> None:
@@ -267,7 +272,7 @@ def m_step(
     console.print(
         f"Drawing {samples:,} rationales for each of {len(checked.prompts):,} prompts, then {steps:,} steps ..."
     )
-    fitted = fit(checked, folder, samples, steps, learning_rate, seed)
+    fitted = fit(checked, folder, samples, steps, learning_rate, seed, console.print)
     written = write(fitted.files, folder.path)
     tenth = max(1, steps // 10)
     first, last = (sum(part) / len(part) for part in (fitted.losses[:tenth], fitted.losses[-tenth:]))

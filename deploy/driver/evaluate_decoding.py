@@ -3,7 +3,7 @@
 The samples do not follow q then, so there is no certificate and no figure of the target: only the task's own figures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from actors.behaviour import Behaviour
@@ -39,11 +39,13 @@ def evaluate_decoding(
     prompts: int | None,
     behaviour: Behaviour,
     seed: int,
+    say: Callable[[str], None],
 ) -> Decoded:
-    """Draw, judge, and write FILE into the run's folder; None stands for the recipe's numbers."""
+    """Draw, judge, and write FILE into the run's folder; None stands for the recipe's numbers. `say` tells how far it
+    is."""
     chosen, n = judged_prompts(checked, split, prompts), samples_a_prompt(checked, samples)
     drawn = draw(
-        checked, chosen, (folder.version(), folder.adapter()), n, base_too=True, seed=seed, behaviour=behaviour
+        checked, chosen, (folder.version(), folder.adapter()), n, base_too=True, seed=seed, say=say, behaviour=behaviour
     )
     judges = find_judges()
     (before, problem), (after, _) = (

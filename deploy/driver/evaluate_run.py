@@ -61,7 +61,7 @@ def evaluate_run(
         number = f"{len(wanted):,} of the {len(checked.task.prompts(split)):,} prompts of split {split}"
     say(f"Drawing {n:,} samples for each of {number}, from the base model and from {folder.path}/adapter ...")
     chosen, strings = collect(
-        checked, folder, (version, adapter), wanted, n, tries or EXACT_TRIES * n, temperature, seed
+        checked, folder, (version, adapter), wanted, n, tries or EXACT_TRIES * n, temperature, seed, say
     )
     say("Evaluating them ...")
     before, after = (judge(checked, drawn, judges, temperature, n) for drawn in (strings.base, strings.trained))

@@ -1,6 +1,6 @@
 """The strings that a certificate rests on: draws of base model and policy, exact draws, all others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,12 +41,13 @@ def collect(
     tries: int,
     temperature: float,
     seed: int,
+    say: Callable[[str], None],
 ) -> Collected:
     """Draw and score n strings of each prompt from the base model and from the adapter, and all that a certificate
     against R^(1/T), T = `temperature`, needs in addition.
 
     `prompts` may be the number of prompts to simulate. `tries` of the base model are made for exact draws of each given
-    prompt. Checks the adapter's digest and canary first (AdapterError).
+    prompt. Checks the adapter's digest and canary first (AdapterError). `say` tells how far it is.
     """
 
     def use(engine: SamplingEngine) -> Collected:
@@ -74,7 +75,7 @@ def collect(
             others[prompt_id] += [(s.token_ids, s.log_reward) for s in drawn]
         return Collected(chosen, Strings(base, trained, exact, problem, others))
 
-    return with_engine(checked, seed, use)
+    return with_engine(checked, seed, use, say)
 
 
 def strings_of_run(checked: Checked, folder: RunFolder, base: Samples, trained: Samples, temperature: float) -> Strings:

@@ -4,6 +4,7 @@ train (E-step) -> m-step -> train with rewards.adapter (the next E-step) -> ...
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,15 @@ FOLDER = "likelihood"
 """Folder of the fitted adapter, inside the run's folder."""
 
 
-def fit(checked: Checked, folder: RunFolder, samples: int, steps: int, learning_rate: float, seed: int) -> Fitted:
+def fit(
+    checked: Checked,
+    folder: RunFolder,
+    samples: int,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    say: Callable[[str], None],
+) -> Fitted:
     """Draw `samples` rationales of each training prompt and fit the adapter on them in `steps` optimiser steps.
 
     ConfigError unless the task scores two or more answers, the right one first.
@@ -31,7 +40,7 @@ def fit(checked: Checked, folder: RunFolder, samples: int, steps: int, learning_
     prompts = list(checked.task.prompts(TRAIN))
     _check(checked.task, prompts)
     version = folder.version()
-    [drawn] = draw(checked, prompts, (version, folder.adapter()), samples, base_too=False, seed=seed)
+    [drawn] = draw(checked, prompts, (version, folder.adapter()), samples, base_too=False, seed=seed, say=say)
     choices = []
     for prompt in prompts:
         requests = checked.task.score_requests(prompt)

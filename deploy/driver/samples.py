@@ -14,6 +14,7 @@ from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion, Prompt
 from deploy.cluster.scratch_folder import ScratchFolder
 from deploy.driver.preflight import Checked
+from deploy.driver.reporting_engine import ReportingEngine
 from rewards.load_scorer import load_scorer
 from rewards.scorer import Score, Scorer, sample_terms
 from rewards.task import TRAIN, Sample
@@ -57,11 +58,10 @@ def named_prompts(checked: Checked, split: str, ids: Sequence[str]) -> list[Prom
     return [by_id[name] for name in ids]
 
 
-def with_engine(checked: Checked, seed: int, use: Callable[[Engine], T]) -> T:
-    """The result of `use`, called with an engine of the recipe that is freed afterwards."""
-    on_gpu = checked.config.actors.gpus > 0
+def with_engine(checked: Checked, seed: int, use: Callable[[Engine], T], say: Callable[[str], None]) -> T:
+    """The result of `use`, called with an engine of the recipe that is freed afterwards. `say` tells how far it is."""
     with ScratchFolder() as scratch:
-        engine = Engine(checked.spec, checked.config.actors, scratch.path, seed, on_gpu, checked.task.tool)
+        engine = ReportingEngine(checked, scratch.path, seed, say)
         engine.set_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
         result = use(engine)
         del engine
@@ -76,11 +76,13 @@ def draw(
     n: int,
     base_too: bool,
     seed: int,
+    say: Callable[[str], None],
     behaviour: Behaviour = ON_POLICY,
 ) -> list[Drawn]:
     """n responses of each prompt, from one engine: from the base model (if `base_too`), then the adapter.
 
     Checks the adapter's digest and canary first (AdapterError). The engine is freed before it returns.
+    `say` tells how far it is.
     """
 
     def use(engine: Engine) -> list[Drawn]:
@@ -89,7 +91,7 @@ def draw(
             sample(engine, prompts, n, use_base, behaviour) for use_base in ([True, False] if base_too else [False])
         ]
 
-    return with_engine(checked, seed, use)
+    return with_engine(checked, seed, use, say)
 
 
 def scorer_of(checked: Checked) -> Scorer:
