@@ -69,6 +69,7 @@ class RolloutActor:
         self._running = threading.Lock()
         self._open: dict[str, tuple[Prompt, Behaviour, float]] = {}
         self._last_beat = self._last_refresh = -math.inf
+        self._last_turn = time.monotonic()
         self._wait: NamedWait | None = None
         self._figures: dict[str, float] = {
             "trajectories": 0,
@@ -91,7 +92,8 @@ class RolloutActor:
 
     def _run(self) -> None:
         self._engine.set_threads(self._config.threads)
-        self._began = time.monotonic() - self._earlier_s
+        self._last_turn = time.monotonic()
+        self._began = self._last_turn - self._earlier_s
         self._busy_before_s = self._engine.busy_s - self._earlier_busy_s
         self._wait_for_first_adapter()
         finished: list[Trajectory] = []
@@ -122,7 +124,8 @@ class RolloutActor:
 
     def status(self) -> dict[str, Any]:
         """Figures since `run` began: counts, tokens/s, seconds in the engine, served version, versions skipped between
-        two served ones, and the named wait if there is one. Since the engine's start: largest canary difference [nats]
+        two served ones, the named wait if there is one, and seconds since the loop's last turn, such as a step of the
+        engine. Since the engine's start: largest canary difference [nats]
         and canaries beyond their tolerance."""
         version, wait, runs = self._engine.version, self._wait, self._running.locked()
         seconds = max(time.monotonic() - self._began if runs else self._earlier_s, 1e-9)
@@ -136,6 +139,7 @@ class RolloutActor:
             "canary_difference_max": self._engine.canary_difference_max,
             "canaries_exceeded": self._engine.canaries_exceeded,
             "waiting_for": wait.sentence() if wait else None,
+            "silent_s": time.monotonic() - self._last_turn if runs else 0.0,
         }
 
     def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int) -> dict[str, list[Sampled]]:
@@ -198,6 +202,7 @@ class RolloutActor:
         self._wait = None
 
     def _beat(self) -> None:
+        self._last_turn = time.monotonic()
         if time.monotonic() - self._last_beat > LIFETIME_S / 4:
             self._heartbeats.beat("actor", self._name)
             self._last_beat = time.monotonic()

@@ -33,9 +33,9 @@ class ActorLoops:
         return list(self._calls)
 
     @property
-    def available(self) -> list[Handle]:
-        """Ready actors whose process is not being restarted."""
-        return [actor for number, actor in self._group.members.items() if number not in self._retry_at]
+    def available(self) -> dict[int, Handle]:
+        """Number -> ready actor, of those whose process is not being restarted."""
+        return {number: actor for number, actor in self._group.members.items() if number not in self._retry_at}
 
     @property
     def restarting(self) -> int:
@@ -45,6 +45,7 @@ class ActorLoops:
     def start(self, numbers: Iterable[int]) -> None:
         """Start the loops of these actors."""
         for number in numbers:
+            self._retry_at.pop(number, None)
             self._calls[self._group.members[number].run.remote()] = number
 
     def handle_end(self, call: Call) -> None:
@@ -75,7 +76,8 @@ class ActorLoops:
         self.start(number for number in due if number in self._group.members)
 
     def stop(self) -> None:
-        """End all loops and wait until they have returned. TributaryError after STOP_LIMIT_S."""
+        """End all loops and wait until they have returned. An actor that has not after STOP_LIMIT_S is killed: the
+        others draw the final samples."""
         if not self._calls:
             return
         for actor in self._group.members.values():
@@ -84,7 +86,10 @@ class ActorLoops:
         for call in done:
             result_or_none(call)  # a process that dies now is not needed any more
             del self._calls[call]
-        if pending:
-            raise TributaryError(
-                f"{len(pending)} of {len(self._group.members)} actors did not stop within {STOP_LIMIT_S:.0f} s. {LOGS}"
-            )
+        for call in pending:
+            number = self._calls.pop(call)
+            if number in self._group.members:
+                ray.kill(self._group.members[number], no_restart=False)
+                self._retry_at[number] = time.monotonic()
+                text = f"actor-{number} did not stop within {STOP_LIMIT_S:.0f} s: it was ended"
+                self._events.add(ProcessEvent("restart", "actor", text))

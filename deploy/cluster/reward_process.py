@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class RewardProcess:
-    """Scores trajectories and adds them to the buffer. Ray runs one call at a time."""
+    """Scores trajectories and adds them to the buffer. Ray runs one call at a time, and `status` beside it."""
 
     @portable_errors
     def __init__(self, number: int, address: Address) -> None:
@@ -70,6 +70,7 @@ class RewardProcess:
             for prompt in prompts
         }
 
+    @ray.method(concurrency_group="status")  # type: ignore[untyped-decorator]
     def status(self) -> dict[str, Any]:
         """RewardWorker.status; also exports it as metrics."""
         status = self._worker.status()

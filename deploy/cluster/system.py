@@ -22,6 +22,7 @@ from buffer.errors import TributaryError
 from buffer.named_wait import NamedWait
 from buffer.types import AdapterFiles, AdapterVersion, FloatArray, Prompt, Trajectory
 from deploy.cluster.actor_loops import ActorLoops
+from deploy.cluster.actor_monitor import ActorMonitor
 from deploy.cluster.actor_process import ActorProcess
 from deploy.cluster.adapter_store import AdapterStore, AdapterStoreClient
 from deploy.cluster.fan_out import PendingSamples, PendingScores, draw_samples, score_trajectories
@@ -30,14 +31,14 @@ from deploy.cluster.learners import Learners
 from deploy.cluster.placement import free_now, remote
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.process_setup import Address
-from deploy.cluster.ray_calls import Call, Handle, result_of, result_or_none
+from deploy.cluster.ray_calls import Call, Handle, result_of
 from deploy.cluster.reward_monitor import RewardMonitor
 from deploy.cluster.reward_process import RewardProcess
 from deploy.cluster.worker_group import WorkerGroup
 from deploy.config import RunConfig
 
 CLOSE_LIMIT_S = 2.0
-STATUS_LIMIT_S = 2.0
+RESUME_LIMIT_S = 2.0
 ROLE_NOUNS = {"actor": "actors", "reward": "reward workers", "learner": "learners"}
 
 
@@ -48,7 +49,7 @@ class SystemReport:
     rows: Sequence[dict[str, Any]]
     """New rows of the learner, as in `Learner.drain`."""
     actors: Sequence[dict[str, Any]]
-    """Statuses of the actors that answered within STATUS_LIMIT_S, as in `RolloutActor.status`."""
+    """Newest statuses of the actors, as in `RolloutActor.status`."""
     rewards: Sequence[dict[str, Any]]
     """Newest statuses of the reward workers, as in `RewardWorker.status`."""
     waits: Sequence[str]
@@ -73,7 +74,10 @@ class System:
             self._events,
         )
         self._loops = ActorLoops(self._actors, config.actors.advanced.max_restarts, self._events)
-        self._reward_monitor = RewardMonitor(config.rewards.time_limit_s)
+        rewards, actors = config.rewards, config.actors
+        silent_s = rewards.advanced.silent_limit_s
+        self._reward_monitor = RewardMonitor(rewards.time_limit_s, silent_s, self._events)
+        self._actor_monitor = ActorMonitor(actors.advanced.silent_limit_s, self._events)
         self._sampling = False
 
     def wait_until_ready(self, on_wait: Callable[[str], None], on_ready: Callable[[str, float], None]) -> None:
@@ -129,10 +133,8 @@ class System:
     def report(self) -> SystemReport:
         """Collect new rows, statuses and waits from all processes."""
         rows, learner_wait = self._learners.report()
-        calls = [actor.status.remote() for actor in self._loops.available]
-        answered, _ = ray.wait(calls, num_returns=len(calls), timeout=STATUS_LIMIT_S)
-        statuses: list[dict[str, Any]] = [status for call in answered if (status := result_or_none(call))]
-        waits = [learner_wait, *(s["waiting_for"] for s in statuses), *self._missing(), *self._events.troubles]
+        statuses, actor_waits = self._actor_monitor.report(self._loops.available)
+        waits = [learner_wait, *actor_waits, *self._missing(), *self._events.troubles]
         waits += self._reward_monitor.troubles(self._rewards.members)
         return SystemReport(rows, statuses, self._reward_monitor.statuses, [wait for wait in waits if wait])
 
@@ -175,7 +177,9 @@ class System:
         """Start to draw n on-policy responses of each prompt and to score them. Not while the actors' loops run."""
         workers = list(self._rewards.members.values())
         threads = self._config.evaluation.threads
-        actors = self._loops.available or list(self._actors.members.values())  # a call waits for a restart
+        actors = list(self._loops.available.values()) or list(
+            self._actors.members.values()
+        )  # a call waits for a restart
         return draw_samples(actors, workers, prompts, n, use_base_model, threads)
 
     def log_q(self, strings: Sequence[Trajectory], base_model: bool) -> FloatArray:
@@ -194,7 +198,7 @@ class System:
     def start_actors(self) -> None:
         """Start the loops again after `stop_actors`."""
         calls = [actor.resume.remote() for actor in self._actors.members.values()]
-        ray.wait(calls, num_returns=len(calls), timeout=STATUS_LIMIT_S)  # a restarting one was never told to stop
+        ray.wait(calls, num_returns=len(calls), timeout=RESUME_LIMIT_S)  # a restarting one was never told to stop
         self._sampling = True
         self._loops.start(self._actors.members)
 
@@ -253,6 +257,7 @@ def _start_store(name: str) -> Handle:
 def _start_reward(config: RunConfig, number: int, address: Address) -> Handle:
     restarts = config.rewards.advanced.max_restarts
     options = {"name": f"reward-{number}", "max_restarts": restarts, "max_task_retries": restarts}
+    options["concurrency_groups"] = {"status": 1}
     return remote(RewardProcess, config.rewards, **options).remote(number, address)
 
 

@@ -126,7 +126,7 @@ model() { # the base model of all parts, and the memory that the plan gives each
 agreement() { benchmark canary; }
 demo() { train demo; }
 learner() { if [ -n "$small" ]; then benchmark learner; else benchmark learner --architecture 7b; fi; }
-loop() { benchmark whole_loop; }
+loop() { benchmark whole_loop --run "$out/loop-run"; }
 broadcast() { benchmark broadcast; }
 scorer() { benchmark rewards; }
 two_actors() { train two_actors actors.count=2 "actors.gpus=$([ -n "$small" ] && echo 0.0 || echo 0.2)"; }

@@ -1,7 +1,7 @@
 """The whole loop on one device: the share of time the engine computes, and how long the learner waits for it.
 
     python tests/benchmarks/whole_loop.py [--small] [--json] [--device cpu|cuda] [--recipe demo] [--steps 60] [--gpus 0.5,0.3,0.2]
-                                          [section.setting=value ...]
+                                          [--run DIR] [section.setting=value ...]
 
 Runs `tributary train` and reads its summary. On one GPU the engine, the learner and the reward worker share it by the fractions
 given; on a CPU they share its cores. The figures cover training, not the start
@@ -44,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--gpus", default="0.5,0.3,0.2", help="With --device cuda: the shares of engine, learner and reward worker."
     )
+    parser.add_argument("--run", help="The run's folder, which is replaced and kept. Default: a temporary one.")
     parser.add_argument("overrides", nargs="*", help="Settings of the recipe to change, as section.setting=value.")
     return parse(parser, recipe="", steps=20)
 
@@ -59,9 +60,9 @@ def main() -> None:
     """Train and print."""
     args = arguments()
     with tempfile.TemporaryDirectory() as scratch:
-        run = Path(scratch) / "run"
+        run = Path(args.run or Path(scratch) / "run")
         recipe, options = recipe_of(args, Path(scratch))
-        output = run_python(["-m", "deploy.cli", "train", recipe, *options, "--run", str(run)])
+        output = run_python(["-m", "deploy.cli", "train", recipe, *options, "--run", str(run), "--replace"])
         if not args.json:
             print(output)
         summary = json.loads((run / "summary.json").read_text())

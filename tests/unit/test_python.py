@@ -133,7 +133,8 @@ def test_an_object_of_the_notebook_that_a_file_cannot_hold_is_named(tmp_path: Pa
 def test_a_class_without_source_is_refused(tmp_path: Path) -> None:
     code = (
         "import tributary\nfrom pathlib import Path\nfrom deploy.driver.notebook_task import task_name\n"
-        "class Lost(tributary.Task):\n    def prompts(self, split='train'): return []\n"
+        "source = 'class Lost(tributary.Task):\\n    def prompts(self): return []'\n"
+        "exec(compile(source, '<nowhere>', 'exec'))\n"
         f"try: task_name(Lost, Path({str(tmp_path)!r}))\nexcept tributary.ConfigError as error: print(error)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

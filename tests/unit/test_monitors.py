@@ -1,0 +1,125 @@
+"""The monitors of actors and reward workers name processes that are slow, silent or failing, and end those that hang."""
+
+from typing import Any
+
+import pytest
+
+from deploy.cluster import statuses, watchdog
+from deploy.cluster.actor_monitor import ActorMonitor
+from deploy.cluster.process_events import ProcessEvents
+from deploy.cluster.reward_monitor import RewardMonitor
+
+REWARD = {"function_s": 0.01, "slowest_s": 0.02, "failed": 0, "last_failure": "", "batch_s": 0.0}
+ACTOR = {"name": "actor-0", "waiting_for": None, "silent_s": 0.0}
+
+
+class FakeRay:
+    """Calls that answer at once or never, and the processes that were killed."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.killed: list[Any] = []
+        self.dead: set[Any] = set()
+        """Calls whose process has died."""
+
+    def wait(self, calls: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        return [call for call in calls if call.answer is not None], []
+
+    def get(self, call: Any) -> dict[str, Any]:
+        if call in self.dead:
+            raise statuses.ray.exceptions.ActorUnavailableError("restarting", None)
+        return dict(call.answer)
+
+    def kill(self, process: Any, no_restart: bool) -> None:
+        assert not no_restart
+        self.killed.append(process)
+
+
+class Process:
+    """A handle whose status calls all have this answer; None: it hangs."""
+
+    def __init__(self, answer: dict[str, Any] | None) -> None:
+        self.answer = answer
+        self.status = self
+
+    def options(self, max_task_retries: int) -> "Process":
+        assert max_task_retries == 0, "a call to a process that loads must fail, not wait"
+        return self
+
+    def remote(self) -> "Process":
+        return Process(self.answer)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    ray = FakeRay()
+    monkeypatch.setattr(statuses.ray, "wait", ray.wait)
+    monkeypatch.setattr(statuses.ray, "get", ray.get)
+    monkeypatch.setattr(watchdog.ray, "kill", ray.kill)
+    monkeypatch.setattr(statuses.time, "monotonic", lambda: ray.now)
+    return ray
+
+
+def troubles(**status: Any) -> list[str]:
+    """The sentences about one worker with this status."""
+    worker = Process(REWARD | status)
+    monitor = RewardMonitor(10.0, 60.0, ProcessEvents())
+    monitor.troubles({0: worker})
+    return monitor.troubles({0: worker})
+
+
+def test_a_healthy_worker_is_not_mentioned(fake: FakeRay) -> None:
+    assert troubles() == []
+
+
+def test_a_slow_function_is_named_with_its_seconds_and_the_limit(fake: FakeRay) -> None:
+    [sentence] = troubles(function_s=1.5, slowest_s=7.0)
+    assert sentence.startswith("reward-0: the task's log_reward is slow, 1.5 s per string on average, 7 s at most")
+    assert "rewards.time_limit_s = 10" in sentence
+
+
+def test_failures_are_named_with_the_last_reason(fake: FakeRay) -> None:
+    [sentence] = troubles(failed=3, last_failure="log_reward raised KeyError: 'x'")
+    assert sentence == "reward-0 has quarantined 3 strings, the last one because log_reward raised KeyError: 'x'"
+
+
+def test_a_worker_that_is_long_at_one_batch_is_named_and_not_ended(fake: FakeRay) -> None:
+    [sentence] = troubles(batch_s=4200.0)
+    assert sentence.startswith("reward-0 has been at one batch for 4200 s") and fake.killed == []
+
+
+def test_a_hung_worker_is_named_and_then_ended(fake: FakeRay) -> None:
+    hung, well, events = Process(None), Process(REWARD), ProcessEvents()
+    monitor = RewardMonitor(10.0, 60.0, events)
+    assert monitor.troubles({0: hung, 1: well}) == []
+    fake.now += 59.0
+    [sentence] = monitor.troubles({0: hung, 1: well})
+    assert sentence.startswith("reward-0 has not answered for 59 s; it is ended after 60 s (rewards.advanced.silent")
+    fake.now += 2.0
+    assert monitor.troubles({0: hung, 1: well}) == [] and fake.killed == [hung]
+    [event] = events.drain()
+    assert event.kind == "restart" and event.text == "reward-0 did not answer for 61 s: it was ended and starts again"
+    assert len(monitor.statuses) == 1, "of the other one"
+    fake.now += 2.0
+    assert monitor.troubles({0: Process(REWARD), 1: well}) == [] and fake.killed == [hung], "the new one has its time"
+
+
+@pytest.mark.parametrize("answer", [None, ACTOR | {"silent_s": 61.0}], ids=["process", "engine"])
+def test_a_hung_actor_is_ended_and_so_is_one_whose_engine_hangs(fake: FakeRay, answer: dict[str, Any] | None) -> None:
+    hung, well, events = Process(answer), Process(ACTOR | {"waiting_for": "a slot"}), ProcessEvents()
+    monitor = ActorMonitor(60.0, events)
+    monitor.report({3: hung, 4: well})
+    fake.now += 61.0
+    reported, waits = monitor.report({3: hung, 4: well})
+    assert fake.killed[-1] is hung and "actor-3 did not answer for 61 s" in events.drain()[-1].text
+    assert waits == ["a slot"] and [status["waiting_for"] for status in reported if status["waiting_for"]] == ["a slot"]
+
+
+def test_a_process_that_ray_restarts_owes_no_answer(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statuses.ray, "get", lambda call: fake.dead.add(call) or FakeRay.get(fake, call))
+    monitor = ActorMonitor(60.0, ProcessEvents())
+    loading = Process(ACTOR)
+    for _ in range(5):
+        assert monitor.report({0: loading}) == ([], [])
+        fake.now += 100.0
+    assert fake.killed == []
