@@ -1,12 +1,12 @@
 """What the reward workers report, and what is wrong with them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deploy.cluster.process_events import ProcessEvents
 from deploy.cluster.ray_calls import Handle
 from deploy.cluster.statuses import Statuses
-from deploy.cluster.watchdog import Watchdog
+from deploy.cluster.watchdog import SLOW_S, Watchdog
 
 LONG_S = 30.0
 """A worker that has been at one batch for this long is reported, s."""
@@ -17,8 +17,13 @@ SLOW_SHARE = 0.1
 class RewardMonitor:
     """Statuses of the workers, as in `RewardWorker.status`, requested without waiting."""
 
-    def __init__(self, time_limit_s: float, silent_limit_s: float, events: ProcessEvents) -> None:
+    def __init__(
+        self, time_limit_s: float, silent_limit_s: float, events: ProcessEvents, deaths: Callable[[str], int]
+    ) -> None:
+        """`deaths` of a process, by its name, as the process itself counts them when it starts."""
         self._time_limit_s = time_limit_s
+        self._deaths = deaths
+        self._deaths_seen: dict[int, int] = {}
         self._statuses = Statuses()
         self._watchdog = Watchdog("reward", silent_limit_s, events)
 
@@ -32,7 +37,7 @@ class RewardMonitor:
         self._statuses.refresh(workers)
         newest, sentences = self._statuses.newest, []
         for number, worker in workers.items():
-            silent_s = self._statuses.silent_s(number)
+            silent_s = self._silent_s(number)
             if self._watchdog.end_if_hung(number, worker, silent_s):
                 self._statuses.forget(number)
                 continue
@@ -40,6 +45,15 @@ class RewardMonitor:
             if number in newest:
                 sentences += self._of_status(f"reward-{number}", newest[number])
         return sentences
+
+    def _silent_s(self, number: int) -> float:
+        """Seconds for which a worker has owed its status. A call to one that Ray restarts waits until it has loaded: a
+        worker that has started again since its last answer owes none."""
+        if status := self._statuses.newest.get(number):
+            self._deaths_seen[number] = status["deaths"]
+        silent_s = self._statuses.silent_s(number)
+        loads = silent_s > SLOW_S and self._deaths(f"reward-{number}") != self._deaths_seen.get(number, 0)
+        return 0.0 if loads else silent_s
 
     def _of_status(self, name: str, status: Mapping[str, Any]) -> list[str]:
         sentences = []

@@ -1,7 +1,7 @@
 """The reward role as a Ray actor: loads the frozen base model in its process, then runs rewards.worker.RewardWorker."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ray
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class RewardProcess:
     """Scores trajectories and adds them to the buffer. Ray runs one call at a time, and `status` beside it."""
 
+    CONCURRENCY_GROUPS: ClassVar = {"status": 1}
+
     @portable_errors
     def __init__(self, number: int, address: Address) -> None:
         from buffer.poison_strings import PoisonStrings
@@ -38,7 +40,7 @@ class RewardProcess:
         config, client, name = address.config, connect(address.redis_url), f"reward-{number}"
         log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
-        wait_after_deaths(AdapterStoreClient(ray.get_actor(address.adapter_store)), name, log)
+        self._deaths = wait_after_deaths(AdapterStoreClient(ray.get_actor(address.adapter_store)), name, log)
         if config.rewards.scorer == "transformers":  # vLLM bounds its cache itself, and its graphs need fixed segments
             bound_gpu_memory(config.rewards.gpus)
         set_threads(config.rewards.threads)
@@ -72,8 +74,8 @@ class RewardProcess:
 
     @ray.method(concurrency_group="status")  # type: ignore[untyped-decorator]
     def status(self) -> dict[str, Any]:
-        """RewardWorker.status; also exports it as metrics."""
-        status = self._worker.status()
+        """RewardWorker.status, and how often the process has died; also exports it as metrics."""
+        status = self._worker.status() | {"deaths": self._deaths}
         self._meter.reward(status)
         return status
 

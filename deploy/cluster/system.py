@@ -76,7 +76,8 @@ class System:
         self._loops = ActorLoops(self._actors, config.actors.advanced.max_restarts, self._events)
         rewards, actors = config.rewards, config.actors
         silent_s = rewards.advanced.silent_limit_s
-        self._reward_monitor = RewardMonitor(rewards.time_limit_s, silent_s, self._events)
+        deaths = self._store_client.deaths
+        self._reward_monitor = RewardMonitor(rewards.time_limit_s, silent_s, self._events, deaths)
         self._actor_monitor = ActorMonitor(actors.advanced.silent_limit_s, self._events)
         self._sampling = False
 
@@ -257,7 +258,6 @@ def _start_store(name: str) -> Handle:
 def _start_reward(config: RunConfig, number: int, address: Address) -> Handle:
     restarts = config.rewards.advanced.max_restarts
     options = {"name": f"reward-{number}", "max_restarts": restarts, "max_task_retries": restarts}
-    options["concurrency_groups"] = {"status": 1}
     return remote(RewardProcess, config.rewards, **options).remote(number, address)
 
 

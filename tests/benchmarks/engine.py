@@ -26,6 +26,8 @@ from tests.support.tiny_text import make_text_model
 
 ROUNDS = 3
 REQUESTS = 64
+TOKENS = (16, 3)
+"""Tokens of a response."""
 PROMPT = "The following is a random integer drawn uniformly between 0 and 100: "
 
 
@@ -84,22 +86,23 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct", help="The base model: a name or a folder.")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the engine.")
     parser.add_argument("--side", choices=["patched", "stock"], help=argparse.SUPPRESS)
-    parser.add_argument("--tokens", type=int, help=argparse.SUPPRESS)
     args = parse(parser)
     if args.side:
-        print(json.dumps(measure(args.model, args.threads, args.tokens, args.side == "patched")))
+        for tokens in TOKENS:
+            print(json.dumps(measure(args.model, args.threads, tokens, args.side == "patched")))
         return
     result: dict[str, object] = {"model": "tiny" if args.small else args.model, "threads": args.threads}
     with tempfile.TemporaryDirectory() as scratch:
         model = str(make_text_model(Path(scratch))) if args.small else args.model
-        for tokens in (16, 3):
-            rates = {}
-            for side in ("stock", "patched"):
-                options = ["--model", model, "--threads", str(args.threads), "--side", side, "--tokens", str(tokens)]
-                figures = json.loads(run_python([__file__, *options]).splitlines()[-1])
-                result[f"{side}_{tokens}_tokens"] = figures
-                rates[side] = figures["tokens_per_s"]
-            result[f"tokens_per_s_of_{tokens}_ratio"] = rates["patched"] / rates["stock"]
+        rates = {}
+        for side in ("stock", "patched"):
+            options = ["--model", model, "--threads", str(args.threads), "--side", side]
+            lines = run_python([__file__, *options]).splitlines()[-len(TOKENS) :]
+            for tokens, line in zip(TOKENS, lines, strict=True):
+                figures = result[f"{side}_{tokens}_tokens"] = json.loads(line)
+                rates[side, tokens] = figures["tokens_per_s"]
+        for tokens in TOKENS:
+            result[f"tokens_per_s_of_{tokens}_ratio"] = rates["patched", tokens] / rates["stock", tokens]
     print_result(result, args.json)
 
 

@@ -1,6 +1,7 @@
 """Signals and kills: the adapter is kept and no process is left behind."""
 
 import json
+import os
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -13,15 +14,18 @@ from tests.support.processes import Command, rows_of, until
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("number", "engine"), [(signal.SIGTERM, "vllm"), (signal.SIGINT, "simulated")])
-def test_a_signal_ends_a_run_cleanly_with_its_adapter(
-    recipe: Path, tmp_path: Path, number: signal.Signals, engine: str
-) -> None:
+def test_a_signal_ends_a_run_cleanly_with_its_adapter(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ["learner.steps=100000", "evaluation.samples=64", f"actors.engine={engine}"]
+    options = ["learner.steps=100000", "evaluation.samples=64"]
     command = Command("train", str(recipe), *options, "--run", str(run))
     until(lambda: len(rows_of(run)) > 20, 240, "training")
+    end_by(signal.SIGTERM, command, run)
+
+
+def end_by(number: signal.Signals, command: Command, run: Path) -> None:
+    """Send a signal to a run that trains, and look at all that it leaves."""
     assert command.pids("valkey-server") and command.pids("ray::"), "there are processes to leave behind"
+    reached = len(rows_of(run))
     command.process.send_signal(number)
     output = command.finish(60)
     assert command.process.returncode == 0, output
@@ -29,7 +33,7 @@ def test_a_signal_ends_a_run_cleanly_with_its_adapter(
     assert f"{number.name}: finishing the step, then writing the adapter; again to stop now" in output
     assert "(raylet)" not in output, "Ray says nothing to the person"
     assert "learner: ready after" in output and "reward workers: ready after" in output
-    assert summary["stopped_by"] == number.name and 20 < summary["steps"] < 100000
+    assert summary["stopped_by"] == number.name and reached <= summary["steps"] < 100000
     assert (run / "adapter" / "adapter_model.safetensors").stat().st_size > 0
     assert command.alive() == []
 
@@ -58,3 +62,23 @@ def test_sigterm_to_all_while_starting__ends_with_one_sentence_and_exit_0(recipe
     assert command.process.returncode == 0, output
     assert output.endswith("Stopped by SIGTERM before training began: nothing was learned.\n")
     until(lambda: command.alive() == [], 20, "the end of all processes")
+
+
+def test_hung_processes_are_ended_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
+    """A stopped process is not dead: Ray alone would wait for it for ever."""
+    run = tmp_path / "run"
+    options = ["actors.advanced.silent_limit_s=5.0", "rewards.advanced.silent_limit_s=16.0", "evaluation.samples=0"]
+    command = Command(
+        "train", str(recipe), "actors.engine=simulated", "learner.steps=99999", *options, "--run", str(run)
+    )
+    until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 240, "training")
+    for name in ("ray::ActorProcess", "ray::RewardProcess"):
+        [hung] = command.pids(name)
+        os.kill(hung, signal.SIGSTOP)
+        until(lambda: command.pids(name) not in ([], [hung]), 60, f"another {name}")  # noqa: B023
+    reached = len(rows_of(run))
+    until(lambda: sum(row["fresh"] for row in rows_of(run)[reached + 50 :]) > 100, 60, "fresh trajectories")
+    end_by(signal.SIGINT, command, run)
+    log = (run / "log.jsonl").read_text()
+    for name in ("actor-0", "reward-0"):
+        assert f"{name} did not answer for" in log and "it was ended and starts again" in log

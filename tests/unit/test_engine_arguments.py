@@ -1,6 +1,7 @@
 """Every shipped recipe, and every value that a recipe may give, makes a configuration that the installed vLLM accepts.
 
-Only vLLM's configuration is built: no engine, no weights. Kernels for GPUs are not reached.
+Only vLLM's configuration is built: no engine, no weights. Kernels for GPUs are not reached. With the build for GPUs and
+no GPU, `.venv-gpu/bin/python -m pytest tests/unit/test_engine_arguments.py` invents one.
 """
 
 from dataclasses import replace
@@ -8,15 +9,25 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 
 from actors.config import ActorConfig
 from actors.engine import engine_settings
 from buffer.types import PolicySpec
 from deploy.config import ModelConfig, find_recipe, load_recipe
 from lm.vllm import KERNEL_RANKS, engine_arguments, kernel_rank
+from tests.support.pretended_gpu import pretend_gpu
 
 RECIPES = sorted(path.stem for path in find_recipe("demo").parent.glob("*.toml"))
 DTYPES = [name for name in get_args(ModelConfig.model_fields["dtype"].annotation) if name != "auto"]
+
+NO_DRIVER = torch.version.cuda is not None and not torch.cuda.is_available()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pretended_gpu() -> None:
+    if NO_DRIVER:
+        pretend_gpu()
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +77,7 @@ def test_every_rank_of_a_kernel_is_accepted(rank: int, spec: PolicySpec) -> None
     assert accepted(replace(spec, lora_rank=rank), ActorConfig(), on_gpu=True).lora_config.max_lora_rank == rank
 
 
+@pytest.mark.skipif(NO_DRIVER, reason="vLLM loads its kernels for this configuration")
 def test_an_engine_may_be_spread_over_gpus_and_have_a_large_cache(spec: PolicySpec) -> None:
     config = accepted(spec, ActorConfig(tensor_parallel=2, gpus=1.0, kv_cache_gib=64), on_gpu=True)
     assert config.parallel_config.tensor_parallel_size == 2

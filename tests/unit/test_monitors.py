@@ -9,7 +9,7 @@ from deploy.cluster.actor_monitor import ActorMonitor
 from deploy.cluster.process_events import ProcessEvents
 from deploy.cluster.reward_monitor import RewardMonitor
 
-REWARD = {"function_s": 0.01, "slowest_s": 0.02, "failed": 0, "last_failure": "", "batch_s": 0.0}
+REWARD = {"function_s": 0.01, "slowest_s": 0.02, "failed": 0, "last_failure": "", "batch_s": 0.0, "deaths": 0}
 ACTOR = {"name": "actor-0", "waiting_for": None, "silent_s": 0.0}
 
 
@@ -63,7 +63,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 def troubles(**status: Any) -> list[str]:
     """The sentences about one worker with this status."""
     worker = Process(REWARD | status)
-    monitor = RewardMonitor(10.0, 60.0, ProcessEvents())
+    monitor = RewardMonitor(10.0, 60.0, ProcessEvents(), lambda name: 0)
     monitor.troubles({0: worker})
     return monitor.troubles({0: worker})
 
@@ -90,7 +90,7 @@ def test_a_worker_that_is_long_at_one_batch_is_named_and_not_ended(fake: FakeRay
 
 def test_a_hung_worker_is_named_and_then_ended(fake: FakeRay) -> None:
     hung, well, events = Process(None), Process(REWARD), ProcessEvents()
-    monitor = RewardMonitor(10.0, 60.0, events)
+    monitor = RewardMonitor(10.0, 60.0, events, lambda name: 0)
     assert monitor.troubles({0: hung, 1: well}) == []
     fake.now += 59.0
     [sentence] = monitor.troubles({0: hung, 1: well})
@@ -121,5 +121,17 @@ def test_a_process_that_ray_restarts_owes_no_answer(fake: FakeRay, monkeypatch: 
     loading = Process(ACTOR)
     for _ in range(5):
         assert monitor.report({0: loading}) == ([], [])
+        fake.now += 100.0
+    assert fake.killed == []
+
+
+def test_a_worker_that_loads_again_owes_no_answer_although_a_call_to_it_waits(fake: FakeRay) -> None:
+    starts = {"reward-0": 0}
+    monitor = RewardMonitor(10.0, 60.0, ProcessEvents(), starts.__getitem__)
+    monitor.troubles({0: Process(REWARD)})
+    monitor.troubles({0: Process(REWARD)})
+    starts["reward-0"] = 1
+    for _ in range(5):
+        assert monitor.troubles({0: Process(None)}) == []
         fake.now += 100.0
     assert fake.killed == []
