@@ -232,7 +232,7 @@ def _check(file: BinaryIO, path: Path, buffer: ReplayBuffer) -> None:
             f"{path} holds strings of another policy or reward than this buffer ({'; '.join(differences)}; here is the "
             "file): nothing was imported. Import it into a run of the same model, policy and task."
         )
-    behaviours, terms = set[str](), buffer.some_terms()
+    behaviours, terms = set[str](), _some_terms(buffer)
     for entry in _entries(reader):
         if buffer.policy and (problem := buffer.policy.problem(entry.trajectory)):
             raise reader.error(f"{problem}: this buffer's policy can't write it")
@@ -247,6 +247,16 @@ def _check(file: BinaryIO, path: Path, buffer: ReplayBuffer) -> None:
                 f"{path} names more than {MAX_TAGS} behaviours, the maximum of a buffer: nothing was imported. Use an "
                 "archive that `tributary buffer export` wrote."
             )
+
+
+def _some_terms(buffer: ReplayBuffer) -> frozenset[str] | None:
+    """Names of the reward terms of some trajectory of a buffer; None where it is empty or that one is damaged."""
+    digest: Any = buffer.store.client.hrandfield(buffer.store.keys.payload)
+    (record,) = buffer.store.records([digest]) if digest else [None]
+    try:
+        return None if record is None else frozenset(decode(record).reward_terms)
+    except RecordError:
+        return None
 
 
 class _Reader:

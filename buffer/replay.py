@@ -8,7 +8,6 @@ weight     priority ** priority_exponent, rounded to a level of store/priority_l
 This file converts trajectories to the records of store/item_store.py, and back.
 """
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,10 +17,11 @@ from typing import Any
 import numpy as np
 import redis
 
-from buffer.codec import decode, encode
+from buffer.codec import encode
 from buffer.config import SAMPLERS, BufferConfig
 from buffer.drawn_rows import NO_VERSION, Drawn, DrawnRows
 from buffer.errors import RecordError, StoreError
+from buffer.lease import Lease
 from buffer.named_wait import NamedWait
 from buffer.near_duplicates import NearDuplicates
 from buffer.quarantine import ENTRIES_KEPT, Quarantine, Quarantined
@@ -61,7 +61,7 @@ class ReplayBuffer:
         self._config = config
         self.store = ItemStore(client, name, config.settings)
         self._published = -1
-        self._lease = ""
+        self.lease = Lease(self.store)
         self._quarantine = Quarantine(self.store)
         self._rows = DrawnRows(self.store, self._quarantine)
         self._near_duplicates = NearDuplicates(self.store, config.advanced.near_duplicate_distance)
@@ -78,9 +78,8 @@ class ReplayBuffer:
         A trajectory whose `content_id` is in the buffer replaces the older record and keeps its weight; every arrival,
         repeats included, also becomes a fresh row. New ones enter at the highest weight in the buffer, or at those of
         `priorities`. Malformed ones, and those that no adapter of the run's policy can have written, go to quarantine,
-        one by one. Blocks while the learner is behind
-        (samples_per_insert). Raise RecordError, and store nothing, if one is unscored; WaitTimeout when the learner
-        stays behind.
+        one by one. Blocks while the learner is behind (samples_per_insert). Raise RecordError, and store nothing, if
+        one is unscored; WaitTimeout when the learner stays behind.
         """
         items, malformed, refused = list[NewItem](), list[Quarantined](), Counter[str]()
         newest = self._newest_of(trajectories)
@@ -198,38 +197,16 @@ class ReplayBuffer:
         """A learner is about to draw: inserts are rate-limited by samples_per_insert."""
         self._client.hdel(self.store.keys.counters, _DRAWS_ENDED)
 
-    @store_errors("taking the lease")
-    def take_lease(self) -> None:
-        """Become the only learner of this buffer: an earlier one can neither publish nor save from now on."""
-        self._lease = secrets.token_hex(8)
-        self._client.hset(self.store.keys.counters, "lease", self._lease)
-
-    @store_errors("reading the lease")
-    def require_lease(self) -> None:
-        """StoreError where another learner has taken the lease since, or where the buffer is gone."""
-        lease: Any = self._client.hget(self.store.keys.counters, "lease")
-        if lease is None:
-            raise StoreError(
-                "the buffer that this process used is gone: someone cleared it or emptied the server. Start the run "
-                "again, or resume it from its checkpoint."
-            )
-        if lease.decode() != self._lease:
-            raise StoreError(
-                f"another learner has taken over buffer {self.store.name!r}, so this one stops: nothing that it did "
-                "since was published or saved. Two runs use one buffer where a run's folder was copied: delete the "
-                "file `name` in the copy and start it with --replace, or stop the other run."
-            )
-
     @store_errors("storing the newest version")
     def note_version(self, number: int) -> None:
         """Store the newest published adapter version, for a restarted learner. Takes the lease if it has none yet.
 
-        StoreError as in `require_lease`; nothing is stored then.
+        StoreError as in `Lease.require`; nothing is stored then.
         """
-        if not self._lease:
-            self.take_lease()
-        if not self.store.publish(self._lease, number):
-            self.require_lease()
+        if not self.lease.token:
+            self.lease.take()
+        if not self.store.publish(self.lease.token, number):
+            self.lease.require()
 
     @store_errors("reading the newest version")
     def newest_version(self) -> int:
@@ -246,16 +223,6 @@ class ReplayBuffer:
     def policy(self) -> StoredPolicy | None:
         """What `note_policy` stored; None for a buffer that no run has used. Read once."""
         return self._rows.policy
-
-    @store_errors("reading a trajectory")
-    def some_terms(self) -> frozenset[str] | None:
-        """Names of the reward terms of some trajectory in the buffer; None where it is empty or that one is damaged."""
-        digest: Any = self._client.hrandfield(self.store.keys.payload)
-        (record,) = self.store.records([digest]) if digest else [None]
-        try:
-            return None if record is None else frozenset(decode(record).reward_terms)
-        except RecordError:
-            return None
 
     @store_errors("clearing the buffer")
     def clear(self) -> None:

@@ -138,7 +138,7 @@ class Learner:
     def save(self) -> None:
         """Write a checkpoint, unless this step has one. StoreError where another learner has taken over the run."""
         if self._data_parallel.is_leader:
-            self._buffer.require_lease()
+            self._buffer.lease.require()
         self._checkpointer.save(self.step_number, self.version, self.skipped_steps)
 
     def step(self, rows: Sequence[Drawn]) -> Figures:

@@ -34,7 +34,7 @@ class AdapterPublisher:
         self._canary_tolerance = canary_tolerance
         self._is_leader = is_leader
         if is_leader:
-            buffer.take_lease()
+            buffer.lease.take()
         # versions published after the checkpoint were sampled from: no number is ever used twice
         self.version = max(buffer.newest_version(), restored_version)
         self.published_step = -1

@@ -32,18 +32,24 @@ OBJECTIVES = ("subtb", "group_subtb")
 FIGURES = ("loss", "grad_norm", "log_z", "kl", "total_variation")
 
 
+class NoLease:
+    """A lease that nobody else wants."""
+
+    def take(self) -> None:
+        """There is no other learner."""
+
+    def require(self) -> None:
+        """There is no other learner."""
+
+
 class NoBuffer:
     """The calls that a learner makes to the buffer, without effect."""
+
+    lease = NoLease()
 
     def newest_version(self) -> int:
         """No version was published before."""
         return -1
-
-    def take_lease(self) -> None:
-        """There is no other learner."""
-
-    def require_lease(self) -> None:
-        """There is no other learner."""
 
     def note_version(self, version: int) -> None:
         """Forget it."""
