@@ -6,6 +6,7 @@ from typing import Any
 from rich.text import Text
 
 from buffer.contents import contents
+from buffer.errors import TributaryError
 from buffer.named_wait import NamedWait
 from buffer.replay import ReplayBuffer
 from buffer.types import AdapterVersion
@@ -81,10 +82,7 @@ class Training:
         self._system.stop_actors()
         of_trained = self._sample(use_base_model=False)
         self._keep_best_strings()
-        certificates = None
-        if of_base and of_trained and not self._stop:
-            self._observers.show(self._progress, "certificate: is it the posterior?")
-            certificates = self._certify(of_base, of_trained, temperature)
+        certificates = self._certify(of_base, of_trained, temperature) if of_base and of_trained else None
         self._observers.show(self._progress, "done")
         return Evaluations(self._judge(of_base, temperature), self._judge(of_trained, temperature), certificates)
 
@@ -171,12 +169,23 @@ class Training:
         weights = self._setup.config.rewards.term_weights
         write_best_strings(self._setup.folder.path, contents(self._buffer), prompt_ids, weights, checked.tokenizer)
 
-    def _certify(self, base: Samples, trained: Samples, temperature: float) -> tuple[Certificate, Certificate]:
-        """The certificates of base model and trained policy, from their samples and the buffer's best strings."""
+    def _certify(self, base: Samples, trained: Samples, temperature: float) -> tuple[Certificate, Certificate] | None:
+        """The certificates of base model and trained policy, from their samples and the buffer's best strings.
+
+        None where a signal came, or they failed: the learner may have died, and what was trained is not lost by that.
+        """
         checked, folder = self._setup.checked, self._setup.folder
+        if self._stop:
+            return None
+        self._observers.show(self._progress, "certificate: is it the posterior?")
         prompts, log_q = judged_prompts(checked), self._system.log_q
-        strings = strings_of_run(checked, folder, base, trained, temperature)
-        of_base, of_trained = (certify(checked, prompts, strings, temperature, log_q, b) for b in (True, False))
+        try:
+            strings = strings_of_run(checked, folder, base, trained, temperature)
+            of_base, of_trained = (certify(checked, prompts, strings, temperature, log_q, b) for b in (True, False))
+        except TributaryError as error:
+            text = f"No certificate: {error} To get one: tributary evaluate --run {folder.path}"
+            self._setup.console.print(Text(text, "yellow"), soft_wrap=True)
+            return None
         return of_base, of_trained
 
     def _score_demonstrations(self) -> None:
