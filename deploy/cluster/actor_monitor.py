@@ -20,17 +20,17 @@ class ActorMonitor:
         self._watchdog = Watchdog("actor", silent_limit_s, events)
 
     def report(self, actors: Mapping[int, Handle]) -> tuple[list[dict[str, Any]], list[str]]:
-        """(newest statuses, named waits); ends the actors that hang."""
+        """(statuses of those that answer, named waits); ends the actors that hang."""
         self._statuses.refresh(actors, ANSWER_LIMIT_S)
-        statuses, waits = self._statuses.newest, []
+        newest, statuses, waits = self._statuses.newest, list[dict[str, Any]](), list[str]()
         for number, actor in actors.items():
-            silent_s = self._statuses.silent_s(number)
-            if number in statuses and not silent_s:
-                silent_s = statuses[number]["silent_s"]
+            silent_s, status = self._statuses.silent_s(number), newest.get(number)
+            if status and not silent_s:
+                statuses.append(status)
+                waits += [status["waiting_for"]] if status["waiting_for"] else []
+                silent_s = status["silent_s"]
             if self._watchdog.end_if_hung(number, actor, silent_s):
                 self._statuses.forget(number)
-                continue
-            waits += self._watchdog.sentences(number, silent_s)
-            if number in statuses and (wait := statuses[number]["waiting_for"]):
-                waits.append(wait)
-        return list(statuses.values()), waits
+            else:
+                waits += self._watchdog.sentences(number, silent_s)
+        return statuses, waits

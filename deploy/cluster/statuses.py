@@ -1,6 +1,5 @@
 """The newest status of each process of a group, and for how long a process has not answered."""
 
-import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +19,7 @@ class Statuses:
 
     @property
     def newest(self) -> dict[int, dict[str, Any]]:
-        """Number -> newest status, of the processes that have answered."""
+        """Number -> newest status, of the processes that have answered and not died since."""
         return dict(sorted(self._statuses.items()))
 
     def refresh(self, processes: Mapping[int, Handle], wait_s: float = 0.0) -> None:
@@ -55,5 +54,7 @@ class Statuses:
         for number, (call, _) in list(self._requests.items()):
             if call in done:
                 del self._requests[number]
-                with contextlib.suppress(ray.exceptions.RayActorError):  # Ray is restarting it
+                try:
                     self._statuses[number] = ray.get(call)
+                except ray.exceptions.RayActorError:  # Ray is restarting it
+                    self._statuses.pop(number, None)
