@@ -10,13 +10,14 @@ INSTALLED := $(VENV)/installed-$(EXTRA)
 DEV := $(INSTALLED)-dev
 PINS := pyproject.toml deploy/install/constraints-$(EXTRA).txt deploy/install/overrides-$(EXTRA).txt deploy/install/setup.sh
 
-.PHONY: help setup setup-dev demo check lint test test-all test-browser test-compose clean
+.PHONY: help setup setup-dev demo check lint test test-all test-faults test-browser test-compose clean
 
 help:
 	@echo "make demo          set up, train the integer task on this machine and show the result (runs/demo)"
 	@echo "make demo EXTRA=gpu VENV=.venv-gpu  the same on a GPU"
 	@echo "make test          set up, run the fast tests and one whole tiny training run (at most 12 minutes on 2 cores)"
 	@echo "make test-all      set up, run every test that needs neither a browser nor containers (35 minutes on 2 cores)"
+	@echo "make test-faults   set up, kill, stop and starve parts of real runs (part of test-all; 12 minutes)"
 	@echo "make test-browser  set up, test the dashboard in Chromium (apt-get install chromium fonts-dejavu-core)"
 	@echo "make test-compose  set up, run docker-compose.yml on a Docker engine and kill parts of it"
 	@echo "make check         set up, run format, lint, types, import contracts and unit tests (two minutes)"
@@ -47,6 +48,9 @@ lint: setup-dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+FAULTS := $(addprefix tests/,$(addsuffix .py,redis/test_faults system/test_checkpoint system/test_cluster system/test_faults \
+  system/test_first_hour system/test_process_starts system/test_resume system/test_startup_errors))
+
 TWO_AT_A_TIME := --ignore=tests/browser -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup-dev
@@ -54,6 +58,9 @@ test: setup-dev
 
 test-all: setup-dev
 	@$(BIN)/pytest $(TWO_AT_A_TIME) --durations=40 --durations-min=10
+
+test-faults: setup-dev
+	@$(BIN)/pytest $(TWO_AT_A_TIME) $(FAULTS)
 
 test-browser: setup-dev
 	@$(BIN)/pytest tests/browser
