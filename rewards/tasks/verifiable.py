@@ -8,6 +8,7 @@ This is the optimum of KL-regularised reinforcement learning with coefficient β
 the policy samples it. Only whole answers have a reward. Rewards are functions as TRL calls them, or rewards/verifiers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -40,6 +41,7 @@ class VerifiableTask(Task):
         "reward": "Mean of the sum of the rewards, without weights.",
         "correct": "Share of samples with the largest value of every reward whose largest value is known.",
         "pass_at_8": "Probability that one of 8 samples is correct.",
+        "majority": "Share of prompts whose most frequent sample is correct (maj@K, K samples).",
         "distinct_correct": "Mean number of different correct samples of a prompt.",
         **TEXT_EXPLANATIONS,
     }
@@ -138,11 +140,19 @@ class VerifiableTask(Task):
                 "pass_at_8": mean_over_prompts(
                     samples, lambda drawn: pass_at_k(len(drawn), sum(map(self._is_correct, drawn)), PASS_K)
                 ),
+                "majority": mean_over_prompts(samples, self._majority),
                 "distinct_correct": mean_over_prompts(
                     samples, lambda drawn: float(len({s.token_ids.tobytes() for s in drawn if self._is_correct(s)}))
                 ),
             }
         return {**figures, **text_figures(samples, lambda s: decode_text(self._tokenizer, s.token_ids), judges)}
+
+    def _majority(self, drawn: Sequence[Sample]) -> float:
+        """1 if the most frequent string is correct, else 0; of several that are equally frequent, the share."""
+        counts = Counter(sample.token_ids.tobytes() for sample in drawn)
+        correct = {sample.token_ids.tobytes(): self._is_correct(sample) for sample in drawn}
+        most = max(counts.values())
+        return float(np.mean([correct[string] for string, count in counts.items() if count == most]))
 
     def _is_correct(self, sample: Sample) -> bool:
         return all(sample.terms[name] >= largest for name, largest in self.largest_terms.items())

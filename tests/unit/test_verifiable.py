@@ -17,8 +17,9 @@ from deploy.driver.exact_draws import accept, obstacle
 from learner.batch import collate
 from rewards.check_task import check_task
 from rewards.config import RewardConfig, TermWeights
+from rewards.judging.bootstrap import Interval
 from rewards.scorer import Scorer
-from rewards.task import BaseLogProbs, Sample, ScoreRequest
+from rewards.task import BaseLogProbs, Judges, Sample, ScoreRequest
 from rewards.tasks.verifiable import VerifiableTask
 from tests.support.tiny_text import checked_recipe, make_text_model
 
@@ -207,3 +208,18 @@ def test_beta_without_a_base_term_is_refused(model: Path) -> None:
     checked = checked_recipe("demo", model)
     with pytest.raises(ConfigError, match="has no such term, only integer"):
         check_task(checked.task, checked.spec, checked.config.task, RewardConfig(beta=0.1), 64, checked.tokenizer, 1.0)
+
+
+def test_the_majority_is_right_where_the_most_frequent_string_is(model: Path) -> None:
+    checked = checked_recipe("verify", model)
+    prompts, ids = checked.prompts[:2], [np.array([k], np.int32) for k in range(3)]
+    right, wrong = ({"base": -1.0, "numeric": value} for value in (1.0, 0.0))
+
+    def drawn(*strings: tuple[int, dict[str, float]]) -> list[Sample]:
+        return [Sample(ids[k], -1.0, -1.0, terms) for k, terms in strings]
+
+    most_are_wrong = drawn((0, right), (1, wrong), (1, wrong))
+    a_right_and_a_wrong_one_tie = drawn((0, right), (0, right), (1, wrong), (1, wrong))
+    samples = {prompts[0].id: most_are_wrong, prompts[1].id: a_right_and_a_wrong_one_tie}
+    majority = checked.task.evaluate(samples, Judges())["majority"]
+    assert isinstance(majority, Interval) and majority.value == pytest.approx((0.0 + 0.5) / 2)
