@@ -27,6 +27,9 @@ def reproduce(
 
     Rows that are in results.json are not run again, and a run that was interrupted is resumed.
     """
+    from deploy.commands.environment import quiet_engine
+
+    quiet_engine()
     from deploy.evidence.reproduce import Place, reproduce
 
     experiment, folder = find_experiment(name), to or Path("docs/results") / name
