@@ -20,6 +20,16 @@ MAX_REQUESTS = 64
 """Prefixes in one step of the engine."""
 
 
+def scorer_settings(max_model_len: int, kv_cache_gib: int) -> dict[str, int]:
+    """The settings of `lm.vllm.start_vllm` that are the scorer's: it has no adapters."""
+    return {
+        "kv_cache_gib": kv_cache_gib,
+        "max_model_len": max_model_len,
+        "max_requests": MAX_REQUESTS,
+        "log_probs": MAX_LOG_PROBS,
+    }
+
+
 class VllmScorer:
     """The weights before any adapter. Scores as BaseModel does, where no request has a target."""
 
@@ -46,14 +56,7 @@ class VllmScorer:
         self._allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
         self._has_mask = spec.allowed_token_ids is not None
         self._max_model_len = max_model_len
-        self._engine = start_vllm(
-            spec,
-            on_gpu=on_gpu,
-            kv_cache_gib=kv_cache_gib,
-            max_model_len=max_model_len,
-            max_requests=MAX_REQUESTS,
-            log_probs=MAX_LOG_PROBS,
-        )
+        self._engine = start_vllm(spec, on_gpu=on_gpu, **scorer_settings(max_model_len, kv_cache_gib))
         self._count = 0
         if threads and not on_gpu:
             self._engine.set_threads(threads)

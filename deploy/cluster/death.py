@@ -11,9 +11,11 @@ import ray
 
 from buffer.errors import TributaryError
 from deploy.cluster.ray_folder import ray_folder
-from deploy.cluster.root_cause import innermost, root_cause
+from deploy.cluster.root_cause import in_words, innermost, root_cause
 
 LOGS = f"Its last output is in the logs folder of the Ray session ({ray_folder()}/session_latest/logs of its node)."
+POINTS_ELSEWHERE = "See stack trace for root cause"
+"""In the error of a vLLM whose workers are processes of their own: theirs is in the log."""
 TAIL_BYTES = 100_000
 """The end of a log that is searched for a signal, bytes."""
 
@@ -24,8 +26,7 @@ def cause_of(error: BaseException, role: str) -> TributaryError:
         return own
     raised = innermost(error)
     if raised is not error and isinstance(raised, Exception):
-        text = str(raised).strip()
-        return TributaryError(f"the process of the {role} failed to start: {type(raised).__name__}: {text}. {LOGS}")
+        return TributaryError(f"the process of the {role} failed to start: {in_words(raised)}. {LOGS}")
     return TributaryError(f"the process of the {role} {how_it_died(str(error))}. {LOGS}")
 
 
@@ -44,6 +45,13 @@ def how_it_died(told: str) -> str:
             "`dmesg`)"
         )
     return f"(process {pid[1]}) {how}" if pid else how
+
+
+def last_error_in_log(pid: int) -> str | None:
+    """The last error that a process of this machine, or a child of it, wrote to its log; None without one."""
+    text = "\n".join(_tail(path) for path in _logs().glob(f"worker-*-{pid}.err"))
+    errors = re.findall(r"\b([A-Za-z_.]*(?:Error|Exception): .+)$", text, re.MULTILINE)
+    return next((str(error).strip() for error in reversed(errors) if POINTS_ELSEWHERE not in error), None)
 
 
 def _signal_in_log(pid: int) -> str | None:

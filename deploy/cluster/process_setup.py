@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from buffer.errors import TributaryError
 from buffer.types import PolicySpec
 from deploy.cluster.adapter_store import AdapterStoreClient
+from deploy.cluster.death import LOGS, POINTS_ELSEWHERE, last_error_in_log
+from deploy.cluster.root_cause import in_words
 from deploy.config import RunConfig
 from deploy.telemetry.logs import Log
 
@@ -52,7 +54,10 @@ def portable_errors(start: Callable[P, R]) -> Callable[P, R]:
             raise
         except Exception as error:
             process = start.__qualname__.split(".")[0].removesuffix("Process").lower()
-            raise TributaryError(f"the {process} process failed to start: {type(error).__name__}: {error}") from error
+            words = in_words(error)
+            if POINTS_ELSEWHERE in words:
+                words = last_error_in_log(os.getpid()) or f"{words} {LOGS}"
+            raise TributaryError(f"the {process} process failed to start: {words}") from error
 
     return wrapped
 

@@ -1,4 +1,6 @@
-"""Unwraps the original TributaryError from Ray's exception chain."""
+"""Unwraps the original error from Ray's exception chain, and says it in words."""
+
+import traceback
 
 from buffer.errors import TributaryError
 
@@ -19,6 +21,16 @@ def innermost(error: BaseException) -> BaseException:
     while (inner := _inner(error)) is not None:
         error = inner
     return error
+
+
+def in_words(error: BaseException) -> str:
+    """Type and text of an error; of one without a text, such as a bare `assert`, the place and the line that raised
+    it."""
+    name, text = type(error).__name__, str(error).strip()
+    frames = traceback.extract_tb(error.__traceback__)
+    if text or not frames:
+        return f"{name}: {text or 'no text'}"
+    return f"{name} without a text, at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
 
 
 def _inner(error: BaseException) -> BaseException | None:

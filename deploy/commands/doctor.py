@@ -126,6 +126,8 @@ def _system() -> Finding:
     """There are wheels of every package for Linux with glibc only."""
     library, version = platform.libc_ver()
     value = " ".join(word for word in (platform.system(), platform.machine(), library, version) if word)
+    if platform.machine() == "aarch64":
+        value += " (the packages for tests do not exist for it)"
     numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
     if sys.platform == "linux" and library == "glibc" and numbers >= MIN_GLIBC:
         return Finding("system", value, True)
@@ -140,7 +142,7 @@ def _gpus(gpus: Sequence[Gpu], uses_gpus: bool) -> list[Finding]:
     cards = "; ".join(f"{gpu.name}, {gpu.memory}" for gpu in gpus)
     variable = None if gpus else hiding_variable()
     none = f"none: {variable} hides those of this machine" if variable else "none: everything runs on the CPU"
-    findings = [Finding("NVIDIA GPUs", cards or none, None)]
+    findings = [Finding("NVIDIA GPUs", cards or f"{none}; AMD GPUs are not supported", None)]
     if uses_gpus and not gpus:
         fix = (
             "this environment holds the CUDA build of vLLM, which starts on a GPU only; for CPUs: make setup VENV=.venv"

@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from deploy.commands import doctor
+from deploy.driver.check_machine import is_gpu_build
 from tests.support.processes import ROOT
 
 INSTALL = ROOT / "deploy" / "install"
@@ -49,9 +50,10 @@ def test_every_dependency_is_pinned_to_a_version_that_pyproject_accepts(extra: s
 
 def test_every_installed_package_that_tributary_needs_is_pinned_to_its_version() -> None:
     """Dependencies of dependencies, too. torch: without the local part that names the build."""
-    overridden = {canonicalize_name(requirement.name) for requirement in lines("overrides-cpu.txt")}
-    pinned, problems = pins("cpu"), []
-    pending = [Requirement(text) for group in (PROJECT["dependencies"], EXTRAS["cpu"], EXTRAS["dev"]) for text in group]
+    extra = "gpu" if is_gpu_build() else "cpu"
+    overridden = {canonicalize_name(requirement.name) for requirement in lines(f"overrides-{extra}.txt")}
+    pinned, problems = pins(extra), []
+    pending = [Requirement(text) for group in (PROJECT["dependencies"], EXTRAS[extra], EXTRAS["dev"]) for text in group]
     seen: set[tuple[str, frozenset[str]]] = set()
     while pending:
         requirement = pending.pop()
@@ -59,7 +61,7 @@ def test_every_installed_package_that_tributary_needs_is_pinned_to_its_version()
         if name in overridden or (name, frozenset(requirement.extras)) in seen:
             continue
         seen.add((name, frozenset(requirement.extras)))
-        if requirement.marker and not any(requirement.marker.evaluate({"extra": e}) for e in ("", "cpu", "dev")):
+        if requirement.marker and not any(requirement.marker.evaluate({"extra": e}) for e in ("", extra, "dev")):
             continue
         version = metadata.version(name).partition("+")[0]
         if pinned.get(name) != [version]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from buffer.errors import ConfigError
-from buffer.types import IntArray
+from buffer.types import IntArray, Prompt
 from deploy.cluster.adapter_store import AdapterStore
 from deploy.cluster.learner_process import LearnerProcess
 from tests.support.tiny import TinyTask
@@ -27,6 +27,14 @@ class ConfigErrorInReward(TinyTask):
         if _is_in("reward"):
             raise ConfigError("the base model has a sliding window of 32 tokens.\n  Choose another model.")
         super().__init__(tokenizer)
+
+
+class BareAssertInActor(TinyTask):
+    """Fails in the actors as many an `assert` of other packages does: without a text."""
+
+    def prompts(self, split: str = "train") -> Sequence[Prompt]:
+        assert not _is_in("actor")
+        return super().prompts(split)
 
 
 class RuntimeErrorInLearner(TinyTask):

@@ -21,8 +21,12 @@ pytestmark = pytest.mark.slow
             "task.name=tests.support.failing_start:RuntimeErrorInLearner",
             "TributaryError: the learner process failed to start: RuntimeError: no kernel image for this device",
         ),
+        (
+            "task.name=tests.support.failing_start:BareAssertInActor",
+            "TributaryError: the actor process failed to start: AssertionError without a text, at ",
+        ),
     ],
-    ids=["own-error-in-a-reward-worker", "foreign-error-in-the-learner"],
+    ids=["own-error-in-a-reward-worker", "foreign-error-in-the-learner", "bare-assert-in-an-actor"],
 )
 def test_startup_error_blamed_on_memory__the_cause_is_the_last_line_instead(
     recipe: Path, tmp_path: Path, override: str, last_lines: str
@@ -36,6 +40,6 @@ def test_startup_error_blamed_on_memory__the_cause_is_the_last_line_instead(
     begin = output.rfind(last_lines)
     assert command.process.returncode == 2, output
     assert begin >= 0, output
-    assert len(output[begin:].strip().splitlines()) <= 2, "it is the end of the output"
+    assert len(output[begin:].strip().splitlines()) <= 3, "it is the end of the output"
     for noise in ("memory is short", "Traceback", "retries remaining", "creation task"):
         assert noise not in output, output

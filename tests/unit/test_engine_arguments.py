@@ -16,6 +16,7 @@ from actors.engine import engine_settings
 from buffer.types import PolicySpec
 from deploy.config import ModelConfig, find_recipe, load_recipe
 from lm.vllm import KERNEL_RANKS, engine_arguments, kernel_rank
+from rewards.vllm_scorer import scorer_settings
 from tests.support.pretended_gpu import pretend_gpu
 
 RECIPES = sorted(path.stem for path in find_recipe("demo").parent.glob("*.toml"))
@@ -54,11 +55,13 @@ def accepted(spec: PolicySpec, config: ActorConfig, on_gpu: bool) -> Any:
     return EngineArgs(**engine_arguments(spec, on_gpu=on_gpu, seed=0, **engine_settings(config))).create_engine_config()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_engine_of_every_recipe_is_accepted(name: str, spec: PolicySpec) -> None:
+def test_the_engine_of_every_recipe_is_accepted_in_every_number_format(name: str, dtype: str, spec: PolicySpec) -> None:
     recipe = load_recipe(name)
     model, actors = recipe.model, recipe.actors
-    config = accepted(replace(spec, dtype=model.dtype, lora_rank=model.lora_rank), actors, actors.gpus > 0)
+    config = accepted(replace(spec, dtype=dtype, lora_rank=model.lora_rank), actors, actors.gpus > 0)
+    assert str(config.model_config.dtype) == f"torch.{dtype}"
     assert config.cache_config.kv_cache_memory_bytes == actors.kv_cache_gib * 2**30
     assert (
         config.scheduler_config.max_num_batched_tokens >= config.scheduler_config.max_num_seqs == actors.max_in_flight
@@ -67,9 +70,16 @@ def test_the_engine_of_every_recipe_is_accepted(name: str, spec: PolicySpec) -> 
     assert config.model_config.enforce_eager == (not actors.gpus)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_number_format_is_accepted(dtype: str, spec: PolicySpec) -> None:
-    assert str(accepted(replace(spec, dtype=dtype), ActorConfig(), on_gpu=True).model_config.dtype) == f"torch.{dtype}"
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_engine_of_a_scorer_is_accepted_for_every_recipe(name: str, on_gpu: bool, spec: PolicySpec) -> None:
+    from vllm import EngineArgs
+
+    actors = load_recipe(name).actors
+    settings = scorer_settings(actors.max_model_len, actors.kv_cache_gib)
+    arguments = engine_arguments(spec, on_gpu=on_gpu, seed=0, versions=0, tensor_parallel=1, **settings)
+    config = EngineArgs(**arguments).create_engine_config()
+    assert config.lora_config is None and config.model_config.max_logprobs == settings["log_probs"]
 
 
 @pytest.mark.parametrize("rank", KERNEL_RANKS)

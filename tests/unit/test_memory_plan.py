@@ -94,6 +94,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     ("dtype", "checkpointing", "targets"),
     [
         ("float32", False, ATTENTION),
+        ("bfloat16", False, ATTENTION),
         ("bfloat16", True, ATTENTION),
         ("bfloat16", False, ALL_LINEAR),
     ],
