@@ -56,8 +56,9 @@ class ActorAdvanced(BaseModel):
     models may need more."""
     wait_limit_s: float = Field(default=300.0, gt=0.0)
     """Longest wait for an adapter or for reward workers, s."""
-    silent_limit_s: float = Field(default=300.0, gt=0.0)
-    """An actor that does not answer for this long, or whose engine is at one step, is ended and starts again, s."""
+    silent_limit_s: float = Field(default=300.0, ge=5.0)
+    """An actor that does not answer, or whose engine has been in a single step, for this long is killed and restarted,
+    s."""
     max_restarts: int = Field(default=10, ge=0)
     """Number of times that Ray restarts a dead actor, after a growing delay; on another node if its own is gone."""
     simulated_rate: float = Field(default=20.0, gt=0.0)

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from actors.behaviour import Behaviour, BehaviourMix
@@ -69,7 +70,7 @@ class RolloutActor:
         self._running = threading.Lock()
         self._open: dict[str, tuple[Prompt, Behaviour, float]] = {}
         self._last_beat = self._last_refresh = -math.inf
-        self._last_turn = time.monotonic()
+        self._step_since: float | None = None
         self._wait: NamedWait | None = None
         self._figures: dict[str, float] = {
             "trajectories": 0,
@@ -92,8 +93,7 @@ class RolloutActor:
 
     def _run(self) -> None:
         self._engine.set_threads(self._config.threads)
-        self._last_turn = time.monotonic()
-        self._began = self._last_turn - self._earlier_s
+        self._began = time.monotonic() - self._earlier_s
         self._busy_before_s = self._engine.busy_s - self._earlier_busy_s
         self._wait_for_first_adapter()
         finished: list[Trajectory] = []
@@ -102,7 +102,9 @@ class RolloutActor:
             self._top_up()  # first: the engine steps once to score a version's canary, and its batch should be full
             if time.monotonic() - self._last_refresh > REFRESH_S:
                 self._refresh()
-            finished += [self._trajectory(sampled) for sampled in self._engine.step()]
+            with self._in_engine():
+                sampled = self._engine.step()
+            finished += [self._trajectory(response) for response in sampled]
             if len(finished) >= self._config.push_size:
                 self._wait_for_slot()
                 self._rewards.send(finished)
@@ -124,9 +126,9 @@ class RolloutActor:
 
     def status(self) -> dict[str, Any]:
         """Figures since `run` began: counts, tokens/s, seconds in the engine, served version, versions skipped between
-        two served ones, the named wait if there is one, and seconds since the loop's last turn, such as a step of the
-        engine. Since the engine's start: largest canary difference [nats]
-        and canaries beyond their tolerance."""
+        two served ones, the named wait if there is one, and the seconds that its engine has been in its present step
+        or in taking a version. Since the engine's start: largest canary difference [nats] and canaries beyond their
+        tolerance."""
         version, wait, runs = self._engine.version, self._wait, self._running.locked()
         seconds = max(time.monotonic() - self._began if runs else self._earlier_s, 1e-9)
         busy_s = self._engine.busy_s - self._busy_before_s if runs else self._earlier_busy_s
@@ -139,7 +141,7 @@ class RolloutActor:
             "canary_difference_max": self._engine.canary_difference_max,
             "canaries_exceeded": self._engine.canaries_exceeded,
             "waiting_for": wait.sentence() if wait else None,
-            "silent_s": time.monotonic() - self._last_turn if runs else 0.0,
+            "engine_step_s": time.monotonic() - since if (since := self._step_since) else 0.0,
         }
 
     def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int) -> dict[str, list[Sampled]]:
@@ -169,9 +171,19 @@ class RolloutActor:
         fetched = self._adapters(served.number if served else -1)
         if fetched is None:
             return
-        self._engine.serve(*fetched)
+        with self._in_engine():
+            self._engine.serve(*fetched)
         self._figures["versions_taken"] += 1
         self._figures["versions_skipped"] += fetched[0].number - served.number - 1 if served else 0
+
+    @contextmanager
+    def _in_engine(self) -> Iterator[None]:
+        """While the engine computes, for `status`: it may hang."""
+        self._step_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._step_since = None
 
     def _wait_for_first_adapter(self) -> None:
         self._wait = NamedWait(
@@ -202,7 +214,6 @@ class RolloutActor:
         self._wait = None
 
     def _beat(self) -> None:
-        self._last_turn = time.monotonic()
         if time.monotonic() - self._last_beat > LIFETIME_S / 4:
             self._heartbeats.beat("actor", self._name)
             self._last_beat = time.monotonic()

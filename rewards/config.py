@@ -35,9 +35,6 @@ class RewardAdvanced(BaseModel):
         strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    silent_limit_s: float = Field(default=300.0, gt=0.0)
-    """A worker that does not answer for this long is ended and starts again, s. One that scores answers, however long
-    it takes."""
     max_restarts: int = Field(default=10, ge=0)
     """Number of times that Ray restarts a dead worker. Its calls are repeated; the buffer drops the duplicates."""
     max_failures: int = Field(default=100, ge=1)

@@ -42,17 +42,9 @@ class RewardWorker:
         self._config = config
         self._scorer = Scorer(task, base, config, poison_strings.mark)
         self._failures_in_a_row = 0
-        self._batch_since: float | None = None
 
     def score(self, trajectories: Sequence[Trajectory]) -> AddResult:
         """Score and store. Raise RewardError when rewards.advanced.max_failures strings in a row can't be scored."""
-        self._batch_since = time.monotonic()
-        try:
-            return self._score(trajectories)
-        finally:
-            self._batch_since = None
-
-    def _score(self, trajectories: Sequence[Trajectory]) -> AddResult:
         began = time.perf_counter()
         scores = self._scores([self._prompts[t.prompt_id] for t in trajectories], [t.token_ids for t in trajectories])
         seconds = (time.perf_counter() - began) / len(trajectories)
@@ -85,8 +77,7 @@ class RewardWorker:
         ]
 
     def status(self) -> dict[str, Any]:
-        """Figures since the start: strings requested, share of cache hits, failures, s of the task's functions; and the
-        seconds that it has been at its batch. Another thread may call it while one scores."""
+        """Figures since the start: strings requested, share of cache hits, failures, s of the task's functions."""
         counters = self._scorer.counters
         new = counters.strings - counters.cache_hits
         return {
@@ -97,7 +88,6 @@ class RewardWorker:
             "last_failure": counters.last_failure,
             "function_s": counters.function_s / new if new else 0.0,
             "slowest_s": counters.slowest_s,
-            "batch_s": time.monotonic() - since if (since := self._batch_since) else 0.0,
         }
 
     def _scores(self, prompts: Sequence[Prompt], responses: Sequence[IntArray]) -> list[Score | Failure]:

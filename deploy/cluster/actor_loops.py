@@ -92,4 +92,4 @@ class ActorLoops:
                 ray.kill(self._group.members[number], no_restart=False)
                 self._retry_at[number] = time.monotonic()
                 text = f"actor-{number} did not stop within {STOP_LIMIT_S:.0f} s: it was ended"
-                self._events.add(ProcessEvent("restart", "actor", text))
+                self._events.add(ProcessEvent("ended", "actor", text))

@@ -67,10 +67,6 @@ class AdapterStore:
         self._starts[process] += 1
         return self._starts[process] - 1
 
-    async def deaths(self, process: str) -> int:
-        """The number of starts of `process` but the first."""
-        return self._starts[process] - 1
-
 
 class AdapterStoreClient:
     """Access to the AdapterStore from an actor, the learner or the driver."""
@@ -112,10 +108,6 @@ class AdapterStoreClient:
     def set_reward_workers(self, names: Sequence[str]) -> None:
         """Returns once the names are stored."""
         ray.get(self._store.set_reward_workers.remote(names))
-
-    def deaths(self, process: str) -> int:
-        """The number of starts of `process` but the first; blocks for a round trip."""
-        return int(ray.get(self._store.deaths.remote(process)))
 
     def count_start(self, process: str) -> int:
         """Count a start of `process`; returns the number of earlier starts. Blocks for a round trip."""

@@ -111,14 +111,10 @@ def check_placement(config: RunConfig) -> None:
 
 
 def remote(process: type, config: ActorConfig | RewardConfig | LearnerConfig, **options: Any) -> Handle:
-    """`process` as a Ray actor class that reserves the resources and labels of its section of the recipe.
-
-    A class may name CONCURRENCY_GROUPS of its methods, each with a number of threads.
-    """
+    """`process` as a Ray actor class that reserves the resources and labels of its section of the recipe."""
     labels = {"label_selector": dict(config.advanced.labels)} if config.advanced.labels else {}
     reserved = {"num_cpus": config.advanced.cpus, "num_gpus": config.gpus}
-    groups = getattr(process, "CONCURRENCY_GROUPS", {})
-    return ray.remote(concurrency_groups=groups)(process).options(**(reserved | labels | options))
+    return ray.remote(process).options(**(reserved | labels | options))
 
 
 def free_now() -> str:

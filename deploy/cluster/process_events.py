@@ -10,7 +10,7 @@ MAX_TROUBLES = 10
 class ProcessEvent:
     """One event."""
 
-    kind: Literal["joined", "restart", "scaled", "trouble"]
+    kind: Literal["joined", "ended", "restart", "scaled", "trouble"]
     role: str
     """actor or reward"""
     text: str

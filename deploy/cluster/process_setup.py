@@ -62,13 +62,12 @@ def portable_errors(start: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def wait_after_deaths(store: AdapterStoreClient, name: str, log: Log) -> int:
-    """Delay a process that has died before: 0, 1, 2, 4 ... s, at most MAX_RESTART_DELAY_S. Returns how often it has."""
+def wait_after_deaths(store: AdapterStoreClient, name: str, log: Log) -> None:
+    """Delay a process that has died before: 0, 1, 2, 4 ... s, at most MAX_RESTART_DELAY_S."""
     deaths = store.count_start(name)
     delay_s = min(2.0 ** (deaths - 2), MAX_RESTART_DELAY_S) if deaths > 1 else 0.0
     log.info("started", extra={"deaths": deaths, "pause_s": delay_s})
     time.sleep(delay_s)
-    return deaths
 
 
 def build_task(address: Address) -> "Task":

@@ -1,7 +1,7 @@
 """The reward role as a Ray actor: loads the frozen base model in its process, then runs rewards.worker.RewardWorker."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 
 class RewardProcess:
-    """Scores trajectories and adds them to the buffer. Ray runs one call at a time, and `status` beside it."""
-
-    CONCURRENCY_GROUPS: ClassVar = {"status": 1}
+    """Scores trajectories and adds them to the buffer. Ray runs one call at a time."""
 
     @portable_errors
     def __init__(self, number: int, address: Address) -> None:
@@ -40,7 +38,7 @@ class RewardProcess:
         config, client, name = address.config, connect(address.redis_url), f"reward-{number}"
         log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
-        self._deaths = wait_after_deaths(AdapterStoreClient(ray.get_actor(address.adapter_store)), name, log)
+        wait_after_deaths(AdapterStoreClient(ray.get_actor(address.adapter_store)), name, log)
         if config.rewards.scorer == "transformers":  # vLLM bounds its cache itself, and its graphs need fixed segments
             bound_gpu_memory(config.rewards.gpus)
         set_threads(config.rewards.threads)
@@ -72,10 +70,9 @@ class RewardProcess:
             for prompt in prompts
         }
 
-    @ray.method(concurrency_group="status")  # type: ignore[untyped-decorator]
     def status(self) -> dict[str, Any]:
-        """RewardWorker.status, and how often the process has died; also exports it as metrics."""
-        status = self._worker.status() | {"deaths": self._deaths}
+        """RewardWorker.status; also exports it as metrics."""
+        status = self._worker.status()
         self._meter.reward(status)
         return status
 

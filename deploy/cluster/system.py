@@ -74,11 +74,8 @@ class System:
             self._events,
         )
         self._loops = ActorLoops(self._actors, config.actors.advanced.max_restarts, self._events)
-        rewards, actors = config.rewards, config.actors
-        silent_s = rewards.advanced.silent_limit_s
-        deaths = self._store_client.deaths
-        self._reward_monitor = RewardMonitor(rewards.time_limit_s, silent_s, self._events, deaths)
-        self._actor_monitor = ActorMonitor(actors.advanced.silent_limit_s, self._events)
+        self._reward_monitor = RewardMonitor(config.rewards.time_limit_s)
+        self._actor_monitor = ActorMonitor(config.actors.advanced.silent_limit_s, self._events)
         self._sampling = False
 
     def wait_until_ready(self, on_wait: Callable[[str], None], on_ready: Callable[[str, float], None]) -> None:
@@ -127,7 +124,8 @@ class System:
         done, _ = ray.wait([*learners, *self._loops.calls], timeout=timeout_s)
         for call in done:
             (self._learners if call in learners else self._loops).handle_end(call)
-        self._loops.retry()
+        if self._sampling:  # an actor that was ended because it did not stop stays away until `start_actors`
+            self._loops.retry()
         self._poll_groups()
         return self._learners.is_done
 

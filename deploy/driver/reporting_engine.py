@@ -19,21 +19,20 @@ class DrawingProgress:
     def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
         """`now` is a clock, s."""
         self._say, self._now = say, now
-        self._drawn, self._began, self._told = 0, now(), now()
+        self._idle, self._drawn, self._began, self._told = True, 0, now(), now()
 
     def step(self, finished: int, waiting: int) -> None:
         """An engine has finished so many strings in one step, and has so many still to draw."""
         now = self._now()
-        if not self._drawn:  # these are of another model or behaviour than those before
-            self._began = self._told = now
+        if self._idle:  # these are of another model or behaviour than those before
+            self._drawn, self._began, self._told = 0, now, now
+        self._idle = not waiting
         self._drawn += finished
-        if self._drawn and now - self._told >= EVERY_S:
+        if now - self._told >= EVERY_S:
             self._told = now
             rate = self._drawn / (now - self._began)
-            left = clock(waiting / rate)
-            self._say(f"{self._drawn:,} of {self._drawn + waiting:,} strings drawn ({rate:.3g}/s, {left} left)")
-        if not waiting:
-            self._drawn = 0
+            pace = f" ({rate:.3g}/s, {clock(waiting / rate)} left)" if rate else ""
+            self._say(f"{self._drawn:,} of {self._drawn + waiting:,} strings drawn{pace}")
 
 
 class ReportingEngine(Engine):

@@ -6,7 +6,7 @@ from typing import Any
 from rich.text import Text
 
 from buffer.contents import contents
-from buffer.errors import TributaryError
+from buffer.errors import TributaryError, WaitTimeout
 from buffer.named_wait import NamedWait
 from buffer.replay import ReplayBuffer
 from buffer.types import AdapterVersion
@@ -183,6 +183,8 @@ class Training:
             strings = strings_of_run(checked, folder, base, trained, temperature)
             of_base, of_trained = (certify(checked, prompts, strings, temperature, log_q, b) for b in (True, False))
         except TributaryError as error:
+            if type(error) not in (TributaryError, WaitTimeout):
+                raise  # no process is missing: a reward or a setting is wrong
             text = f"No certificate: {error} To get one: tributary evaluate --run {folder.path}"
             self._setup.console.print(Text(text, "yellow"), soft_wrap=True)
             return None

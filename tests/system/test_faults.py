@@ -64,21 +64,17 @@ def test_sigterm_to_all_while_starting__ends_with_one_sentence_and_exit_0(recipe
     until(lambda: command.alive() == [], 20, "the end of all processes")
 
 
-def test_hung_processes_are_ended_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
+def test_a_hung_actor_is_ended_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
     """A stopped process is not dead: Ray alone would wait for it for ever."""
     run = tmp_path / "run"
-    options = ["actors.advanced.silent_limit_s=5.0", "rewards.advanced.silent_limit_s=16.0", "evaluation.samples=0"]
-    command = Command(
-        "train", str(recipe), "actors.engine=simulated", "learner.steps=99999", *options, "--run", str(run)
-    )
+    options = ["actors.engine=simulated", "actors.advanced.silent_limit_s=5.0", "learner.steps=99999"]
+    command = Command("train", str(recipe), *options, "evaluation.samples=0", "--run", str(run))
     until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 240, "training")
-    for name in ("ray::ActorProcess", "ray::RewardProcess"):
-        [hung] = command.pids(name)
-        os.kill(hung, signal.SIGSTOP)
-        until(lambda: command.pids(name) not in ([], [hung]), 60, f"another {name}")  # noqa: B023
+    [hung] = command.pids("ray::ActorProcess")
+    os.kill(hung, signal.SIGSTOP)
+    until(lambda: command.pids("ray::ActorProcess") not in ([], [hung]), 60, "another actor process")
     reached = len(rows_of(run))
     until(lambda: sum(row["fresh"] for row in rows_of(run)[reached + 50 :]) > 100, 60, "fresh trajectories")
     end_by(signal.SIGINT, command, run)
     log = (run / "log.jsonl").read_text()
-    for name in ("actor-0", "reward-0"):
-        assert f"{name} did not answer for" in log and "it was ended and starts again" in log
+    assert "actor-0 did not answer for" in log and "it was ended" in log

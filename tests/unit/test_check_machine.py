@@ -180,7 +180,7 @@ def test_an_engine_on_several_gpus_reserves_all_of_them(monkeypatch: pytest.Monk
         def options(self, **options: object) -> dict[str, object]:
             return options
 
-    monkeypatch.setattr(placement.ray, "remote", lambda concurrency_groups: lambda process: Reserved())
+    monkeypatch.setattr(placement.ray, "remote", lambda process: Reserved())
     config = ActorConfig(tensor_parallel=2, gpus=1.0)
     assert placement.remote(dict, config, num_gpus=2.0) == {"num_cpus": 0.5, "num_gpus": 2.0}
     assert placement.remote(dict, config) == {"num_cpus": 0.5, "num_gpus": 1.0}
