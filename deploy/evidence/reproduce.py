@@ -96,7 +96,7 @@ class _Maker:
             verdict=verdict,
             trajectories=summary["trajectories"] if contender.trains else None,
             training_s=summary["training_seconds"] if contender.trains else None,
-            command=" ".join(["tributary", *self._command(trained, run)]),
+            command=" ".join(["tributary", *self._command(trained, run)]).replace(f"{Path.cwd()}/", ""),
             commit=_commit(),
             machine=_machine(),
         )
