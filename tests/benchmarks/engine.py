@@ -97,7 +97,7 @@ def main() -> None:
         rates = {}
         for side in ("stock", "patched"):
             options = ["--model", model, "--threads", str(args.threads), "--side", side]
-            lines = run_python([__file__, *options]).splitlines()[-len(TOKENS) :]
+            lines = [line for line in run_python([__file__, *options]).splitlines() if line.startswith("{")]
             for tokens, line in zip(TOKENS, lines, strict=True):
                 figures = result[f"{side}_{tokens}_tokens"] = json.loads(line)
                 rates[side, tokens] = figures["tokens_per_s"]
