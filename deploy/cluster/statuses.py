@@ -31,11 +31,11 @@ class Statuses:
             for number in set(by_number) - set(processes):
                 del by_number[number]
         self._collect()
-        asked = [number for number in processes if number not in self._requests]
-        for number in asked:
+        new = [number for number in processes if number not in self._requests]
+        for number in new:
             self._requests[number] = processes[number].status.options(max_task_retries=0).remote(), time.monotonic()
-        if wait_s and asked:
-            calls = [self._requests[number][0] for number in asked]
+        if wait_s and new:
+            calls = [self._requests[number][0] for number in new]
             ray.wait(calls, num_returns=len(calls), timeout=wait_s)
             self._collect()
 

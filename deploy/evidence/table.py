@@ -3,11 +3,15 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from deploy.artifacts.json_files import write_whole
 from deploy.evidence.experiments import Contender, Experiment
 from deploy.evidence.rows import Row
 from deploy.formatting import figure
+
+WIDTH = 110
+"""Columns of prose."""
 
 
 def write_table(path: Path, name: str, experiment: Experiment, rows: Sequence[Row]) -> None:
@@ -20,8 +24,11 @@ def write_table(path: Path, name: str, experiment: Experiment, rows: Sequence[Ro
     lines = [
         f"# {experiment.title}",
         "",
-        f"`tributary reproduce {name}`; commit {', '.join(commits)}; {rows[0].machine}. {first} decides: the "
-        f"{experiment.best} is the best. Means over seeds, and the range of the seeds in brackets.",
+        *wrap(
+            f"`tributary reproduce {name}`; commit {', '.join(commits)}; {rows[0].machine}. {first} decides: the "
+            f"{experiment.best} is the best. Means over seeds, and the range of the seeds in brackets.",
+            WIDTH,
+        ),
         "",
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * len(heads),
