@@ -76,7 +76,7 @@ def task_figures(checked: Checked, samples: Samples, judges: Judges) -> tuple[di
 
 def explanations(checked: Checked) -> dict[str, str]:
     """Figure -> its meaning in words."""
-    unscored = {"unscored": "strings without a reward"}
+    unscored = {"unscored": "Strings without a reward."}
     return {**posterior.EXPLANATIONS, **unscored, **checked.task.explanations}
 
 
