@@ -1,7 +1,7 @@
-"""The actors' sampling loops: one `run` call in flight per actor, repeated after a restart of its process."""
+"""The actors' sampling loops: one call in flight per actor, `run`, or `ready` while its process is being restarted."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import ray
 
@@ -14,17 +14,23 @@ from deploy.cluster.worker_group import WorkerGroup
 
 STOP_LIMIT_S = 30.0
 RETRY_DELAY_S = 1.0
-"""Time between two attempts to start the loop of an actor whose process is being restarted, s."""
+"""Time between two calls to an actor whose process is being restarted, s."""
 
 
 class ActorLoops:
     """Ray restarts a dead process (actors.advanced.max_restarts times); this class then starts its loop again."""
 
-    def __init__(self, group: WorkerGroup, max_restarts: int, events: ProcessEvents) -> None:
+    def __init__(
+        self, group: WorkerGroup, max_restarts: int, events: ProcessEvents, last_words: Callable[[str], str]
+    ) -> None:
+        """`last_words`: the error with which the process of this name ended; empty if it left none."""
         self._group = group
         self._max_restarts = max_restarts
         self._events = events
+        self._last_words = last_words
         self._calls: dict[Call, int] = {}
+        self._down: set[int] = set()
+        """Actors whose process ended and has not answered since."""
         self._retry_at: dict[int, float] = {}
 
     @property
@@ -35,40 +41,52 @@ class ActorLoops:
     @property
     def available(self) -> dict[int, Handle]:
         """Number -> ready actor, of those whose process is not being restarted."""
-        return {number: actor for number, actor in self._group.members.items() if number not in self._retry_at}
+        return {number: actor for number, actor in self._group.members.items() if number not in self._down}
 
     @property
     def restarting(self) -> int:
         """Number of actors whose process is being restarted."""
-        return len(self._retry_at)
+        return len(self._down)
 
     def start(self, numbers: Iterable[int]) -> None:
-        """Start the loops of these actors."""
+        """Start the loops of these actors; of one whose process is being restarted, once it answers."""
         for number in numbers:
             self._retry_at.pop(number, None)
-            self._calls[self._group.members[number].run.remote()] = number
+            actor = self._group.members[number]
+            self._calls[(actor.ready if number in self._down else actor.run).remote()] = number
 
     def handle_end(self, call: Call) -> None:
-        """Handle a loop that returned: its actor is draining, or its process died, or its error ends the run."""
+        """Handle a call that returned: its actor is draining, its process died or is back, or its error ends the run."""
         number = self._calls.pop(call)
         if number not in self._group.members:
+            self._down.discard(number)
             return
+        name = f"actor-{number}"
         try:
             ray.get(call)
         except ray.exceptions.RayTaskError:
             raise  # an error of the loop itself, or one that a reward worker passed on
         except ray.exceptions.ActorUnavailableError:
-            if number not in self._retry_at:
-                self._events.add(ProcessEvent("restart", "actor", f"actor-{number} died and is being restarted"))
+            if number not in self._down:
+                words = self._last_words(name)
+                text = f"{name} died and is being restarted" + (f": {words}" if words else "")
+                self._events.add(ProcessEvent("restart", "actor", text))
+                self._down.add(number)
         except ray.exceptions.ActorDiedError as error:
+            words = self._last_words(name)
+            how = f"ended with {words}" if words else how_it_died(str(error))
             raise root_cause(error) or TributaryError(
-                f"actor-{number} {how_it_died(str(error))}, more than actors.advanced.max_restarts = "
-                f"{self._max_restarts} times. {LOGS}"
+                f"{name} {how}, more than actors.advanced.max_restarts = {self._max_restarts} times. {LOGS}"
             ) from error
+        else:
+            if number in self._down:
+                self._down.remove(number)
+                self.start([number])
+                return
         self._retry_at[number] = time.monotonic() + RETRY_DELAY_S
 
     def retry(self) -> None:
-        """Start the loops whose RETRY_DELAY_S is over."""
+        """Call the actors whose RETRY_DELAY_S is over."""
         now = time.monotonic()
         due = [number for number, at in self._retry_at.items() if at <= now]
         for number in due:
@@ -90,6 +108,7 @@ class ActorLoops:
             number = self._calls.pop(call)
             if number in self._group.members:
                 ray.kill(self._group.members[number], no_restart=False)
+                self._down.add(number)
                 self._retry_at[number] = time.monotonic()
                 text = f"actor-{number} did not stop within {STOP_LIMIT_S:.0f} s: it was ended"
                 self._events.add(ProcessEvent("ended", "actor", text))

@@ -3,6 +3,7 @@
 Ray calls `run` in one thread and the short methods (`status`, `stop`) in others.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
 from deploy.cluster.process_setup import Address, build_task, portable_errors, wait_after_deaths
 from deploy.cluster.reward_client import RewardClient
-from deploy.cluster.root_cause import root_cause
+from deploy.cluster.root_cause import in_words, root_cause
 from deploy.cluster.scratch_folder import ScratchFolder
 from deploy.telemetry.logs import process_log
 
@@ -38,6 +39,7 @@ class ActorProcess:
         from buffer.server.connect import connect
 
         config, name = address.config, f"actor-{number}"
+        self._name = name
         self._store = AdapterStoreClient(ray.get_actor(address.adapter_store))
         self._log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
@@ -75,6 +77,8 @@ class ActorProcess:
             if root_cause(error) is not None:
                 raise
             self._log.exception("the engine failed; this process exits to be restarted")
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._store.keep_last_words(self._name, in_words(error))
             os._exit(1)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Shared state of the processes of a run: the newest adapter, the names of the reward workers, start counts.
+"""Shared state of the processes of a run: the newest adapter, the names of the reward workers, starts and last errors.
 
 AdapterStore is a small Ray actor. It puts an adapter's bytes into the object store once, and every node that needs them
 fetches them from there. It owns the bytes, so an actor that starts after the learner has died still gets the newest
@@ -21,6 +21,8 @@ StoredAdapter: TypeAlias = tuple[AdapterVersion, list[Any]]
 
 MAX_POLL_S = 30.0
 """`newer` returns the known version after this time, s."""
+LAST_WORDS_LIMIT_S = 5.0
+"""Longest wait for the store where a process ends anyway, s."""
 
 
 class AdapterStore:
@@ -31,6 +33,7 @@ class AdapterStore:
         self._changed = asyncio.Event()
         self._reward_workers: list[str] = []
         self._starts: Counter[str] = Counter()
+        self._last_words: dict[str, str] = {}
 
     async def publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
         """Replace the stored version. ValueError unless the new number is larger."""
@@ -66,6 +69,14 @@ class AdapterStore:
         """Count a start of `process`; returns the number of earlier starts."""
         self._starts[process] += 1
         return self._starts[process] - 1
+
+    async def keep_last_words(self, process: str, words: str) -> None:
+        """Keep the error with which `process` is about to end."""
+        self._last_words[process] = words
+
+    async def last_words(self, process: str) -> str:
+        """The error with which `process` ended, once; empty without one."""
+        return self._last_words.pop(process, "")
 
 
 class AdapterStoreClient:
@@ -112,3 +123,14 @@ class AdapterStoreClient:
     def count_start(self, process: str) -> int:
         """Count a start of `process`; returns the number of earlier starts. Blocks for a round trip."""
         return int(ray.get(self._store.count_start.remote(process)))
+
+    def keep_last_words(self, process: str, words: str) -> None:
+        """Keep the error with which `process` is about to end; returns once it is stored."""
+        ray.get(self._store.keep_last_words.remote(process, words), timeout=LAST_WORDS_LIMIT_S)
+
+    def last_words(self, process: str) -> str:
+        """The error with which `process` ended, once; empty without one, or where the store does not answer."""
+        try:
+            return str(ray.get(self._store.last_words.remote(process), timeout=LAST_WORDS_LIMIT_S))
+        except ray.exceptions.RayError:
+            return ""

@@ -59,5 +59,6 @@ class Observers:
             self._log.info(event.text, extra={"kind": event.kind, "step": step})
             if event.kind == "restart":
                 self._meter.restart(event.role)
-            else:  # the recorder detects restarts from the actors' statuses
-                self._recorder.process(event.text, is_trouble=event.kind == "trouble")
+            self._recorder.process(event.text, is_trouble=event.kind in ("restart", "ended", "trouble"))
+            if event.kind in ("restart", "ended"):  # a trouble stays among the waits
+                self._view.tell(event.text)

@@ -40,7 +40,7 @@ class LiveView:
             self._live = Live(console=self.console, auto_refresh=False)
             self._live.start()
         else:
-            self._print(self.title)
+            self.tell(self.title)
         return self
 
     def __exit__(
@@ -49,7 +49,7 @@ class LiveView:
         if self._live:
             self._live.stop()
         elif self._snapshot and self._snapshot.row.get("step", 0) != self._printed[2]:
-            self._print(self._line(self._snapshot))
+            self.tell(self._line(self._snapshot))
 
     def update(self, snapshot: Snapshot) -> None:
         """Show `snapshot`."""
@@ -60,7 +60,7 @@ class LiveView:
             self._live.update(draw_panel(self.title, snapshot, progress, self.console), refresh=True)
         elif snapshot.phase != self._printed[0] or snapshot.elapsed_s - self._printed[1] >= LINE_EVERY_S:
             self._printed = snapshot.phase, snapshot.elapsed_s, snapshot.row.get("step", 0)
-            self._print(self._line(snapshot))
+            self.tell(self._line(snapshot))
 
     def _remember(self, snapshot: Snapshot) -> None:
         step = snapshot.row.get("step", 0)
@@ -79,7 +79,8 @@ class LiveView:
         pace = (at - self._first[1]) / (step - self._first[0])
         return max(pace * (self.steps - step) - (snapshot.elapsed_s - at), 0.0)
 
-    def _print(self, line: str) -> None:
+    def tell(self, line: str) -> None:
+        """Print a line that stays."""
         self.console.print(Text(visible(line)), soft_wrap=True)
 
     def _line(self, snapshot: Snapshot) -> str:

@@ -1,21 +1,25 @@
-"""The end of the actors' loops."""
+"""The end of the actors' loops, and their restart."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
+from buffer.errors import TributaryError
 from deploy.cluster import actor_loops
 from deploy.cluster.actor_loops import ActorLoops
 from deploy.cluster.process_events import ProcessEvents
 
 
 class Actor:
-    """A handle whose loop ends when it is told to, or never."""
+    """A handle whose loop ends when it is told to, or never; `answers` are those of its calls, an error to raise."""
 
     def __init__(self, name: str, hangs: bool) -> None:
-        self.name, self.hangs = name, hangs
-        self.run = SimpleNamespace(remote=lambda: self)
+        self.name, self.hangs, self.called = name, hangs, list[str]()
+        self.run, self.ready = (
+            SimpleNamespace(remote=lambda m=m: self.called.append(m) or self) for m in ("run", "ready")
+        )
         self.stop = SimpleNamespace(remote=lambda: None)
 
 
@@ -30,10 +34,47 @@ def test_an_actor_that_does_not_stop_is_ended_and_the_others_go_on(monkeypatch: 
     monkeypatch.setattr(actor_loops.ray, "get", lambda call: None)
     monkeypatch.setattr(actor_loops.ray, "kill", lambda actor, no_restart: killed.append((actor, no_restart)))
     group: Any = SimpleNamespace(members={0: hung, 1: well})
-    loops = ActorLoops(group, 10, events)
+    loops = ActorLoops(group, 10, events, lambda name: "")
     loops.start([0, 1])
     loops.stop()
     assert killed == [(hung, False)] and list(loops.available.values()) == [well] and loops.calls == []
     assert [event.text for event in events.drain()] == ["actor-0 did not stop within 30 s: it was ended"]
     loops.start([0, 1])
-    assert list(loops.available) == [0, 1], "after an evaluation it is asked to sample again"
+    assert list(loops.available) == [1] and hung.called[-1] == "ready", "its new process is waited for"
+    loops.handle_end(hung)
+    assert list(loops.available) == [0, 1] and hung.called[-1] == "run", "after an evaluation it samples again"
+
+
+def test_a_death_is_told_once_with_its_error_and_the_loop_starts_when_the_process_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    actor, events = Actor("mortal", False), ProcessEvents()
+    unavailable = ray.exceptions.ActorUnavailableError("restarting", None)
+    answers: list[Exception | None] = [unavailable, unavailable, unavailable, None, None]
+    errors = {"actor-0": "VLLMValidationError: temperature must be in [0, 2]"}
+
+    def get(call: Actor) -> None:
+        if answer := answers.pop(0):
+            raise answer
+
+    monkeypatch.setattr(actor_loops.ray, "get", get)
+    monkeypatch.setattr(actor_loops, "RETRY_DELAY_S", 0.0)
+    group: Any = SimpleNamespace(members={0: actor})
+    loops = ActorLoops(group, 10, events, lambda name: errors.pop(name, ""))
+    loops.start([0])
+    for _ in range(3):
+        loops.handle_end(actor)
+        assert loops.restarting == 1 and not loops.available
+        loops.retry()
+    loops.handle_end(actor)
+    assert loops.restarting == 0 and list(loops.available) == [0]
+    assert actor.called == ["run", "ready", "ready", "ready", "run"]
+    text = "actor-0 died and is being restarted: VLLMValidationError: temperature must be in [0, 2]"
+    assert [event.text for event in events.drain()] == [text]
+
+    answers[:] = [ray.exceptions.ActorDiedError()]
+    errors["actor-0"] = "OSError: no space left"
+    with pytest.raises(
+        TributaryError, match="ended with OSError: no space left, more than actors.advanced.max_restarts = 10 "
+    ):
+        loops.handle_end(actor)
