@@ -5,6 +5,10 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+MAX_TEMPERATURE = 2.0
+"""Highest sampling temperature that vLLM takes."""
+
+
 class BehaviourConfig(BaseModel):
     """One entry of `[[actors.behaviours]]`: a way to sample trajectories. It changes which strings are sampled, not how
     they are scored."""
@@ -14,15 +18,19 @@ class BehaviourConfig(BaseModel):
     )
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
-    """Name of the behaviour. `on_policy` is reserved for the policy itself: temperature 1, stop not suppressed."""
+    """Name of the behaviour. `on_policy` is reserved for the policy itself: temperature 1, stop not suppressed, with
+    the adapter."""
     weight: float = Field(gt=0.0)
     """Share of the trajectories, relative to the weights of the other behaviours."""
-    temperature_low: float = Field(default=1.0, ge=0.1, le=10.0)
+    temperature_low: float = Field(default=1.0, ge=0.1, le=MAX_TEMPERATURE)
     """Lowest sampling temperature. Each trajectory's temperature is uniform between the lowest and the highest."""
-    temperature_high: float = Field(default=1.0, ge=0.1, le=10.0)
-    """Highest sampling temperature."""
+    temperature_high: float = Field(default=1.0, ge=0.1, le=MAX_TEMPERATURE)
+    """Highest sampling temperature. vLLM takes none above 2."""
     suppress_stop: bool = False
     """Never stop before the last allowed action. One long string trains the stop decision at each of its prefixes."""
+    base_model: bool = False
+    """Sample from the base model, without the adapter. Where the target is the base model under a constraint, its
+    accepted draws are exact ones, and the policy can't lose for good what the base model writes."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -32,11 +40,11 @@ class BehaviourConfig(BaseModel):
                 f"temperature_high = {self.temperature_high}: swap them"
             )
         if self.name == "on_policy" and (
-            self.suppress_stop or self.temperature_low != 1.0 or self.temperature_high != 1.0
+            self.suppress_stop or self.base_model or self.temperature_low != 1.0 or self.temperature_high != 1.0
         ):
             raise ValueError(
-                "behaviour on_policy must have temperature 1 and may not suppress the stop token: "
-                "give this behaviour another name"
+                "behaviour on_policy must have temperature 1, and may neither suppress the stop token nor sample from "
+                "the base model: give this behaviour another name"
             )
         return self
 

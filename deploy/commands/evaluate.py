@@ -38,7 +38,7 @@ Temperature = Annotated[
         "--temperature",
         metavar="T",
         min=0.0,
-        max=10.0,
+        max=2.0,  # actors.config.MAX_TEMPERATURE
         help="Temperature of the sampling; 0 takes the likeliest token.",
     ),
 ]

@@ -4,8 +4,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
+from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
 
-from actors.segments import read_segment
+from actors.behaviour import Behaviour
+from actors.config import BehaviourConfig
+from actors.segments import read_segment, segment_params
 from buffer.types import PolicySpec
 
 SPEC = PolicySpec("", "float32", 4, 4, ("q_proj",), stop_token_id=2, max_actions=3, min_actions=1)
@@ -36,3 +41,14 @@ def test_a_masked_stop_leaves_its_share_to_the_others() -> None:
 def test_a_stop_that_is_certain_to_the_last_bit_gives_a_finite_log_q() -> None:
     log_pf, _ = read_segment([position({2: 0.0, 7: -150.0})], [7], SPEC, actions=0)
     assert np.isfinite(log_pf[0]) and log_pf[0] <= 0.0
+
+
+def test_a_recipe_may_name_the_temperatures_that_the_engine_takes_and_no_others() -> None:
+    for temperature in (0.1, 2.0):
+        config = BehaviourConfig(name="hot", weight=1.0, temperature_low=temperature, temperature_high=temperature)
+        behaviour = Behaviour(config.name, config.temperature_high, suppress_stop=False)
+        assert segment_params(SPEC, None, behaviour, actions=0).temperature == temperature
+    with pytest.raises(ValidationError, match="less than or equal to 2"):
+        BehaviourConfig(name="hot", weight=1.0, temperature_high=2.0001)
+    with pytest.raises(VLLMValidationError, match="temperature"):
+        SamplingParams(temperature=2.0001)
