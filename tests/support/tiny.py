@@ -102,6 +102,11 @@ def tiny_spec(folder: Path) -> PolicySpec:
     )  # fmt: skip
 
 
+PACED = "buffer.samples_per_insert=5.0"
+"""For a run whose distribution is judged: enough trajectories that none of the 40 strings stays unseen, however slow the
+actor is. Without it 600 trajectories in the same steps left a string with 8 % of the mass unseen in one run of three."""
+
+
 def tiny_recipe(model: Path) -> dict[str, Any]:
     """Sections of a recipe that trains the tiny model on `TinyTask`."""
     return {
@@ -113,7 +118,7 @@ def tiny_recipe(model: Path) -> dict[str, Any]:
             "behaviours": [
                 {"name": "on_policy", "weight": 1.0},
                 {"name": "suppressed", "weight": 1.0, "suppress_stop": True},
-                {"name": "tempered", "weight": 1.0, "temperature_low": 1.0, "temperature_high": 2.0},
+                {"name": "hot", "weight": 2.0, "temperature_low": 2.0, "temperature_high": 2.0},
             ],
         },
         "buffer": {"capacity": 1000, "min_size_to_sample": 20},

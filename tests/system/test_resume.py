@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import Command, rows_of, until
+from tests.support.tiny import PACED
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +92,7 @@ def test_two_learner_ranks_train_as_one(recipe: Path, tmp_path: Path) -> None:
     command = Command(
         "train",
         str(recipe),
+        PACED,
         "learner.ranks=2",
         "learner.steps=200",
         "learner.advanced.cpus=0.25",

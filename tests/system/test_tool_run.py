@@ -18,6 +18,7 @@ def test_a_tool_and_a_failing_reward_go_through_the_whole_system(tiny_model: Pat
     options = {"max_actions": 3, "prompt": "draw", "writes": {"b": ["c", "c"]}}
     values = tiny_recipe(tiny_model)
     values["task"] = {"name": "tests.support.troubled_task:TroubledTask", "options": options}
+    values["buffer"] |= {"samples_per_insert": 5.0}
     values["learner"] |= {"steps": 200, "objective": "group_subtb"}
     values |= {"rewards": {"time_limit_s": 1.0}, "evaluation": {"samples": 2000}}
     path.write_text(tomli_w.dumps(values))

@@ -17,7 +17,7 @@ from deploy.driver.evaluate_decoding import FILE as DECODING
 from deploy.evidence.experiments import Contender, Experiment
 from deploy.evidence.reproduce import Place, reproduce
 from tests.support.processes import Command, rows_of, until
-from tests.support.tiny import TinyTask
+from tests.support.tiny import PACED, TinyTask
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def scratch() -> Iterator[Path]:
 def finished(recipe: Path, scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Command, str]:
     """One complete run, its command and what it printed."""
     run = tmp_path_factory.mktemp("runs") / "whole"
-    command = Command("train", str(recipe), "--run", str(run), TMPDIR=str(scratch))
+    command = Command("train", str(recipe), PACED, "--run", str(run), TMPDIR=str(scratch))
     until(
         lambda: list(scratch.glob("tributary-adapters-*")) != [] or command.process.poll() is not None, 240, "an engine"
     )
