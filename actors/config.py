@@ -4,7 +4,6 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-
 MAX_TEMPERATURE = 2.0
 """Highest sampling temperature that vLLM takes."""
 

@@ -56,7 +56,7 @@ class ActorLoops:
             self._calls[(actor.ready if number in self._down else actor.run).remote()] = number
 
     def handle_end(self, call: Call) -> None:
-        """Handle a call that returned: its actor is draining, its process died or is back, or its error ends the run."""
+        """Handle a call that returned: its actor drains, its process died or is back, or its error ends the run."""
         number = self._calls.pop(call)
         if number not in self._group.members:
             self._down.discard(number)

@@ -74,7 +74,5 @@ def test_a_death_is_told_once_with_its_error_and_the_loop_starts_when_the_proces
 
     answers[:] = [ray.exceptions.ActorDiedError()]
     errors["actor-0"] = "OSError: no space left"
-    with pytest.raises(
-        TributaryError, match="ended with OSError: no space left, more than actors.advanced.max_restarts = 10 "
-    ):
+    with pytest.raises(TributaryError, match="ended with OSError: no space left, more than "):
         loops.handle_end(actor)
