@@ -1,4 +1,5 @@
-"""Shared state of the processes of a run: the newest adapter, the names of the reward workers, starts and last errors.
+"""Shared state of the processes of a run: the newest adapter, the names of the reward workers, starts, heartbeats
+and last errors.
 
 AdapterStore is a small Ray actor. It puts an adapter's bytes into the object store once, and every node that needs them
 fetches them from there. It owns the bytes, so an actor that starts after the learner has died still gets the newest
@@ -7,6 +8,7 @@ adapter. Actors long-poll: `newer` blocks until a newer adapter is published.
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -21,8 +23,8 @@ StoredAdapter: TypeAlias = tuple[AdapterVersion, list[Any]]
 
 MAX_POLL_S = 30.0
 """`newer` returns the known version after this time, s."""
-LAST_WORDS_LIMIT_S = 5.0
-"""Longest wait for the store where a process ends anyway, s."""
+ANSWER_LIMIT_S = 5.0
+"""Longest wait for an answer that nothing depends on, s."""
 
 
 class AdapterStore:
@@ -34,6 +36,7 @@ class AdapterStore:
         self._reward_workers: list[str] = []
         self._starts: Counter[str] = Counter()
         self._last_words: dict[str, str] = {}
+        self._beats: dict[str, float] = {}
 
     async def publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
         """Replace the stored version. ValueError unless the new number is larger."""
@@ -68,7 +71,20 @@ class AdapterStore:
     async def count_start(self, process: str) -> int:
         """Count a start of `process`; returns the number of earlier starts."""
         self._starts[process] += 1
+        self._beats.pop(process, None)
         return self._starts[process] - 1
+
+    async def beat(self, process: str) -> None:
+        """Note that `process` is alive."""
+        self._beats[process] = time.monotonic()
+
+    async def silent_s(self) -> dict[str, float]:
+        """Process -> seconds since its last heartbeat, of those that have sent one since their start."""
+        return {process: time.monotonic() - at for process, at in self._beats.items()}
+
+    async def forget_beats(self, process: str) -> None:
+        """`process` was ended: it is silent until it is back."""
+        self._beats.pop(process, None)
 
     async def keep_last_words(self, process: str, words: str) -> None:
         """Keep the error with which `process` is about to end."""
@@ -124,13 +140,30 @@ class AdapterStoreClient:
         """Count a start of `process`; returns the number of earlier starts. Blocks for a round trip."""
         return int(ray.get(self._store.count_start.remote(process)))
 
+    def beat(self, process: str, wait: bool = True) -> None:
+        """Note that `process` is alive; with `wait` returns once the store knows it."""
+        call = self._store.beat.remote(process)
+        if wait:
+            ray.get(call)
+
+    def silent_s(self) -> dict[str, float]:
+        """AdapterStore.silent_s; empty where the store does not answer."""
+        try:
+            return dict(ray.get(self._store.silent_s.remote(), timeout=ANSWER_LIMIT_S))
+        except ray.exceptions.RayError:
+            return {}
+
+    def forget_beats(self, process: str) -> None:
+        """AdapterStore.forget_beats"""
+        self._store.forget_beats.remote(process)
+
     def keep_last_words(self, process: str, words: str) -> None:
         """Keep the error with which `process` is about to end; returns once it is stored."""
-        ray.get(self._store.keep_last_words.remote(process, words), timeout=LAST_WORDS_LIMIT_S)
+        ray.get(self._store.keep_last_words.remote(process, words), timeout=ANSWER_LIMIT_S)
 
     def last_words(self, process: str) -> str:
         """The error with which `process` ended, once; empty without one, or where the store does not answer."""
         try:
-            return str(ray.get(self._store.last_words.remote(process), timeout=LAST_WORDS_LIMIT_S))
+            return str(ray.get(self._store.last_words.remote(process), timeout=ANSWER_LIMIT_S))
         except ray.exceptions.RayError:
             return ""

@@ -1,8 +1,17 @@
-"""What the reward workers report, and what is wrong with them. A worker that is scoring answers after its batch."""
+"""What the reward workers report, and what is wrong with them.
+
+A worker that is scoring answers after its batch; that its process is alive, a thread of its own reports. One without
+heartbeats is stopped, or some code holds the interpreter's lock: it is ended, and Ray starts it again.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
+import ray
+
+from deploy.cluster.actor_monitor import SLOW_S
+from deploy.cluster.adapter_store import AdapterStoreClient
+from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.ray_calls import Handle
 from deploy.cluster.statuses import Statuses
 
@@ -15,8 +24,12 @@ SLOW_SHARE = 0.1
 class RewardMonitor:
     """Statuses of the workers, as in `RewardWorker.status`, requested without waiting."""
 
-    def __init__(self, time_limit_s: float) -> None:
-        self._time_limit_s = time_limit_s
+    def __init__(
+        self, time_limit_s: float, silent_limit_s: float, store: AdapterStoreClient, events: ProcessEvents
+    ) -> None:
+        """`time_limit_s` of a reward function; `silent_limit_s`: a worker without heartbeats for this long is ended."""
+        self._time_limit_s, self._silent_limit_s = time_limit_s, silent_limit_s
+        self._store, self._events = store, events
         self._requests = Statuses()
         self._statuses: dict[int, dict[str, Any]] = {}
         """Of a worker that Ray restarts, its last one."""
@@ -27,13 +40,26 @@ class RewardMonitor:
         return [self._statuses[number] for number in sorted(self._statuses)]
 
     def troubles(self, workers: Mapping[int, Handle]) -> list[str]:
-        """One sentence for each worker that is slow, silent, or has quarantined strings."""
+        """One sentence for each worker that is slow, silent, or has quarantined strings; ends those that hang."""
         self._requests.refresh(workers)
+        without_beat = self._store.silent_s()
         self._statuses = {n: s for n, s in (self._statuses | self._requests.newest).items() if n in workers}
         sentences = []
         for number in workers:
             silent_s, name = self._requests.silent_s(number), f"reward-{number}"
-            if silent_s > SILENT_S:
+            stopped_s = without_beat.get(name, 0.0)
+            if stopped_s > self._silent_limit_s:
+                ray.kill(workers[number], no_restart=False)  # reaches a stopped process, too
+                self._requests.forget(number)
+                self._store.forget_beats(name)
+                text = f"{name} did not answer for {stopped_s:.0f} s: it was ended"
+                self._events.add(ProcessEvent("ended", "reward", text))
+            elif stopped_s > SLOW_S:
+                sentences.append(
+                    f"{name} does not answer: for {stopped_s:.0f} s; it is ended after {self._silent_limit_s:g} s "
+                    "(rewards.advanced.silent_limit_s)"
+                )
+            elif silent_s > SILENT_S:
                 sentences.append(
                     f"{name} has been at one batch for {silent_s:.0f} s: it is scoring, or waiting for the learner to "
                     "draw (buffer.samples_per_insert)"

@@ -7,6 +7,7 @@ import ray
 
 from buffer.types import Prompt, Trajectory
 from deploy.cluster.adapter_store import AdapterStoreClient
+from deploy.cluster.heartbeat_thread import start_heartbeats
 from deploy.cluster.metrics import Meter
 from deploy.cluster.process_setup import (
     Address,
@@ -38,7 +39,8 @@ class RewardProcess:
         config, client, name = address.config, connect(address.redis_url), f"reward-{number}"
         log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
-        wait_after_deaths(AdapterStoreClient(ray.get_actor(address.adapter_store)), name, log)
+        store = AdapterStoreClient(ray.get_actor(address.adapter_store))
+        wait_after_deaths(store, name, log)
         if config.rewards.scorer == "transformers":  # vLLM bounds its cache itself, and its graphs need fixed segments
             bound_gpu_memory(config.rewards.gpus)
         set_threads(config.rewards.threads)
@@ -49,6 +51,7 @@ class RewardProcess:
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name, config.rewards.term_weights)
         poison_strings = PoisonStrings(client, address.buffer_name, name)
         self._worker = RewardWorker(name, address.task_name, task, base, buffer, poison_strings, config.rewards)
+        start_heartbeats(store, name)
         log.info("ready")
 
     def ready(self) -> bool:

@@ -76,7 +76,9 @@ class System:
         self._loops = ActorLoops(
             self._actors, config.actors.advanced.max_restarts, self._events, self._store_client.last_words
         )
-        self._reward_monitor = RewardMonitor(config.rewards.time_limit_s)
+        self._reward_monitor = RewardMonitor(
+            config.rewards.time_limit_s, config.rewards.advanced.silent_limit_s, self._store_client, self._events
+        )
         self._actor_monitor = ActorMonitor(config.actors.advanced.silent_limit_s, self._events)
         self._sampling = False
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -66,17 +67,25 @@ def test_sigterm_to_all_while_starting__ends_with_one_sentence_and_exit_0(recipe
     until(lambda: command.alive() == [], 20, "the end of all processes")
 
 
-def test_a_hung_actor_is_ended_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
-    """A stopped process is not dead: Ray alone would wait for it for ever."""
-    run = tmp_path / "run"
-    options = ["actors.engine=simulated", "actors.advanced.silent_limit_s=5.0", "learner.steps=99999"]
-    command = Command("train", str(recipe), *options, "evaluation.samples=0", "--run", str(run))
-    until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 240, "training")
-    [hung] = command.pids("ray::ActorProcess")
+def hang(title: str, command: Command, run: Path) -> None:
+    """Stop the only process with this title; returns once another one does its work."""
+    [hung] = command.pids(title)
     os.kill(hung, signal.SIGSTOP)
-    until(lambda: command.pids("ray::ActorProcess") not in ([], [hung]), 60, "another actor process")
+    until(lambda: command.pids(title) not in ([], [hung]), 240, f"another {title}")
     reached = len(rows_of(run))
     until(lambda: sum(row["fresh"] for row in rows_of(run)[reached + 50 :]) > 100, 60, "fresh trajectories")
+
+
+def test_a_hung_actor_and_a_hung_reward_worker_are_ended_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
+    """A stopped process is not dead: Ray alone would wait for it for ever."""
+    run = tmp_path / "run"
+    limits = ["actors.advanced.silent_limit_s=5.0", "rewards.advanced.silent_limit_s=5.0"]
+    options = ["actors.engine=simulated", "learner.steps=99999", *limits]
+    command = Command("train", str(recipe), *options, "evaluation.samples=0", "--run", str(run))
+    until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 240, "training")
+    for title in ("ray::ActorProcess", "ray::RewardProcess"):
+        hang(title, command, run)
     assert end_by(signal.SIGINT, command, run)["stopped_by"] == "SIGINT"
     log = (run / "log.jsonl").read_text()
-    assert "actor-0 did not answer for" in log and "it was ended" in log
+    for name in ("actor-0", "reward-0"):
+        assert re.search(rf"{name} did not answer for \d+ s: it was ended", log)

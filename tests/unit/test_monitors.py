@@ -50,12 +50,30 @@ class Process:
         return Process(self.answer)
 
 
+class Beats:
+    """Name of a process -> seconds since its last heartbeat, as the adapter store counts them."""
+
+    def __init__(self, **silent_s: float) -> None:
+        self.seconds = silent_s
+
+    def silent_s(self) -> dict[str, float]:
+        return dict(self.seconds)
+
+    def forget_beats(self, process: str) -> None:
+        del self.seconds[process]
+
+
+def reward_monitor(beats: Beats | None = None, events: ProcessEvents | None = None) -> RewardMonitor:
+    store: Any = beats or Beats()
+    return RewardMonitor(10.0, 60.0, store, events or ProcessEvents())
+
+
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     ray = FakeRay()
     monkeypatch.setattr(statuses.ray, "wait", ray.wait)
     monkeypatch.setattr(statuses.ray, "get", ray.get)
-    monkeypatch.setattr(actor_monitor.ray, "kill", ray.kill)
+    monkeypatch.setattr(actor_monitor.ray, "kill", ray.kill)  # the module is the same for both monitors
     monkeypatch.setattr(statuses.time, "monotonic", lambda: ray.now)
     return ray
 
@@ -63,7 +81,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 def troubles(**status: Any) -> list[str]:
     """The sentences about one worker with this status."""
     worker = Process(REWARD | status)
-    monitor = RewardMonitor(10.0)
+    monitor = reward_monitor()
     monitor.troubles({0: worker})
     return monitor.troubles({0: worker})
 
@@ -83,8 +101,8 @@ def test_failures_are_named_with_the_last_reason(fake: FakeRay) -> None:
     assert sentence == "reward-0 has quarantined 3 strings, the last one because log_reward raised KeyError: 'x'"
 
 
-def test_a_silent_worker_is_named_with_its_seconds_and_not_ended(fake: FakeRay) -> None:
-    monitor, workers = RewardMonitor(10.0), {0: Process(None), 1: Process(REWARD)}
+def test_a_worker_that_is_at_one_batch_is_named_with_its_seconds_and_not_ended(fake: FakeRay) -> None:
+    monitor, workers = reward_monitor(Beats(**{"reward-0": 0.5})), {0: Process(None), 1: Process(REWARD)}
     assert monitor.troubles(workers) == []
     fake.now += 4200.0
     [sentence] = monitor.troubles(workers)
@@ -92,8 +110,20 @@ def test_a_silent_worker_is_named_with_its_seconds_and_not_ended(fake: FakeRay) 
     assert fake.killed == [] and len(monitor.statuses) == 1, "of the other one"
 
 
+def test_a_worker_whose_process_sends_no_heartbeats_is_named_and_then_ended_once(fake: FakeRay) -> None:
+    hung, beats, events = Process(None), Beats(**{"reward-0": 59.0, "reward-9": 900.0}), ProcessEvents()
+    monitor = reward_monitor(beats, events)
+    [sentence] = monitor.troubles({0: hung, 1: Process(REWARD)})
+    assert sentence.startswith("reward-0 does not answer: for 59 s; it is ended after 60 s") and not fake.killed
+    beats.seconds["reward-0"] = 61.0
+    for _ in range(2):
+        assert monitor.troubles({0: hung, 1: Process(REWARD)}) == []
+        assert fake.killed == [hung]
+    assert [event.text for event in events.drain()] == ["reward-0 did not answer for 61 s: it was ended"]
+
+
 def test_a_worker_that_ray_restarts_keeps_its_last_status(fake: FakeRay) -> None:
-    monitor = RewardMonitor(10.0)
+    monitor = reward_monitor()
     monitor.troubles({0: Process(REWARD)})
     monitor.troubles({0: Process(None)})
     assert len(monitor.statuses) == 1
