@@ -42,7 +42,7 @@ Sinks = Annotated[
     typer.Option(
         "--sink",
         metavar="NAME",
-        help="Also send the figures to tensorboard, wandb or trackio. Repeat it for several.",
+        help="Also send the figures to tensorboard, wandb, trackio or mlflow. Repeat it for several.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,5 @@
-"""Sends the learner's figures to other tools, through their own libraries: TensorBoard, Weights & Biases, trackio.
+"""Sends the learner's figures to other tools, through their own libraries: TensorBoard, Weights & Biases, trackio,
+MLflow.
 
 Off unless `train --sink NAME` selects one. None of them is a dependency: each is imported when it is selected. An
 error of the library during the run is reported once; the sink is then disabled.
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 from buffer.errors import ConfigError
 
-INSTALL = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+INSTALL = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
 """Name of a sink -> the package that brings it."""
 Config = Mapping[str, Any]
 
@@ -109,8 +110,18 @@ def _trackio(folder: Path, config: Config) -> Sink:
     return GuardedSink("trackio", lambda figures, step: library.log(figures, step=step), library.finish)
 
 
+def _mlflow(folder: Path, config: Config) -> Sink:
+    """At MLFLOW_TRACKING_URI, as MLflow reads it."""
+    library = importlib.import_module("mlflow")
+    library.set_experiment("tributary")
+    library.start_run(run_name=folder.name)
+    library.log_dict(dict(config), "recipe.json")  # a parameter of MLflow's has at most 6,000 characters
+    return GuardedSink("mlflow", lambda figures, step: library.log_metrics(figures, step=step), library.end_run)
+
+
 _OPEN: dict[str, Callable[[Path, Config], Sink]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
     "trackio": _trackio,
+    "mlflow": _mlflow,
 }

@@ -241,5 +241,5 @@ def test_a_sink_that_is_not_installed_is_refused_before_the_run_with_what_to_ins
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="needs the package wandb"):
         open_sink("wandb", tmp_path, {})
-    with pytest.raises(ConfigError, match="--sink other; use one of tensorboard, wandb, trackio"):
+    with pytest.raises(ConfigError, match="--sink other; use one of tensorboard, wandb, trackio, mlflow"):
         open_sink("other", tmp_path, {})
