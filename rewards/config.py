@@ -42,8 +42,8 @@ class RewardAdvanced(BaseModel):
     cache_size: int = Field(default=100_000, ge=0)
     """Scores kept by content, so that a string that was scored before is not scored again."""
     silent_limit_s: float = Field(default=300.0, ge=5.0)
-    """A worker whose process is stopped or blocked for this long is killed and restarted, s. One that scores a batch is
-    neither, however long it takes."""
+    """A worker whose process is stopped, or blocked by code that holds the interpreter's lock, is killed and restarted
+    after this time, s; not before the longest call that rewards.time_limit_s allows. A batch may take longer."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels that a node must have (`ray start --labels`) to run a reward worker."""
     cpus: float = Field(default=0.5, ge=0.0)

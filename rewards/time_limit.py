@@ -22,6 +22,11 @@ GRACE_S = 10.0
 """Time that the process is given beyond twice the time limit before it is ended."""
 
 
+def longest_call_s(limit_s: float) -> float:
+    """Time after which the process ends in code that no signal interrupts, s."""
+    return 2 * limit_s + GRACE_S
+
+
 class TimeLimitExceeded(BaseException):
     """Raised inside the function. Not an Exception, so that `except Exception` does not stop it."""
 
@@ -63,7 +68,7 @@ def _limits(limit_s: float) -> Iterator[None]:
             raise TimeLimitExceeded
 
     previous_handler = signal.signal(signal.SIGALRM, interrupt)
-    faulthandler.dump_traceback_later(2 * limit_s + GRACE_S, exit=True, file=STDERR)
+    faulthandler.dump_traceback_later(longest_call_s(limit_s), exit=True, file=STDERR)
     signal.setitimer(signal.ITIMER_REAL, limit_s, limit_s)
     try:
         try:

@@ -46,7 +46,7 @@ class ActorLoops:
     @property
     def restarting(self) -> int:
         """Number of actors whose process is being restarted."""
-        return len(self._down)
+        return len(self._down & self._group.members.keys())
 
     def start(self, numbers: Iterable[int]) -> None:
         """Start the loops of these actors; of one whose process is being restarted, once it answers."""
@@ -102,8 +102,9 @@ class ActorLoops:
             actor.stop.remote()
         done, pending = ray.wait(self.calls, num_returns=len(self._calls), timeout=STOP_LIMIT_S)
         for call in done:
-            result_or_none(call)  # a process that dies now is not needed any more
-            del self._calls[call]
+            number = self._calls.pop(call)
+            if result_or_none(call):  # `ready` of one that is back; a process that dies now is not needed any more
+                self._down.discard(number)
         for call in pending:
             number = self._calls.pop(call)
             if number in self._group.members:

@@ -17,7 +17,7 @@ from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
 from deploy.cluster.process_setup import Address, build_task, portable_errors, wait_after_deaths
 from deploy.cluster.reward_client import RewardClient
-from deploy.cluster.root_cause import in_words, root_cause
+from deploy.cluster.root_cause import in_words, innermost, root_cause
 from deploy.cluster.scratch_folder import ScratchFolder
 from deploy.telemetry.logs import process_log
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from actors.engine_protocol import SamplingEngine
     from actors.segments import Sampled
     from buffer.tool import Tool
+
+MAX_WORDS = 500
+"""Length of the error that is told of a dead process, characters."""
 
 
 class ActorProcess:
@@ -78,7 +81,7 @@ class ActorProcess:
                 raise
             self._log.exception("the engine failed; this process exits to be restarted")
             with contextlib.suppress(ray.exceptions.RayError):
-                self._store.keep_last_words(self._name, in_words(error))
+                self._store.keep_last_words(self._name, in_words(innermost(error))[:MAX_WORDS])
             os._exit(1)
 
     def stop(self) -> None:

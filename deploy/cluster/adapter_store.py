@@ -21,10 +21,14 @@ from deploy.cluster.ray_calls import Call, Handle
 StoredAdapter: TypeAlias = tuple[AdapterVersion, list[Any]]
 """A version and a list with the ray.ObjectRef of its AdapterFiles: inside a list Ray passes the reference itself."""
 
+Health: TypeAlias = tuple[dict[str, float], bool]
+"""Process -> seconds since its last heartbeat, of those that have sent one since their start; and whether the store has
+lost its state since the last call."""
+
 MAX_POLL_S = 30.0
 """`newer` returns the known version after this time, s."""
-ANSWER_LIMIT_S = 5.0
-"""Longest wait for an answer that nothing depends on, s."""
+LAST_WORDS_LIMIT_S = 5.0
+"""Longest wait for the store when a process has died, s."""
 
 
 class AdapterStore:
@@ -37,6 +41,7 @@ class AdapterStore:
         self._starts: Counter[str] = Counter()
         self._last_words: dict[str, str] = {}
         self._beats: dict[str, float] = {}
+        self._is_reminded = not ray.get_runtime_context().was_current_actor_reconstructed
 
     async def publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
         """Replace the stored version. ValueError unless the new number is larger."""
@@ -78,9 +83,10 @@ class AdapterStore:
         """Note that `process` is alive."""
         self._beats[process] = time.monotonic()
 
-    async def silent_s(self) -> dict[str, float]:
-        """Process -> seconds since its last heartbeat, of those that have sent one since their start."""
-        return {process: time.monotonic() - at for process, at in self._beats.items()}
+    async def health(self) -> Health:
+        """Heartbeats, and once after a restart that the store has forgotten what it knew."""
+        forgotten, self._is_reminded = not self._is_reminded, True
+        return {process: time.monotonic() - at for process, at in self._beats.items()}, forgotten
 
     async def forget_beats(self, process: str) -> None:
         """`process` was ended: it is silent until it is back."""
@@ -101,6 +107,7 @@ class AdapterStoreClient:
     def __init__(self, store: Handle) -> None:
         self._store = store
         self._poll: Call | None = None
+        self._health: Call | None = None
         self._newest: StoredAdapter | None = None
 
     def publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
@@ -117,7 +124,15 @@ class AdapterStoreClient:
         if self._newest is None or self._newest[0].number <= held:
             return None
         version, [files] = self._newest
-        return version, ray.get(files)
+        try:
+            return version, ray.get(files)
+        except ray.exceptions.ObjectLostError:  # gone with the store, which gets the newest version again
+            return None
+
+    def newest(self) -> tuple[AdapterVersion, AdapterFiles] | None:
+        """The stored version; None before the first. Blocks for a round trip."""
+        self.sync()
+        return self.latest(-1)
 
     def sync(self) -> None:
         """Fetch the newest version now; blocks for a round trip."""
@@ -146,12 +161,15 @@ class AdapterStoreClient:
         if wait:
             ray.get(call)
 
-    def silent_s(self) -> dict[str, float]:
-        """AdapterStore.silent_s; empty where the store does not answer."""
-        try:
-            return dict(ray.get(self._store.silent_s.remote(), timeout=ANSWER_LIMIT_S))
-        except ray.exceptions.RayError:
-            return {}
+    def health(self) -> Health:
+        """AdapterStore.health, as it was at the call before; nothing where the store has not answered. Never blocks."""
+        call = self._health or self._store.health.remote()
+        self._health = call
+        if not ray.wait([call], timeout=0)[0]:
+            return {}, False
+        self._health = None
+        health: Health = ray.get(call)
+        return health
 
     def forget_beats(self, process: str) -> None:
         """AdapterStore.forget_beats"""
@@ -159,11 +177,11 @@ class AdapterStoreClient:
 
     def keep_last_words(self, process: str, words: str) -> None:
         """Keep the error with which `process` is about to end; returns once it is stored."""
-        ray.get(self._store.keep_last_words.remote(process, words), timeout=ANSWER_LIMIT_S)
+        ray.get(self._store.keep_last_words.remote(process, words), timeout=LAST_WORDS_LIMIT_S)
 
     def last_words(self, process: str) -> str:
         """The error with which `process` ended, once; empty without one, or where the store does not answer."""
         try:
-            return str(ray.get(self._store.last_words.remote(process), timeout=ANSWER_LIMIT_S))
+            return str(ray.get(self._store.last_words.remote(process), timeout=LAST_WORDS_LIMIT_S))
         except ray.exceptions.RayError:
             return ""

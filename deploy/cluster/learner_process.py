@@ -5,6 +5,7 @@ Ray calls `run` in one thread and the short methods (`report`, `stop`) in others
 
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import ray
 
 from buffer.config import BufferConfig
 from buffer.tool import actions_of
-from buffer.types import FloatArray, Trajectory, given_trajectory
+from buffer.types import AdapterFiles, AdapterVersion, FloatArray, Trajectory, given_trajectory
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
 from deploy.cluster.process_setup import Address, bound_gpu_memory, build_task, portable_errors, set_threads
@@ -42,6 +43,8 @@ class LearnerProcess:
         torch.manual_seed(address.config.seed)  # the same on every rank, so the fresh adapter is too
         self._log = process_log(address.buffer_name, f"learner-{rank}")
         self._meter = Meter(address.buffer_name, f"learner-{rank}")
+        self._store = AdapterStoreClient(ray.get_actor(address.adapter_store))
+        self._published: tuple[AdapterVersion, AdapterFiles] | None = None
         self._policy = LoraPolicy(address.spec, device_of(config.device, config.gpus), config.gradient_checkpointing)
 
     def meeting_point(self) -> str:
@@ -74,7 +77,7 @@ class LearnerProcess:
             self._policy,
             buffer,
             config.learner,
-            AdapterStoreClient(ray.get_actor(address.adapter_store)).publish,
+            self._publish,
             task.prompts()[0],
             Checkpoints(Path(address.checkpoints), config.learner.advanced.keep_checkpoints),
             DataParallel(self._rank, config.learner.ranks, meeting_point, self._policy.device, self._listener),
@@ -93,6 +96,16 @@ class LearnerProcess:
             first_draw=self._learner.step_number,
         )
         return True
+
+    def _publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
+        self._published = version, files
+        self._store.publish(version, files)
+
+    def publish_again(self) -> None:
+        """Publish the newest version once more, for a store that has forgotten it."""
+        if self._published:
+            with suppress(ray.exceptions.RayTaskError):  # a newer one came first
+                self._store.publish(*self._published)
 
     def run(self) -> int:
         """Learner.run; returns the number of steps done."""

@@ -118,6 +118,10 @@ class Learners:
             raise (root_cause(error) or error) from None
         return rows, wait
 
+    def publish_again(self) -> Call:
+        """Publish the newest adapter once more: the call that does it."""
+        return self.handles[0].publish_again.remote()
+
     def log_q(self, strings: Sequence[Trajectory], base_model: bool) -> FloatArray:
         """[N] log q(Z ⊤) of given strings, nats, under the newest weights or the base model. Not while it trains."""
         log_q: FloatArray = result_of(self.handles[0].log_q.remote(strings, base_model), "learner")

@@ -12,7 +12,7 @@ class ProcessEvent:
 
     kind: Literal["joined", "ended", "restart", "scaled", "trouble"]
     role: str
-    """actor or reward"""
+    """actor, reward, learner or adapter store"""
     text: str
 
 

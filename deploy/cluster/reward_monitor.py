@@ -14,6 +14,7 @@ from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.ray_calls import Handle
 from deploy.cluster.statuses import Statuses
+from rewards.time_limit import longest_call_s
 
 SILENT_S = 30.0
 """A worker that has not answered for this long is reported, s."""
@@ -28,7 +29,7 @@ class RewardMonitor:
         self, time_limit_s: float, silent_limit_s: float, store: AdapterStoreClient, events: ProcessEvents
     ) -> None:
         """`time_limit_s` of a reward function; `silent_limit_s`: a worker without heartbeats for this long is ended."""
-        self._time_limit_s, self._silent_limit_s = time_limit_s, silent_limit_s
+        self._time_limit_s, self._silent_limit_s = time_limit_s, max(silent_limit_s, longest_call_s(time_limit_s))
         self._store, self._events = store, events
         self._requests = Statuses()
         self._statuses: dict[int, dict[str, Any]] = {}
@@ -39,15 +40,19 @@ class RewardMonitor:
         """The newest status of each worker that has answered."""
         return [self._statuses[number] for number in sorted(self._statuses)]
 
-    def troubles(self, workers: Mapping[int, Handle]) -> list[str]:
-        """One sentence for each worker that is slow, silent, or has quarantined strings; ends those that hang."""
+    def troubles(self, workers: Mapping[int, Handle], without_beat: Mapping[str, float]) -> list[str]:
+        """One sentence for each worker that is slow, silent, or has quarantined strings; ends those that hang.
+
+        `without_beat`: name -> seconds since its last heartbeat.
+        """
         self._requests.refresh(workers)
-        without_beat = self._store.silent_s()
+        for number in self._requests.lost:
+            self._store.forget_beats(f"reward-{number}")
         self._statuses = {n: s for n, s in (self._statuses | self._requests.newest).items() if n in workers}
         sentences = []
         for number in workers:
             silent_s, name = self._requests.silent_s(number), f"reward-{number}"
-            stopped_s = without_beat.get(name, 0.0)
+            stopped_s = 0.0 if number in self._requests.lost else without_beat.get(name, 0.0)
             if stopped_s > self._silent_limit_s:
                 ray.kill(workers[number], no_restart=False)  # reaches a stopped process, too
                 self._requests.forget(number)

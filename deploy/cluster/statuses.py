@@ -16,6 +16,8 @@ class Statuses:
         self._requests: dict[int, tuple[Call, float]] = {}
         """Request in flight and when it was sent."""
         self._statuses: dict[int, dict[str, Any]] = {}
+        self.lost: set[int] = set()
+        """Processes that the last `refresh` met dead or as they start again."""
 
     @property
     def newest(self) -> dict[int, dict[str, Any]]:
@@ -27,6 +29,7 @@ class Statuses:
 
         Waits up to `wait_s` for the answers, but not again for one that was waited for before.
         """
+        self.lost.clear()
         for by_number in (self._requests, self._statuses):
             for number in set(by_number) - set(processes):
                 del by_number[number]
@@ -58,3 +61,4 @@ class Statuses:
                     self._statuses[number] = ray.get(call)
                 except ray.exceptions.RayActorError:  # Ray is restarting it
                     self._statuses.pop(number, None)
+                    self.lost.add(number)

@@ -135,10 +135,15 @@ class System:
 
     def report(self) -> SystemReport:
         """Collect new rows, statuses and waits from all processes."""
+        without_beat, store_is_new = self._store_client.health()
+        if store_is_new:
+            self._events.add(ProcessEvent("restart", "adapter store", "the adapter store died and is back"))
+            self._store_client.set_reward_workers(self._rewards.names())
+            self._learners.publish_again()
         rows, learner_wait = self._learners.report()
         statuses, actor_waits = self._actor_monitor.report(self._loops.available)
         waits = [learner_wait, *actor_waits, *self._missing(), *self._events.troubles]
-        waits += self._reward_monitor.troubles(self._rewards.members)
+        waits += self._reward_monitor.troubles(self._rewards.members, without_beat)
         return SystemReport(rows, statuses, self._reward_monitor.statuses, [wait for wait in waits if wait])
 
     def resize(self, counts: Mapping[str, int]) -> None:
@@ -178,6 +183,8 @@ class System:
 
     def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> PendingSamples:
         """Start to draw n on-policy responses of each prompt and to score them. Not while the actors' loops run."""
+        if not use_base_model:
+            self.newest_adapter()  # raises where there is none
         workers = list(self._rewards.members.values())
         threads = self._config.evaluation.threads
         actors = list(self._loops.available.values()) or list(
@@ -207,8 +214,10 @@ class System:
 
     def newest_adapter(self) -> tuple[AdapterVersion, AdapterFiles]:
         """The most recently published adapter."""
-        self._store_client.sync()
-        newest = self._store_client.latest(-1)
+        newest = self._store_client.newest()
+        if newest is None:  # the store may have died since
+            result_of(self._learners.publish_again(), "learner")
+            newest = self._store_client.newest()
         if newest is None:
             raise TributaryError(
                 "no adapter was published: the learner ended before its first one. See its error above."
@@ -254,7 +263,7 @@ def _start_store(name: str) -> Handle:
     """The AdapterStore, on the driver's node, so that the end of another node does not take it along."""
     driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "name": name, "max_concurrency": 1000, "scheduling_strategy": driver_node}
-    return ray.remote(AdapterStore).options(**options).remote()
+    return ray.remote(AdapterStore).options(**options, max_restarts=-1, max_task_retries=-1).remote()
 
 
 def _start_reward(config: RunConfig, number: int, address: Address) -> Handle:

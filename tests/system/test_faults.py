@@ -67,25 +67,29 @@ def test_sigterm_to_all_while_starting__ends_with_one_sentence_and_exit_0(recipe
     until(lambda: command.alive() == [], 20, "the end of all processes")
 
 
-def hang(title: str, command: Command, run: Path) -> None:
-    """Stop the only process with this title; returns once another one does its work."""
-    [hung] = command.pids(title)
-    os.kill(hung, signal.SIGSTOP)
-    until(lambda: command.pids(title) not in ([], [hung]), 240, f"another {title}")
+def lose(title: str, by: signal.Signals, command: Command, run: Path) -> None:
+    """Signal the only process with this title; returns once another one does its work."""
+    [lost] = command.pids(title)
+    os.kill(lost, by)
+    until(lambda: command.pids(title) not in ([], [lost]), 240, f"another {title}")
     reached = len(rows_of(run))
     until(lambda: sum(row["fresh"] for row in rows_of(run)[reached + 50 :]) > 100, 60, "fresh trajectories")
 
 
-def test_a_hung_actor_and_a_hung_reward_worker_are_ended_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
+def test_a_hung_actor_a_hung_reward_worker_and_a_killed_adapter_store_are_replaced(
+    recipe: Path, tmp_path: Path
+) -> None:
     """A stopped process is not dead: Ray alone would wait for it for ever."""
     run = tmp_path / "run"
-    limits = ["actors.advanced.silent_limit_s=5.0", "rewards.advanced.silent_limit_s=5.0"]
+    limits = ["actors.advanced.silent_limit_s=5.0", "rewards.advanced.silent_limit_s=5.0", "rewards.time_limit_s=0.5"]
     options = ["actors.engine=simulated", "learner.steps=99999", *limits]
     command = Command("train", str(recipe), *options, "evaluation.samples=0", "--run", str(run))
     until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 240, "training")
-    for title in ("ray::ActorProcess", "ray::RewardProcess"):
-        hang(title, command, run)
+    lose("ray::AdapterStore", signal.SIGKILL, command, run)
+    lose("ray::ActorProcess", signal.SIGSTOP, command, run)
+    lose("ray::RewardProcess", signal.SIGSTOP, command, run)
     assert end_by(signal.SIGINT, command, run)["stopped_by"] == "SIGINT"
     log = (run / "log.jsonl").read_text()
+    assert "the adapter store died and is back" in log
     for name in ("actor-0", "reward-0"):
         assert re.search(rf"{name} did not answer for \d+ s: it was ended", log)

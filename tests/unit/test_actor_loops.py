@@ -72,6 +72,16 @@ def test_a_death_is_told_once_with_its_error_and_the_loop_starts_when_the_proces
     text = "actor-0 died and is being restarted: VLLMValidationError: temperature must be in [0, 2]"
     assert [event.text for event in events.drain()] == [text]
 
+    answers[:] = [unavailable]
+    loops.handle_end(actor)
+    events.drain()
+    group.members = {}
+    loops.retry()
+    assert loops.restarting == 0 and not loops.available, "one that is scaled away is not waited for"
+    group.members = {0: actor}
+
+    loops = ActorLoops(group, 10, events, lambda name: errors.pop(name, ""))
+    loops.start([0])
     answers[:] = [ray.exceptions.ActorDiedError()]
     errors["actor-0"] = "OSError: no space left"
     with pytest.raises(TributaryError, match="ended with OSError: no space left, more than "):

@@ -56,11 +56,8 @@ class Beats:
     def __init__(self, **silent_s: float) -> None:
         self.seconds = silent_s
 
-    def silent_s(self) -> dict[str, float]:
-        return dict(self.seconds)
-
     def forget_beats(self, process: str) -> None:
-        del self.seconds[process]
+        self.seconds.pop(process, None)
 
 
 def reward_monitor(beats: Beats | None = None, events: ProcessEvents | None = None) -> RewardMonitor:
@@ -82,8 +79,8 @@ def troubles(**status: Any) -> list[str]:
     """The sentences about one worker with this status."""
     worker = Process(REWARD | status)
     monitor = reward_monitor()
-    monitor.troubles({0: worker})
-    return monitor.troubles({0: worker})
+    monitor.troubles({0: worker}, {})
+    return monitor.troubles({0: worker}, {})
 
 
 def test_a_healthy_worker_is_not_mentioned(fake: FakeRay) -> None:
@@ -102,10 +99,10 @@ def test_failures_are_named_with_the_last_reason(fake: FakeRay) -> None:
 
 
 def test_a_worker_that_is_at_one_batch_is_named_with_its_seconds_and_not_ended(fake: FakeRay) -> None:
-    monitor, workers = reward_monitor(Beats(**{"reward-0": 0.5})), {0: Process(None), 1: Process(REWARD)}
-    assert monitor.troubles(workers) == []
+    monitor, workers = reward_monitor(), {0: Process(None), 1: Process(REWARD)}
+    assert monitor.troubles(workers, {"reward-0": 0.5}) == []
     fake.now += 4200.0
-    [sentence] = monitor.troubles(workers)
+    [sentence] = monitor.troubles(workers, {"reward-0": 0.5})
     assert sentence.startswith("reward-0 has been at one batch for 4200 s")
     assert fake.killed == [] and len(monitor.statuses) == 1, "of the other one"
 
@@ -113,21 +110,36 @@ def test_a_worker_that_is_at_one_batch_is_named_with_its_seconds_and_not_ended(f
 def test_a_worker_whose_process_sends_no_heartbeats_is_named_and_then_ended_once(fake: FakeRay) -> None:
     hung, beats, events = Process(None), Beats(**{"reward-0": 59.0, "reward-9": 900.0}), ProcessEvents()
     monitor = reward_monitor(beats, events)
-    [sentence] = monitor.troubles({0: hung, 1: Process(REWARD)})
+    [sentence] = monitor.troubles({0: hung, 1: Process(REWARD)}, beats.seconds)
     assert sentence.startswith("reward-0 does not answer: for 59 s; it is ended after 60 s") and not fake.killed
     beats.seconds["reward-0"] = 61.0
     for _ in range(2):
-        assert monitor.troubles({0: hung, 1: Process(REWARD)}) == []
+        assert monitor.troubles({0: hung, 1: Process(REWARD)}, beats.seconds) == []
         assert fake.killed == [hung]
     assert [event.text for event in events.drain()] == ["reward-0 did not answer for 61 s: it was ended"]
 
 
+def test_a_worker_that_died_is_not_ended_while_it_starts_again(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats, dead = Beats(**{"reward-0": 900.0}), Process(REWARD)
+    monitor = reward_monitor(beats)
+    monitor.troubles({0: dead}, {})
+    monkeypatch.setattr(statuses.ray, "get", lambda call: fake.dead.add(call) or FakeRay.get(fake, call))
+    assert monitor.troubles({0: dead}, dict(beats.seconds)) == []
+    assert fake.killed == [] and beats.seconds == {}, "the last heartbeat is one of its earlier life"
+
+
+def test_the_longest_call_that_the_recipe_allows_is_no_hang(fake: FakeRay) -> None:
+    monitor = RewardMonitor(200.0, 60.0, Beats(), ProcessEvents())
+    [sentence] = monitor.troubles({0: Process(REWARD)}, {"reward-0": 400.0})
+    assert "it is ended after 410 s" in sentence and fake.killed == []
+
+
 def test_a_worker_that_ray_restarts_keeps_its_last_status(fake: FakeRay) -> None:
     monitor = reward_monitor()
-    monitor.troubles({0: Process(REWARD)})
-    monitor.troubles({0: Process(None)})
+    monitor.troubles({0: Process(REWARD)}, {})
+    monitor.troubles({0: Process(None)}, {})
     assert len(monitor.statuses) == 1
-    assert monitor.troubles({1: Process(None)}) == [] and monitor.statuses == [], "it was removed"
+    assert monitor.troubles({1: Process(None)}, {}) == [] and monitor.statuses == [], "it was removed"
 
 
 @pytest.mark.parametrize("answer", [None, ACTOR | {"engine_step_s": 61.0}], ids=["process", "engine"])
