@@ -4,9 +4,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from buffer.types import Trajectory
 from tests.support.processes import Command
+
+# the same examples every time, and no error because the machine was busy for a moment
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="module", autouse=True)

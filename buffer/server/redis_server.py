@@ -1,7 +1,8 @@
 """A private Redis-compatible server for one run: loopback only, password, append-only file, dead when its parent is.
 
-The folder outlives the server: a server restarted on the same folder has every acknowledged write. A killed process
-loses nothing; a power cut may lose the last second or two (appendfsync everysec).
+The folder outlives the server: a server restarted on the same folder has every acknowledged write. A power cut may
+lose the last second or two (appendfsync everysec); so may a killed process, while the disk is so busy that the server
+puts off its writes.
 """
 
 import ctypes

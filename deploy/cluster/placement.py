@@ -20,6 +20,10 @@ from deploy.config import RunConfig
 from learner.config import LearnerConfig
 from rewards.config import RewardConfig
 
+LOCAL_TRIES = 3
+"""Attempts to start Ray on this machine: it gives a node's agent 15 s to report its port, too few on a busy machine
+(2.60; there is no setting)."""
+
 
 class _WorkerPath(list[str]):
     """The folders that a worker process puts in front of its import path, one by one, so that the last one is first.
@@ -51,9 +55,7 @@ def _start_ray() -> None:
     if not address:
         local = {"address": "local", "include_dashboard": False, "_temp_dir": str(make_ray_folder())}
     try:
-        with own_sigterm_handler():
-            job = JobConfig(_py_driver_sys_path=_WorkerPath([str(ROOT)]))
-            ray.init(log_to_driver=False, logging_level="error", job_config=job, **local)
+        _init_ray(local, tries=1 if address else LOCAL_TRIES)
     except Exception as error:  # Ray raises several unrelated classes here
         where = (
             f"the cluster at RAY_ADDRESS = {address} can't be joined"
@@ -64,6 +66,18 @@ def _start_ray() -> None:
             f"{where}: {error}. On a loaded machine try again; otherwise read the logs in the newest folder under "
             f"{ray_folder()}, and run `tributary doctor`."
         ) from error
+
+
+def _init_ray(local: dict[str, Any], tries: int) -> None:
+    try:
+        with own_sigterm_handler():
+            job = JobConfig(_py_driver_sys_path=_WorkerPath([str(ROOT)]))
+            ray.init(log_to_driver=False, logging_level="error", job_config=job, **local)
+    except Exception:
+        ray.shutdown()
+        if tries == 1:
+            raise
+        _init_ray(local, tries - 1)
 
 
 @contextmanager

@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="Threads of the single process; 0 means all cores.")
     parser.add_argument("--model", default="", help="A base model to use instead of the recipe's.")
     parser.add_argument("--side", choices=["single"], help=argparse.SUPPRESS)
-    args = parse(parser, updates=1, steps=WARM_UP_STEPS + 5, threads=1)
+    args = parse(parser, updates=1, steps=WARM_UP_STEPS + 40, threads=1)
     if args.updates < 1 or args.steps <= WARM_UP_STEPS:
         parser.error(f"--updates must be at least 1 and --steps at least {WARM_UP_STEPS + 1}: nothing would be timed")
     if args.side:

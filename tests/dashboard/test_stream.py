@@ -137,8 +137,8 @@ def test_an_open_stream_does_not_hold_up_the_end_of_the_server(tmp_path):
         next(answer.iter_lines())
         began = time.monotonic()
         server.process.terminate()
-        server.process.wait(10)
-        assert time.monotonic() - began < 5
+        server.process.wait(30)
+        assert time.monotonic() - began < 20
 
 
 def test_a_dashboard_of_a_run_ends_with_the_run_however_that_dies(tmp_path):
@@ -154,10 +154,10 @@ def test_a_dashboard_of_a_run_ends_with_the_run_however_that_dies(tmp_path):
         command = [sys.executable, "-m", "deploy.cli", "dashboard", "--run", str(run), "--socket", str(number)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(number,), cwd=ROOT)
     try:
-        until(lambda: httpx.get(f"{url}api/runs", timeout=20).status_code == 200, 30, "an answer")
+        until(lambda: httpx.get(f"{url}api/runs", timeout=60).status_code == 200, 120, "an answer")
         assert process.stdin is not None
         process.stdin.close()
-        until(lambda: process.poll() is not None, 10, "its end")
+        until(lambda: process.poll() is not None, 60, "its end")
     finally:
         process.kill()
         process.wait()

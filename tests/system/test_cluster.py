@@ -94,6 +94,7 @@ class Head:
 def head() -> Iterator[Head]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: f"head-{os.getpid()}", "PYTHONPATH": str(ROOT),
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",  # as docs/operate.md advises: a stopped job needs more than Ray's 3 s on a busy machine
     }  # fmt: skip
     for _ in range(3):
         head = start_head(environment)
@@ -163,12 +164,12 @@ def test_a_stopped_job_leaves_its_adapter_and_no_process_and_resumes_when_submit
 
     first.kill()  # the client that follows the job: the job itself continues
     again = Command("submit", str(recipe), *options)
-    until(lambda: exported(head) >= METRICS.keys() - RARE, 60, "metrics of every process")
+    until(lambda: exported(head) >= METRICS.keys() - RARE, 180, "metrics of every process")
     head.ray("job", "stop", "--address", head.jobs, job["submission_id"])
-    output = again.finish(60)
+    output = again.finish(180)
     assert again.process.returncode == 1, "a job that was stopped did not succeed: " + output
     assert head.job()["submission_id"] == job["submission_id"], "it was followed, not submitted a second time"
-    until(lambda: head.alive() == [], 20, "the end of our processes")
+    until(lambda: head.alive() == [], 60, "the end of our processes")
     assert (run / "adapter" / "version.json").exists(), "written within the time that Ray gives a stopped job"
     reached, checkpoints = len(rows_of(run)), sorted((run / "checkpoints").glob("*.safetensors"))
     assert checkpoints and reached > 30
@@ -179,7 +180,7 @@ def test_a_stopped_job_leaves_its_adapter_and_no_process_and_resumes_when_submit
     assert third.process.returncode == 0, output
     assert "Resuming after step" in output
     assert [row["step"] for row in rows_of(run)] == list(range(1, reached + 21)), "every step was done once"
-    until(lambda: head.alive() == [], 20, "the end of our processes")
+    until(lambda: head.alive() == [], 60, "the end of our processes")
 
     assert_no_secret_in_session_folder(head, run, secret.read_text())
 
@@ -208,31 +209,47 @@ def exported(head: Head) -> set[str]:
     return {name.removesuffix("_total") for name in names}
 
 
+def start_cluster(pool: dict[str, Any], tries: int = 3) -> tuple[Any, list[Any]]:
+    """A head and two nodes of a pool; tries again as `head` does, for the same reason."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=2, include_dashboard=False)
+        return cluster, [cluster.add_node(**pool) for _ in range(2)]
+    except Exception:
+        cluster.shutdown()
+        if tries == 1:
+            raise
+    return start_cluster(pool, tries - 1)
+
+
 def test_a_run_survives_the_loss_of_a_node_and_is_scaled_while_it_trains(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ray.cluster_utils import Cluster
-
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     pool = {"labels": {"pool": "actors"}, "num_cpus": 2}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
+    cluster, nodes = start_cluster(pool)
     try:
-        nodes = [cluster.add_node(**pool) for _ in range(2)]
         run = tmp_path / "run"
         command = Command(
             "train", str(recipe), "actors.engine=simulated", "actors.advanced.simulated_rate=40.0", "actors.count=3", "actors.advanced.cpus=1.0",
             'actors.advanced.labels={pool="actors"}', "learner.steps=1000000", "evaluation.samples=64", "--run", str(run),
             RAY_ADDRESS=cluster.address, RAY_AUTH_MODE="disabled",
         )  # fmt: skip
-        until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 120, "training")
+        until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 300, "training")
+        until(lambda: (run / "members.json").exists(), 60, "the first look at the processes")
         assert members(run) == {"actor": 3, "reward": 1, "learner": 1}
 
         cluster.remove_node(nodes[0], allow_graceful=False)
-        until(lambda: members(run)["actor"] < 3, 60, "the run noticing that actors died")
+        until(lambda: members(run)["actor"] < 3, 180, "the run noticing that actors died")
         reached = len(rows_of(run))
         until(
-            lambda: sum(row["fresh"] for row in rows_of(run)[reached:]) > 200, 60, "fresh trajectories without the node"
+            lambda: sum(row["fresh"] for row in rows_of(run)[reached:]) > 200,
+            180,
+            "fresh trajectories without the node",
         )
 
         fewer = Command("scale", "actors=2", "rewards=2", "--run", str(run))
@@ -243,9 +260,9 @@ def test_a_run_survives_the_loss_of_a_node_and_is_scaled_while_it_trains(
         output = more.finish()
         assert more.process.returncode == 0 and "4/4 actors ready" in output, output
         reached = len(rows_of(run))
-        until(lambda: len(rows_of(run)) > reached + 20, 60, "more steps")
+        until(lambda: len(rows_of(run)) > reached + 20, 180, "more steps")
         command.process.terminate()
-        output = command.finish(60)
+        output = command.finish(180)
         assert command.process.returncode == 0, output
         events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         assert {"restart", "joined", "scaled"} <= {event.get("kind") for event in events}

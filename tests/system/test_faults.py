@@ -29,7 +29,7 @@ def end_by(number: signal.Signals, command: Command, run: Path) -> dict[str, Any
     assert command.pids("valkey-server") and command.pids("ray::"), "there are processes to leave behind"
     reached = len(rows_of(run))
     command.process.send_signal(number)
-    output = command.finish(60)
+    output = command.finish(180)
     assert command.process.returncode == 0, output
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
     assert f"{number.name}: finishing the step, then writing the adapter; again to stop now" in output
@@ -44,12 +44,12 @@ def end_by(number: signal.Signals, command: Command, run: Path) -> dict[str, Any
 def test_ctrl_c_while_the_engines_start_ends_the_run_at_once(recipe: Path, tmp_path: Path) -> None:
     command = Command("train", str(recipe), "--run", str(tmp_path / "run"))
     until(
-        lambda: bool(command.pids("ray::ActorProcess")) or command.process.poll() is not None, 120, "an actor process"
+        lambda: bool(command.pids("ray::ActorProcess")) or command.process.poll() is not None, 240, "an actor process"
     )
     command.process.send_signal(signal.SIGINT)
-    output = command.finish(20)
+    output = command.finish(45)
     assert command.process.returncode == 0 and "before training began" in output
-    until(lambda: command.alive() == [], 20, "the end of all processes")
+    until(lambda: command.alive() == [], 60, "the end of all processes")
 
 
 def test_sigterm_to_all_while_starting__ends_with_one_sentence_and_exit_0(recipe: Path, tmp_path: Path) -> None:
@@ -61,10 +61,10 @@ def test_sigterm_to_all_while_starting__ends_with_one_sentence_and_exit_0(recipe
     for process in command.family():
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGTERM)
-    output = command.finish(40)
+    output = command.finish(60)
     assert command.process.returncode == 0, output
     assert output.endswith("Stopped by SIGTERM before training began: nothing was learned.\n")
-    until(lambda: command.alive() == [], 20, "the end of all processes")
+    until(lambda: command.alive() == [], 60, "the end of all processes")
 
 
 def lose(title: str, by: signal.Signals, command: Command, run: Path) -> None:
@@ -73,7 +73,7 @@ def lose(title: str, by: signal.Signals, command: Command, run: Path) -> None:
     os.kill(lost, by)
     until(lambda: command.pids(title) not in ([], [lost]), 240, f"another {title}")
     reached = len(rows_of(run))
-    until(lambda: sum(row["fresh"] for row in rows_of(run)[reached + 50 :]) > 100, 60, "fresh trajectories")
+    until(lambda: sum(row["fresh"] for row in rows_of(run)[reached + 50 :]) > 100, 240, "fresh trajectories")
 
 
 def test_a_hung_actor_a_hung_reward_worker_and_a_killed_adapter_store_are_replaced(

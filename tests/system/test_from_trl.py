@@ -30,9 +30,9 @@ def test_a_user_of_trl_trains_with_their_own_rows_and_reward(tmp_path: Path) -> 
     assert len(recipe.splitlines()) <= LINES_OF_THE_RECIPE
     for name, text in (("data.jsonl", data), ("my_rewards.py", rewards), ("sums.toml", recipe)):
         (folder / name).write_text(text)
-    tiny = [f'model.name="{model}"', "model.dtype=float32", "learner.steps=60", "learner.batch_size=16"]
+    tiny = [f'model.name="{model}"', "model.dtype=float32", "learner.steps=200", "learner.batch_size=16"]
     tiny += ["buffer.min_size_to_sample=16", "evaluation.samples=8", "actors.max_model_len=96"]
-    tiny += ["evaluation.every=10", "evaluation.every_samples=4", "evaluation.best=reward"]
+    tiny += ["evaluation.every=50", "evaluation.every_samples=4", "evaluation.best=reward"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
     def tributary(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,4 +54,4 @@ def test_a_user_of_trl_trains_with_their_own_rows_and_reward(tmp_path: Path) -> 
     assert rows and rows[0]["best"] and {"reward", "mean_correct"} <= set(rows[0]["figures"])
     for place in ("adapter", "best"):
         assert (folder / "run" / place / "adapter_model.safetensors").is_file()
-    assert summary["steps"] == 60, "actors sampled on after the evaluations"
+    assert summary["steps"] == 200, "actors sampled on after the evaluations"

@@ -15,13 +15,13 @@ pytestmark = pytest.mark.slow
 
 def test_a_run_killed_with_kill_9_leaves_no_process_and_is_resumed_and_finishes(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ["learner.checkpoint_every=10", "learner.steps=90", "evaluation.samples=400"]
+    options = ["learner.checkpoint_every=10", "learner.steps=300", "evaluation.samples=400"]
     command = Command("train", str(recipe), *options, "--run", str(run))
     until(lambda: len(rows_of(run)) > 45, 240, "training")
     assert command.pids("valkey-server") and command.pids("ray::"), "there are processes to leave behind"
     command.kill()
     ours = ("Actor", "Reward", "Learner", "AdapterStore", "valkey", "raylet", "gcs_server", "deploy.cli")
-    until(lambda: not [p for p in command.alive() if any(name in p for name in ours)], 30, "the end of its processes")
+    until(lambda: not [p for p in command.alive() if any(name in p for name in ours)], 120, "the end of its processes")
     reached = len(rows_of(run))
     saved = max(int(path.name[5:13]) for path in (run / "checkpoints").glob("*.safetensors"))
     assert 40 <= saved <= reached + 20
@@ -30,13 +30,13 @@ def test_a_run_killed_with_kill_9_leaves_no_process_and_is_resumed_and_finishes(
     output = resumed.finish()
     assert resumed.process.returncode == 0, output
     assert f"Resuming after step {saved}" in output
-    assert [row["step"] for row in rows_of(run)] == list(range(1, 91)), "every step is recorded once"
+    assert [row["step"] for row in rows_of(run)] == list(range(1, 301)), "every step is recorded once"
     seconds = [float(str(row["elapsed_s"])) for row in rows_of(run)]
     assert seconds == sorted(seconds), "elapsed time continues where it stopped"
     versions = [int(str(row["version"])) for row in rows_of(run)]
     assert versions[saved] > versions[saved - 1], "no version number is used twice"
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["resumed_after_step"] == saved and summary["steps"] == 90
+    assert summary["resumed_after_step"] == saved and summary["steps"] == 300
     assert summary["metrics"]["after"]["total_variation"] < summary["metrics"]["before"]["total_variation"]
 
     (run / "summary.json").unlink()  # as if the run had died after its last step, before its evaluation
@@ -44,12 +44,14 @@ def test_a_run_killed_with_kill_9_leaves_no_process_and_is_resumed_and_finishes(
     completed = Command("train", "--resume", str(run), "evaluation.samples=200")
     output = completed.finish()
     assert completed.process.returncode == 0, output
-    assert json.loads((run / "summary.json").read_text())["steps"] == 90 and (run / "adapter" / "version.json").exists()
+    assert (
+        json.loads((run / "summary.json").read_text())["steps"] == 300 and (run / "adapter" / "version.json").exists()
+    )
 
     finished = Command("train", str(recipe), "--run", str(run), "--continue")
     assert "there is nothing left to do" in " ".join(finished.finish().split()) and finished.process.returncode == 0
     again = Command("train", "--resume", str(run))
-    assert "has done all its learner.steps = 90" in " ".join(again.finish().split()) and again.process.returncode == 2
+    assert "has done all its learner.steps = 300" in " ".join(again.finish().split()) and again.process.returncode == 2
     # two small helpers of Ray look for their head node for a minute (measured 60 to 64 s) before they exit
     until(lambda: command.alive() == [], 120, "the end of all processes")
 
@@ -61,8 +63,8 @@ def test_a_killed_learner_starts_again_in_place_and_ends_with_the_same_bits_as_a
     given = tmp_path / "given.jsonl"
     given.write_text('{"response": "a b"}\n')
     options = [
-        f'task.demonstrations="{given}"', "learner.objective=sft", "actors.engine=simulated", "learner.steps=120", "learner.checkpoint_every=1", "learner.advanced.decay=cosine",
-        "learner.learning_rate=2e-3", "evaluation.samples=16", "learner.reward_temperature_end=0.5", "learner.reward_temperature_steps=240",
+        f'task.demonstrations="{given}"', "learner.objective=sft", "actors.engine=simulated", "learner.steps=400", "learner.checkpoint_every=1", "learner.advanced.decay=cosine",
+        "learner.learning_rate=2e-3", "evaluation.samples=16", "learner.reward_temperature_end=0.5", "learner.reward_temperature_steps=800",
     ]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     uninterrupted = Command("train", str(recipe), *options, "--run", str(whole))
@@ -77,12 +79,12 @@ def test_a_killed_learner_starts_again_in_place_and_ends_with_the_same_bits_as_a
     until(lambda: len(rows_of(killed)) > 20, 240, "training")
     [learner] = command.pids("ray::LearnerProcess")
     os.kill(learner, signal.SIGKILL)
-    assert len(rows_of(killed)) < 120
+    assert len(rows_of(killed)) < 400
     output = command.finish()
     assert command.process.returncode == 0, output
     assert "The learner's process died. It is back, and goes on after step" in output
     assert "died without a word, as by SIGKILL" in (killed / "log.jsonl").read_text()
-    assert [row["step"] for row in rows_of(killed)] == list(range(1, 121)), "every step is recorded once"
+    assert [row["step"] for row in rows_of(killed)] == list(range(1, 401)), "every step is recorded once"
     name = "adapter/adapter_model.safetensors"
     assert (killed / name).read_bytes() == (whole / name).read_bytes()
 

@@ -29,7 +29,7 @@ TOOLS = (
 )
 SCORER = ("both_scorers_agree_at_every_prefix",)
 RUNNER = "vllm.v1.worker.gpu.model_runner.GPUModelRunner"
-LIMIT_S = 600.0
+LIMIT_S = 1200.0
 
 
 def test_log_probabilities_and_adapter_versions_are_right_on_the_model_runner_of_gpus() -> None:

@@ -56,7 +56,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_each_kind_grades_right_and_wrong_answers(name: str) -> None:
     table, columns, texts, expected = CASES[name]
-    limited = {**table, "limit_s": 2.0} if name == "code" else table
+    limited = {**table, "limit_s": 6.0} if name == "code" else table
     assert grades(limited, answers(*texts, **columns)) == expected
 
 
