@@ -19,7 +19,6 @@ class Behaviour:
     top_p: float = 1.0
     """Draw among the likeliest tokens whose probabilities add up to this. Recipes do not set it: strings outside would
     never be sampled."""
-    base_model: bool = False
 
 
 class BehaviourMix:
@@ -35,4 +34,4 @@ class BehaviourMix:
         """The next trajectory's behaviour."""
         chosen = self._behaviours[self._rng.choice(len(self._behaviours), p=self._shares)]
         temperature = float(self._rng.uniform(chosen.temperature_low, chosen.temperature_high))
-        return Behaviour(chosen.name, temperature, chosen.suppress_stop, base_model=chosen.base_model)
+        return Behaviour(chosen.name, temperature, chosen.suppress_stop)

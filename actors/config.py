@@ -17,8 +17,7 @@ class BehaviourConfig(BaseModel):
     )
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
-    """Name of the behaviour. `on_policy` is reserved for the policy itself: temperature 1, stop not suppressed, with
-    the adapter."""
+    """Name of the behaviour. `on_policy` is reserved for the policy itself: temperature 1, stop not suppressed."""
     weight: float = Field(gt=0.0)
     """Share of the trajectories, relative to the weights of the other behaviours."""
     temperature_low: float = Field(default=1.0, ge=0.1, le=MAX_TEMPERATURE)
@@ -27,9 +26,6 @@ class BehaviourConfig(BaseModel):
     """Highest sampling temperature. vLLM takes none above 2."""
     suppress_stop: bool = False
     """Never stop before the last allowed action. One long string trains the stop decision at each of its prefixes."""
-    base_model: bool = False
-    """Sample from the base model, without the adapter. Where the target is the base model under a constraint, its
-    accepted draws are exact ones, and the policy can't lose for good what the base model writes."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -39,11 +35,11 @@ class BehaviourConfig(BaseModel):
                 f"temperature_high = {self.temperature_high}: swap them"
             )
         if self.name == "on_policy" and (
-            self.suppress_stop or self.base_model or self.temperature_low != 1.0 or self.temperature_high != 1.0
+            self.suppress_stop or self.temperature_low != 1.0 or self.temperature_high != 1.0
         ):
             raise ValueError(
-                "behaviour on_policy must have temperature 1, and may neither suppress the stop token nor sample from "
-                "the base model: give this behaviour another name"
+                "behaviour on_policy must have temperature 1 and may not suppress the stop token: "
+                "give this behaviour another name"
             )
         return self
 

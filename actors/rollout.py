@@ -159,7 +159,7 @@ class RolloutActor:
     def _top_up(self) -> None:
         while len(self._open) < self._config.max_in_flight:
             prompt, behaviour = next(self._prompts), self._mix.next()
-            request_id = self._engine.add(prompt.token_ids, behaviour, behaviour.base_model)
+            request_id = self._engine.add(prompt.token_ids, behaviour)
             self._open[request_id] = prompt, behaviour, time.time()
 
     def _refresh(self) -> None:
@@ -221,8 +221,6 @@ class RolloutActor:
     def _trajectory(self, sampled: Sampled) -> Trajectory:
         prompt, behaviour, requested_at = self._open.pop(sampled.request_id)
         sampled_at, version = time.time(), sampled.version
-        if behaviour.base_model:
-            version = self._engine.version  # the one of its on-policy neighbours: a draw of the base model has none
         if version is None:
             raise AdapterError(
                 f"{self._name}: the base model sampled a response that an adapter version was to sample. It can't be "

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from actors.behaviour import Behaviour
-from actors.config import ActorConfig, BehaviourConfig
+from actors.config import ActorConfig
 from actors.prompt_order import prompt_order
 from actors.rollout import RolloutActor
 from actors.simulated import SimulatedEngine
@@ -138,31 +138,6 @@ def test_a_response_of_the_base_model_is_never_stamped_with_a_version(client: re
     )
     with pytest.raises(AdapterError, match="actor-0: the base model sampled a response"):
         actor.run()
-
-
-def test_a_behaviour_of_the_base_model_samples_without_the_adapter_and_no_other_does(
-    client: redis.Redis, name: str
-) -> None:
-    without_adapter: list[str] = []
-
-    class WatchedEngine(SimulatedEngine):
-        def add(self, prompt_token_ids: IntArray, behaviour: Behaviour, use_base_model: bool = False) -> str:
-            without_adapter.extend([behaviour.name] if use_base_model else [])
-            return super().add(prompt_token_ids, behaviour, use_base_model)
-
-    behaviours = [
-        BehaviourConfig(name="on_policy", weight=1.0),
-        BehaviourConfig(name="base", weight=1.0, base_model=True),
-    ]
-    config, engine, gate = ActorConfig(behaviours=behaviours), WatchedEngine(SPEC, rate=1e9, seed=0), Gate()
-    actor = RolloutActor(
-        "actor-0", engine, cycle(PROMPTS), "test", config, lambda held: version(7), gate, Heartbeats(client, name), 0
-    )
-    gate.after_batch = lambda: actor.stop() if len(gate.taken) >= 200 else None
-    actor.run()
-    drawn = Counter(trajectory.behaviour for trajectory in gate.taken)
-    assert set(without_adapter) == {"base"} and len(without_adapter) >= drawn["base"] > 50 and drawn["on_policy"] > 50
-    assert {trajectory.policy_version for trajectory in gate.taken} == {7}, "it ages like what was sampled with it"
 
 
 def test_a_wrong_adapter_ends_the_actor(client: redis.Redis, name: str) -> None:

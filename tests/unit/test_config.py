@@ -118,8 +118,6 @@ def test_the_error_for_an_unknown_recipe_lists_the_shipped_ones() -> None:
 def test_a_behaviour_called_on_policy_can_be_nothing_else() -> None:
     with pytest.raises(ConfigError, match="on_policy must have temperature 1"):
         load_recipe("demo", ['actors.behaviours=[{name="on_policy",weight=1.0,suppress_stop=true}]'])
-    with pytest.raises(ConfigError, match="nor sample from the base model"):
-        load_recipe("demo", ['actors.behaviours=[{name="on_policy",weight=1.0,base_model=true}]'])
 
 
 def test_a_batch_that_ranks_cannot_divide_is_refused() -> None:
