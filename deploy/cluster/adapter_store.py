@@ -127,6 +127,7 @@ class AdapterStoreClient:
         try:
             return version, ray.get(files)
         except ray.exceptions.ObjectLostError:  # gone with the store, which gets the newest version again
+            self._poll = self._newest = None
             return None
 
     def newest(self) -> tuple[AdapterVersion, AdapterFiles] | None:
@@ -161,12 +162,12 @@ class AdapterStoreClient:
         if wait:
             ray.get(call)
 
-    def health(self) -> Health:
-        """AdapterStore.health, as it was at the call before; nothing where the store has not answered. Never blocks."""
+    def health(self) -> Health | None:
+        """AdapterStore.health; None where the answer has not come yet. Never blocks."""
         call = self._health or self._store.health.remote()
         self._health = call
         if not ray.wait([call], timeout=0)[0]:
-            return {}, False
+            return None
         self._health = None
         health: Health = ray.get(call)
         return health

@@ -4,6 +4,7 @@ Ray calls `run` in one thread and the short methods (`report`, `stop`) in others
 """
 
 import socket
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,7 @@ class LearnerProcess:
         self._log = process_log(address.buffer_name, f"learner-{rank}")
         self._meter = Meter(address.buffer_name, f"learner-{rank}")
         self._store = AdapterStoreClient(ray.get_actor(address.adapter_store))
+        self._publishing = threading.Lock()
         self._published: tuple[AdapterVersion, AdapterFiles] | None = None
         self._policy = LoraPolicy(address.spec, device_of(config.device, config.gpus), config.gradient_checkpointing)
 
@@ -98,14 +100,16 @@ class LearnerProcess:
         return True
 
     def _publish(self, version: AdapterVersion, files: AdapterFiles) -> None:
-        self._published = version, files
-        self._store.publish(version, files)
+        with self._publishing:
+            self._published = version, files
+            self._store.publish(version, files)
 
     def publish_again(self) -> None:
         """Publish the newest version once more, for a store that has forgotten it."""
-        if self._published:
-            with suppress(ray.exceptions.RayTaskError):  # a newer one came first
-                self._store.publish(*self._published)
+        with self._publishing:
+            if self._published:
+                with suppress(ray.exceptions.RayTaskError):  # the store has it
+                    self._store.publish(*self._published)
 
     def run(self) -> int:
         """Learner.run; returns the number of steps done."""

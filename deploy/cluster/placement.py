@@ -4,9 +4,10 @@ import logging
 import os
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import psutil
 import ray
 from ray.job_config import JobConfig
 
@@ -47,6 +48,11 @@ def ray_session() -> Iterator[None]:
 
 
 def _start_ray() -> None:
+    if ray.is_initialized():
+        raise TributaryError(
+            "Ray already runs in this process, and a run starts and ends its own. Call ray.shutdown() first; to use a "
+            "cluster, set RAY_ADDRESS before."
+        )
     logging.getLogger("ray").setLevel(logging.ERROR)  # at every start Ray logs that token authentication is on
     # Ray 2.60 prints the messages of calls that end with the run to the driver's terminal, and has no setting for it
     ray._private.worker.print_to_stdstream = lambda *lines, **more: None
@@ -69,6 +75,7 @@ def _start_ray() -> None:
 
 
 def _init_ray(local: dict[str, Any], tries: int) -> None:
+    earlier = set(psutil.Process().children(recursive=True))
     try:
         with own_sigterm_handler():
             job = JobConfig(_py_driver_sys_path=_WorkerPath([str(ROOT)]))
@@ -77,7 +84,16 @@ def _init_ray(local: dict[str, Any], tries: int) -> None:
         ray.shutdown()
         if tries == 1:
             raise
+        _end_rest(local["_temp_dir"], earlier)
         _init_ray(local, tries - 1)
+
+
+def _end_rest(folder: str, earlier: set[psutil.Process]) -> None:
+    """Kill what is left of a node that did not start in time: Ray itself ends only one that it had registered."""
+    for process in set(psutil.Process().children(recursive=True)) - earlier:
+        with suppress(psutil.NoSuchProcess):
+            if any(folder in word for word in process.cmdline()):
+                process.kill()
 
 
 @contextmanager

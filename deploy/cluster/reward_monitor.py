@@ -31,6 +31,7 @@ class RewardMonitor:
         """`time_limit_s` of a reward function; `silent_limit_s`: a worker without heartbeats for this long is ended."""
         self._time_limit_s, self._silent_limit_s = time_limit_s, max(silent_limit_s, longest_call_s(time_limit_s))
         self._store, self._events = store, events
+        self._without_beat: dict[str, float] = {}
         self._requests = Statuses()
         self._statuses: dict[int, dict[str, Any]] = {}
         """Of a worker that Ray restarts, its last one."""
@@ -40,23 +41,25 @@ class RewardMonitor:
         """The newest status of each worker that has answered."""
         return [self._statuses[number] for number in sorted(self._statuses)]
 
-    def troubles(self, workers: Mapping[int, Handle], without_beat: Mapping[str, float]) -> list[str]:
+    def troubles(self, workers: Mapping[int, Handle], without_beat: Mapping[str, float] | None) -> list[str]:
         """One sentence for each worker that is slow, silent, or has quarantined strings; ends those that hang.
 
-        `without_beat`: name -> seconds since its last heartbeat.
+        `without_beat`: name -> seconds since its last heartbeat; None: as at the call before.
         """
+        if without_beat is not None:
+            self._without_beat = dict(without_beat)
         self._requests.refresh(workers)
         for number in self._requests.lost:
-            self._store.forget_beats(f"reward-{number}")
+            self._forget_beats(f"reward-{number}")
         self._statuses = {n: s for n, s in (self._statuses | self._requests.newest).items() if n in workers}
         sentences = []
         for number in workers:
             silent_s, name = self._requests.silent_s(number), f"reward-{number}"
-            stopped_s = 0.0 if number in self._requests.lost else without_beat.get(name, 0.0)
+            stopped_s = self._without_beat.get(name, 0.0)
             if stopped_s > self._silent_limit_s:
                 ray.kill(workers[number], no_restart=False)  # reaches a stopped process, too
                 self._requests.forget(number)
-                self._store.forget_beats(name)
+                self._forget_beats(name)
                 text = f"{name} did not answer for {stopped_s:.0f} s: it was ended"
                 self._events.add(ProcessEvent("ended", "reward", text))
             elif stopped_s > SLOW_S:
@@ -72,6 +75,11 @@ class RewardMonitor:
             if number in self._statuses:
                 sentences += self._of_status(name, self._statuses[number])
         return sentences
+
+    def _forget_beats(self, name: str) -> None:
+        """Its heartbeats are those of an earlier life."""
+        self._store.forget_beats(name)
+        self._without_beat.pop(name, None)
 
     def _of_status(self, name: str, status: Mapping[str, Any]) -> list[str]:
         sentences = []

@@ -135,15 +135,15 @@ class System:
 
     def report(self) -> SystemReport:
         """Collect new rows, statuses and waits from all processes."""
-        without_beat, store_is_new = self._store_client.health()
-        if store_is_new:
+        health = self._store_client.health()
+        if health and health[1]:
             self._events.add(ProcessEvent("restart", "adapter store", "the adapter store died and is back"))
             self._store_client.set_reward_workers(self._rewards.names())
             self._learners.publish_again()
         rows, learner_wait = self._learners.report()
         statuses, actor_waits = self._actor_monitor.report(self._loops.available)
         waits = [learner_wait, *actor_waits, *self._missing(), *self._events.troubles]
-        waits += self._reward_monitor.troubles(self._rewards.members, without_beat)
+        waits += self._reward_monitor.troubles(self._rewards.members, health[0] if health else None)
         return SystemReport(rows, statuses, self._reward_monitor.statuses, [wait for wait in waits if wait])
 
     def resize(self, counts: Mapping[str, int]) -> None:

@@ -112,9 +112,10 @@ def test_a_worker_whose_process_sends_no_heartbeats_is_named_and_then_ended_once
     monitor = reward_monitor(beats, events)
     [sentence] = monitor.troubles({0: hung, 1: Process(REWARD)}, beats.seconds)
     assert sentence.startswith("reward-0 does not answer: for 59 s; it is ended after 60 s") and not fake.killed
+    assert monitor.troubles({0: hung, 1: Process(REWARD)}, None) == [sentence], "the store has not answered yet"
     beats.seconds["reward-0"] = 61.0
-    for _ in range(2):
-        assert monitor.troubles({0: hung, 1: Process(REWARD)}, beats.seconds) == []
+    for ages in (dict(beats.seconds), None, None):
+        assert monitor.troubles({0: hung, 1: Process(REWARD)}, ages) == []
         assert fake.killed == [hung]
     assert [event.text for event in events.drain()] == ["reward-0 did not answer for 61 s: it was ended"]
 
