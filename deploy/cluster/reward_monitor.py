@@ -7,13 +7,11 @@ heartbeats is stopped, or some code holds the interpreter's lock: it is ended, a
 from collections.abc import Mapping
 from typing import Any
 
-import ray
-
-from deploy.cluster.actor_monitor import SLOW_S
 from deploy.cluster.adapter_store import AdapterStoreClient
-from deploy.cluster.process_events import ProcessEvent, ProcessEvents
+from deploy.cluster.process_events import ProcessEvents
 from deploy.cluster.ray_calls import Handle
 from deploy.cluster.statuses import Statuses
+from deploy.cluster.watchdog import Watchdog
 from rewards.time_limit import longest_call_s
 
 SILENT_S = 30.0
@@ -29,8 +27,9 @@ class RewardMonitor:
         self, time_limit_s: float, silent_limit_s: float, store: AdapterStoreClient, events: ProcessEvents
     ) -> None:
         """`time_limit_s` of a reward function; `silent_limit_s`: a worker without heartbeats for this long is ended."""
-        self._time_limit_s, self._silent_limit_s = time_limit_s, max(silent_limit_s, longest_call_s(time_limit_s))
-        self._store, self._events = store, events
+        limit_s = max(silent_limit_s, longest_call_s(time_limit_s))
+        self._watchdog = Watchdog("reward", "rewards.advanced.silent_limit_s", limit_s, events)
+        self._time_limit_s, self._store = time_limit_s, store
         self._without_beat: dict[str, float] = {}
         self._requests = Statuses()
         self._statuses: dict[int, dict[str, Any]] = {}
@@ -56,17 +55,11 @@ class RewardMonitor:
         for number in workers:
             silent_s, name = self._requests.silent_s(number), f"reward-{number}"
             stopped_s = self._without_beat.get(name, 0.0)
-            if stopped_s > self._silent_limit_s:
-                ray.kill(workers[number], no_restart=False)  # reaches a stopped process, too
+            if self._watchdog.ends(number, workers[number], stopped_s):
                 self._requests.forget(number)
                 self._forget_beats(name)
-                text = f"{name} did not answer for {stopped_s:.0f} s: it was ended"
-                self._events.add(ProcessEvent("ended", "reward", text))
-            elif stopped_s > SLOW_S:
-                sentences.append(
-                    f"{name} does not answer: for {stopped_s:.0f} s; it is ended after {self._silent_limit_s:g} s "
-                    "(rewards.advanced.silent_limit_s)"
-                )
+            elif waits := self._watchdog.waits(number, stopped_s):
+                sentences += waits
             elif silent_s > SILENT_S:
                 sentences.append(
                     f"{name} has been at one batch for {silent_s:.0f} s: it is scoring, or waiting for the learner to "

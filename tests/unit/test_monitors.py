@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deploy.cluster import actor_monitor, statuses
+from deploy.cluster import statuses, watchdog
 from deploy.cluster.actor_monitor import ActorMonitor
 from deploy.cluster.process_events import ProcessEvents
 from deploy.cluster.reward_monitor import RewardMonitor
@@ -71,7 +71,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     ray = FakeRay()
     monkeypatch.setattr(statuses.ray, "wait", ray.wait)
     monkeypatch.setattr(statuses.ray, "get", ray.get)
-    monkeypatch.setattr(actor_monitor.ray, "kill", ray.kill)  # the module is the same for both monitors
+    monkeypatch.setattr(watchdog.ray, "kill", ray.kill)
     monkeypatch.setattr(statuses.time, "monotonic", lambda: ray.now)
     return ray
 
