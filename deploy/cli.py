@@ -15,9 +15,11 @@ from deploy.commands import (
     doctor,
     evaluate,
     export,
+    m_step,
     model,
     recipes,
     reproduce,
+    sample,
     serve,
     train,
 )
@@ -33,8 +35,8 @@ app.command()(train.validate)
 app.command()(recipes.recipes)
 app.command()(recipes.init)
 app.command()(evaluate.evaluate)
-app.command()(evaluate.sample)
-app.command("m-step")(evaluate.m_step)
+app.command()(sample.sample)
+app.command("m-step")(m_step.m_step)
 app.command()(export.export)
 app.command()(serve.serve)
 app.command()(reproduce.reproduce)

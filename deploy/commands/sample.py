@@ -1,0 +1,118 @@
+"""`tributary sample`: print samples of a finished run."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from deploy.commands.evaluate import EngineSeed, MethodName, RunDir, Split, Temperature, TopP, behaviour_of, open_run
+from deploy.formatting import console, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from actors.segments import Sampled
+    from buffer.types import AdapterFiles, AdapterVersion, Prompt
+    from deploy.driver.preflight import Checked
+    from deploy.driver.samples import Drawn, Samples
+    from rewards.judging.correction import Method
+    from rewards.task import Sample
+
+
+def sample(
+    run: RunDir,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Samples per prompt.")] = 10,
+    split: Split = "train",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt", metavar="ID", help="Id of a prompt; repeat it for several. Default: the prompts of `evaluate`."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object per line: prompt, text, log_q, log_reward, terms (nats)."),
+    ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Correct the samples with their rewards until they follow the target, from four times as many draws: "
+            "by rejection, which is exact, where the task lists its strings, else by Metropolis-Hastings.",
+        ),
+    ] = False,
+    method: MethodName = "",
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    seed: EngineSeed = 0,
+) -> None:
+    """Print samples from the final adapter of a run, one per line."""
+    from deploy.commands.environment import quiet_engine
+
+    quiet_engine()
+    from deploy.driver.exact_samples import PROPOSALS, method_of
+    from deploy.driver.samples import draw, judged_prompts, named_prompts, sample_lines
+
+    folder, checked = open_run(run)
+    chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)
+    chosen_method = method_of(checked, method) if exact or method else None
+    behaviour = behaviour_of(temperature, top_p, "--exact" if chosen_method else "")
+    adapter, number = (folder.version(), folder.adapter()), n * PROPOSALS if chosen_method else n
+    [drawn] = draw(checked, chosen, adapter, number, base_too=False, seed=seed, say=_aside, behaviour=behaviour)
+    if not as_json and not chosen_method:
+        _print_samples(checked, chosen, drawn)
+        return
+    scored = _scored(checked, chosen, drawn, number)
+    if chosen_method:
+        scored = _corrected(checked, adapter, chosen, scored, n, chosen_method, seed)
+    if as_json:
+        sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, scored))
+    else:
+        _print_samples(checked, chosen, scored)
+
+
+def _scored(checked: "Checked", prompts: "Sequence[Prompt]", drawn: "Drawn", number: int) -> "Samples":
+    """`number` draws per prompt with their rewards; prints how many are omitted."""
+    from deploy.driver.samples import score_samples
+
+    [scored] = score_samples(checked, prompts, [drawn])
+    if unscored := number * len(prompts) - sum(map(len, scored.values())):
+        typer.echo(f"{unscored} samples are omitted: their reward failed.", err=True)
+    return scored
+
+
+def _corrected(
+    checked: "Checked",
+    adapter: "tuple[AdapterVersion, AdapterFiles]",
+    prompts: "Sequence[Prompt]",
+    proposals: "Samples",
+    n: int,
+    method: "Method",
+    seed: int,
+) -> "Samples":
+    """`n` corrected samples per prompt, of the target at the temperature of the adapter's step; prints a summary."""
+    from deploy.driver.exact_samples import correct
+    from learner.schedule import reward_temperature
+
+    version, files = adapter
+    temperature = reward_temperature(version.learner_step, checked.config.learner)
+    exact = correct(checked, files, prompts, proposals, n, method, temperature, seed)
+    typer.echo(exact.summary(method), err=True)
+    return exact.samples
+
+
+def _aside(line: str) -> None:
+    """Print a line that is no sample."""
+    typer.echo(line, err=True)
+
+
+def _print_samples(
+    checked: "Checked", prompts: "Sequence[Prompt]", samples: "Mapping[str, Sequence[Sampled | Sample]]"
+) -> None:
+    """Each sample behind its prompt, one per line."""
+    for prompt in prompts:
+        for sampled in samples[prompt.id]:
+            response = checked.tokenizer.decode(sampled.token_ids.tolist(), skip_special_tokens=False)
+            shown = f"[dim]{escape(visible(prompt.text))}[/dim]{escape(visible(response))}"
+            console.print(shown, soft_wrap=True)
