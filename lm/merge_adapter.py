@@ -10,10 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from buffer.errors import ConfigError
+from buffer.types import PolicySpec
+from lm.from_folder import load_weights
 
 MAX_SETTINGS_BYTES = 2**20
 PATTERN_LIMIT_S = 10.0
@@ -28,6 +32,12 @@ for pattern in patterns:
             expression.match(name)
 """
 """In the forms in which PEFT searches them: whole names, the ends of names, numbered layers."""
+
+
+def load_merged(spec: PolicySpec, adapter: Path | None) -> Any:
+    """The policy as a plain transformers model: whole base weights with a run's adapter in them; None: without one."""
+    model = load_weights(AutoModelForCausalLM, spec.base_model, dtype=getattr(torch, spec.dtype))
+    return model if adapter is None else merged(model, adapter, "the run's adapter")
 
 
 def merged(model: Any, adapter: Path, setting: str = "rewards.adapter") -> Any:

@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from buffer.errors import ConfigError
+from deploy.commands.decoding_options import (
+    Beam,
+    BestOf,
+    DiverseBeam,
+    Greedy,
+    MaxTokens,
+    Shots,
+    Temperature,
+    TopP,
+    decoding_of,
+)
 from deploy.formatting import console, visible
 
 if TYPE_CHECKING:
-    from actors.behaviour import Behaviour
     from deploy.artifacts.run_folder import RunFolder
+    from deploy.driver.decoding import Decoding
     from deploy.driver.preflight import Checked
 
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Folder of the run.")]
@@ -22,26 +32,6 @@ Split = Annotated[
         metavar="NAME",
         help="Split of the task's prompts, such as train or test. `evaluate` also takes simulated: prompts for which "
         "the base model wrote an exact draw.",
-    ),
-]
-Temperature = Annotated[
-    float,
-    typer.Option(
-        "--temperature",
-        metavar="T",
-        min=0.0,
-        max=2.0,  # actors.config.MAX_TEMPERATURE
-        help="Temperature of the sampling; 0 takes the likeliest token.",
-    ),
-]
-TopP = Annotated[
-    float,
-    typer.Option(
-        "--top-p",
-        metavar="P",
-        min=0.01,
-        max=1.0,
-        help="Draw among the likeliest tokens whose probabilities add up to P.",
     ),
 ]
 ExactTries = Annotated[
@@ -80,18 +70,26 @@ def evaluate(
     exact_tries: ExactTries = None,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
+    greedy: Greedy = False,
+    beam: Beam = 0,
+    diverse_beam: DiverseBeam = 0,
+    best_of: BestOf = 1,
+    shots: Shots = 0,
+    max_tokens: MaxTokens = 0,
     seed: EngineSeed = 12345,
 ) -> None:
     """Sample from the base model and from the final adapter of a run with vLLM, and evaluate both.
 
-    With --temperature or --top-p the samples do not follow the policy: only the task's own figures are computed.
+    With any option from --temperature to --max-tokens the strings are no samples of the policy: only the task's own
+    figures are computed.
     """
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
-    if temperature != 1.0 or top_p != 1.0:
-        behaviour = behaviour_of(temperature, top_p, "--exact-tries" if exact_tries else "")
-        _evaluate_decoding(run, split, samples, prompts, behaviour, seed)
+    given = "--exact-tries" if exact_tries else ""
+    decoding = decoding_of(temperature, top_p, greedy, beam, diverse_beam, best_of, shots, max_tokens, given)
+    if not decoding.is_sampling:
+        _evaluate_decoding(run, split, samples, prompts, decoding, seed)
         return
     from deploy.driver.evaluate_run import evaluate_run
     from deploy.driver.evaluation import explanations, notes, show_certificates
@@ -111,20 +109,8 @@ def evaluate(
     console.print(f"Written: {run}/{result.file} and {run}/plots")
 
 
-def behaviour_of(temperature: float, top_p: float, option: str) -> "Behaviour":
-    """How to decode. ConfigError where `option` needs samples of the policy itself."""
-    from actors.behaviour import Behaviour
-    from actors.rollout import ON_POLICY
-
-    if temperature == 1.0 and top_p == 1.0:
-        return ON_POLICY
-    if option:
-        raise ConfigError(f"{option} needs samples of the policy: it takes neither --temperature nor --top-p.")
-    return Behaviour("decoding", temperature, suppress_stop=False, top_p=top_p)
-
-
 def _evaluate_decoding(
-    run: Path, split: str, samples: int | None, prompts: int | None, behaviour: "Behaviour", seed: int
+    run: Path, split: str, samples: int | None, prompts: int | None, decoding: "Decoding", seed: int
 ) -> None:
     """Print the task's figures of base model and adapter under another way to decode."""
     from deploy.driver.evaluate_decoding import FILE, evaluate_decoding
@@ -132,8 +118,8 @@ def _evaluate_decoding(
     from deploy.telemetry.before_after_table import before_after_table
 
     folder, checked = open_run(run)
-    decoded = evaluate_decoding(checked, folder, split, samples, prompts, behaviour, seed, console.print)
-    note = f"{decoded.samples:,} samples a prompt at temperature {behaviour.temperature:g}, top-p {behaviour.top_p:g}."
+    decoded = evaluate_decoding(checked, folder, split, samples, prompts, decoding, seed, console.print)
+    note = f"{decoded.strings:,} strings in all: {decoding.words()}."
     console.print(before_after_table(decoded.before, decoded.after, explanations(checked), [note]))
     if decoded.problem:
         console.print(f"[yellow]{escape(visible(decoded.problem))}[/yellow]", soft_wrap=True)

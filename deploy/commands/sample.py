@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from deploy.commands.evaluate import EngineSeed, MethodName, RunDir, Split, Temperature, TopP, behaviour_of, open_run
+from deploy.commands.decoding_options import (
+    Beam,
+    BestOf,
+    DiverseBeam,
+    Greedy,
+    MaxTokens,
+    Shots,
+    Temperature,
+    TopP,
+    decoding_of,
+)
+from deploy.commands.evaluate import EngineSeed, MethodName, RunDir, Split, open_run
 from deploy.formatting import console, visible
 
 if TYPE_CHECKING:
@@ -15,7 +26,7 @@ if TYPE_CHECKING:
     from actors.segments import Sampled
     from buffer.types import AdapterFiles, AdapterVersion, Prompt
     from deploy.driver.preflight import Checked
-    from deploy.driver.samples import Drawn, Samples
+    from deploy.driver.samples import Samples
     from rewards.judging.correction import Method
     from rewards.task import Sample
 
@@ -45,41 +56,42 @@ def sample(
     method: MethodName = "",
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
+    greedy: Greedy = False,
+    beam: Beam = 0,
+    diverse_beam: DiverseBeam = 0,
+    best_of: BestOf = 1,
+    shots: Shots = 0,
+    max_tokens: MaxTokens = 0,
     seed: EngineSeed = 0,
 ) -> None:
     """Print samples from the final adapter of a run, one per line."""
     from deploy.commands.environment import quiet_engine
 
     quiet_engine()
+    from deploy.driver.decoding import decode, score_decoded
     from deploy.driver.exact_samples import PROPOSALS, method_of
-    from deploy.driver.samples import draw, judged_prompts, named_prompts, sample_lines
+    from deploy.driver.samples import judged_prompts, named_prompts, sample_lines
 
+    given = "--exact" if exact or method else ""
+    decoding = decoding_of(temperature, top_p, greedy, beam, diverse_beam, best_of, shots, max_tokens, given)
     folder, checked = open_run(run)
     chosen = named_prompts(checked, split, prompt) if prompt else judged_prompts(checked, split)
     chosen_method = method_of(checked, method) if exact or method else None
-    behaviour = behaviour_of(temperature, top_p, "--exact" if chosen_method else "")
-    adapter, number = (folder.version(), folder.adapter()), n * PROPOSALS if chosen_method else n
-    [drawn] = draw(checked, chosen, adapter, number, base_too=False, seed=seed, say=_aside, behaviour=behaviour)
-    if not as_json and not chosen_method:
+    number = n * PROPOSALS if chosen_method else n
+    [drawn] = decode(checked, folder, chosen, number, decoding, base_too=False, seed=seed, say=_aside)
+    if not as_json and not chosen_method and best_of == 1:
         _print_samples(checked, chosen, drawn)
         return
-    scored = _scored(checked, chosen, drawn, number)
+    [scored] = score_decoded(checked, chosen, [drawn], decoding, seed)
+    if unscored := sum(map(len, drawn.values())) // best_of - sum(map(len, scored.values())):
+        _aside(f"{unscored} samples are omitted: their reward failed.")
     if chosen_method:
+        adapter = folder.version(), folder.adapter()
         scored = _corrected(checked, adapter, chosen, scored, n, chosen_method, seed)
     if as_json:
         sys.stdout.writelines(f"{line}\n" for line in sample_lines(checked, scored))
     else:
         _print_samples(checked, chosen, scored)
-
-
-def _scored(checked: "Checked", prompts: "Sequence[Prompt]", drawn: "Drawn", number: int) -> "Samples":
-    """`number` draws per prompt with their rewards; prints how many are omitted."""
-    from deploy.driver.samples import score_samples
-
-    [scored] = score_samples(checked, prompts, [drawn])
-    if unscored := number * len(prompts) - sum(map(len, scored.values())):
-        typer.echo(f"{unscored} samples are omitted: their reward failed.", err=True)
-    return scored
 
 
 def _corrected(

@@ -1,16 +1,16 @@
-"""Evaluate base model and adapter of a run under another way to decode: a temperature, a nucleus, greedy.
+"""Evaluate base model and adapter of a run under another way to decode: a temperature, a beam search, best of N.
 
-The samples do not follow q then, so there is no certificate and no figure of the target: only the task's own figures.
+The strings do not follow q then, so there is no certificate and no figure of the target: only the task's own figures.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from actors.behaviour import Behaviour
 from deploy.artifacts.run_folder import RunFolder
+from deploy.driver.decoding import Decoding, decode, score_decoded
 from deploy.driver.evaluation import task_figures
 from deploy.driver.preflight import Checked
-from deploy.driver.samples import draw, judged_prompts, samples_a_prompt, score_samples
+from deploy.driver.samples import judged_prompts, samples_a_prompt
 from deploy.models.judges import find_judges
 from rewards.judging.bootstrap import Interval
 from rewards.judging.bound import Bound
@@ -25,8 +25,8 @@ class Decoded:
 
     before: Mapping[str, Figure]
     after: Mapping[str, Figure]
-    samples: int
-    """Drawn per prompt."""
+    strings: int
+    """Strings of the adapter that were judged."""
     problem: str | None
     """Why figures are missing."""
 
@@ -37,27 +37,22 @@ def evaluate_decoding(
     split: str,
     samples: int | None,
     prompts: int | None,
-    behaviour: Behaviour,
+    decoding: Decoding,
     seed: int,
     say: Callable[[str], None],
 ) -> Decoded:
     """Draw, judge, and write FILE into the run's folder; None stands for the recipe's numbers. `say` tells how far it
     is."""
     chosen, n = judged_prompts(checked, split, prompts), samples_a_prompt(checked, samples)
-    drawn = draw(
-        checked, chosen, (folder.version(), folder.adapter()), n, base_too=True, seed=seed, say=say, behaviour=behaviour
-    )
-    judges = find_judges()
-    (before, problem), (after, _) = (
-        task_figures(checked, of_model, judges) for of_model in score_samples(checked, chosen, drawn)
-    )
+    drawn = decode(checked, folder, chosen, n, decoding, base_too=True, seed=seed, say=say)
+    judges, scored = find_judges(), score_decoded(checked, chosen, drawn, decoding, seed)
+    (before, problem), (after, _) = (task_figures(checked, of_model, judges) for of_model in scored)
     both = {"before": before, "after": after}
     folder.write_json(
         FILE,
         {
             "split": split,
-            "temperature": behaviour.temperature,
-            "top_p": behaviour.top_p,
+            "decoding": asdict(decoding),
             "samples_a_prompt": n,
             "prompts": len(chosen),
             "seed": seed,
@@ -68,7 +63,7 @@ def evaluate_decoding(
             },
         },
     )
-    return Decoded(before, after, n, problem)
+    return Decoded(before, after, sum(map(len, scored[-1].values())), problem)
 
 
 def _value(figure: Figure) -> float:

@@ -14,6 +14,7 @@ from buffer.errors import AdapterError, ConfigError
 from buffer.types import AdapterFiles, Prompt, Trajectory, given_trajectory
 from deploy.artifacts.run_folder import RunFolder, check_disk
 from deploy.driver.adapter_log_q import load_log_q
+from deploy.driver.checked_adapter import checked_adapter
 from deploy.driver.describe_adapter import description, portable
 from deploy.driver.preflight import Checked
 from deploy.driver.samples import judged_prompts
@@ -41,7 +42,7 @@ def export_adapter(checked: Checked, folder: RunFolder, target: Path) -> Path:
     AdapterError where the run's adapter is not the one that its version names.
     """
     with _new_folder(target) as work:
-        files = portable(_adapter(folder), checked.config.model.name)
+        files = portable(checked_adapter(folder), checked.config.model.name)
         shutil.copy(folder.adapter_path / "version.json", work)
         (work / "adapter_config.json").write_text(files.config_json)
         (work / "adapter_model.safetensors").write_bytes(files.weights)
@@ -62,7 +63,7 @@ def export_merged(checked: Checked, folder: RunFolder, target: Path, seed: int =
             "weights its adapter would sample another distribution. Export without --merge, and load the base model in "
             "4 bits under the adapter."
         )
-    files = _adapter(folder)
+    files = checked_adapter(folder)
     size = sum(file.stat().st_size for file in Path(checked.spec.base_model).glob("*.safetensors"))
     check_disk(target, size)
     with _new_folder(target) as work:
@@ -70,19 +71,6 @@ def export_merged(checked: Checked, folder: RunFolder, target: Path, seed: int =
         _merge(checked, folder, work)
         _write(work, description(checked, folder, merged=True))  # saving a model writes generation_config.json, too
         return _compare(checked, files, work, seed)
-
-
-def _adapter(folder: RunFolder) -> AdapterFiles:
-    """The run's adapter. AdapterError unless it has the digest of its version."""
-    from learner.adapter import digest
-
-    files, version = folder.adapter(), folder.version()
-    if (actual := digest(files)) != version.digest:
-        raise AdapterError(
-            f"{folder.adapter_path} has sha256 {actual}, and its version.json says {version.digest}: the files are of "
-            "different versions, or damaged. Restore them, or resume the run."
-        )
-    return files
 
 
 @contextmanager
@@ -107,15 +95,9 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 
 def _merge(checked: Checked, folder: RunFolder, work: Path) -> None:
     """Save config.json and the merged weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    from lm.merge_adapter import load_merged
 
-    from lm.from_folder import load_weights
-    from lm.merge_adapter import merged
-
-    spec = checked.spec
-    base = load_weights(AutoModelForCausalLM, spec.base_model, dtype=getattr(torch, spec.dtype))
-    merged(base, folder.adapter_path, "the run's adapter").save_pretrained(work)
+    load_merged(checked.spec, folder.adapter_path).save_pretrained(work)
 
 
 def _compare(checked: Checked, files: AdapterFiles, merged: Path, seed: int) -> MergeCheck:

@@ -16,15 +16,10 @@ class Contender:
     """section.setting=value"""
     trains: bool = True
     """False: the base model, whose figures every run of the recipe has."""
-    temperature: float = 1.0
-    top_p: float = 1.0
+    decoding: tuple[str, ...] = ()
+    """Options of `tributary evaluate`; none: samples of the policy itself."""
     teaches: bool = False
     """Learn from the listed strings of the target instead of from samples."""
-
-    @property
-    def decodes(self) -> bool:
-        """True where samples do not follow q."""
-        return self.temperature != 1.0 or self.top_p != 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +56,9 @@ def _decoded(recipe: str) -> tuple[Contender, ...]:
     """The base model under other ways to decode."""
     return (
         Contender("base model", recipe, trains=False),
-        *(Contender(f"base model, T = {t:g}", recipe, trains=False, temperature=t) for t in (0.5, 1.5, 2.0)),
-        Contender("base model, top-p 0.9", recipe, trains=False, top_p=0.9),
+        *(Contender(f"base model, T = {t}", recipe, (), False, ("--temperature", t)) for t in ("0.5", "1.5", "2")),
+        Contender("base model, top-p 0.9", recipe, (), False, ("--top-p", "0.9")),
+        Contender("base model, 10 worked examples", recipe, (), False, ("--shots", "10")),
     )
 
 

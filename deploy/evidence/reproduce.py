@@ -67,8 +67,7 @@ def reproduce(
 
 
 def _settings(contender: Contender, overrides: Sequence[str]) -> list[str]:
-    decoding = [f"temperature {contender.temperature:g}, top-p {contender.top_p:g}"] if contender.decodes else []
-    return [contender.recipe, *contender.overrides, *overrides, *decoding]
+    return [contender.recipe, *contender.overrides, *overrides, *contender.decoding]
 
 
 class _Maker:
@@ -84,7 +83,7 @@ class _Maker:
         summary = json.loads((run / "summary.json").read_text("utf-8"))
         side = "after" if contender.trains else "before"
         figures, verdict = figures_of(summary, side), verdict_of(summary, side)
-        if contender.decodes:
+        if contender.decoding:
             self._evaluate(contender, run)
             values = json.loads((run / DECODING).read_text("utf-8"))["metrics"][side]
             figures, verdict = dict(values), ""
@@ -131,8 +130,7 @@ class _Maker:
         return run
 
     def _evaluate(self, contender: Contender, run: Path) -> None:
-        decoding = ["--temperature", str(contender.temperature), "--top-p", str(contender.top_p)]
-        _tributary(["evaluate", "--run", str(run), *decoding, "--seed", str(self._seed)])
+        _tributary(["evaluate", "--run", str(run), *contender.decoding, "--seed", str(self._seed)])
 
 
 def _write_listed_strings(recipe: str, overrides: Sequence[str], path: Path) -> None:

@@ -142,13 +142,16 @@ def test_reproduce_reads_a_finished_run_and_decodes_the_base_model_in_another_wa
 ) -> None:
     runs, to = tmp_path / "runs", tmp_path / "results"
     shutil.copytree(finished[0], runs / "ours-0")
-    ours, greedy = Contender("ours", str(recipe)), Contender("greedy", str(recipe), trains=False, temperature=0.0)
+    ours, greedy = (
+        Contender("ours", str(recipe)),
+        Contender("greedy", str(recipe), trains=False, decoding=("--greedy",)),
+    )
     experiment = Experiment("Toys", (ours, greedy), {"total_variation": "total variation"}, "smallest", 1.0)
     heard: list[str] = []
     assert reproduce("toys", experiment, Place(runs, to), 1, math.inf, [], heard.append) == []
     of_ours, of_greedy = json.loads((to / "results.json").read_text())["rows"]
     assert of_ours["figures"]["total_variation"] <= 0.05 and of_ours["trajectories"] > 500
-    assert json.loads((runs / "ours-0" / DECODING).read_text())["temperature"] == 0.0
+    assert json.loads((runs / "ours-0" / DECODING).read_text())["decoding"]["temperature"] == 0.0
     assert of_greedy["figures"]["total_variation"] > 0.8, "one string has all the mass"
     assert of_greedy["trajectories"] is None and heard == ["[1/2] ours, seed 0", "[2/2] greedy, seed 0"]
     assert reproduce("toys", experiment, Place(runs, to), 1, math.inf, [], heard.append) == [] and len(heard) == 2
