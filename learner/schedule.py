@@ -25,8 +25,3 @@ def reward_temperature(step: int, config: LearnerConfig) -> float:
         return config.reward_temperature_end
     done = step / config.reward_temperature_steps
     return config.reward_temperature_start + done * (config.reward_temperature_end - config.reward_temperature_start)
-
-
-def highest_reward_temperature(config: LearnerConfig) -> float:
-    """The largest T of the run. T changes in one direction, so it is that of the first or of the last step."""
-    return max(reward_temperature(step, config) for step in (0, config.steps))

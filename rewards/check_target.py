@@ -60,8 +60,9 @@ def _problem_of_string(token_ids: IntArray, tool: Tool | None, spec: PolicySpec,
 def check_floor(task: Task, spec: PolicySpec, config: TaskConfig, temperature: float, vocabulary: int) -> None:
     """ConfigError if the floor under strings that the task does not want may have too much mass.
 
-    It is checked at the highest reward temperature of the run, `temperature`, because heat raises a floor. The task
-    states both masses at its own temperature. With s the ratio of the two, the sum of n values x obeys
+    It is checked at the reward temperature that the run ends with, `temperature`: heat raises a floor, and a hotter
+    start is a way to explore, whose target nobody samples in the end. The task states both masses at its own
+    temperature. With s the ratio of the two, the sum of n values x obeys
     Σ x^(1/s) <= n^(1 - 1/s) (Σ x)^(1/s) for s >= 1 (Hölder's inequality), and Σ x^(1/s) >= (Σ x)^(1/s). `vocabulary`
     tokens bound n where the policy has no list of tokens.
     """
@@ -74,7 +75,7 @@ def check_floor(task: Task, spec: PolicySpec, config: TaskConfig, temperature: f
     if math.isfinite(known_mass) and floor - known_mass > math.log(MAX_FLOOR_SHARE):
         raise ConfigError(
             f"task {config.name!r} with options {json.dumps(config.options)}: at reward temperature "
-            f"{s * task.mass_temperature:g}, the highest of the run, the floor under all other strings may have "
+            f"{s * task.mass_temperature:g}, which the run ends with, the floor under all other strings may have "
             f"{_times(floor - known_mass)} the target's mass, more than {MAX_FLOOR_SHARE:.0%}: even a perfect sampler "
             "would draw them too often. Lower the floor (a relative floor: lower log_epsilon)"
             + (" or the learner's reward temperature." if s > 1.0 else ".")

@@ -34,7 +34,7 @@ def check_task(
 ) -> Sequence[Prompt]:
     """Return the prompts of the training split. Raise ConfigError or RewardError if the task does not fit the recipe.
 
-    `max_model_len` [tokens] is the engine's limit, `temperature` the highest reward temperature of the run, `rows`
+    `max_model_len` [tokens] is the engine's limit, `temperature` the reward temperature that the run ends with, `rows`
     the number of tokens of the model, where it is known.
     """
     vocabulary = tokenizer.get_vocab_size()

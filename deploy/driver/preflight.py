@@ -22,7 +22,7 @@ from deploy.driver.check_rows import check_rows
 from deploy.driver.demonstrations import load_demonstrations
 from deploy.models.fingerprint import fingerprint
 from deploy.models.registry import resolve_model
-from learner.schedule import highest_reward_temperature
+from learner.schedule import reward_temperature
 from lm.tokens import encode_behind, find_token, load_tokenizer
 from rewards.check_task import check_task
 from rewards.task import Task
@@ -62,7 +62,7 @@ def check(config: RunConfig) -> Checked:
     check_tokens(config, spec, files.rows)
     task = make_task(config.task, tokenizer, folder)
     _check_waits(config, task)
-    temperature = highest_reward_temperature(config.learner)
+    temperature = reward_temperature(config.learner.steps, config.learner)
     prompts = check_task(
         task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer, temperature, files.rows
     )

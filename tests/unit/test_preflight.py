@@ -136,13 +136,13 @@ def test_a_valid_configuration_resolves_its_tokens(make: Make) -> None:
             "learner",
             {"reward_temperature_end": 3.0},
             ConfigError,
-            ["at reward temperature 3, the highest of the run", "more than 1%", "Lower the floor", "temperature"],
+            ["at reward temperature 3, which the run ends with", "more than 1%", "Lower the floor", "temperature"],
         ),
         (
             "learner",
-            {"reward_temperature_start": 3.0, "reward_temperature_steps": 10},
+            {"steps": 200, "reward_temperature_start": 5.0, "reward_temperature_steps": 400},
             ConfigError,
-            ["at reward temperature 3, the highest of the run"],
+            ["at reward temperature 3, which the run ends with"],
         ),
         ("actors", {"max_model_len": 600}, ConfigError, ["actors.max_model_len = 600", "512 positions"]),
         ("model", {"quantization": "nf4"}, ConfigError, ["model.quantization = 'nf4'", "actors.gpus = 0"]),
@@ -167,8 +167,9 @@ def test_listed_strings_that_are_too_short_are_rejected(make: Make) -> None:
         check(make(policy={"min_actions": 2}, learner={"objective": "group_subtb"}))
 
 
-def test_temperatures_that_a_run_never_uses_do_not_count_for_the_floor(make: Make) -> None:
+def test_temperatures_that_a_run_does_not_end_with_do_not_count_for_the_floor(make: Make) -> None:
     assert check(make(learner={"reward_temperature_start": 3.0}))
+    assert check(make(learner={"reward_temperature_start": 3.0, "reward_temperature_steps": 10}))
     end = {"reward_temperature_end": 3.0, "reward_temperature_steps": 100_000}
     assert check(make(learner=end | {"steps": 10}))
     assert check(make(learner={"reward_temperature_end": 0.5}))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from learner.config import LearnerAdvanced, LearnerConfig
 from learner.objectives.balance import Loss
 from learner.priority import Priorities
-from learner.schedule import highest_reward_temperature, learning_rate, reward_temperature
+from learner.schedule import learning_rate, reward_temperature
 
 
 def test_the_rate_rises_holds_and_falls_to_zero() -> None:
@@ -59,17 +59,3 @@ def test_priority_by_recency_halves_and_a_mixture_is_the_product_of_its_kinds() 
     assert mixed[:2] == pytest.approx([3.0, 0.5 * 0.5**0.5]) and math.isnan(mixed[2])
     with pytest.raises(ValidationError, match="share above 0"):
         LearnerConfig(priority={"residual": 0.0})
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "over", "steps", "highest"),
-    [(1.0, 3.0, 0, 10, 3.0), (3.0, 1.0, 0, 10, 1.0), (3.0, 1.0, 10, 10, 3.0), (1.0, 3.0, 20, 10, 2.0)],
-    ids=["constant, whatever its start", "constant", "falling", "stopped half way up"],
-)
-def test_the_highest_temperature_is_one_that_the_run_uses(
-    start: float, end: float, over: int, steps: int, highest: float
-) -> None:
-    config = LearnerConfig(
-        reward_temperature_start=start, reward_temperature_end=end, reward_temperature_steps=over, steps=steps
-    )
-    assert highest_reward_temperature(config) == highest

@@ -77,7 +77,7 @@ def test_all_other_strings_of_the_vocabulary_weigh_less_than_the_share_it_claims
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.2, 1.5, 2.0, 3.0])
-def test_a_floor_that_the_check_accepts_is_light_at_the_highest_reward_temperature(
+def test_a_floor_that_the_check_accepts_is_light_at_the_last_reward_temperature(
     tokenizer: Tokenizer, temperature: float
 ) -> None:
     task = ToyTask(tokenizer, max_actions=2)
