@@ -88,6 +88,11 @@ def notes(checked: Checked, judged: Judged, split: str = TRAIN) -> list[str]:
     return [target, _note_on_prompts(checked, len(judged.samples), split)]
 
 
+def evaluation_file(split: str) -> str:
+    """Name of the file in a run's folder: evaluation.json, or evaluation-SPLIT.json for a split not trained on."""
+    return f"evaluation{_suffix(split)}.json"
+
+
 def write_evaluation(
     folder: RunFolder,
     before: Judged,
@@ -96,8 +101,8 @@ def write_evaluation(
     split: str,
     more: Mapping[str, Any],
 ) -> str:
-    """Write evaluation.json, or evaluation-SPLIT.json for a split that is not trained on; returns the name."""
-    name = f"evaluation{_suffix(split)}.json"
+    """Write the file of a split; returns its name."""
+    name = evaluation_file(split)
     both = {"before": before, "after": after}
     values = {
         "split": split,

@@ -21,11 +21,14 @@ from deploy import ROOT
 from deploy.artifacts.json_files import write_lines
 from deploy.config import load_recipe
 from deploy.driver.evaluate_decoding import FILE as DECODING
+from deploy.driver.evaluation import evaluation_file
+from deploy.driver.exact_draws import SIMULATED
 from deploy.driver.preflight import check
 from deploy.evidence.experiments import Contender, Experiment
 from deploy.evidence.figure import write_figure
-from deploy.evidence.rows import Row, Rows, figures_of, verdict_of
+from deploy.evidence.rows import Row, Rows, Summary, figures_of, verdict_of
 from deploy.evidence.table import write_table
+from rewards.task import TRAIN
 
 LINES_OF_A_FAILURE = 15
 """Last lines of a failed command's output that its error shows."""
@@ -78,15 +81,10 @@ class _Maker:
 
     def row(self, contender: Contender) -> Row:
         """Run what the contender needs, and read its figures."""
-        trained = contender if contender.trains else self._run_with_base_model(contender)
+        trained = contender if contender.trains else self._trained_by(contender)
         run = self._train(trained)
         summary = json.loads((run / "summary.json").read_text("utf-8"))
-        side = "after" if contender.trains else "before"
-        figures, verdict = figures_of(summary, side), verdict_of(summary, side)
-        if contender.decoding:
-            self._evaluate(contender, run)
-            values = json.loads((run / DECODING).read_text("utf-8"))["metrics"][side]
-            figures, verdict = dict(values), ""
+        figures, verdict = self._judged(contender, run, summary)
         return Row(
             contender=contender.name,
             seed=self._seed,
@@ -100,9 +98,28 @@ class _Maker:
             machine=_machine(),
         )
 
-    def _run_with_base_model(self, contender: Contender) -> Contender:
-        """The first contender that trains the same recipe."""
-        return next(c for c in self._experiment.contenders if c.trains and c.recipe == contender.recipe)
+    def _judged(self, contender: Contender, run: Path, summary: Summary) -> tuple[dict[str, float | None], str]:
+        """The contender's figures on the experiment's splits, and the verdict on the first of them."""
+        side = "after" if contender.trains or contender.like else "before"
+        splits = self._experiment.splits
+        if splits == (TRAIN,) and not contender.decoding:
+            return figures_of(summary, side), verdict_of(summary, side)
+        results = {
+            split: self._evaluate(contender, run, split)
+            for split in splits
+            if not (contender.decoding and split == SIMULATED)
+        }
+        figures = {
+            name if len(splits) == 1 else f"{split}.{name}": value
+            for split, result in results.items()
+            for name, value in figures_of(result, side).items()
+        }
+        return figures, verdict_of(results[splits[0]], side)
+
+    def _trained_by(self, contender: Contender) -> Contender:
+        """The contender that trained the policy, or the first one of the same recipe, whose run has the base model."""
+        trained = [c for c in self._experiment.contenders if c.trains and c.recipe == contender.recipe]
+        return next((c for c in trained if c.name == contender.like), trained[0])
 
     def _folder(self, contender: Contender) -> Path:
         words = "".join(c if c.isalnum() else "-" for c in contender.name)
@@ -129,8 +146,14 @@ class _Maker:
         )
         return run
 
-    def _evaluate(self, contender: Contender, run: Path) -> None:
-        _tributary(["evaluate", "--run", str(run), *contender.decoding, "--seed", str(self._seed)])
+    def _evaluate(self, contender: Contender, run: Path, split: str) -> Summary:
+        """What `tributary evaluate` wrote on a split; that of the policy itself may be there already."""
+        path = run / (DECODING if contender.decoding else evaluation_file(split))
+        if contender.decoding or not path.is_file():
+            options = ["--split", split, *self._experiment.judged, *contender.decoding, "--seed", str(self._seed)]
+            _tributary(["evaluate", "--run", str(run), *options])
+        result: Summary = json.loads(path.read_text("utf-8"))
+        return result
 
 
 def _write_listed_strings(recipe: str, overrides: Sequence[str], path: Path) -> None:

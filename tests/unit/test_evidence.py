@@ -1,5 +1,8 @@
 """The experiments of `tributary reproduce`: their recipes, their rows and their tables."""
 
+import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from buffer.errors import ConfigError
 from deploy.config import load_recipe
 from deploy.driver.check_objective import check_objective
+from deploy.evidence import reproduce
 from deploy.evidence.experiments import EXPERIMENTS, Contender, Experiment, find_experiment
 from deploy.evidence.figure import write_figure
 from deploy.evidence.rows import Row, Rows, figures_of, verdict_of
@@ -14,7 +18,9 @@ from deploy.evidence.table import write_table
 
 OURS, BASE = Contender("ours", "toy"), Contender("base", "toy", trains=False)
 LATER = Contender("later", "toy")
-EXPERIMENT = Experiment("A title", (OURS, LATER, BASE), {"tv": "total variation"}, "smallest", 1.0, {"A paper": "0.1"})
+EXPERIMENT = Experiment(
+    "A title", (OURS, LATER, BASE), {"tv": "total variation"}, "smallest", 1.0, published={"A paper": "0.1"}
+)
 
 
 def row(contender: str, seed: int, tv: float | None, minutes: float | None = None) -> Row:
@@ -33,7 +39,10 @@ def test_every_contender_is_a_recipe_with_the_batches_that_its_objective_needs(n
         config = load_recipe(contender.recipe, contender.overrides)
         check_objective(config, prompts=2, whole_strings_only=False)
         assert contender.trains or any(c.trains and c.recipe == contender.recipe for c in experiment.contenders)
-        assert contender.teaches == (config.learner.objective == "sft")
+        if contender.teaches:
+            assert config.learner.objective == "sft"
+        of_recipe = [c for c in experiment.contenders if c.trains and c.recipe == contender.recipe]
+        assert contender.like in {"", *(c.name for c in of_recipe)}
 
 
 def test_an_unknown_experiment_is_answered_with_the_known_ones() -> None:
@@ -75,3 +84,34 @@ def test_figures_come_from_the_side_that_was_judged_and_exact_distances_from_tra
     assert figures_of(summary, "before") == {"valid": 0.1, "kl": 3.0, "gap": 9.0}
     assert figures_of(summary, "after") == {"valid": 0.9, "total_variation": 0.02}
     assert (verdict_of(summary, "before"), verdict_of(summary, "after")) == ("too flat", "")
+
+
+def test_each_split_is_judged_once_a_run_and_decoders_not_on_the_simulated_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+
+    def tributary(arguments: Sequence[str]) -> None:
+        commands.append(" ".join(arguments[3:]))
+        split, decodes = arguments[arguments.index("--split") + 1], "--greedy" in arguments
+        file = "evaluation-decoding.json" if decodes else f"evaluation-{split}.json"
+        figure = {"train": 3.0, "test": 4.0, "simulated": 5.0}[split]
+        metrics = {"before": {"right": figure}, "after": {"right": figure + 10 + decodes}}
+        (tmp_path / "runs" / "ours-0" / file).write_text(json.dumps({"metrics": metrics}))
+
+    monkeypatch.setattr(reproduce, "_tributary", tributary)
+    greedy = Contender("ours, greedy", "toy", trains=False, decoding=("--greedy",), like="ours")
+    splits = ("test", "simulated")
+    figures = {"test.right": "right"}
+    experiment = Experiment(
+        "A", (OURS, greedy, BASE), figures, "largest", 1.0, splits=splits, judged=("--samples", "2")
+    )
+    (tmp_path / "runs" / "ours-0").mkdir(parents=True)
+    summary = {"stopped_by": None, "trajectories": 9, "training_seconds": 1.0, "metrics": {}}
+    (tmp_path / "runs" / "ours-0" / "summary.json").write_text(json.dumps(summary))
+    reproduce.reproduce("a", experiment, reproduce.Place(tmp_path / "runs", tmp_path), 1, math.inf, [], print)
+    rows = {row.contender: row.figures for row in Rows(tmp_path / "results.json").rows}
+    assert rows["ours"] == {"test.right": 14.0, "simulated.right": 15.0}
+    assert rows["ours, greedy"] == {"test.right": 15.0} and rows["base"] == {"test.right": 4.0, "simulated.right": 5.0}
+    assert [command.split()[1] for command in commands] == ["test", "simulated", "test"], "base model: nothing is left"
+    assert all("--samples 2" in command for command in commands)
