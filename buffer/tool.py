@@ -23,6 +23,18 @@ class Tool(Protocol):
         """Tokens to append to the response `token_ids` [T], whose last token is a trigger; none for no answer."""
 
 
+def stops_of(token_ids: IntArray, tool: Tool | None, min_actions: int) -> IntArray:
+    """[P] lengths of the prefixes of a whole response [T] at which the policy may stop, ascending, and T: not inside of
+    the tool's text, not before `min_actions`. All of them for a response that the policy can't produce."""
+    try:
+        is_action = actions_of(token_ids, tool)
+    except ValueError:
+        return np.arange(len(token_ids) + 1, dtype=np.int32)
+    may_stop = np.append(is_action, True) & (np.append(0, is_action.cumsum()) >= min_actions)
+    may_stop[-1] = True
+    return np.flatnonzero(may_stop).astype(np.int32)
+
+
 def actions_of(token_ids: IntArray, tool: Tool | None) -> BoolArray:
     """[T] true for tokens of a whole response that are actions, false for those that the tool wrote.
 

@@ -61,9 +61,8 @@ class ScoredRow:
     """[T]"""
     target: IntArray
     """[Y]"""
-    begin: int
-    end: int
-    """The target is scored behind prefixes begin..end-1."""
+    prefixes: IntArray
+    """[P] lengths of the prefixes behind which the target is scored, ascending."""
     masked: bool
     """True if the response is normalised over the allowed tokens."""
 
@@ -81,14 +80,14 @@ def scoring_passes(rows: Iterable[ScoredRow], max_tokens: int) -> Iterator[list[
 
     def parts() -> Iterator[tuple[ScoredRow, Cost]]:
         for row in sorted(rows, key=lambda row: row.context.tobytes()):
-            fed, prefixes = row.copied_tokens, row.end - row.begin
+            fed, number = row.copied_tokens, len(row.prefixes)
             room = max_tokens - len(row.context) - len(row.response)
-            at_once = max(1, room // fed) if fed else prefixes
-            for begin in range(row.begin, row.end, at_once):
-                end = min(begin + at_once, row.end)
-                own = len(row.response) + (end - begin) * fed
+            at_once = max(1, room // fed) if fed else number
+            for begin in range(0, number, at_once):
+                prefixes = row.prefixes[begin : begin + at_once]
+                own = len(row.response) + len(prefixes) * fed
                 cost = Cost(row.context.tobytes(), len(row.context), own)
-                yield replace(row, begin=begin, end=end), cost
+                yield replace(row, prefixes=prefixes), cost
 
     return token_budget(parts(), max_tokens)
 
@@ -129,7 +128,7 @@ def pack(rows: Sequence[ScoredRow], stop_token_id: int) -> ScoringPass:
         first_token = add(nodes[:n], row.response.astype(np.int64), row.masked)
         first_stop = add(nodes, np.full(n + 1, stop_token_id, dtype=np.int64), row.masked)
         first_target = count
-        for node in nodes[row.begin : row.end] if len(row.target) else ():
+        for node in nodes[row.prefixes] if len(row.target) else ():
             begin = copies[int(node), row.target.tobytes()]
             copy = np.arange(begin, begin + row.copied_tokens)
             add(np.append(node, copy), row.target.astype(np.int64), False)
@@ -144,7 +143,7 @@ def _hang_copies(rows: Sequence[ScoredRow], tree: PrefixTree) -> tuple[dict[tupl
     count = len(tree.tokens)
     for k, row in enumerate(rows):
         fed, target = row.copied_tokens, row.target.tobytes()
-        for node in tree.nodes[k, row.begin : row.end].tolist():
+        for node in tree.nodes[k, row.prefixes].tolist():
             if (node, target) in begins:
                 continue
             begins[node, target] = count

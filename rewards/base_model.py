@@ -52,8 +52,9 @@ class BaseModel:
             )
             for z in responses
         ]
+        behind = [request.prefixes(len(z)) for request, z in zip(requests, responses, strict=True)]
         rows = (
-            ScoredRow(k, request.context, response, request.target, 0, len(response) + 1, request.masked)
+            ScoredRow(k, request.context, response, request.target, behind[k], request.masked)
             for k, (request, response) in enumerate(zip(requests, responses, strict=True))
         )
         for part in scoring_passes(rows, self.max_tokens):
@@ -63,8 +64,10 @@ class BaseModel:
                 score, n, width = scores[row.row], len(row.response), len(row.target)
                 score.tokens[:] = log_p[tokens : tokens + n]
                 score.stop[:] = log_p[stops : stops + n + 1]
-                of_target = log_p[targets : targets + (row.end - row.begin) * width]
-                score.target[row.begin : row.end] = of_target.reshape(-1, width).sum(1) if width else 0.0
+                of_target = log_p[targets : targets + len(row.prefixes) * width]
+                score.target[row.prefixes] = of_target.reshape(-1, width).sum(1) if width else 0.0
+        for score, lengths in zip(scores, behind, strict=True):
+            score.target[:] = score.target[lengths[np.searchsorted(lengths, np.arange(len(score.target)))]]
         return scores
 
     @torch.inference_mode()

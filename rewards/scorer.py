@@ -7,7 +7,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -72,8 +72,10 @@ class Scorer:
         base: BaseScorer | None,
         config: RewardConfig,
         before_scoring: Callable[[str], None] = lambda string_id: None,
+        stops: Callable[[IntArray], IntArray] | None = None,
     ) -> None:
-        """`base` may be None for a task that does not need it.
+        """`base` may be None for a task that does not need it. `stops` gives the lengths of a string's prefixes at
+        which the policy may stop, T among them; None: it may stop at all.
 
         `before_scoring` is called with a string's id just before the task's functions see the string.
         """
@@ -81,14 +83,22 @@ class Scorer:
         self._base = base
         self._config = config
         self._before_scoring = before_scoring
+        self._stops = stops
         self._requests: dict[str, Sequence[ScoreRequest]] = {}
         self._cache: OrderedDict[str, Score] = OrderedDict()
         self.counters = ScorerCounters()
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[IntArray], poison_ids: frozenset[str] = frozenset()
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[IntArray],
+        poison_ids: frozenset[str] = frozenset(),
+        whole_strings: bool = False,
     ) -> list[Score | Failure]:
-        """Score B responses, each to its prompt. Strings whose id is in `poison_ids` fail without being tried."""
+        """Score B responses, each to its prompt. Strings whose id is in `poison_ids` fail without being tried.
+
+        `whole_strings`: only the last prefix is going to be read, so that the others may be left out.
+        """
         ids = [
             content_id(prompt.id, prompt.token_ids, response)
             for prompt, response in zip(prompts, responses, strict=True)
@@ -107,12 +117,17 @@ class Scorer:
         }
         self.counters.strings += len(ids)
         self.counters.cache_hits += len(ids) - len(new)
-        scores |= self._score_new(new)
-        self._add_to_cache(scores)
+        scored = self._score_new(new, whole_strings)
+        if not (whole_strings and any(r.at_stops for prompt in prompts for r in self._score_requests(prompt))):
+            self._add_to_cache(scored)
+        scores |= scored
         return [scores[key] for key in ids]
 
-    def _score_new(self, new: Mapping[str, tuple[Prompt, IntArray]]) -> dict[str, Score | Failure]:
-        requests = {key: self._score_requests(prompt) for key, (prompt, _) in new.items()}
+    def _score_new(self, new: Mapping[str, tuple[Prompt, IntArray]], whole_strings: bool) -> dict[str, Score | Failure]:
+        requests = {
+            key: [self._placed(request, response, whole_strings) for request in self._score_requests(prompt)]
+            for key, (prompt, response) in new.items()
+        }
         pairs = [(request, new[key][1]) for key, of_string in requests.items() for request in of_string]
         base_scores = iter(
             self._base.score([request for request, _ in pairs], [response for _, response in pairs])
@@ -124,6 +139,14 @@ class Scorer:
             key: self._score_one(key, prompt, response, [next(base_scores) for _ in requests[key]], batch_terms[key])
             for key, (prompt, response) in new.items()
         }
+
+    def _placed(self, request: ScoreRequest, response: IntArray, whole_strings: bool) -> ScoreRequest:
+        """The request with the prefixes of a response behind which its target is needed."""
+        if not request.at_stops:
+            return request
+        if whole_strings:
+            return replace(request, behind=np.array([len(response)], dtype=np.int32))
+        return request if self._stops is None else replace(request, behind=self._stops(response))
 
     def _batch_terms(self, new: Mapping[str, tuple[Prompt, IntArray]]) -> Mapping[str, Terms | RewardError]:
         """The terms that the task computes for all new strings at once; if that fails, for one after the other."""

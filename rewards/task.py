@@ -46,6 +46,15 @@ class ScoreRequest:
     masked: bool = False
     """Renormalise the log-probabilities of Z over the policy's allowed tokens and ⊤. The target is never masked. A
     token that is not allowed, such as one that a tool wrote, is normalised over these and itself."""
+    at_stops: bool = False
+    """True: the target is scored only behind prefixes at which the policy may stop, and of whole strings only behind
+    these. Other prefixes, whose reward nothing reads, get the value of the next one that is scored: much less work."""
+    behind: IntArray | None = None
+    """[P] lengths of the prefixes behind which the target is scored, the last one T; None: all. Set by the scorer."""
+
+    def prefixes(self, n_tokens: int) -> IntArray:
+        """[P] lengths of the prefixes of a response of T tokens behind which the target is scored, ascending."""
+        return np.arange(n_tokens + 1, dtype=np.int32) if self.behind is None else self.behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,8 @@ class BaseLogProbs:
     stop: FloatArray
     """[T+1] log p_LM(⊤ | X, z_1:i), of the stop token alone, given the prefix."""
     target: FloatArray
-    """[T+1] log p_LM(Y | X, z_1:i), of the target directly after the prefix; 0 where the request has no target."""
+    """[T+1] log p_LM(Y | X, z_1:i), of the target directly after the prefix; 0 where the request has no target. See
+    `ScoreRequest.at_stops` for prefixes at which the policy can't stop."""
 
     @property
     def log_p_prefix(self) -> FloatArray:

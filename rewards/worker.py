@@ -14,6 +14,7 @@ from typing import Any
 from buffer.errors import RewardError
 from buffer.poison_strings import PoisonStrings
 from buffer.replay import AddResult, ReplayBuffer
+from buffer.tool import stops_of
 from buffer.types import IntArray, Prompt, Trajectory
 from rewards.config import RewardConfig
 from rewards.scorer import BaseScorer, Failure, Score, Scorer, sample_terms
@@ -32,15 +33,16 @@ class RewardWorker:
         buffer: ReplayBuffer,
         poison_strings: PoisonStrings,
         config: RewardConfig,
+        min_actions: int = 0,
     ) -> None:
-        """`base` may be None for a task that does not need it."""
+        """`base` may be None for a task that does not need it; `min_actions` is the policy's."""
         self._name = name
         self._task_name = task_name
         self._prompts = {prompt.id: prompt for split in task.splits for prompt in task.prompts(split)}
         self._buffer = buffer
         self._poison_strings = poison_strings
         self._config = config
-        self._scorer = Scorer(task, base, config, poison_strings.mark)
+        self._scorer = Scorer(task, base, config, poison_strings.mark, lambda z: stops_of(z, task.tool, min_actions))
         self._failures_in_a_row = 0
 
     def score(self, trajectories: Sequence[Trajectory]) -> AddResult:
@@ -69,7 +71,7 @@ class RewardWorker:
 
     def score_samples(self, prompt: Prompt, responses: Sequence[IntArray], log_q: Sequence[float]) -> list[Sample]:
         """Responses with their log R, for evaluation; those that can't be scored are omitted."""
-        scores = self._scores([prompt] * len(responses), responses)
+        scores = self._scores([prompt] * len(responses), responses, whole_strings=True)
         return [
             Sample(response, value, *sample_terms(score, self._config.term_weights))
             for response, value, score in zip(responses, log_q, scores, strict=True)
@@ -90,8 +92,10 @@ class RewardWorker:
             "slowest_s": counters.slowest_s,
         }
 
-    def _scores(self, prompts: Sequence[Prompt], responses: Sequence[IntArray]) -> list[Score | Failure]:
-        scores = self._scorer.score(prompts, responses, self._poison_strings.ids())
+    def _scores(
+        self, prompts: Sequence[Prompt], responses: Sequence[IntArray], whole_strings: bool = False
+    ) -> list[Score | Failure]:
+        scores = self._scorer.score(prompts, responses, self._poison_strings.ids(), whole_strings)
         self._poison_strings.unmark()
         return scores
 

@@ -50,7 +50,9 @@ class RewardProcess:
             base = load_scorer(address.spec, config.rewards, config.actors.max_model_len, config.actors.kv_cache_gib)
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name, config.rewards.term_weights)
         poison_strings = PoisonStrings(client, address.buffer_name, name)
-        self._worker = RewardWorker(name, address.task_name, task, base, buffer, poison_strings, config.rewards)
+        self._worker = RewardWorker(
+            name, address.task_name, task, base, buffer, poison_strings, config.rewards, address.spec.min_actions
+        )
         start_heartbeats(store, name)
         log.info("ready")
 

@@ -122,7 +122,7 @@ def score_each(
     checked: Checked, scorer: Scorer, prompts: Sequence[Prompt], drawn: Sequence[Sampled]
 ) -> list[Sample | None]:
     """Each response, to its prompt, with log R; None for one that can't be scored."""
-    scores = scorer.score(prompts, [sampled.token_ids for sampled in drawn])
+    scores = scorer.score(prompts, [sampled.token_ids for sampled in drawn], whole_strings=True)
     return [
         Sample(sampled.token_ids, sampled.log_q, *sample_terms(score, checked.config.rewards.term_weights))
         if isinstance(score, Score)

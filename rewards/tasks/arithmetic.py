@@ -104,6 +104,7 @@ class ArithmeticTask(Task):
                 context=self._ids(self._examples + prompt.text, is_prompt=True),
                 target=self._ids(str(prompt.fields["answer_text"])),
                 masked=self._masked,
+                at_stops=True,
             )
         ]
 

@@ -113,7 +113,8 @@ class ModelTerm(Term):
             target = encode_behind(tokenizer, self._target.fill(row, row_name))
         if not len(context) or (self._target and not len(target)):
             raise ValueError(f"context or target of term {self.name!r} has no token for {row_name}: write some text")
-        return ScoreRequest(context, target, isinstance(self.settings, Continuation) and self.settings.masked)
+        masked = isinstance(self.settings, Continuation) and self.settings.masked
+        return ScoreRequest(context, target, masked, at_stops=True)
 
     def score(self, texts: Sequence[str], base_scores: BaseLogProbs | None) -> Terms:
         """log p_LM of the string or of its target."""

@@ -114,7 +114,7 @@ class InfillTask(Task):
             return None
         ending = decode_text(self._tokenizer, target[1:])
         text = f"Beginning: {self._beginnings[prompt.id]}\nEnding: {ending}\nMiddle:"
-        self._requests[name] = [ScoreRequest(context, target)]
+        self._requests[name] = [ScoreRequest(context, target, at_stops=True)]
         self._middles[name] = decode_text(self._tokenizer, token_ids) + self._stop
         return make_text_prompt(self._tokenizer, name, text)
 
@@ -164,7 +164,8 @@ class InfillTask(Task):
             raise ValueError(
                 f"stop = {self._stop!r} is not a separate token before {ending!r}: choose another policy.stop"
             )
-        return ScoreRequest(encode_prompt(self._tokenizer, " ".join(beginning)), np.array(target, dtype=np.int32))
+        context = encode_prompt(self._tokenizer, " ".join(beginning))
+        return ScoreRequest(context, np.array(target, dtype=np.int32), at_stops=True)
 
 
 def _name(story: Story) -> str:

@@ -87,7 +87,7 @@ class SubjectivityTask(Task):
         """The right label, then the other one."""
         right = str(prompt.fields["label"])
         other = next(label for label in LABELS if label != right)
-        return [ScoreRequest(prompt.token_ids, self._targets[label]) for label in (right, other)]
+        return [ScoreRequest(prompt.token_ids, self._targets[label], at_stops=True) for label in (right, other)]
 
     def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
         """`rationale` [T+1]: log p_LM(z | X); `label` [T+1]: log p_LM(Y | X, z); and the note `_other` [T+1]:

@@ -68,7 +68,10 @@ class Sides:
         self.context, self.target = draw(context), draw(target)
         self.responses = [draw(width) for _ in range(rows)]
         self.requests = [ScoreRequest(self.context, self.target)] * rows
-        scored = [ScoredRow(k, self.context, z, self.target, 0, width + 1, False) for k, z in enumerate(self.responses)]
+        scored = [
+            ScoredRow(k, self.context, z, self.target, np.arange(width + 1), False)
+            for k, z in enumerate(self.responses)
+        ]
         layouts = [pack(part, stop) for part in scoring_passes(scored, max_tokens)]
         self.packed_tokens = sum(len(layout.tokens) for layout in layouts)
         self.packed_logits = sum(len(np.unique(layout.read_at)) for layout in layouts)

@@ -166,6 +166,20 @@ def test_a_token_that_is_not_allowed_has_a_finite_log_p_of_at_most_0(
     assert np.isfinite(scores.tokens).all() and (scores.tokens <= 0).all()
 
 
+def test_targets_behind_some_prefixes_are_those_of_all_and_fill_the_places_before_them(
+    models: Callable[[int], BaseModel],
+) -> None:
+    request, response = ScoreRequest(ids([3, 4]), ids([2, 6, 2])), ids([5, 6, 5, 7])
+    behind = ids([1, 3, 4])
+    for room in (8192, 16):
+        [whole], [some] = (
+            models(room).score([r], [response]) for r in (request, replace(request, at_stops=True, behind=behind))
+        )
+        assert some.target == pytest.approx(whole.target[[1, 1, 3, 3, 4]], abs=1e-5)
+        assert some.tokens == pytest.approx(whole.tokens, abs=1e-5)
+        assert some.stop == pytest.approx(whole.stop, abs=1e-5)
+
+
 def test_no_request_gives_no_score(models: Callable[[int], BaseModel]) -> None:
     assert models(8192).score([], []) == []
 
@@ -173,12 +187,12 @@ def test_no_request_gives_no_score(models: Callable[[int], BaseModel]) -> None:
 def test_a_budget_cuts_a_response_into_passes_of_at_most_that_many_tokens() -> None:
     rng = np.random.default_rng(0)
     rows = [
-        ScoredRow(k, ids(rng.integers(9, size=5).tolist()), ids(rng.integers(9, size=10).tolist()), ids([1, 2, 3, 4]), 0, 11, False)
+        ScoredRow(k, ids(rng.integers(9, size=5).tolist()), ids(rng.integers(9, size=10).tolist()), ids([1, 2, 3, 4]), np.arange(11), False)
         for k in range(3)
     ]  # fmt: skip
     parts = list(scoring_passes(rows, 30))
     assert max(len(pack(part, 0).tokens) for part in parts) <= 30
-    prefixes = sorted((row.row, i) for part in parts for row in part for i in range(row.begin, row.end))
+    prefixes = sorted((row.row, i) for part in parts for row in part for i in row.prefixes.tolist())
     assert prefixes == [(row, i) for row in range(3) for i in range(11)], "every prefix once"
 
 
