@@ -51,8 +51,8 @@ class AlertInputs:
     cut: Sequence[float] = ()
     """Share of fresh on-policy samples that policy.max_actions ended; the newest WINDOW steps that had the figure."""
     totals: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-    """Total -> its readings (time, value), oldest first: skipped_steps, quarantined, refused, inserted, strings,
-    failed, restarts, canaries_exceeded."""
+    """Total -> its readings (time, value), oldest first: skipped_steps, quarantined, refused, inserted, drawn,
+    arrivals, strings, failed, restarts, canaries_exceeded."""
     buffer: Mapping[str, Any] | None = None
     actors: Sequence[Mapping[str, Any]] = ()
     workers: Sequence[Mapping[str, Any]] = ()

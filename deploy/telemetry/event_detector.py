@@ -131,7 +131,8 @@ class EventDetector:
 
     def _read_totals(self, at: float, snapshot: Mapping[str, Any]) -> None:
         if buffer := snapshot["buffer"]:
-            self._add_reading("inserted", at, buffer["inserted"])
+            for total in ("inserted", "drawn", "arrivals"):
+                self._add_reading(total, at, buffer[total])
             self._add_reading("refused", at, sum(buffer["refused"].values()))
         for total in ("strings", "failed"):
             self._add_reading(total, at, sum(worker[total] for worker in snapshot["rewards"]))

@@ -15,6 +15,8 @@ MAX_DATA_AGE = 10
 """Versions; fresh rows are 1 to 2 versions old where actors are faster than the learner."""
 MAX_MISSING_MASS = 0.2
 """Share of the known mass that fresh draws may leave out."""
+MAX_DRAWS = 50
+"""Rows drawn per arrival: the demo draws about 3."""
 MAX_CUT = 0.5
 """Share of samples that policy.max_actions may end."""
 CONVERGED = 0.05
@@ -250,6 +252,32 @@ def _cut_off(inputs: AlertInputs) -> Finding:
         f"policy.max_actions cut off {fmean(inputs.cut):.0%} of the fresh on-policy samples of {WINDOW} steps.",
         "The policy has no room to finish, or has not learnt to stop: u and Var(u) jump at the last position.",
         "Raise policy.max_actions, or give strings that are cut off a low reward. Look at Samples.",
+    )
+
+
+@rule(
+    "repeats",
+    "warning",
+    Query(
+        "TributaryRepeats",
+        f"sum by (run) (delta({SERIES['buffer.drawn']}[{span(FAILURE_WINDOW_S)}]))\n"
+        f"> {MAX_DRAWS} * sum by (run) (delta({SERIES['buffer.inserted']}[{span(FAILURE_WINDOW_S)}])"
+        f" + delta({SERIES['buffer.duplicates']}[{span(FAILURE_WINDOW_S)}]))\n"
+        f"and on (run) sum by (run) ({SERIES['actor.NAME.trajectories']}) > 0",
+        f"{RUN}: over {MAX_DRAWS} rows were drawn per arrival in {FAILURE_WINDOW_S // 60} minutes.",
+        hold="1m",
+    ),
+)
+def _repeats(inputs: AlertInputs) -> Finding:
+    """The learner lives on replay: hardly anything arrives. Supervised training has no samples, and may."""
+    drawn, arrivals = (inputs.increase(total, FAILURE_WINDOW_S) for total in ("drawn", "arrivals"))
+    if drawn <= MAX_DRAWS * arrivals or not any(actor["trajectories"] for actor in inputs.actors):
+        return None
+    return (
+        f"In {FAILURE_WINDOW_S // 60} minutes the learner drew {drawn:,.0f} rows, and {arrivals:,.0f} trajectories "
+        "arrived.",
+        "Actors or reward workers hang, died, or are far slower than the learner, which repeats what it has.",
+        "Look at the waits and at Events. Add actors or reward workers, or set buffer.samples_per_insert.",
     )
 
 
