@@ -78,6 +78,8 @@ def _row(
     trajectory = row.trajectory
     n, is_action = len(trajectory.token_ids), trajectory.is_action
     is_terminal = estimates.is_terminal[i, : n + 1]
+    has_terms = is_terminal.clone()
+    has_terms[n] = True
     return {
         "prompt_id": trajectory.prompt_id,
         "token_ids": trajectory.token_ids.tolist(),
@@ -92,9 +94,9 @@ def _row(
         "log_pf": _plain(log_probs.log_pf[i, :n], is_action),
         "log_pterm": _plain(log_probs.log_pterm[i, : n + 1], is_terminal),
         "u": _plain(estimates.u[i, : n + 1], is_terminal),
-        "log_reward_prefix": _plain(log_reward[i, : n + 1], trajectory.has_reward),
+        "log_reward_prefix": _plain(log_reward[i, : n + 1], has_terms),
         "terms": {
-            name: _plain(values, trajectory.is_state if len(values) == n + 1 else [True])
+            name: _plain(values, has_terms if len(values) == n + 1 else [True])
             for name, values in zip(trajectory.reward_terms, trajectory.log_reward, strict=True)
         },
         "labels": dict(trajectory.labels),

@@ -3,8 +3,8 @@
 Shapes   R live prefixes, V vocabulary.  Logs are natural, in nats.
 
 Diverse beam search (Vijayakumar et al., arXiv 1610.02424) divides the beams into groups that choose in turn; a group
-loses `penalty` nats for a token once for every earlier group's prefix that took it in the same step. The penalty moves
-the choice alone: log q of a string is the policy's.
+loses `penalty` nats for a token, the stop included, once for every earlier group's prefix that took it in the same
+step. The penalty moves the choice alone: log q of a string is the policy's.
 """
 
 from collections.abc import Sequence
@@ -57,12 +57,12 @@ def beam_search(
         for group, prefixes in enumerate(live):
             chosen = _choose(prefixes, log_q[first : first + len(prefixes)], taken, width, penalty)
             first += len(prefixes)
-            stopped = [beam for _, beam in chosen if beam.token_ids[-1] == spec.stop_token_id]
+            stopped = [beam for _, beam in chosen[:width] if beam.token_ids[-1] == spec.stop_token_id]
             found[group] = _best([*found[group], *map(_finished, stopped)], width)
             going = [(row, beam) for row, beam in chosen if beam.token_ids[-1] != spec.stop_token_id][:width]
             if len(found[group]) == width:
                 going = [(row, beam) for row, beam in going if beam.log_q > found[group][-1].log_q]
-            for _, beam in going:
+            for beam in (*stopped, *(beam for _, beam in going)):
                 taken[beam.token_ids[-1]] += 1
             rows += [first - len(prefixes) + row for row, _ in going]
             live[group] = [beam for _, beam in going]
@@ -89,8 +89,8 @@ def _log_q(logits: Tensor, spec: PolicySpec, length: int) -> Tensor:
 def _choose(
     prefixes: Sequence[Beam], log_q: Tensor, taken: Tensor, width: int, penalty: float
 ) -> list[tuple[int, Beam]]:
-    """The 2 · `width` best continuations of a group, a stop counted as a token, each with the row of its prefix: at
-    least `width` of them go on."""
+    """The 2 · `width` best continuations of a group, a stop counted as a token, each with the row of its prefix. A stop
+    counts where it is among the first `width`; at least `width` of the others go on."""
     if not prefixes:
         return []
     scores = torch.tensor([beam.log_q for beam in prefixes], device=log_q.device)[:, None] + log_q - penalty * taken

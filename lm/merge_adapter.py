@@ -37,6 +37,8 @@ for pattern in patterns:
 def load_merged(spec: PolicySpec, adapter: Path | None) -> Any:
     """The policy as a plain transformers model: whole base weights with a run's adapter in them; None: without one."""
     model = load_weights(AutoModelForCausalLM, spec.base_model, dtype=getattr(torch, spec.dtype))
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")  # the only one in transformers that applies the cap
     return model if adapter is None else merged(model, adapter, "the run's adapter")
 
 

@@ -69,6 +69,12 @@ def find_token(tokenizer: Tokenizer, text: str) -> int | None:
     return token
 
 
+def without_front(tokenizer: Tokenizer, prompt: IntArray) -> IntArray:
+    """[P] tokens of a prompt that stands behind another: without those that the model wants in front, once."""
+    front = _front(tokenizer, "a")
+    return prompt[len(front) :] if front and prompt[: len(front)].tolist() == front else prompt
+
+
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids

@@ -178,7 +178,7 @@ class Task:
         `mass_temperature` is not 1. Nats.
 
         The second is what a floor under impossible strings adds. `validate` rejects a recipe where it may exceed 1 % of
-        the first at the highest reward temperature of the run. (nan, nan) where they are not known.
+        the first at the reward temperature that the run ends with. (nan, nan) where they are not known.
         """
         return float("nan"), float("nan")
 

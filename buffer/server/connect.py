@@ -1,19 +1,23 @@
 """Connections to Redis: report a wrong URL or password at once, then survive short outages."""
 
+import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-from buffer.errors import ConfigError, StoreError
+from buffer.errors import ConfigError, StoreError, WaitTimeout
+from buffer.named_wait import NamedWait
 
+T = TypeVar("T")
+log = logging.getLogger("tributary")
 PASSWORD_VARIABLE = "TRIBUTARY_REDIS_PASSWORD"
 """Environment variable with the password, for a URL that carries none."""
 PASSWORD_FILE_VARIABLE = "TRIBUTARY_REDIS_PASSWORD_FILE"
@@ -27,6 +31,11 @@ LOADING_LIMIT_S = 120.0
 RETRIES = 30
 """Retries of a call, at most 1 s apart: clients survive an outage of some 25 s, such as a restart that reads a large
 append-only file."""
+DISK_LIMIT_S, DISK_POLL_S = 1800.0, 0.5
+"""Longest time in which a call is repeated that the server refuses because its disk is full, and the pause, s. The
+server takes writes again by itself once there is room."""
+PING = "_send_ping"
+"""The function of a connection that checks it before a call."""
 EVICTION_FIX = "set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in the server's configuration)"
 SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -39,6 +48,36 @@ class _PatientPool(redis.ConnectionPool):
         """A connection that is ready."""
         retry: Retry = self.connection_kwargs["retry"]
         return retry.call_with_retry(super().get_connection, lambda error: None)
+
+
+class _PatientRetry(Retry):
+    """Also repeats a call that the server refuses because it can't write its append-only file. It refuses a PING too,
+    whose question is answered by that."""
+
+    def call_with_retry(self, do: Callable[[], T], *arguments: Any, **options: Any) -> T:
+        """The result of `do`. The error of the last attempt, of a full disk after DISK_LIMIT_S."""
+        wait: NamedWait | None = None
+        while True:
+            try:
+                return super().call_with_retry(do, *arguments, **options)
+            except redis.ResponseError as error:
+                if not _disk_is_full(error):
+                    raise
+                if getattr(do, "__name__", "") == PING:
+                    return None  # type: ignore[return-value]
+                if wait is None:
+                    wait = NamedWait("Redis waits for room on its disk", DISK_LIMIT_S, lambda: "free some space")
+                    log.warning("%s", wait.sentence())
+                try:
+                    wait.check()
+                except WaitTimeout:
+                    raise error from None
+                time.sleep(DISK_POLL_S)
+
+
+def _disk_is_full(error: redis.ResponseError) -> bool:
+    """True for what the server answers to a write while its append-only file, or its snapshot, can't be written."""
+    return _server_message(error).startswith("MISCONF")
 
 
 def connect(url: str, evicting_ok: bool = False) -> redis.Redis:
@@ -55,7 +94,7 @@ def connect(url: str, evicting_ok: bool = False) -> redis.Redis:
         if not evicting_ok:
             with store_errors(f"connecting to {redact(url)}"):
                 _refuse_eviction(probe, redact(url))
-    return _client(url, Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), RETRIES))
+    return _client(url, _PatientRetry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), RETRIES))
 
 
 def redact(url: str) -> str:
@@ -81,6 +120,8 @@ def wait_until_ready(client: redis.Redis, name: str, limit_s: float = LOADING_LI
                 ) from error
             time.sleep(0.2)
         except redis.RedisError as error:
+            if isinstance(error, redis.ResponseError) and _disk_is_full(error):
+                return
             probes -= 1
             if isinstance(error, redis.TimeoutError) and probes > 0:
                 continue
@@ -139,6 +180,8 @@ def _cause_and_fix(error: redis.RedisError) -> str:
         )
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
         return f"does not answer; check that it runs and that host and port are right ({text})"
+    if text.startswith("MISCONF"):
+        return f"can't write to its disk for {DISK_LIMIT_S / 60:.0f} min; free some space ({text})"
     hint = f" (if the server's maxmemory-policy evicts keys: {EVICTION_FIX} and clear the buffer)"
     return f"answers with an error: {text}{hint if 'user_script' in text else ''}"
 

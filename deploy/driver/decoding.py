@@ -17,11 +17,12 @@ from deploy.artifacts.run_folder import RunFolder
 from deploy.driver.check_model import ModelFiles, check_model
 from deploy.driver.checked_adapter import checked_adapter
 from deploy.driver.preflight import Checked
-from deploy.driver.samples import Drawn, Samples, draw, score_samples
+from deploy.driver.samples import Drawn, Samples, draw, score_each, scorer_of
 from deploy.driver.worked_examples import behind_examples
 from lm.beam_search import Beam, beam_search
 from lm.load import device_of
 from lm.merge_adapter import load_merged
+from rewards.task import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Decoding:
             raise ConfigError("--beam and --diverse-beam are two searches: give one of them.")
         if searches and (self.temperature != 1.0 or self.top_p != 1.0 or self.best_of > 1):
             raise ConfigError("a beam search draws nothing: it takes none of --temperature, --top-p and --best-of.")
+        if self.temperature == 0.0 and (self.top_p != 1.0 or self.best_of > 1):
+            raise ConfigError("at temperature 0 all draws are alike: give neither --top-p nor --best-of.")
 
     @property
     def is_sampling(self) -> bool:
@@ -79,7 +82,9 @@ def decode(
 ) -> list[Drawn]:
     """`n` strings of each prompt, from the base model (if `base_too`), then from the run's adapter; a beam search gives
     its likeliest `n`, at most as many as it is wide. `say` tells how far it is."""
-    checked, asked = _prepared(checked, prompts, decoding, seed)
+    asked = behind_examples(checked, prompts, decoding.shots, seed)
+    more = max(len(new.token_ids) - len(old.token_ids) for new, old in zip(asked, prompts, strict=True))
+    checked = _longer(checked, decoding, more)
     if decoding.beams or decoding.diverse_beams:
         checked_adapter(folder)
         adapters = [None, folder.adapter_path] if base_too else [folder.adapter_path]
@@ -93,40 +98,38 @@ def score_decoded(
     checked: Checked, prompts: Sequence[Prompt], drawn: Sequence[Drawn], decoding: Decoding, seed: int
 ) -> list[Samples]:
     """The strings of `decode` with log R, of each `best_of` the best one; those that can't be scored are omitted."""
-    rng = np.random.default_rng(seed)
-    # An engine finishes short strings first: without the shuffle they would compete among themselves.
-    scored = score_samples(checked, prompts, [{k: _shuffled(v, rng) for k, v in of.items()} for of in drawn])
-    size = decoding.best_of
-    return [
-        {
-            name: [max(samples[k : k + size], key=lambda s: s.log_reward) for k in range(0, len(samples), size)]
-            for name, samples in of_model.items()
-        }
-        for of_model in scored
-    ]
+    checked, rng = _longer(checked, decoding), np.random.default_rng(seed)
+    scorer = scorer_of(checked)
+
+    def best(prompt: Prompt, of_prompt: Sequence[Sampled]) -> list[Sample]:
+        # An engine finishes short strings first: without the shuffle they would compete among themselves.
+        shuffled = [of_prompt[k] for k in rng.permutation(len(of_prompt))]
+        scored, size = score_each(checked, scorer, [prompt] * len(shuffled), shuffled), decoding.best_of
+        groups = [[s for s in scored[k : k + size] if s is not None] for k in range(0, len(scored), size)]
+        return [max(group, key=lambda s: s.log_reward) for group in groups if group]
+
+    return [{prompt.id: best(prompt, of_model[prompt.id]) for prompt in prompts} for of_model in drawn]
 
 
-def _shuffled(drawn: Sequence[Sampled], rng: np.random.Generator) -> list[Sampled]:
-    return [drawn[k] for k in rng.permutation(len(drawn))]
-
-
-def _prepared(
-    checked: Checked, prompts: Sequence[Prompt], decoding: Decoding, seed: int
-) -> tuple[Checked, list[Prompt]]:
-    """Prompts behind their examples, with an engine that has room for them and for longer strings."""
-    spec, actors = checked.spec, checked.config.actors
-    if decoding.max_tokens:
-        if decoding.max_tokens < spec.min_actions:
-            raise ConfigError(
-                f"--max-tokens {decoding.max_tokens} is below the run's policy.min_actions = {spec.min_actions}."
-            )
-        spec = replace(spec, max_actions=decoding.max_tokens)
-    asked = behind_examples(checked, prompts, decoding.shots, seed)
-    more = max(len(new.token_ids) - len(old.token_ids) for new, old in zip(asked, prompts, strict=True))
-    room = actors.max_model_len + more + max(spec.max_actions - checked.spec.max_actions, 0)
-    config = checked.config.model_copy(update={"actors": actors.model_copy(update={"max_model_len": room})})
-    check_model(config, ModelFiles.read(Path(spec.base_model)))
-    return replace(checked, config=config, spec=spec), asked
+def _longer(checked: Checked, decoding: Decoding, more: int = 0) -> Checked:
+    """With strings of at most `max_tokens` actions, and room for them and for `more` tokens of a prompt. ConfigError
+    where the strings are too short, or too long for the model."""
+    spec, actors, tool = checked.spec, checked.config.actors, checked.task.tool
+    if 0 < decoding.max_tokens < spec.min_actions:
+        raise ConfigError(
+            f"--max-tokens {decoding.max_tokens} is below the run's policy.min_actions = {spec.min_actions}."
+        )
+    actions = decoding.max_tokens or spec.max_actions
+    more += max(actions - spec.max_actions, 0) * (1 + (tool.max_tokens if tool else 0))
+    config = checked.config.model_copy(
+        update={"actors": actors.model_copy(update={"max_model_len": actors.max_model_len + more})}
+    )
+    if more:
+        try:
+            check_model(config, ModelFiles.read(Path(spec.base_model)))
+        except ConfigError as error:
+            raise ConfigError(f"--shots {decoding.shots} or --max-tokens {decoding.max_tokens}: {error}") from error
+    return replace(checked, config=config, spec=replace(spec, max_actions=actions))
 
 
 def _search(

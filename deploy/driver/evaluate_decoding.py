@@ -6,9 +6,11 @@ The strings do not follow q then, so there is no certificate and no figure of th
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
+from buffer.errors import ConfigError
 from deploy.artifacts.run_folder import RunFolder
 from deploy.driver.decoding import Decoding, decode, score_decoded
 from deploy.driver.evaluation import task_figures
+from deploy.driver.exact_draws import SIMULATED
 from deploy.driver.preflight import Checked
 from deploy.driver.samples import judged_prompts, samples_a_prompt
 from deploy.models.judges import find_judges
@@ -43,6 +45,10 @@ def evaluate_decoding(
 ) -> Decoded:
     """Draw, judge, and write FILE into the run's folder; None stands for the recipe's numbers. `say` tells how far it
     is."""
+    if split == SIMULATED:
+        raise ConfigError(
+            f"--split {SIMULATED} is for samples of the policy: use another split with {decoding.words()}."
+        )
     chosen, n = judged_prompts(checked, split, prompts), samples_a_prompt(checked, samples)
     drawn = decode(checked, folder, chosen, n, decoding, base_too=True, seed=seed, say=say)
     judges, scored = find_judges(), score_decoded(checked, chosen, drawn, decoding, seed)

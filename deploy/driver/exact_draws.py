@@ -128,9 +128,13 @@ def simulate(
             if scored is not None and accept(checked, scored, temperature, rng):
                 accepted_pairs[prompt.id] = prompt, scored
     if not accepted_pairs:
+        cause = "its strings have little reward"
+        if temperature < 1.0:
+            cause = f"the target is R^(1/T) at T = {temperature:g}, and a base model draws R itself at best"
         raise ConfigError(
             f"--split {SIMULATED}: none of {tries:,} draws of the base model was accepted as an exact draw of the "
-            "target, because its strings have little reward. Use another split."
+            f"target, because {cause}. Use another split"
+            + (", or train with learner.reward_temperature_end = 1." if temperature < 1.0 else ".")
         )
     kept = list(accepted_pairs.values())[:wanted]
     return [prompt for prompt, _ in kept], Accepted({prompt.id: [draw] for prompt, draw in kept}, tries, tokens)

@@ -133,6 +133,7 @@ def about_run(checked: Checked) -> dict[str, Any]:
             "min_size_to_sample": buffer.min_size_to_sample,
             "log_z_exact": checked.log_z_exact,
             "equal_rewards": has_equal_rewards(checked.task),
+            "samples": learner.objective != "sft",
         },
     }
 

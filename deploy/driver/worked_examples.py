@@ -13,7 +13,7 @@ from buffer.errors import ConfigError
 from buffer.types import IntArray, Prompt
 from deploy.driver.exact_draws import listed_draws
 from deploy.driver.preflight import Checked
-from lm.tokens import encode_behind
+from lm.tokens import encode_behind, without_front
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def behind_examples(checked: Checked, prompts: Sequence[Prompt], shots: int, see
             f"--shots {shots}: task {checked.config.task.name!r} has no demonstrations and lists no strings. Give "
             "demonstrations in the recipe, as task.demonstrations = FILE."
         )
-    return [_behind(prompt, examples, shots, rng) for prompt in prompts]
+    return [_behind(checked, prompt, examples, shots, rng) for prompt in prompts]
 
 
 def _examples(checked: Checked) -> list[_Example]:
@@ -56,10 +56,14 @@ def _examples(checked: Checked) -> list[_Example]:
     return examples
 
 
-def _behind(prompt: Prompt, examples: Sequence[_Example], shots: int, rng: np.random.Generator) -> Prompt:
+def _behind(
+    checked: Checked, prompt: Prompt, examples: Sequence[_Example], shots: int, rng: np.random.Generator
+) -> Prompt:
     others = [e for e in examples if e.prompt_id != prompt.id] or examples
     weights = np.array([e.weight for e in others])
     if shots > np.count_nonzero(weights):
         raise ConfigError(f"--shots {shots}: there are {np.count_nonzero(weights)} worked examples for {prompt.id!r}.")
     chosen = rng.choice(len(others), size=shots, replace=False, p=weights / weights.sum())
-    return replace(prompt, token_ids=np.concatenate([*(others[k].token_ids for k in chosen), prompt.token_ids]))
+    first, *more = [*(others[k].token_ids for k in chosen), prompt.token_ids]
+    parts = [first, *(without_front(checked.tokenizer, part) for part in more)]
+    return replace(prompt, token_ids=np.concatenate(parts))

@@ -18,7 +18,7 @@ class Contender:
     trains: bool = True
     """False: the policy of another contender's run, or the base model, whose figures every run of the recipe has."""
     decoding: tuple[str, ...] = ()
-    """Options of `tributary evaluate`; none: samples of the policy itself."""
+    """Options of `tributary evaluate` that choose strings in another way; none: samples of the policy itself."""
     teaches: bool = False
     """Learn from the listed strings of the target instead of from samples."""
     like: str = ""
@@ -145,7 +145,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "Likely sentences that stay different, on prompts that were not trained on",
         (
             Contender(OURS, "continue", NOT_JUDGED),
-            Contender(f"{OURS}, 50 draws", "continue", NOT_JUDGED, False, ("--samples", "50"), like=OURS),
+            Contender(f"{OURS}, best of 5", "continue", NOT_JUDGED, False, ("--best-of", "5"), like=OURS),
             *_policy_gradients("continue", changes=NOT_JUDGED),
             *_base(
                 "continue",
@@ -156,7 +156,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
                     "greedy": "--greedy --samples 1",
                     "beam search of 10": "--beam 10",
                     "diverse beam search of 10": "--diverse-beam 10",
-                    "50 draws": "--samples 50",
+                    "best of 5": "--best-of 5",
                     "beam search of 50": "--beam 50 --samples 50",
                     "diverse beam search of 50": "--diverse-beam 50 --samples 50",
                 },
@@ -222,10 +222,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "subjectivity": Experiment(
         "A rationale before a label, on reviews that were not trained on",
         (
-            *(
-                Contender(f"{OURS}, {k} labels", "subjectivity", (f"task.options={{labels={k}}}", *NOT_JUDGED))
-                for k in (10, 20, 50)
-            ),
+            Contender(OURS, "subjectivity", NOT_JUDGED),
             *_policy_gradients("subjectivity", changes=NOT_JUDGED),
             *_base("subjectivity", {}),
         ),

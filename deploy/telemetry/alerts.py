@@ -34,7 +34,8 @@ class AlertInputs:
     """Everything that rules read. Times are Unix seconds."""
 
     limits: Mapping[str, float]
-    """From the recipe: max_grad_norm, canary_tolerance, ...; equal_rewards where the task's strings have one reward."""
+    """From the recipe: max_grad_norm, canary_tolerance, ...; equal_rewards where the task's strings have one reward;
+    samples where it learns from samples."""
     now: float = 0.0
     version: int = -1
     """Newest adapter."""

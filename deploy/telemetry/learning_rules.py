@@ -263,15 +263,17 @@ def _cut_off(inputs: AlertInputs) -> Finding:
         f"sum by (run) (delta({SERIES['buffer.drawn']}[{span(FAILURE_WINDOW_S)}]))\n"
         f"> {MAX_DRAWS} * sum by (run) (delta({SERIES['buffer.inserted']}[{span(FAILURE_WINDOW_S)}])"
         f" + delta({SERIES['buffer.duplicates']}[{span(FAILURE_WINDOW_S)}]))\n"
-        f"and on (run) sum by (run) ({SERIES['actor.NAME.trajectories']}) > 0",
+        f"and on (run) sum by (run) (max_over_time({SERIES['actor.NAME.trajectories']}[1h])) > 0",
         f"{RUN}: over {MAX_DRAWS} rows were drawn per arrival in {FAILURE_WINDOW_S // 60} minutes.",
-        hold="1m",
+        hold="5m",
     ),
 )
 def _repeats(inputs: AlertInputs) -> Finding:
     """The learner lives on replay: hardly anything arrives. Supervised training has no samples, and may."""
     drawn, arrivals = (inputs.increase(total, FAILURE_WINDOW_S) for total in ("drawn", "arrivals"))
-    if drawn <= MAX_DRAWS * arrivals or not any(actor["trajectories"] for actor in inputs.actors):
+    readings = inputs.totals.get("drawn", ())
+    is_early = not readings or inputs.now - readings[0][0] < FAILURE_WINDOW_S
+    if drawn <= MAX_DRAWS * arrivals or is_early or not inputs.limits.get("samples"):
         return None
     return (
         f"In {FAILURE_WINDOW_S // 60} minutes the learner drew {drawn:,.0f} rows, and {arrivals:,.0f} trajectories "

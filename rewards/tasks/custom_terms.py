@@ -114,7 +114,7 @@ class ModelTerm(Term):
         if not len(context) or (self._target and not len(target)):
             raise ValueError(f"context or target of term {self.name!r} has no token for {row_name}: write some text")
         masked = isinstance(self.settings, Continuation) and self.settings.masked
-        return ScoreRequest(context, target, masked, at_stops=True)
+        return ScoreRequest(context, target, masked, at_stops=bool(len(target)))
 
     def score(self, texts: Sequence[str], base_scores: BaseLogProbs | None) -> Terms:
         """log p_LM of the string or of its target."""

@@ -57,7 +57,7 @@ def test_samples_per_insert_holds_back_the_side_beyond_the_band():
 
 
 BUFFER = {"size": 5000, "priority_ess": 2000.0}
-ACTOR = {"name": "actor-0", "version": 99, "canary_difference_max": 5e-5, "trajectories": 600}
+ACTOR = {"name": "actor-0", "version": 99, "canary_difference_max": 5e-5}
 GOOD = AlertInputs(
     LIMITS, now=1000.0, version=100, var_u=[8.0] * WINDOW + [0.5] * (2 * WINDOW), data_ages=[1.5] * WINDOW, missing_mass=[0.01] * WINDOW, cut=[0.2] * WINDOW, spreads=[3.0] * 5, diversity=[0.9] * 5,
     totals={name: [(100.0, 7), (1000.0, 7)] for name in ("skipped_steps", "quarantined", "refused", "inserted", "drawn", "arrivals", "restarts", "failed", "strings", "canaries_exceeded")},
@@ -70,6 +70,9 @@ def grown(**by: int):
     return {"totals": {name: [(700.0, 7), (1000.0, 7 + more)] for name, more in by.items()}}
 
 
+OUTRUN = {
+    "totals": {"drawn": [(300.0, 7), (500.0, 7), (1000.0, 1007)], "arrivals": [(300.0, 7), (500.0, 7), (1000.0, 17)]}
+}
 BAD = {
     "staleness": {"actors": [ACTOR | {"version": 60}]},
     "canary": grown(canaries_exceeded=2),
@@ -89,7 +92,7 @@ BAD = {
     "rewards_fail": grown(failed=20, strings=1000),
     "rewards_slow": {"workers": [{"function_s": 2.0}]},
     "refusals": grown(refused=30, inserted=10),
-    "repeats": grown(drawn=1000, arrivals=10),
+    "repeats": OUTRUN,
 }
 
 
@@ -109,8 +112,8 @@ def test_each_problem_raises_its_own_alert_with_cause_and_remedy(name, changes):
         {"var_u": [0.04] * (3 * WINDOW)},  # it has converged
         {"var_u": [8.0] * 20},  # too early to tell
         {"buffer": {"size": 100, "priority_ess": 3.0}},  # hardly anything in it
-        grown(drawn=1000, arrivals=10)
-        | {"actors": [ACTOR | {"trajectories": 0}]},  # supervised training has no samples
+        OUTRUN | {"limits": LIMITS | {"samples": False}},  # supervised training has no samples
+        grown(drawn=1000, arrivals=10),  # a resumed run draws before its first trajectories arrive
         {"buffer": None},
         {"actors": [ACTOR | {"version": -1}]},  # it has not begun
         {"spreads": [0.0] * 2, "diversity": [0.0] * 2},

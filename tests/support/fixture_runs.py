@@ -47,7 +47,7 @@ PROMPTS = {"integer": "A random integer drawn uniformly between 0 and 100:", "le
 FIELDS = {"integer": {"answer": 42, "kind": "a number"}}
 LIMITS = {
     "max_grad_norm": 1.0, "batch_size": 64, "publish_every": 1, "canary_tolerance": 5e-4, "reward_temperature_end": 1.0, "capacity": 100_000,
-    "samples_per_insert": 2.0, "samples_per_insert_band": 512.0, "min_size_to_sample": 64, "log_z_exact": LOG_Z, "equal_rewards": False,
+    "samples_per_insert": 2.0, "samples_per_insert_band": 512.0, "min_size_to_sample": 64, "log_z_exact": LOG_Z, "equal_rewards": False, "samples": True,
 }  # fmt: skip
 ABOUT = {
     "task": "integer", "model": "tiny", "steps": STEPS, "began_at": 0.0, "weights": {}, "limits": LIMITS,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,6 +79,26 @@ def test_a_beam_of_one_is_greedy(model: torch.nn.Module, spec: PolicySpec) -> No
             break
         tokens.append(best)
     assert beam.token_ids == tuple(tokens)
+
+
+class Toy:
+    """Behind the prompt: A .55, stop .40, C .05; later: B .60, stop .35, C .05. It keeps the lengths in its cache."""
+
+    device = torch.device("cpu")
+
+    def __call__(self, input_ids: torch.Tensor, past_key_values: object = None, **_: object) -> SimpleNamespace:
+        chances = [0.55, 1e-9, 0.05, 0.40] if past_key_values is None else [1e-9, 0.60, 0.05, 0.35]
+        row = torch.full((64,), -30.0)
+        row[[*LETTERS, VOCABULARY.index(".")]] = torch.tensor(chances).log()
+        cache = SimpleNamespace(batch_repeat_interleave=lambda n: None, batch_select_indices=lambda rows: None)
+        return SimpleNamespace(logits=row.repeat(len(input_ids), 1, 1), past_key_values=cache)
+
+
+def test_a_stop_that_is_not_the_best_choice_does_not_end_a_beam_of_one(spec: PolicySpec) -> None:
+    a, b, _ = LETTERS
+    assert [beam.token_ids for beam in beam_search(Toy(), spec, PROMPT, 1)] == [(a, b, b)]
+    apart = [beam.token_ids for beam in beam_search(Toy(), spec, PROMPT, 3, groups=3)]
+    assert (a, b, b) in apart and () in apart, "the second group stops where the first took A"
 
 
 def test_groups_differ_in_their_first_token_where_the_penalty_is_large(

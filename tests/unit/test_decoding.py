@@ -13,7 +13,6 @@ from deploy.commands.decoding_options import decoding_of
 from deploy.driver import decoding as module
 from deploy.driver.decoding import Decoding, score_decoded
 from deploy.driver.preflight import Checked
-from deploy.driver.samples import Drawn, Samples
 from deploy.driver.worked_examples import behind_examples
 from rewards.task import TRAIN, BaseLogProbs, Sample, Task, Terms
 from tests.unit.test_exact_draws import SPEC, STOP, A, B, C, checked_of
@@ -47,6 +46,16 @@ class Numbers(Task):
         return {"a": listed, "b": listed}
 
 
+class Tool20:
+    """A tool whose answers have up to 20 tokens."""
+
+    triggers = frozenset({STOP})
+    max_tokens = 20
+
+    def answer(self, token_ids: IntArray) -> IntArray:
+        return token_ids[:0]
+
+
 class Bare(Numbers):
     """It lists nothing."""
 
@@ -61,6 +70,8 @@ class Bare(Numbers):
         ({"beam": 4, "diverse_beam": 4}, "give one of them"),
         ({"beam": 4, "temperature": 0.5}, "a beam search draws nothing"),
         ({"diverse_beam": 4, "best_of": 2}, "a beam search draws nothing"),
+        ({"greedy": True, "best_of": 2}, "all draws are alike"),
+        ({"temperature": 0.0, "top_p": 0.5}, "all draws are alike"),
         ({"shots": 2, "option": "--exact"}, "--exact needs samples of the policy"),
     ],
 )
@@ -105,19 +116,40 @@ def test_too_few_worked_examples_are_refused(task: Task, words: str) -> None:
 
 
 def test_of_every_n_draws_the_best_is_kept_whatever_the_order_they_finish_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    def score(checked: Checked, prompts: Sequence[Prompt], drawn: Sequence[Drawn]) -> list[Samples]:
-        return [{k: [Sample(s.token_ids, 0.0, float(s.token_ids[0])) for s in of[k]] for k in of} for of in drawn]
+    failed = {5, 6}
 
-    monkeypatch.setattr(module, "score_samples", score)
+    def score(checked: Checked, scorer: object, prompts: Sequence[Prompt], drawn: Sequence[Sampled]) -> list[object]:
+        numbers = [int(s.request_id) for s in drawn]
+        return [
+            None if k in failed else Sample(s.token_ids, 0.0, float(k)) for k, s in zip(numbers, drawn, strict=True)
+        ]
+
+    monkeypatch.setattr(module, "scorer_of", lambda checked: None)
+    monkeypatch.setattr(module, "score_each", score)
     empty, one = np.zeros(0, np.float32), np.zeros(1, np.bool_)
     drawn = {"a": [Sampled(str(k), np.array([k], np.int32), empty, empty, one, None) for k in range(1000)]}
     checked = checked_of(Numbers())
     [kept] = score_decoded(checked, checked.prompts[:1], [drawn], Decoding(best_of=4), seed=0)
     values = np.array([s.log_reward for s in kept["a"]])
     assert len(values) == 250 and values.mean() == pytest.approx(800, abs=40), "the largest of four of 0..999"
+    failed |= set(range(1000))
+    assert score_decoded(checked, checked.prompts[:1], [drawn], Decoding(best_of=4), seed=0) == [{"a": []}]
+
+
+def test_longer_strings_and_a_tools_answers_get_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(module.ModelFiles, "read", lambda folder: None)
+    monkeypatch.setattr(module, "check_model", lambda config, files: asked.append(config.actors.max_model_len))
+    checked = checked_of(Numbers())
+    longer = module._longer(checked, Decoding(max_tokens=SPEC.max_actions + 10), more=5)
+    assert longer.spec.max_actions == SPEC.max_actions + 10
+    assert asked == [checked.config.actors.max_model_len + 15] == [longer.config.actors.max_model_len]
+    checked.task.tool = Tool20()
+    module._longer(checked, Decoding(max_tokens=SPEC.max_actions + 10))
+    assert asked[-1] == checked.config.actors.max_model_len + 10 * 21
 
 
 def test_max_tokens_below_the_shortest_string_is_refused() -> None:
     checked = checked_of(Numbers(), replace(SPEC, min_actions=2))
     with pytest.raises(ConfigError, match=r"--max-tokens 1 is below .*min_actions = 2"):
-        module._prepared(checked, checked.prompts, Decoding(max_tokens=1), 0)
+        module._longer(checked, Decoding(max_tokens=1))

@@ -16,6 +16,7 @@ from deploy.evidence.figure import write_figure
 from deploy.evidence.rows import Row, Rows, figures_of, verdict_of
 from deploy.evidence.table import write_table
 
+DECODINGS = {"--temperature", "--top-p", "--greedy", "--beam", "--diverse-beam", "--best-of", "--shots", "--max-tokens"}
 OURS, BASE = Contender("ours", "toy"), Contender("base", "toy", trains=False)
 LATER = Contender("later", "toy")
 EXPERIMENT = Experiment(
@@ -41,6 +42,7 @@ def test_every_contender_is_a_recipe_with_the_batches_that_its_objective_needs(n
         assert contender.trains or any(c.trains and c.recipe == contender.recipe for c in experiment.contenders)
         if contender.teaches:
             assert config.learner.objective == "sft"
+        assert not contender.decoding or set(contender.decoding) & DECODINGS, "it reads the file of another decoding"
         of_recipe = [c for c in experiment.contenders if c.trains and c.recipe == contender.recipe]
         assert contender.like in {"", *(c.name for c in of_recipe)}
 
