@@ -14,6 +14,7 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
 from buffer.errors import ConfigError, StoreError, WaitTimeout
+from buffer.full_disk import LIMIT_S, POLL_S
 from buffer.named_wait import NamedWait
 
 T = TypeVar("T")
@@ -31,9 +32,6 @@ LOADING_LIMIT_S = 120.0
 RETRIES = 30
 """Retries of a call, at most 1 s apart: clients survive an outage of some 25 s, such as a restart that reads a large
 append-only file."""
-DISK_LIMIT_S, DISK_POLL_S = 1800.0, 0.5
-"""Longest time in which a call is repeated that the server refuses because its disk is full, and the pause, s. The
-server takes writes again by itself once there is room."""
 PING = "_send_ping"
 """The function of a connection that checks it before a call."""
 EVICTION_FIX = "set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in the server's configuration)"
@@ -55,7 +53,7 @@ class _PatientRetry(Retry):
     whose question is answered by that."""
 
     def call_with_retry(self, do: Callable[[], T], *arguments: Any, **options: Any) -> T:
-        """The result of `do`. The error of the last attempt, of a full disk after DISK_LIMIT_S."""
+        """The result of `do`. The error of the last attempt, of a full disk after LIMIT_S."""
         wait: NamedWait | None = None
         while True:
             try:
@@ -66,13 +64,13 @@ class _PatientRetry(Retry):
                 if getattr(do, "__name__", "") == PING:
                     return None  # type: ignore[return-value]
                 if wait is None:
-                    wait = NamedWait("Redis waits for room on its disk", DISK_LIMIT_S, lambda: "free some space")
+                    wait = NamedWait("Redis waits for room on its disk", LIMIT_S, lambda: "free some space")
                     log.warning("%s", wait.sentence())
                 try:
                     wait.check()
                 except WaitTimeout:
                     raise error from None
-                time.sleep(DISK_POLL_S)
+                time.sleep(POLL_S)  # the server takes writes again by itself once there is room
 
 
 def _disk_is_full(error: redis.ResponseError) -> bool:
@@ -181,7 +179,7 @@ def _cause_and_fix(error: redis.RedisError) -> str:
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
         return f"does not answer; check that it runs and that host and port are right ({text})"
     if text.startswith("MISCONF"):
-        return f"can't write to its disk for {DISK_LIMIT_S / 60:.0f} min; free some space ({text})"
+        return f"can't write to its disk for {LIMIT_S / 60:.0f} min; free some space ({text})"
     hint = f" (if the server's maxmemory-policy evicts keys: {EVICTION_FIX} and clear the buffer)"
     return f"answers with an error: {text}{hint if 'user_script' in text else ''}"
 

@@ -9,14 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from buffer.full_disk import when_there_is_room
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file atomically: a reader, or a crash, sees the old content or the new one, never a part."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+
+    def write() -> None:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    when_there_is_room(write, path.parent)
     partial.replace(path)
 
 
@@ -26,9 +32,16 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one line of JSON."""
-    with path.open("a") as file:
-        file.write(json.dumps(plain(row), allow_nan=False) + "\n")
+    """Append one line of JSON, whole or not at all."""
+    line = json.dumps(plain(row), allow_nan=False).encode() + b"\n"
+    size = path.stat().st_size if path.exists() else 0
+
+    def write() -> None:
+        with path.open("ab") as file:
+            file.truncate(size)  # what an attempt on a full disk left
+            file.write(line)
+
+    when_there_is_room(write, path.parent)
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """The phases of a run: wait for the processes, evaluate the base model, train, evaluate the trained model."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ from rich.text import Text
 
 from buffer.contents import contents
 from buffer.errors import TributaryError, WaitTimeout
+from buffer.full_disk import is_full, wait_of
 from buffer.named_wait import NamedWait
 from buffer.replay import ReplayBuffer
 from buffer.types import AdapterVersion
@@ -237,7 +239,8 @@ class Training:
         return ended
 
     def _report(self, phase: str = "training") -> None:
-        """Collect what the processes report and pass it on."""
+        """Collect what the processes report and pass it on, once the disk has room for it."""
+        self._wait_for_room(phase)
         report = self._system.report()
         self._progress.update(report)
         for row in report.rows:
@@ -248,6 +251,15 @@ class Training:
         if self._stop:
             phase = f"{self._stop.name}: finishing the step, then writing the adapter; again to stop now"
         self._observers.show(self._progress, phase, report.waits)
+
+    def _wait_for_room(self, phase: str) -> None:
+        """Show the wait for a full disk, which other processes are in as well. WaitTimeout after full_disk.LIMIT_S."""
+        folder, wait = self._setup.folder.path, None
+        while is_full(folder) and not self._stop:
+            wait = wait or wait_of(folder)
+            wait.check()
+            self._observers.show(self._progress, phase, [wait.sentence()])
+            time.sleep(POLL_S)
 
     def _write_adapter(self) -> AdapterVersion:
         version, files = self._system.newest_adapter()

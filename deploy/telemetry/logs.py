@@ -26,7 +26,7 @@ def process_log(run: str, process: str, file: Path | None = None) -> Log:
     """
     logger = logging.getLogger(_NAME)
     if not logger.handlers:
-        handler = logging.FileHandler(file) if file else logging.StreamHandler(sys.stderr)
+        handler = _File(file) if file else logging.StreamHandler(sys.stderr)
         handler.setFormatter(
             JsonFormatter(
                 "%(asctime)s %(levelname)s %(message)s",
@@ -40,6 +40,15 @@ def process_log(run: str, process: str, file: Path | None = None) -> Log:
     role = process.partition("-")[0]
     fields = {"run": run, "role": role, "member": process, "release": version("tributary")}
     return _Adapter(logger, fields)
+
+
+class _File(logging.FileHandler):
+    """Loses the lines for which the disk has no room, without a traceback on the terminal for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """As in logging, except for errors of the disk."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class _Adapter(logging.LoggerAdapter[logging.Logger]):

@@ -1,6 +1,6 @@
 """Redis on a disk that is full: clients wait, and go on once there is room."""
 
-import contextlib
+import logging
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,29 +14,21 @@ from buffer.server import connect as module
 from buffer.server.binaries import find_server
 from buffer.server.connect import connect, store_errors
 from tests.support.processes import until
-
-MIB = 2**20
+from tests.support.small_disk import fill, small_disk
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no right to mount a small disk ({mounted.stderr.strip()})")
-    try:
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(logging.getLogger("tributary"), "propagate", True)  # for caplog
+    with small_disk(tmp_path) as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.fixture
-def socket(small_disk: Path, tmp_path: Path) -> Iterator[str]:
+def socket(disk: Path, tmp_path: Path) -> Iterator[str]:
     """The address of a server that keeps its append-only file there."""
     path = tmp_path / "redis.sock"
-    settings = ["--port", "0", "--unixsocket", str(path), "--dir", str(small_disk), "--appendonly", "yes", "--save", ""]
+    settings = ["--port", "0", "--unixsocket", str(path), "--dir", str(disk), "--appendonly", "yes", "--save", ""]
     process = subprocess.Popen([find_server()[0], *settings], stdout=subprocess.DEVNULL)
     try:
         until(path.exists, 20, "the server's socket")
@@ -44,15 +36,6 @@ def socket(small_disk: Path, tmp_path: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes all room that is left."""
-    file = disk / "filler"
-    with contextlib.suppress(OSError), file.open("wb", buffering=0) as out:
-        while True:
-            out.write(b"\0" * 4096)
-    return file
 
 
 def is_refused(client: redis.Redis) -> bool:
@@ -66,11 +49,11 @@ def is_refused(client: redis.Redis) -> bool:
 
 
 def test_a_write_and_a_script_wait_for_room_and_then_go_on(
-    small_disk: Path, socket: str, caplog: pytest.LogCaptureFixture
+    disk: Path, socket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, impatient = connect(socket), redis.Redis.from_url(socket)
     client.set("before", 1)
-    filler = fill(small_disk)
+    filler = fill(disk)
     until(lambda: is_refused(impatient), 20, "a full disk")
     script = client.register_script("return redis.call('INCR', KEYS[1])")
     results: list[object] = []
@@ -88,11 +71,11 @@ def test_a_write_and_a_script_wait_for_room_and_then_go_on(
 
 
 def test_the_wait_ends_with_an_error_that_names_the_disk(
-    small_disk: Path, socket: str, monkeypatch: pytest.MonkeyPatch
+    disk: Path, socket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DISK_LIMIT_S", 0.5)
+    monkeypatch.setattr(module, "LIMIT_S", 0.5)
     client = connect(socket)
-    fill(small_disk)
+    fill(disk)
     until(lambda: is_refused(redis.Redis.from_url(socket)), 20, "a full disk")
     with (
         pytest.raises(StoreError, match=r"adding: Redis can't write to its disk .* free some space"),

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import psutil
 import pytest
 
 from tests.support.processes import Command, rows_of, until
+from tests.support.small_disk import resize, small_disk
 
 pytestmark = pytest.mark.slow
 
@@ -93,3 +96,28 @@ def test_a_hung_actor_a_hung_reward_worker_and_a_killed_adapter_store_are_replac
     assert "the adapter store died and is back" in log
     for name in ("actor-0", "reward-0"):
         assert re.search(rf"{name} did not answer for \d+ s: it was ended", log)
+
+
+def test_a_run_waits_for_room_on_a_full_disk_and_goes_on(recipe: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path, mib=4096) as disk:
+        run = disk / "run"
+        options = ["actors.engine=simulated", "learner.steps=99999", "evaluation.samples=0"]
+        command = Command("train", str(recipe), *options, "learner.checkpoint_every=20", "--run", str(run))
+        until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 240, "training")
+        used = shutil.disk_usage(disk).used // 1024
+        resize(disk, used + 512)  # the buffer and the checkpoints grow faster
+        until(lambda: shutil.disk_usage(disk).free < 65536 or command.process.poll() is not None, 120, "a full disk")
+        reached, since = len(rows_of(run)), time.monotonic()
+        until(lambda: time.monotonic() - since > 5, 10, "some seconds on it")
+        assert command.process.poll() is None and len(rows_of(run)) <= reached + 1
+        resize(disk, 4096 * 1024)
+        until(lambda: len(rows_of(run)) > reached + 50 or command.process.poll() is not None, 120, "more steps")
+        command.process.send_signal(signal.SIGINT)
+        output = command.finish(180)
+        assert command.process.returncode == 0, output
+        assert f"the disk of {run} is full: free some space, and the run goes on" in output
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["steps"] == len(rows_of(run)) and [row["step"] for row in rows_of(run)] == list(
+            range(1, summary["steps"] + 1)
+        )
+        assert command.alive() == []
