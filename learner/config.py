@@ -1,5 +1,6 @@
 """The `[learner]` section of a recipe."""
 
+import re
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -9,6 +10,8 @@ PriorityKind: TypeAlias = Literal["residual", "reward", "recency"]
 CANARY_TOLERANCE = {"float32": 5e-4, "float16": 0.02, "bfloat16": 0.15}
 """Dtype -> mean difference of a canary, nats, that rounding seldom exceeds. Measured: docs/decisions/0021-canary.md."""
 
+OBJECTIVE_NAMES = ("subtb", "group_subtb", "tb", "db", "vargrad", "sft", "pg", "pg_kl")
+"""Names of learner/objectives."""
 ON_POLICY_OBJECTIVES = ("pg", "pg_kl")
 """Objectives that learn from the policy's own fresh strings alone."""
 
@@ -61,8 +64,9 @@ class LearnerConfig(BaseModel):
     """Share of a batch taken in order of arrival. The rest is replayed by priority."""
     priority: PriorityKind | dict[PriorityKind, float] = "residual"
     """Priority of rows for replay (learner/priority.py). A table mixes kinds: {residual = 1.0, recency = 0.5}."""
-    objective: Literal["subtb", "group_subtb", "tb", "db", "vargrad", "sft", "pg", "pg_kl"] = "subtb"
-    """Training objective, a file of learner/objectives."""
+    objective: str = "subtb"
+    """Training objective: subtb, group_subtb, tb, db, vargrad, sft, pg or pg_kl, each a file of learner/objectives, or
+    module:function of your own."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
     """Peak learning rate of AdamW."""
     warmup_steps: int = Field(default=10, ge=0)
@@ -99,6 +103,13 @@ class LearnerConfig(BaseModel):
     there."""
     advanced: LearnerAdvanced = LearnerAdvanced()
     """Settings that few runs change."""
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_has_a_form(cls, value: str) -> str:
+        if value not in OBJECTIVE_NAMES and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError(f"must be one of {', '.join(OBJECTIVE_NAMES)}, or module:function of your own")
+        return value
 
     @field_validator("priority")
     @classmethod

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from buffer.errors import AdapterError
 from learner.batch import Batch
 from learner.data_parallel import DataParallel
-from learner.objectives import COMPARING, OBJECTIVES
+from learner.objectives import find_objective
 from learner.objectives.balance import Estimates, Loss, log_q_of_strings, log_z_estimates
 from learner.policy import LoraPolicy, PrefixLogProbs
 
@@ -35,11 +35,10 @@ class Gradient:
         lam: float,
         data_parallel: DataParallel,
     ) -> None:
-        """`objective` is a name of OBJECTIVES, `lam` its λ."""
+        """`objective` is a name as `find_objective` takes it, `lam` its λ."""
         self._policy = policy
         self._parameters = parameters
-        self._objective = OBJECTIVES[objective]
-        self._compares = objective in COMPARING
+        self._objective, self._compares = find_objective(objective)
         self._lam = lam
         self._data_parallel = data_parallel
         self.log_probs: PrefixLogProbs

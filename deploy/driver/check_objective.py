@@ -1,9 +1,9 @@
-"""What an objective needs of a batch: two strings of one prompt, or the policy's own fresh strings alone."""
+"""What an objective needs: two strings of one prompt, or the policy's own fresh strings alone; or to be imported."""
 
 from actors.config import ON_POLICY
 from buffer.errors import ConfigError
 from deploy.config import RunConfig
-from learner.config import ON_POLICY_OBJECTIVES
+from learner.config import OBJECTIVE_NAMES, ON_POLICY_OBJECTIVES
 
 COMPARING_PREFIXES = ("subtb", "db", "tb")
 """Objectives whose loss compares prefixes of one string."""
@@ -14,6 +14,10 @@ def check_objective(config: RunConfig, prompts: int, whole_strings_only: bool) -
 
     `whole_strings_only`: only whole strings have a reward.
     """
+    if config.learner.objective not in OBJECTIVE_NAMES:
+        from learner.objectives import find_objective
+
+        find_objective(config.learner.objective)
     if whole_strings_only and config.learner.objective in COMPARING_PREFIXES:
         raise ConfigError(
             f"learner.objective = {config.learner.objective!r} compares a string with its prefixes, and the rewards of "

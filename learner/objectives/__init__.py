@@ -1,8 +1,12 @@
 """Objectives: pure functions of one number a prefix.
 
-A new one is a file here and a name in `OBJECTIVES` and `LearnerConfig`, and in `COMPARING` if it compares trajectories.
+A new one is a file here and a name in `OBJECTIVES` and `OBJECTIVE_NAMES`, and in `COMPARING` if it compares
+trajectories. One of the user's own is named as module:function, and may compare them.
 """
 
+import importlib
+
+from buffer.errors import ConfigError
 from learner.objectives.balance import Objective
 from learner.objectives.db import detailed_balance
 from learner.objectives.group_subtb import group_subtb
@@ -26,3 +30,24 @@ OBJECTIVES: dict[str, Objective] = {
 
 COMPARING = frozenset({"group_subtb", "vargrad", "pg", "pg_kl"})
 """Objectives that compare the trajectories of a prompt: their loss is not a sum over trajectories."""
+
+
+def find_objective(name: str) -> tuple[Objective, bool]:
+    """(an objective by its name in a recipe, whether it compares trajectories). ConfigError where it can't be
+    imported."""
+    if name in OBJECTIVES:
+        return OBJECTIVES[name], name in COMPARING
+    module, _, function = name.partition(":")
+    try:
+        loaded = getattr(importlib.import_module(module), function)
+    except Exception as error:  # user code
+        raise ConfigError(
+            f"learner.objective = {name!r} can't be imported ({type(error).__name__}: {error}). It must be "
+            "module:function, importable from the folder where the run is started."
+        ) from error
+    if not callable(loaded):
+        raise ConfigError(
+            f"learner.objective = {name!r} is no function. Write one as in learner/objectives/vargrad.py: it takes "
+            "the estimates of a batch and λ, and returns a Loss."
+        )
+    return loaded, True

@@ -45,7 +45,7 @@ def test_overrides_reach_their_field_in_toml_types() -> None:
         ("buffer.min_size_to_sample=30000", ["min_size_to_sample = 30000", "wait forever"]),
         ("policy.min_actions=4", ["policy.min_actions = 4", "policy.max_actions = 3"]),
         ("learner.publish_every=1000", ["learner.publish_every = 1000", "base model"]),
-        ("learner.objective=ppo", ["learner.objective = 'ppo'", "subtb"]),
+        ("learner.objective=ppo", ["learner.objective = 'ppo'", "subtb", "module:function of your own"]),
         ("actors.behaviours=[]", ["actors.behaviours", "at least 1"]),
         ("nonsense", ["'nonsense'", "section.setting=value"]),
         ("seed.x=1", ["'seed.x=1'", "not a section"]),
@@ -162,6 +162,14 @@ def test_a_resumed_run_may_not_change_what_log_r_is_but_may_change_the_weights_o
     with pytest.raises(ConfigError, match=f"{name} can't change from .* holds log R of the old target"):
         resumed_config(values, [override], "c")
     assert resumed_config(values, ["rewards.weights={digits = 0.5}"], "c").rewards.weights == {"digits": 0.5}
+
+
+def test_an_objective_of_ones_own_is_imported_before_the_start() -> None:
+    own = load_recipe("demo", ["learner.objective=learner.objectives.vargrad:vargrad"])
+    check_objective(own, prompts=20, whole_strings_only=True)
+    for name, words in (("nowhere:loss", "can't be imported"), ("learner.config:OBJECTIVE_NAMES", "is no function")):
+        with pytest.raises(ConfigError, match=f"{name}.*{words}"):
+            check_objective(load_recipe("demo", [f"learner.objective={name}"]), prompts=20, whole_strings_only=False)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.config import ON_POLICY_OBJECTIVES
-from learner.objectives import OBJECTIVES
+from learner.config import OBJECTIVE_NAMES, ON_POLICY_OBJECTIVES
+from learner.objectives import OBJECTIVES, find_objective
 from learner.objectives.balance import Estimates, log_q_of_strings, log_z_estimates
 from learner.objectives.group_subtb import group_subtb
 from learner.objectives.subtb import subtb
@@ -170,6 +170,12 @@ def test_group_subtb_is_the_mean_squared_difference_over_all_pairs_of_a_prompt(l
         total += sum((pool[a] - pool[b]) ** 2 for a in range(len(pool)) for b in range(a + 1, len(pool)))
         pairs += len(pool) * (len(pool) - 1) // 2
     assert value("group_subtb", rows, group=group) == pytest.approx(total / max(pairs, 1), rel=1e-9, abs=1e-12)
+
+
+def test_a_recipe_takes_the_names_of_all_objectives_and_functions_of_ones_own() -> None:
+    assert set(OBJECTIVE_NAMES) == set(OBJECTIVES)
+    assert find_objective("tb") == (OBJECTIVES["tb"], False) and find_objective("vargrad")[1]
+    assert find_objective("learner.objectives.vargrad:vargrad") == (OBJECTIVES["vargrad"], True), "it may compare rows"
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
