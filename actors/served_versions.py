@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.canary import SAMPLED_TOKENS
+from buffer.full_disk import when_there_is_room
 from buffer.types import AdapterFiles, AdapterVersion, FloatArray, IntArray
 
 MAX_VERSIONS = 4
@@ -71,8 +72,9 @@ class ServedVersions:
 
         folder = self._folder / f"v{version.number}"
         folder.mkdir(exist_ok=True)
-        (folder / "adapter_model.safetensors").write_bytes(files.weights)
-        (folder / "adapter_config.json").write_text(files.config_json)
+        weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+        when_there_is_room(lambda: weights.write_bytes(files.weights), folder)
+        when_there_is_room(lambda: settings.write_text(files.config_json), folder)
         # every version has a name and an id of its own: vLLM's prefix cache can't mix their blocks
         request = LoRARequest(lora_name=f"v{version.number}", lora_int_id=version.number + 1, lora_path=str(folder))
         return ServedVersion(version, request, folder)

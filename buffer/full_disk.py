@@ -2,23 +2,36 @@
 
 import errno
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from buffer.errors import WaitTimeout
 from buffer.named_wait import NamedWait
 
 T = TypeVar("T")
 log = logging.getLogger("tributary")
 
-LIMIT_S, POLL_S = 1800.0, 0.5
-"""Longest wait, and the pause between two attempts, s."""
+LIMIT_S, POLL_S = 240.0, 0.5
+"""Longest wait, and the pause between two attempts, s. Processes that wait for one another do so for 300 s and more: a
+longer wait here would end theirs."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MIN_FREE_BYTES = 2**20
 """Below it a disk counts as full."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file and flush it to the disk; nothing of it is left where the disk is full."""
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)  # others need the room
+        raise
 
 
 def is_full(folder: Path) -> bool:
@@ -33,7 +46,7 @@ def wait_of(folder: Path) -> NamedWait:
 
 def when_there_is_room(write: Callable[[], T], folder: Path) -> T:
     """The result of `write`, which is repeated while the disk of `folder` is full; a second call must undo what the
-    first began. The error of a full disk after LIMIT_S, every other OSError at once."""
+    first began. WaitTimeout after LIMIT_S; every other OSError at once."""
     wait: NamedWait | None = None
     while True:
         try:
@@ -44,8 +57,5 @@ def when_there_is_room(write: Callable[[], T], folder: Path) -> T:
             if wait is None:
                 wait = wait_of(folder)
                 log.warning("%s", wait.sentence())
-            try:
-                wait.check()
-            except WaitTimeout as timeout:
-                raise OSError(error.errno, str(timeout), str(folder)) from error
+            wait.check()
             time.sleep(POLL_S)

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from buffer.errors import ConfigError, TributaryError
-from buffer.full_disk import when_there_is_room
+from buffer.full_disk import when_there_is_room, write_bytes
 
 SCHEMA_VERSION = 1
 _NAME, _NUMBERS, _DIGEST = "step-*.safetensors", "numbers", "sha256"
@@ -78,14 +78,7 @@ class Checkpoints:
         partial = path.with_suffix(".partial")
         numbers = state.numbers.model_dump_json()
         content = save(state.tensors, metadata={_NUMBERS: numbers, _DIGEST: _digest(numbers, state.tensors)})
-
-        def write() -> None:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-
-        when_there_is_room(write, self._folder)
+        when_there_is_room(lambda: write_bytes(partial, content), self._folder)
         partial.replace(path)
         _sync(self._folder)
         paths = sorted(self._folder.glob(_NAME))

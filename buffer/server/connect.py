@@ -74,8 +74,10 @@ class _PatientRetry(Retry):
 
 
 def _disk_is_full(error: redis.ResponseError) -> bool:
-    """True for what the server answers to a write while its append-only file, or its snapshot, can't be written."""
-    return _server_message(error).startswith("MISCONF")
+    """True for what the server answers to a write while there is no room for its append-only file: to a call, from
+    inside a script, or in place of a transaction."""
+    text = str(error)
+    return "MISCONF" in text and ("No space left" in text or "quota exceeded" in text)
 
 
 def connect(url: str, evicting_ok: bool = False) -> redis.Redis:
@@ -178,8 +180,8 @@ def _cause_and_fix(error: redis.RedisError) -> str:
         )
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
         return f"does not answer; check that it runs and that host and port are right ({text})"
-    if text.startswith("MISCONF"):
-        return f"can't write to its disk for {LIMIT_S / 60:.0f} min; free some space ({text})"
+    if isinstance(error, redis.ResponseError) and _disk_is_full(error):
+        return f"has no room on its disk; free some space ({text})"
     hint = f" (if the server's maxmemory-policy evicts keys: {EVICTION_FIX} and clear the buffer)"
     return f"answers with an error: {text}{hint if 'user_script' in text else ''}"
 

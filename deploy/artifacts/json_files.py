@@ -2,27 +2,19 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from buffer.full_disk import when_there_is_room
+from buffer.full_disk import when_there_is_room, write_bytes
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file atomically: a reader, or a crash, sees the old content or the new one, never a part."""
     partial = path.with_name(path.name + ".partial")
-
-    def write() -> None:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-
-    when_there_is_room(write, path.parent)
+    when_there_is_room(lambda: write_bytes(partial, content), path.parent)
     partial.replace(path)
 
 

@@ -1,6 +1,7 @@
 """The phases of a run: wait for the processes, evaluate the base model, train, evaluate the trained model."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,6 +241,8 @@ class Training:
 
     def _report(self, phase: str = "training") -> None:
         """Collect what the processes report and pass it on, once the disk has room for it."""
+        if self._stop:
+            phase = f"{self._stop.name}: finishing the step, then writing the adapter; again to stop now"
         self._wait_for_room(phase)
         report = self._system.report()
         self._progress.update(report)
@@ -248,17 +251,16 @@ class Training:
             self._observers.add_row(self._progress.add_row(row), notes)
         self._observers.report_processes(self._system, report.waits, self._progress.step)
         self._scale.write(self._system.ready)
-        if self._stop:
-            phase = f"{self._stop.name}: finishing the step, then writing the adapter; again to stop now"
         self._observers.show(self._progress, phase, report.waits)
 
     def _wait_for_room(self, phase: str) -> None:
         """Show the wait for a full disk, which other processes are in as well. WaitTimeout after full_disk.LIMIT_S."""
         folder, wait = self._setup.folder.path, None
-        while is_full(folder) and not self._stop:
+        while is_full(folder):
             wait = wait or wait_of(folder)
             wait.check()
-            self._observers.show(self._progress, phase, [wait.sentence()])
+            with suppress(OSError):  # the terminal may be a file on that disk
+                self._observers.show(self._progress, phase if self._stop else "no room", [wait.sentence()])
             time.sleep(POLL_S)
 
     def _write_adapter(self) -> AdapterVersion:

@@ -181,5 +181,5 @@ def _disk(inputs: AlertInputs) -> Finding:
     return (
         f"{inputs.free_bytes / 1e9:.2f} GB are free on the disk of the run's folder.",
         "Checkpoints, the buffer's log and this history are written there.",
-        "Free some space: on a full disk the run waits for 30 minutes at most.",
+        "Free some space: on a full disk the run waits for four minutes at most.",
     )

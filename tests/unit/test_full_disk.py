@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from buffer import full_disk
+from buffer.errors import WaitTimeout
 from buffer.full_disk import is_full, when_there_is_room
 from deploy.artifacts.json_files import append_line, read_lines, write_json, write_whole
 from learner.checkpoint import Checkpoints, Numbers, State
@@ -81,7 +82,7 @@ def test_the_wait_is_bounded_and_other_errors_are_not_waited_for(
 ) -> None:
     monkeypatch.setattr(full_disk, "LIMIT_S", 0.3)
     fill(disk)
-    with pytest.raises(OSError, match=r"the disk of .* is full: free some space"):
+    with pytest.raises(WaitTimeout, match=r"the disk of .* is full: free some space"):
         append_line(disk / "metrics.jsonl", {"step": 1})
     with pytest.raises(FileNotFoundError):
         when_there_is_room(lambda: (tmp_path / "missing" / "file").write_text("x"), tmp_path)
