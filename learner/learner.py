@@ -6,10 +6,11 @@ waits for  data
 unblocked by  reward workers
 """
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -50,17 +51,19 @@ class Learner:
         data_parallel: DataParallel | None = None,
         support: Sequence[Trajectory] = (),
         weights: Mapping[str, float] | None = None,
+        weights_at: Callable[[int], Mapping[str, float]] | None = None,
     ) -> None:
         """Continue from the newest of `checkpoints`, if there is one, and publish the policy's adapter.
 
         `prompt` serves the first canary; later ones take the longest string that was just learned from. `support` is
         the strings that carry the target's mass, scored, where the task lists them; `weights` are those of reward
-        terms.
+        terms in the last target, and `weights_at` gives those of the target of a step, if they change.
         """
         self._policy = policy
         self._buffer = buffer
         self._config = config
         self._weights = {} if weights is None else weights
+        self._weights_at = weights_at or (lambda step: self._weights)
         self._data_parallel = data_parallel or DataParallel()
         is_leader = self._data_parallel.is_leader
         parameters = policy.trainable_parameters()
@@ -146,7 +149,8 @@ class Learner:
 
         A loss or gradient that is not finite changes nothing, and the batch is quarantined: it would do the same again.
         """
-        batch = collate([row.trajectory for row in rows], self._policy.spec, self._config.max_tokens, self._weights)
+        weights = self._weights_at(self.step_number)
+        batch = collate([row.trajectory for row in rows], self._policy.spec, self._config.max_tokens, weights)
         rate = learning_rate(self.step_number, self._config)
         temperature = reward_temperature(self.step_number, self._config)
         target_distance = self._target_distance.compute(self.step_number, temperature)
@@ -172,7 +176,9 @@ class Learner:
             "passes": len(batch.parts),
             **batch_figures(rows, batch, estimates, self.version),
             "sampled_step": sampled_step(rows, self.version, steps_done, self._config.publish_every),
-            "missing_mass": self._missing_mass(rows, batch, estimates, temperature),
+            "missing_mass": self._missing_mass(rows, batch, estimates, temperature)
+            if weights == self._weights
+            else math.nan,
             **target_distance,
             "step_samples": self._samples(rows, batch, estimates),
         }

@@ -95,9 +95,10 @@ def _check_tool(tool: Tool | None, spec: PolicySpec) -> None:
 
 
 def _check_weights(rewards: RewardConfig, terms: set[str]) -> None:
-    if rewards.beta != 1.0 and BASE not in terms:
+    beta = rewards.beta if rewards.beta_start is None else rewards.beta_start
+    if beta != 1.0 and BASE not in terms:
         raise ConfigError(
-            f"rewards.beta = {rewards.beta:g} divides every term but {BASE!r}, and the task has no such term, only "
+            f"rewards.beta = {beta:g} divides every term but {BASE!r}, and the task has no such term, only "
             f"{', '.join(sorted(terms))}. Set learner.reward_temperature_end for a tempered target."
         )
     if rewards.length_penalty and LENGTH in terms:

@@ -1,9 +1,9 @@
 """The `[task]` and `[rewards]` sections of a recipe."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypeAliasType
 
 BASE = "base"
@@ -65,6 +65,11 @@ class TermWeights(Mapping[str, float]):
     def __len__(self) -> int:
         return len(self._weights)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TermWeights) and (self._weights, self._beta) == (other._weights, other._beta)
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 class RewardConfig(BaseModel):
     """Section `[rewards]` of a recipe: the processes that score trajectories."""
@@ -81,6 +86,11 @@ class RewardConfig(BaseModel):
     beta: float = Field(default=1.0, gt=0.0)
     """Every term but `base` is divided by it: log R = base + (the others) / beta. For rewards of about 1 this is the
     coefficient of the KL penalty in GRPO and PPO. May change when a run is resumed."""
+    beta_start: float | None = Field(default=None, gt=0.0)
+    """beta at step 0, from which it comes to `beta` over `beta_steps`. Above `beta`, the target starts near the base
+    model and hardens, and the policy stays close to it on the way. Unset: beta is constant."""
+    beta_steps: int = Field(default=0, ge=0)
+    """Learner steps over which 1 / beta changes linearly from that of `beta_start` to its own."""
     length_penalty: float = 0.0
     """Nats subtracted from log R for each token of a string, as one more term, `length`. Negative values favour longer
     responses."""
@@ -103,7 +113,20 @@ class RewardConfig(BaseModel):
     advanced: RewardAdvanced = RewardAdvanced()
     """Settings that few runs change."""
 
+    @model_validator(mode="after")
+    def _beta_has_a_schedule_or_none(self) -> Self:
+        if (self.beta_start is None) != (self.beta_steps == 0):
+            raise ValueError(f"beta_start = {self.beta_start} and beta_steps = {self.beta_steps}: set both, or neither")
+        return self
+
     @property
     def term_weights(self) -> TermWeights:
         """The factor of each term of log R: `weights` and `beta` together."""
         return TermWeights(self.weights, self.beta)
+
+    def term_weights_at(self, step: int) -> TermWeights:
+        """The same for the target of a learner step, with the beta that it has then."""
+        if self.beta_start is None or step >= self.beta_steps:
+            return self.term_weights
+        first, last = 1.0 / self.beta_start, 1.0 / self.beta
+        return TermWeights(self.weights, 1.0 / (first + step / self.beta_steps * (last - first)))

@@ -85,6 +85,7 @@ class LearnerProcess:
             DataParallel(self._rank, config.learner.ranks, meeting_point, self._policy.device, self._listener),
             _support_trajectories(task) if self._rank == 0 else (),
             weights,
+            config.rewards.term_weights_at,
         )
         self._source = BatchSource(
             buffer,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from buffer.codec import decode, encode
@@ -208,6 +209,9 @@ def test_beta_without_a_base_term_is_refused(model: Path) -> None:
     checked = checked_recipe("demo", model)
     with pytest.raises(ConfigError, match="has no such term, only integer"):
         check_task(checked.task, checked.spec, checked.config.task, RewardConfig(beta=0.1), 64, checked.tokenizer, 1.0)
+    falling = RewardConfig(beta_start=3.0, beta_steps=10)
+    with pytest.raises(ConfigError, match="has no such term, only integer"):
+        check_task(checked.task, checked.spec, checked.config.task, falling, 64, checked.tokenizer, 1.0)
 
 
 def test_the_majority_is_right_where_the_most_frequent_string_is(model: Path) -> None:
@@ -223,3 +227,15 @@ def test_the_majority_is_right_where_the_most_frequent_string_is(model: Path) ->
     samples = {prompts[0].id: most_are_wrong, prompts[1].id: a_right_and_a_wrong_one_tie}
     majority = checked.task.evaluate(samples, Judges())["majority"]
     assert isinstance(majority, Interval) and majority.value == pytest.approx((0.0 + 0.5) / 2)
+
+
+def test_one_over_beta_comes_linearly_to_its_last_value() -> None:
+    config = RewardConfig(beta=0.5, beta_start=4.0, beta_steps=10, weights={"other": 2.0})
+    factors = [config.term_weights_at(step)["r"] for step in (0, 5, 10, 99)]
+    assert factors == pytest.approx([0.25, 1.125, 2.0, 2.0])
+    assert config.term_weights_at(5)["other"] == pytest.approx(2.25) and config.term_weights_at(5)["base"] == 1.0
+    assert config.term_weights_at(9) != config.term_weights == config.term_weights_at(10)
+    assert RewardConfig(beta=0.5).term_weights_at(0) == RewardConfig(beta=0.5).term_weights
+    for one in ({"beta_start": 4.0}, {"beta_steps": 10}):
+        with pytest.raises(ValidationError, match="set both, or neither"):
+            RewardConfig(**one)  # type: ignore[arg-type]
