@@ -10,7 +10,7 @@ of training whose draw was accepted.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,9 +106,16 @@ def accepted_draws(
 
 
 def simulate(
-    checked: Checked, engine: SamplingEngine, scorer: Scorer, wanted: int, temperature: float, seed: int
+    checked: Checked,
+    engine: SamplingEngine,
+    scorer: Scorer,
+    wanted: int,
+    temperature: float,
+    seed: int,
+    say: Callable[[str], None],
 ) -> tuple[list[Prompt], Accepted]:
-    """Up to `wanted` prompts of the split "simulated", each with one exact draw. ConfigError if none was accepted."""
+    """Up to `wanted` prompts of the split "simulated", each with one exact draw. ConfigError if none was accepted.
+    `say` tells how far it is."""
     rng, tokens, tries = np.random.default_rng(seed), 0, 0
     pool = list(checked.task.prompts(TRAIN))
     accepted_pairs: dict[str, tuple[Prompt, Sample]] = {}
@@ -127,6 +134,7 @@ def simulate(
         for prompt, scored in zip(chosen, score_each(checked, scorer, chosen, drawn), strict=True):
             if scored is not None and accept(checked, scored, temperature, rng):
                 accepted_pairs[prompt.id] = prompt, scored
+        say(f"{min(len(accepted_pairs), wanted):,} of {wanted:,} prompts have an exact draw, after {tries:,} draws")
     if not accepted_pairs:
         cause = "its strings have little reward"
         if temperature < 1.0:

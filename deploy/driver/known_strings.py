@@ -56,7 +56,7 @@ def collect(
         problem = obstacle(checked, temperature)
         chosen, exact = prompts, None
         if isinstance(chosen, int):
-            chosen, exact = simulate(checked, engine, scorer, chosen, temperature, seed)
+            chosen, exact = simulate(checked, engine, scorer, chosen, temperature, seed, say)
         elif problem is None and not checked.task.support():
             try:
                 exact = accepted_draws(checked, engine, scorer, chosen, tries, temperature, seed)

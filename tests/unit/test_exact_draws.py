@@ -185,7 +185,8 @@ def test_simulated_targets_come_with_an_exact_draw_of_their_posterior() -> None:
     """The exact posterior given Y of each pair puts Z at a uniform place of its distribution function."""
     checked = checked_of(Infill(), limits(1, 2), evaluation={"prompts": 400})
     scorer = Scorer(checked.task, TableScorer(), RewardConfig())
-    prompts, pairs = simulate(checked, TableEngine(checked.spec, seed=3), scorer, 400, 1.0, seed=4)
+    told: list[str] = []
+    prompts, pairs = simulate(checked, TableEngine(checked.spec, seed=3), scorer, 400, 1.0, seed=4, say=told.append)
     strings = [z for z in STRINGS if 1 <= len(z) <= 2]
     rng, places = np.random.default_rng(0), []
     for prompt in prompts:
@@ -193,6 +194,7 @@ def test_simulated_targets_come_with_an_exact_draw_of_their_posterior() -> None:
         k = next(k for k, z in enumerate(strings) if z.tobytes() == pair.token_ids.tobytes())
         places.append(p[:k].sum() + p[k] * rng.random())
     assert len(places) == len({prompt.id for prompt in prompts}) > 150
+    assert told[-1].startswith(f"{len(places)} of 400 prompts have an exact draw, after ")
     assert Calibration(places).p_value > 0.01
 
 
@@ -225,7 +227,7 @@ def test_a_split_of_which_no_draw_is_accepted_is_an_error_after_bounded_work() -
 
     checked = checked_of(Hopeless())
     with pytest.raises(ConfigError, match="none of 100 draws of the base model was accepted"):
-        simulate(checked, TableEngine(SPEC, 0), Scorer(checked.task, TableScorer(), RewardConfig()), 5, 1.0, 0)
+        simulate(checked, TableEngine(SPEC, 0), Scorer(checked.task, TableScorer(), RewardConfig()), 5, 1.0, 0, print)
 
 
 @pytest.mark.parametrize(
