@@ -49,7 +49,7 @@ def beam_search(
     cache = output.past_key_values
     cache.batch_repeat_interleave(groups)
     logits = output.logits[:, -1].repeat(groups, 1)
-    live, found = [[Beam()] for _ in range(groups)], [list[Beam]() for _ in range(groups)]
+    live, strings = [[Beam()] for _ in range(groups)], [list[Beam]() for _ in range(groups)]
     for length in range(spec.max_actions):
         log_q = _log_q(logits, spec, length)
         rows: list[int] = []
@@ -58,10 +58,10 @@ def beam_search(
             chosen = _choose(prefixes, log_q[first : first + len(prefixes)], taken, width, penalty)
             first += len(prefixes)
             stopped = [beam for _, beam in chosen[:width] if beam.token_ids[-1] == spec.stop_token_id]
-            found[group] = _best([*found[group], *map(_finished, stopped)], width)
+            strings[group] = _best([*strings[group], *map(_finished, stopped)], width)
             going = [(row, beam) for row, beam in chosen if beam.token_ids[-1] != spec.stop_token_id][:width]
-            if len(found[group]) == width:
-                going = [(row, beam) for row, beam in going if beam.log_q > found[group][-1].log_q]
+            if len(strings[group]) == width:
+                going = [(row, beam) for row, beam in going if beam.log_q > strings[group][-1].log_q]
             for beam in (*stopped, *(beam for _, beam in going)):
                 taken[beam.token_ids[-1]] += 1
             rows += [first - len(prefixes) + row for row, _ in going]
@@ -72,7 +72,9 @@ def beam_search(
             cache.batch_select_indices(torch.tensor(rows, device=log_q.device))
             newest = torch.tensor([[beam.token_ids[-1]] for group in live for beam in group], device=log_q.device)
             logits = model(input_ids=newest, past_key_values=cache, use_cache=True).logits[:, -1]
-    return _best([beam for known, cut in zip(found, live, strict=True) for beam in _best([*known, *cut], width)], beams)
+    return _best(
+        [beam for ended, cut in zip(strings, live, strict=True) for beam in _best([*ended, *cut], width)], beams
+    )
 
 
 def _log_q(logits: Tensor, spec: PolicySpec, length: int) -> Tensor:

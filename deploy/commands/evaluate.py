@@ -34,6 +34,19 @@ Split = Annotated[
         "the base model wrote an exact draw.",
     ),
 ]
+SamplesAPrompt = Annotated[
+    int | None,
+    typer.Option("--samples", metavar="N", min=1, help="Samples per prompt. Default: the recipe's evaluation.samples."),
+]
+MostPrompts = Annotated[
+    int | None,
+    typer.Option(
+        "--prompts",
+        metavar="N",
+        min=0,
+        help="Largest number of prompts of the split; 0 takes all. Default: the recipe's evaluation.prompts.",
+    ),
+]
 ExactTries = Annotated[
     int | None,
     typer.Option(
@@ -52,21 +65,8 @@ EngineSeed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="See
 def evaluate(
     run: RunDir,
     split: Split = "train",
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples", metavar="N", min=1, help="Samples per prompt. Default: the recipe's evaluation.samples."
-        ),
-    ] = None,
-    prompts: Annotated[
-        int | None,
-        typer.Option(
-            "--prompts",
-            metavar="N",
-            min=0,
-            help="Largest number of prompts of the split; 0 takes all. Default: the recipe's evaluation.prompts.",
-        ),
-    ] = None,
+    samples: SamplesAPrompt = None,
+    prompts: MostPrompts = None,
     exact_tries: ExactTries = None,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,

@@ -31,28 +31,33 @@ if TYPE_CHECKING:
     from rewards.task import Sample
 
 
+PromptIds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt", metavar="ID", help="Id of a prompt; repeat it for several. Default: the prompts of `evaluate`."
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object per line: prompt, text, log_q, log_reward, terms (nats)."),
+]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Correct the samples with their rewards until they follow the target, from four times as many draws: "
+        "by rejection, which is exact, where the task lists its strings, else by Metropolis-Hastings.",
+    ),
+]
+
+
 def sample(
     run: RunDir,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Samples per prompt.")] = 10,
     split: Split = "train",
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--prompt", metavar="ID", help="Id of a prompt; repeat it for several. Default: the prompts of `evaluate`."
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON object per line: prompt, text, log_q, log_reward, terms (nats)."),
-    ] = False,
-    exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact",
-            help="Correct the samples with their rewards until they follow the target, from four times as many draws: "
-            "by rejection, which is exact, where the task lists its strings, else by Metropolis-Hastings.",
-        ),
-    ] = False,
+    prompt: PromptIds = None,
+    as_json: AsJson = False,
+    exact: Exact = False,
     method: MethodName = "",
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,

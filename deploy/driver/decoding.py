@@ -82,16 +82,16 @@ def decode(
 ) -> list[Drawn]:
     """`n` strings of each prompt, from the base model (if `base_too`), then from the run's adapter; a beam search gives
     its likeliest `n`, at most as many as it is wide. `say` tells how far it is."""
-    asked = behind_examples(checked, prompts, decoding.shots, seed)
-    more = max(len(new.token_ids) - len(old.token_ids) for new, old in zip(asked, prompts, strict=True))
+    shown = behind_examples(checked, prompts, decoding.shots, seed)
+    more = max(len(new.token_ids) - len(old.token_ids) for new, old in zip(shown, prompts, strict=True))
     checked = _longer(checked, decoding, more)
     if decoding.beams or decoding.diverse_beams:
         checked_adapter(folder)
         adapters = [None, folder.adapter_path] if base_too else [folder.adapter_path]
-        return [_search(checked, asked, n, decoding, adapter, say) for adapter in adapters]
+        return [_search(checked, shown, n, decoding, adapter, say) for adapter in adapters]
     behaviour = Behaviour("decoding", decoding.temperature, suppress_stop=False, top_p=decoding.top_p)
     adapter: tuple[AdapterVersion, AdapterFiles] = folder.version(), folder.adapter()
-    return draw(checked, asked, adapter, n * decoding.best_of, base_too, seed, say, behaviour)
+    return draw(checked, shown, adapter, n * decoding.best_of, base_too, seed, say, behaviour)
 
 
 def score_decoded(
@@ -149,18 +149,18 @@ def _search(
     learner = checked.config.learner
     model = load_merged(checked.spec, adapter).eval().to(device_of(learner.device, learner.gpus))
     width, groups = decoding.beams or decoding.diverse_beams, max(decoding.diverse_beams, 1)
-    found: dict[str, list[Sampled]] = {}
+    strings: dict[str, list[Sampled]] = {}
     for number, prompt in enumerate(prompts, start=1):
         beams = beam_search(model, checked.spec, prompt.token_ids, width, groups)
-        found[prompt.id] = [_sampled(beam) for beam in beams[:n]]
+        strings[prompt.id] = [_sampled(beam) for beam in beams[:n]]
         say(f"{number:,} of {len(prompts):,} prompts searched")
     del model
     gc.collect()  # the next search loads another
-    return found
+    return strings
 
 
 def _sampled(beam: Beam) -> Sampled:
-    """A string of a search, in the form of an engine's; of log q(stop) the last entry alone is known."""
+    """A string of a search, in the form of an engine's; of log q(stop) the last entry alone is computed."""
     n = len(beam.token_ids)
     return Sampled(
         "beam",

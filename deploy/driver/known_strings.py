@@ -104,8 +104,8 @@ def _others(checked: Checked, folder: RunFolder, prompts: Sequence[Prompt], scor
     by_id = {prompt.id: prompt for prompt in prompts}
     shown = [d for d in checked.demonstrations if d.prompt_id in by_id] if scorer else []
     if scorer and shown:
-        asked = [by_id[d.prompt_id] for d in shown]
-        scores = scorer.score(asked, [d.token_ids for d in shown], whole_strings=True)
+        of_shown = [by_id[d.prompt_id] for d in shown]
+        scores = scorer.score(of_shown, [d.token_ids for d in shown], whole_strings=True)
         for demonstration, score in zip(shown, scores, strict=True):
             if isinstance(score, Score):
                 log_r = sample_terms(score, checked.config.rewards.term_weights)[0]

@@ -5,10 +5,10 @@ query from which deploy/monitoring/alerts.yml is generated. A docstring says why
 The dashboard shows an alert at once; Prometheus waits `hold` before it sends one.
 """
 
-from deploy.telemetry import learning_rules, process_rules
+from deploy.telemetry import buffer_rules, learning_rules, process_rules
 from deploy.telemetry.alerts import Alert, AlertInputs, Rule
 
-RULES: tuple[Rule, ...] = (*process_rules.rule.rules, *learning_rules.rule.rules)
+RULES: tuple[Rule, ...] = (*process_rules.rule.rules, *learning_rules.rule.rules, *buffer_rules.rule.rules)
 
 
 def alerts_of(inputs: AlertInputs) -> list[Alert]:

@@ -54,10 +54,10 @@ def test_a_beam_as_wide_as_the_list_finds_every_string_in_order(
     spec = replace(spec, min_actions=minimum)
     strings = [tuple(LETTERS[v] for v in z) for z in all_strings(len(SYMBOLS), spec.max_actions) if len(z) >= minimum]
     wanted = listed(model, spec, strings)
-    found = {beam.token_ids: beam.log_q for beam in beam_search(model, spec, PROMPT, len(strings))}
-    assert list(found) == sorted(wanted, key=wanted.__getitem__, reverse=True)
-    assert [found[z] for z in wanted] == pytest.approx(list(wanted.values()), abs=1e-4)
-    assert sum(np.exp(list(found.values()))) == pytest.approx(1.0, abs=1e-4)
+    beams = {beam.token_ids: beam.log_q for beam in beam_search(model, spec, PROMPT, len(strings))}
+    assert list(beams) == sorted(wanted, key=wanted.__getitem__, reverse=True)
+    assert [beams[z] for z in wanted] == pytest.approx(list(wanted.values()), abs=1e-4)
+    assert sum(np.exp(list(beams.values()))) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_without_a_list_of_tokens_the_whole_vocabulary_is_searched(model: torch.nn.Module, spec: PolicySpec) -> None:

@@ -94,9 +94,9 @@ def test_a_decoding_names_every_option() -> None:
 def test_worked_examples_are_of_other_prompts_and_of_strings_with_mass() -> None:
     checked = checked_of(Numbers())
     for prompt, other in zip(checked.prompts, (B, A), strict=True):
-        [asked] = behind_examples(checked, [prompt], 2, seed=0)
-        assert asked.id == prompt.id and asked.token_ids[-1] == prompt.token_ids[-1]
-        examples = asked.token_ids[:-1].reshape(2, 3)  # a prompt, its string, the stop; this tokenizer has no new line
+        [seen] = behind_examples(checked, [prompt], 2, seed=0)
+        assert seen.id == prompt.id and seen.token_ids[-1] == prompt.token_ids[-1]
+        examples = seen.token_ids[:-1].reshape(2, 3)  # a prompt, its string, the stop; this tokenizer has no new line
         assert set(examples[:, 0]) == {other} and set(examples[:, 1]) == {A, B} and set(examples[:, 2]) == {STOP}
 
 
@@ -104,8 +104,8 @@ def test_demonstrations_are_the_worked_examples_where_there_are_some() -> None:
     checked = checked_of(Numbers())
     shown = given_trajectory(checked.prompts[0], np.array([C, C], np.int32), "demonstration")
     checked = replace(checked, demonstrations=[shown])
-    [asked] = behind_examples(checked, checked.prompts[1:], 1, seed=0)
-    assert asked.token_ids.tolist() == [A, C, C, STOP, B]
+    [seen] = behind_examples(checked, checked.prompts[1:], 1, seed=0)
+    assert seen.token_ids.tolist() == [A, C, C, STOP, B]
 
 
 @pytest.mark.parametrize(("task", "words"), [(Bare(), "neither|lists no strings"), (Numbers(), "2 worked examples")])
@@ -137,16 +137,16 @@ def test_of_every_n_draws_the_best_is_kept_whatever_the_order_they_finish_in(mon
 
 
 def test_longer_strings_and_a_tools_answers_get_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    seen: list[int] = []
     monkeypatch.setattr(module.ModelFiles, "read", lambda folder: None)
-    monkeypatch.setattr(module, "check_model", lambda config, files: asked.append(config.actors.max_model_len))
+    monkeypatch.setattr(module, "check_model", lambda config, files: seen.append(config.actors.max_model_len))
     checked = checked_of(Numbers())
     longer = module._longer(checked, Decoding(max_tokens=SPEC.max_actions + 10), more=5)
     assert longer.spec.max_actions == SPEC.max_actions + 10
-    assert asked == [checked.config.actors.max_model_len + 15] == [longer.config.actors.max_model_len]
+    assert seen == [checked.config.actors.max_model_len + 15] == [longer.config.actors.max_model_len]
     checked.task.tool = Tool20()
     module._longer(checked, Decoding(max_tokens=SPEC.max_actions + 10))
-    assert asked[-1] == checked.config.actors.max_model_len + 10 * 21
+    assert seen[-1] == checked.config.actors.max_model_len + 10 * 21
 
 
 def test_max_tokens_below_the_shortest_string_is_refused() -> None:

@@ -123,11 +123,11 @@ def test_each_request_gets_its_own_scores() -> None:
 
 
 def test_targets_are_asked_for_where_the_policy_may_stop_and_behind_whole_strings_alone_in_an_evaluation() -> None:
-    asked: list[list[int]] = []
+    requested: list[list[int]] = []
 
     class Watched:
         def score(self, requests: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
-            asked.extend(q.prefixes(len(r)).tolist() for q, r in zip(requests, responses, strict=True))
+            requested.extend(q.prefixes(len(r)).tolist() for q, r in zip(requests, responses, strict=True))
             return [
                 BaseLogProbs(*(np.zeros(n, np.float32) for n in (len(r), len(r) + 1, len(r) + 1))) for r in responses
             ]
@@ -140,11 +140,11 @@ def test_targets_are_asked_for_where_the_policy_may_stop_and_behind_whole_string
 
     rewards = Scorer(Aimed(), Watched(), RewardConfig(), stops=lambda string: np.arange(2, len(string) + 1))
     rewards.score([PROMPT], [z(1, 2, 3)], whole_strings=True)
-    assert asked == [[3], [0, 1, 2, 3]]
+    assert requested == [[3], [0, 1, 2, 3]]
     rewards.score([PROMPT], [z(1, 2, 3)])
-    assert asked[2:] == [[2, 3], [0, 1, 2, 3]], "what was left out is not taken from the cache"
+    assert requested[2:] == [[2, 3], [0, 1, 2, 3]], "what was left out is not taken from the cache"
     rewards.score([PROMPT], [z(1, 2, 3)], whole_strings=True)
-    assert len(asked) == 4, "what is whole is"
+    assert len(requested) == 4, "what is whole is"
 
 
 def spin() -> None:
