@@ -48,9 +48,13 @@ def load_judges(folder: Path) -> Judges:
     return Judges(embed, bert_score)
 
 
+JUDGED = ("diversity", "bert_score")
+"""Figures of tasks that need the encoder. Others may be missing too, such as that of a size that no prompt has."""
+
+
 def omitted_figures(task: Task, figures: Mapping[str, object], judges: Judges) -> str | None:
     """A sentence on the task's figures that are missing because the encoder is not installed, and the fix; or None."""
-    missing = [name for name in task.explanations if name not in figures]
+    missing = [name for name in task.explanations if name in JUDGED and name not in figures]
     if not missing or judges.embed is not None:
         return None
     return (

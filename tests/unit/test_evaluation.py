@@ -339,6 +339,7 @@ def test_without_the_encoder_its_figures_are_named_with_the_command_that_gets_it
     notice = omitted_figures(checked.task, judge(checked, {"train-0": exact([0.0, 1.0])}, judges, 1.0).figures, judges)
     assert notice and "diversity" in notice and "ess" not in notice and f"tributary model get {ENCODER}" in notice
     assert omitted_figures(Letters(), {}, judges) is None, "a task that needs no encoder gets no notice"
+    assert omitted_figures(checked.task, {"diversity": 0.5}, judges) is None, "`ess` is missing for another reason"
 
 
 def test_a_damaged_encoder_is_reported_before_anything_is_drawn(
