@@ -35,10 +35,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from buffer.config import BufferConfig
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
+from buffer.server.redis_server import RedisServer
 from buffer.store.check import findings, snapshot
 from buffer.types import Trajectory
 from tests.support.benchmark import make_parser, parse, print_result
-from tests.support.durable_server import start_durable
 
 PRODUCERS, LEARNERS, ADD_SIZE = 4, 2, 32
 RATE = 200
@@ -90,7 +90,7 @@ class Soak:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.server = start_durable(folder / "redis")
+        self.server = RedisServer.start(folder / "redis")
         self.url, self.port = self.server.url, self.server.port
         self.lives: Counter[str] = Counter()
         self.errors: list[str] = []
@@ -117,7 +117,7 @@ class Soak:
         if victim == "server":
             began = time.monotonic()
             self.server.kill()
-            self.server = start_durable(self.folder / "redis", self.port)
+            self.server = RedisServer.start(self.folder / "redis", self.port)
             return time.monotonic() - began
         self.clients[victim].kill()
         self.clients[victim].wait()

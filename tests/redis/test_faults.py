@@ -23,7 +23,6 @@ from buffer.store.check import findings, snapshot
 from buffer.store.item_store import DrawRequest, ItemStore, NewItem
 from buffer.store.settings import StoreSettings
 from buffer.types import Trajectory
-from tests.support.durable_server import start_durable
 
 Make = Callable[..., Trajectory]
 MakeBuffer = Callable[..., ReplayBuffer]
@@ -149,7 +148,7 @@ def test_a_server_killed_under_load_comes_back_with_all_that_was_acknowledged(
     tmp_path: Path, make_trajectory: Make
 ) -> None:
     """Producers go on through the outage: redis-py sends again what was not answered."""
-    server = start_durable(tmp_path)
+    server = RedisServer.start(tmp_path)
     port, acknowledged, stop = int(server.url.rsplit(":", 1)[1].split("/")[0]), list[str](), threading.Event()
     errors, half = list[Exception](), threading.Event()
 
@@ -178,7 +177,7 @@ def test_a_server_killed_under_load_comes_back_with_all_that_was_acknowledged(
         before = len(acknowledged)
         os.kill(server.pid, signal.SIGKILL)
         server.stop()
-        server = start_durable(tmp_path, port)
+        server = RedisServer.start(tmp_path, port)
         while len(acknowledged) < before + 200 and not errors:
             half.wait(0.05)
     stop.set()

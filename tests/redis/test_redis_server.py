@@ -2,11 +2,13 @@
 
 import os
 import select
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +48,33 @@ def test_a_server_answers_on_loopback_only_to_its_password_and_keeps_its_secret(
         assert stat.S_IMODE((tmp_path / "run" / "redis.conf").stat().st_mode) == 0o600
     assert is_gone(server.pid)
     server.stop()
+
+
+_SLOW_DISK = """
+#define _GNU_SOURCE
+#include <unistd.h>
+int fdatasync(int file) { (void)file; if (gettid() != getpid()) sleep(20); return 0; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler for a slow fdatasync")
+@on_each_server
+def test_a_server_killed_while_its_disk_is_busy_has_every_acknowledged_trajectory(
+    tmp_path: Path, make_trajectory: Callable[..., Trajectory], binary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow.c").write_text(_SLOW_DISK)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "slow.so", tmp_path / "slow.c"], check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(tmp_path / "slow.so"))
+    with RedisServer.start(tmp_path, binary=binary) as first, connect(first.url) as client:
+        buffer = ReplayBuffer(client, BufferConfig(), "run")
+        deadline = time.monotonic() + 1.5  # a server that syncs each second is inside of its first fdatasync then
+        rows = 0
+        while time.monotonic() < deadline:
+            rows += buffer.add([make_trajectory(rows)]).added
+        first.kill()
+    monkeypatch.delenv("LD_PRELOAD")
+    with RedisServer.start(tmp_path, binary=binary) as second, connect(second.url) as client:
+        assert ReplayBuffer(client, BufferConfig(), "run").stats().inserted == rows
 
 
 @on_each_server
