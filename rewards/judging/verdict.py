@@ -76,7 +76,9 @@ def total_variation_bound(gap: float) -> float:
 def _failure(figures: Mapping[str, Interval], number: str, coverage: Sequence[Coverage]) -> Verdict:
     """The kind of a sampler whose gap is too large."""
     under, over, slope = figures["underrated"], figures["overrated"], figures["tempering"]
-    if under.value >= FEW and (under.value >= over.value or over.value < MANY):
+    # a sampler that collapsed draws what it draws far too often, too: KL(target ‖ sampler) tells it from a flat one
+    is_narrow = figures["kl_p_q"].value > figures["kl_q_p"].value
+    if under.value >= FEW and (under.value >= over.value or over.value < MANY or is_narrow):
         seldom = f"it draws {under.value:.0%} of the target 20 times too seldom"
         return Verdict("misses mass", f"misses mass: {seldom} ({number}){_worst(coverage)}")
     if over.value >= MANY:

@@ -1,5 +1,7 @@
 """The certificate: bounds, calibration, coverage and verdict, on samplers that are wrong in a known way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,23 @@ def test_the_verdict_on_gross_samplers_is_right_for_every_seed(name: str, listed
 def test_dropped_mass_is_named_and_an_example_is_shown() -> None:
     verdict, _ = judge(UNIVERSE, SAMPLERS["half the strings dropped"], 0, draws=400, exact_draws=100, foreign=50)
     assert verdict.kind == "misses mass" and "such as" in verdict.text and "u = +" in verdict.text
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_sampler_that_collapsed_on_few_of_many_equal_strings_misses_mass_and_a_base_model_is_too_flat(
+    listed: bool,
+) -> None:
+    """101 strings with all of the mass, and 400 others with next to none."""
+    log_p = np.append(np.zeros(101), np.full(400, -15.0))
+    log_p -= np.logaddexp.reduce(log_p)
+    collapsed, flat = np.where(np.arange(501) < 7, 0.0, -18.0), np.zeros(501)
+    universe = replace(toy(listed), log_p=log_p, log_base=flat - np.log(501))
+    kinds = [
+        judge(universe, log_q - np.logaddexp.reduce(log_q), seed, 2000, 100, 0)[0].kind
+        for log_q in (collapsed, flat)
+        for seed in range(5)
+    ]
+    assert kinds == ["misses mass"] * 5 + ["too flat"] * 5
 
 
 def test_tempering_and_its_inverse_are_told_apart() -> None:
