@@ -1,5 +1,6 @@
 """Fixtures of every test."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -7,11 +8,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from buffer.types import Trajectory
+from deploy.dashboard.web.security import TOKEN_VARIABLE
 from tests.support.processes import Command
 
 # the same examples every time, and no error because the machine was busy for a moment
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+os.environ.setdefault(TOKEN_VARIABLE, "")  # pages on loopback need no token, whoever else uses this machine
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,6 +18,7 @@ from tokenizers.decoders import DecodeStream
 import deploy
 from deploy.artifacts.run_folder import RunFolder
 from deploy.config import shown_config
+from deploy.dashboard.web.security import TOKEN_VARIABLE, token_for_loopback
 from deploy.dashboard.web.sockets import LOOPBACK, address, listen
 from deploy.driver.preflight import Checked
 from deploy.driver.stop_signal import StopSignal
@@ -79,6 +80,7 @@ def serve_dashboard(folder: Path, port: int | None, console: Console) -> Iterato
 
     The socket is bound here, so the address is known at once and browsers may connect before the server has started.
     """
+    token = token_for_loopback()
     with listen(LOOPBACK, port) as server_socket:
         number = server_socket.fileno()
         command = [sys.executable, "-P", "-m", "deploy.cli", "dashboard", "--run", str(folder), "--socket", str(number)]
@@ -91,9 +93,10 @@ def serve_dashboard(folder: Path, port: int | None, console: Console) -> Iterato
                 stdout=log,
                 stderr=log,
                 pass_fds=(number,),
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": path, TOKEN_VARIABLE: token or ""},
             )
-        console.print(f"Dashboard: {address(server_socket)}", soft_wrap=True)
+        shown = None if os.environ.get(TOKEN_VARIABLE) else token
+        console.print(f"Dashboard: {address(server_socket, shown)}", soft_wrap=True)
     try:
         yield
     finally:

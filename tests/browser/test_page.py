@@ -165,6 +165,18 @@ def test_the_right_token_lets_in_and_scripts_cannot_read_it(stages: Stages, eye:
     )
 
 
+def test_an_address_with_the_token_opens_the_page_and_loses_the_token(stages: Stages, eye: OpenPage) -> None:
+    looking = eye(stages.at("token").url)
+    looking.page.goto(f"{stages.at('token').url}#token={TOKEN}")
+    looking.settled()
+    expect(looking.page.locator("form.login")).to_have_count(0)
+    assert TOKEN not in looking.page.url
+    looking.page.goto("about:blank")
+    looking.page.context.clear_cookies()
+    looking.page.goto(f"{stages.at('token').url}#token=wrong-and-of-enough-characters")
+    expect(looking.page.get_by_role("heading", name="This dashboard needs a token")).to_be_visible()
+
+
 def test_a_printed_page_has_every_plot(stages: Stages, eye: OpenPage) -> None:
     looking = eye(stages.at("finished").url)
     looking.open("buffer")

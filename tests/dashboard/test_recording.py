@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from buffer.errors import ConfigError, StoreError
 from deploy.artifacts.run_folder import RunFolder
 from deploy.config import load_recipe
+from deploy.dashboard.web import security
 from deploy.dashboard.web.sockets import listen
 from deploy.driver.preflight import Checked, check
 from deploy.driver.recording import about_run, has_equal_rewards, recording, serve_dashboard, text_pieces
@@ -180,6 +181,19 @@ def test_a_page_receives_the_last_event_of_a_run_before_its_server_ends(tmp_path
         store.close()
     page.join(20)
     assert any("Stopped by SIGTERM after step 7" in line for line in heard)
+
+
+def test_on_a_machine_with_other_users_the_address_holds_the_token_that_the_page_needs(
+    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(security, "has_other_users", lambda: True)
+    monkeypatch.delenv(security.TOKEN_VARIABLE)
+    run = make_run(tmp_path / "run", "finished")
+    with serve_dashboard(run, 0, console):
+        url, token = address(console).split("#token=")
+        until(lambda: httpx.get(f"{url}api/runs", timeout=60).status_code == 401, 60, "a refusal")
+        admitted = httpx.get(f"{url}api/runs", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    assert admitted.status_code == 200 and token not in (run / "dashboard.log").read_text()
 
 
 def test_a_dashboard_that_fails_is_reported_in_its_own_words(tmp_path: Path, console: Console) -> None:

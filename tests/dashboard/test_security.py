@@ -1,13 +1,16 @@
 """Access control: token, Host, Origin; and the security headers of every response."""
 
+import os
 import re
 from http.cookies import SimpleCookie
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from buffer.errors import ConfigError
-from deploy.dashboard.web.security import HEADERS, access, is_loopback
+from deploy.dashboard.web import security
+from deploy.dashboard.web.security import HEADERS, TOKEN_VARIABLE, access, is_loopback, token_for_loopback
 
 TOKEN = "a-token-of-enough-characters"
 ROUTES = (
@@ -191,6 +194,30 @@ def test_a_token_is_needed_beyond_loopback_and_made_where_none_is_given():
     assert access("0.0.0.0", 8710, None).token != rules.token
     assert access("127.0.0.1", 8710, None).token is None
     assert access("127.0.0.1", 8710, TOKEN).token == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("others", "chosen", "needs"),
+    [
+        ([(1000, "/bin/bash")], None, True),
+        ([(1000, "/usr/sbin/nologin"), (999, "/bin/bash"), (65534, "/bin/sh")], None, False),
+        ([(1000, "/bin/bash")], "", False),
+        ([], TOKEN, True),
+        ([], None, False),
+    ],
+    ids=["a person", "services", "opened to all", "a token of one's own", "nobody else"],
+)
+def test_loopback_needs_a_token_where_the_machine_has_other_users(monkeypatch, others, chosen, needs):
+    own = SimpleNamespace(pw_uid=os.getuid(), pw_shell="/bin/bash")
+    users = [own, *(SimpleNamespace(pw_uid=uid, pw_shell=shell) for uid, shell in others)]
+    monkeypatch.setattr(security.pwd, "getpwall", lambda: users)
+    if chosen is None:
+        monkeypatch.delenv(TOKEN_VARIABLE)
+    else:
+        monkeypatch.setenv(TOKEN_VARIABLE, chosen)
+    token = token_for_loopback()
+    assert (token is not None) is needs and (chosen is None or token == (chosen or None))
+    assert token != token_for_loopback() or chosen is not None or not needs, "a new one each time"
 
 
 def test_a_short_token_is_refused_with_its_length():

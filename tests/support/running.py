@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-_ADDRESS = re.compile(r"Dashboard: (http://\S+/)")
+_ADDRESS = re.compile(r"Dashboard: (http://\S+?/)(#token=\S+)?")
 _TOKEN = re.compile(r"Token: (\S+)")
 
 
@@ -40,7 +40,7 @@ def running(*arguments: str, port: int = 0, environment: dict[str, str] | None =
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "COLUMNS": "300", **(environment or {})},
+        env={**os.environ, "COLUMNS": "300", "TRIBUTARY_DASHBOARD_TOKEN": "", **(environment or {})},
     )
     assert process.stdout is not None
     try:

@@ -1,6 +1,6 @@
 // The page: opens the view named in the address and passes it the updates of one live connection.
 
-import { get } from "./lib/api.js";
+import { get, login } from "./lib/api.js";
 import { h, put, setText } from "./lib/dom.js";
 import { loadFigures } from "./lib/figures.js";
 import { Keys } from "./lib/keys.js";
@@ -63,7 +63,7 @@ live.addEventListener("reset", () => forward("reset"));
 live.addEventListener("connection", () => {
   if (live.connection === "unauthorised") showLogin();
 });
-window.addEventListener("hashchange", () => show());
+window.addEventListener("hashchange", () => (location.hash.startsWith("#token=") ? start() : show()));
 window.addEventListener("reopen", () => {
   closeView();
   show();
@@ -76,6 +76,7 @@ start();
 
 async function start() {
   try {
+    await sendToken();
     runs = await loadRuns();
   } catch (error) {
     if (error.kind === "unauthorised") return showLogin();
@@ -84,6 +85,16 @@ async function start() {
     return undefined;
   }
   return show();
+}
+
+/** The address that the command printed may hold the token, which does not stay in the address bar. */
+async function sendToken() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (token === null) return;
+  await login(token).catch((error) => {
+    if (error.kind !== "unauthorised") throw error; // the server is not up yet: start() tries again
+  });
+  history.replaceState(null, "", location.pathname);
 }
 
 /** The runs; with the first of them, the figures that its views show. */

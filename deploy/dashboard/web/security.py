@@ -1,12 +1,15 @@
 """Access control (Host, Origin, token), and the security headers of every response.
 
-On loopback no token is needed unless one is set; on any other address a token is required. The Host header must be an
-address of this server, or another site could point its name at it (DNS rebinding). An Origin header must be our own.
+A token is required on any address but loopback, and on loopback where the machine has other users. The Host header
+must be an address of this server, or another site could point its name at it (DNS rebinding). An Origin header must be
+our own.
 """
 
 import hashlib
 import hmac
 import ipaddress
+import os
+import pwd
 import secrets
 import socket
 from dataclasses import dataclass
@@ -19,7 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from buffer.errors import ConfigError
 
 TOKEN_VARIABLE = "TRIBUTARY_DASHBOARD_TOKEN"
-"""Environment variable with the token. If it is unset and a token is required, a random one is created and printed."""
+"""Environment variable with the token. If it is unset and a token is required, a random one is created and printed. An
+empty one means that loopback needs none."""
+FIRST_USER = 1000
+"""The first user id of a person on Linux."""
+SERVICES = range(60_000, 65_536)
+"""Ids of services and containers. Those above are of a directory, such as LDAP, whose users a machine does not list."""
 MIN_TOKEN_LENGTH = 16
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 OPEN_PATHS = ("/api/login", "/api/logout")
@@ -69,8 +77,26 @@ class Access:
         return hmac.compare_digest(_cookie(headers, self.cookie).encode("utf-8", "replace"), self.session.encode())
 
 
+def token_for_loopback() -> str | None:
+    """The token of TOKEN_VARIABLE; without that a random one where the machine has other users, else None."""
+    chosen = os.environ.get(TOKEN_VARIABLE)
+    return (chosen or None) if chosen is not None or not has_other_users() else secrets.token_urlsafe(24)
+
+
+def has_other_users() -> bool:
+    """True if somebody else may log in to this machine, as far as its list of users and our own id tell."""
+    return os.getuid() >= SERVICES.stop or any(
+        user.pw_uid >= FIRST_USER
+        and user.pw_uid not in SERVICES
+        and user.pw_uid != os.getuid()
+        and not user.pw_shell.endswith(("nologin", "false"))
+        for user in pwd.getpwall()
+    )
+
+
 def access(host: str, port: int, token: str | None, public_hosts: tuple[str, ...] = ()) -> Access:
-    """Access rules for a server that listens on `host`. Raise ConfigError for a token that is too short."""
+    """Access rules for a server that listens on `host`; beyond loopback there is a token even without `token`. Raise
+    ConfigError for one that is too short."""
     if token is not None and len(token) < MIN_TOKEN_LENGTH:
         raise ConfigError(
             f"{TOKEN_VARIABLE} has {len(token)} characters and needs at least {MIN_TOKEN_LENGTH}, or it can be "

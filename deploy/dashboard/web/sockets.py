@@ -30,7 +30,9 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise AssertionError("the last try returns or raises")
 
 
-def address(listener: socket.socket) -> str:
-    """The URL to open in a browser."""
+def address(listener: socket.socket, token: str | None = None) -> str:
+    """The URL to open in a browser. A `token` is in its fragment, which browsers keep to themselves: the page sends it
+    once and removes it."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    fragment = f"#token={token}" if token else ""
+    return f"http://[{host}]:{port}/{fragment}" if ":" in host else f"http://{host}:{port}/{fragment}"
