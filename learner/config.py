@@ -5,6 +5,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from buffer.plugins import installed
+
 PriorityKind: TypeAlias = Literal["residual", "reward", "recency"]
 
 CANARY_TOLERANCE = {"float32": 5e-4, "float16": 0.02, "bfloat16": 0.15}
@@ -107,8 +109,9 @@ class LearnerConfig(BaseModel):
     @field_validator("objective")
     @classmethod
     def _objective_has_a_form(cls, value: str) -> str:
-        if value not in OBJECTIVE_NAMES and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
-            raise ValueError(f"must be one of {', '.join(OBJECTIVE_NAMES)}, or module:function of your own")
+        names = [*OBJECTIVE_NAMES, *installed("objectives")]
+        if value not in names and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError(f"must be one of {', '.join(names)}, or module:function of your own")
         return value
 
     @field_validator("priority")

@@ -9,6 +9,7 @@ from types import ModuleType
 from tokenizers import Tokenizer
 
 from buffer.errors import ConfigError
+from buffer.plugins import installed
 from rewards.config import TaskConfig
 from rewards.hidden_module import explain_hidden_file
 from rewards.task import Task
@@ -22,7 +23,7 @@ LOAD_LIMIT_S = 120.0
 def make_task(config: TaskConfig, tokenizer: Tokenizer, model_folder: Path) -> Task:
     """Build the task that a recipe names; one with an argument `model_folder` gets the base model's. Raise ConfigError
     for an unknown name or bad options."""
-    cls = _import_task(TASKS.get(config.name, config.name))
+    cls = _import_task({**installed("tasks"), **TASKS}.get(config.name, config.name))
     parameters = inspect.signature(cls).parameters
     accepted = [p for p in parameters if p not in ("tokenizer", "model_folder")]
     given = {"model_folder": model_folder} if "model_folder" in parameters else {}
@@ -43,7 +44,7 @@ def _import_task(name: str) -> type[Task]:
     module_name, _, class_name = name.rpartition(":")
     if not module_name:
         raise ConfigError(
-            f"task.name = {name!r} is unknown. Choose one of {', '.join(sorted(TASKS))}, "
+            f"task.name = {name!r} is unknown. Choose one of {', '.join(sorted({*TASKS, *installed('tasks')}))}, "
             "or give your own class as module:Class or FILE.py:Class."
         )
     try:

@@ -1,12 +1,14 @@
 """Objectives: pure functions of one number a prefix.
 
 A new one is a file here and a name in `OBJECTIVES` and `OBJECTIVE_NAMES`, and in `COMPARING` if it compares
-trajectories. One of the user's own is named as module:function, and may compare them.
+trajectories. One of the user's own is named as module:function, or as its package says (buffer/plugins.py), and may
+compare them.
 """
 
 import importlib
 
 from buffer.errors import ConfigError
+from buffer.plugins import installed
 from learner.objectives.balance import Objective
 from learner.objectives.db import detailed_balance
 from learner.objectives.group_subtb import group_subtb
@@ -37,7 +39,7 @@ def find_objective(name: str) -> tuple[Objective, bool]:
     imported."""
     if name in OBJECTIVES:
         return OBJECTIVES[name], name in COMPARING
-    module, _, function = name.partition(":")
+    module, _, function = installed("objectives").get(name, name).partition(":")
     try:
         loaded = getattr(importlib.import_module(module), function)
     except Exception as error:  # user code

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from buffer.plugins import installed
 from rewards.config import BASE
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import read_table
@@ -44,7 +45,8 @@ class Reward:
 
 
 def read_rewards(entries: Sequence[object]) -> list[Reward]:
-    """The rewards of a recipe, in order: tables, or short forms "PATH.py:name", "module:name", "https://...".
+    """The rewards of a recipe, in order: tables, or short forms "PATH.py:name", "module:name", "https://...", and names
+    that installed packages give functions of theirs.
 
     ValueError for entries that don't fit, alone or together.
     """
@@ -70,11 +72,15 @@ def read_rewards(entries: Sequence[object]) -> list[Reward]:
 
 
 def _table(entry: object) -> object:
-    if not isinstance(entry, str):
-        return entry
-    if entry.startswith(("http://", "https://")):
-        return {"kind": "http", "url": entry}
-    return {"kind": "function", "function": entry} if ":" in entry else {"kind": entry}
+    if isinstance(entry, str):
+        if entry.startswith(("http://", "https://")):
+            return {"kind": "http", "url": entry}
+        entry = {"kind": "function", "function": entry} if ":" in entry else {"kind": entry}
+    kind = entry.get("kind") if isinstance(entry, Mapping) else None
+    is_other = isinstance(kind, str) and kind not in VERIFIERS
+    if isinstance(entry, Mapping) and is_other and (function := installed("rewards").get(str(kind))):
+        return {"name": kind, **entry, "kind": "function", "function": function}
+    return entry
 
 
 def _read(table: object, where: str) -> Reward:
