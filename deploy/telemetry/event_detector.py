@@ -123,11 +123,15 @@ class EventDetector:
         buffer = snapshot["buffer"]
         if not buffer:
             return
-        total = buffer["quarantined"] + buffer["refused"].get("reward_failed", 0)
-        if (more := self._add_reading("quarantined", at, total)) > 0:
+        rows, strings = buffer["quarantined"], buffer["refused"].get("reward_failed", 0)
+        self._add_reading("quarantined", at, rows + strings)
+        if (more := self._add_reading("reward_failed", at, strings)) > 0:
             reasons = [worker["last_failure"] for worker in snapshot["rewards"] if worker["last_failure"]]
             reason = f" The last one because {reasons[-1]}" if reasons else ""
-            yield Event("quarantine", "warning", "buffer", f"{more:.0f} strings were quarantined.{reason}")
+            yield Event("quarantine", "warning", "rewards", f"{more:.0f} strings were quarantined.{reason}")
+        if (more := self._add_reading("quarantined_rows", at, rows)) > 0:
+            text = f"{more:.0f} rows of the buffer were quarantined; `tributary buffer stats` has the reasons."
+            yield Event("quarantine", "warning", "buffer", text)
 
     def _read_totals(self, at: float, snapshot: Mapping[str, Any]) -> None:
         if buffer := snapshot["buffer"]:

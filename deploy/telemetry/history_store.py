@@ -57,10 +57,15 @@ class HistoryStore:
         self.cut(after_step)
 
     def cut(self, after_step: int) -> None:
-        """Delete the rows beyond `after_step`, and start a new generation."""
-        for table in ("learner", "snapshots", "samples", "events"):
+        """Delete the learner's rows beyond `after_step`, which come again, and start a new generation.
+
+        What happened meanwhile stays, at that step: events, and what actors, workers and buffer did.
+        """
+        for table in ("learner", "samples"):
             self._db.execute(f"DELETE FROM {table} WHERE step > ?", (after_step,))
             self._bytes[table] = self._size(table)
+        for table in ("snapshots", "events"):
+            self._db.execute(f"UPDATE {table} SET step = ? WHERE step > ?", (after_step, after_step))
         self.meta("generation", 1 + (self.read_meta("generation") or 0))
 
     def read_meta(self, key: str) -> Any:

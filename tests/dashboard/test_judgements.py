@@ -154,8 +154,9 @@ def test_events_are_a_restart_a_long_wait_a_loss_and_an_alert_that_comes_and_goe
     see(14.0)
     assert texts[-1].startswith("No longer: actor-1") and detector.alerts == []
     lost = snapshot_row(50, 50.0, rng)
-    lost["buffer"]["quarantined"] = 4
+    lost["buffer"] |= {"refused": lost["buffer"]["refused"] | {"reward_failed": 4}, "quarantined": 2}
     lost["rewards"][0]["last_failure"] = "log_reward raised"
     see(15.0, buffer=lost["buffer"], rewards=lost["rewards"])
     assert "4 strings were quarantined. The last one because log_reward raised" in texts
-    assert {alert.id for alert in detector.alerts} == {"quarantine"}
+    assert "2 rows of the buffer were quarantined; `tributary buffer stats` has the reasons." in texts
+    assert {alert.id for alert in detector.alerts} == {"quarantine", "refusals"}

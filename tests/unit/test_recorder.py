@@ -91,9 +91,13 @@ def test_a_history_whose_writer_was_killed_is_read_up_to_its_last_snapshot(tmp_p
 def test_a_resumed_run_rewrites_the_rows_beyond_its_checkpoint(tmp_path):
     writer = recorder(tmp_path)
     record(writer, 1, 20)
+    writer.process("actor-0 died and is being restarted", is_trouble=True)
     writer.judged("before", {})
     writer.close("SIGINT")
+    snapshots = rows(tmp_path, "SELECT COUNT(*) FROM snapshots")
     again = recorder(tmp_path, after_step=10, began_at=99.0)
+    assert rows(tmp_path, "SELECT step FROM events WHERE data LIKE 'actor-0 died%'") == [(10,)], "it happened"
+    assert rows(tmp_path, "SELECT COUNT(*) FROM snapshots") == snapshots
     record(again, 11, 15)
     again.close(None)
     steps = [step for (step,) in rows(tmp_path, "SELECT step FROM learner ORDER BY id")]
