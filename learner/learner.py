@@ -52,18 +52,21 @@ class Learner:
         support: Sequence[Trajectory] = (),
         weights: Mapping[str, float] | None = None,
         weights_at: Callable[[int], Mapping[str, float]] | None = None,
+        beta_at: Callable[[int], float] = lambda step: 1.0,
     ) -> None:
         """Continue from the newest of `checkpoints`, if there is one, and publish the policy's adapter.
 
         `prompt` serves the first canary; later ones take the longest string that was just learned from. `support` is
         the strings that carry the target's mass, scored, where the task lists them; `weights` are those of reward
-        terms in the last target, and `weights_at` gives those of the target of a step, if they change.
+        terms in the last target, and `weights_at` gives those of the target of a step, if they change; `beta_at` is
+        reported.
         """
         self._policy = policy
         self._buffer = buffer
         self._config = config
         self._weights = {} if weights is None else weights
         self._weights_at = weights_at or (lambda step: self._weights)
+        self._beta_at = beta_at
         self._data_parallel = data_parallel or DataParallel()
         is_leader = self._data_parallel.is_leader
         parameters = policy.trainable_parameters()
@@ -171,6 +174,7 @@ class Learner:
             "grad_norm": grad_norm,
             "learning_rate": rate,
             "reward_temperature": temperature,
+            "beta": self._beta_at(steps_done),
             "skipped_steps": self.skipped_steps,
             "tree_nodes": batch.tree_nodes,
             "passes": len(batch.parts),

@@ -20,8 +20,8 @@ class TaskConfig(BaseModel):
     )
 
     name: str = "integer"
-    """A name of rewards/tasks, or a class of your own: `module:Class`, importable from the folder where the run is
-    started, or `FILE.py:Class`."""
+    """A name of rewards/tasks or of an installed package, or a class of your own: `module:Class`, importable from the
+    folder where the run is started, or `FILE.py:Class`."""
     options: dict[str, Option] = Field(default_factory=dict)
     """Keyword arguments of the task's class."""
     demonstrations: str | None = None
@@ -36,7 +36,8 @@ class RewardAdvanced(BaseModel):
     )
 
     max_restarts: int = Field(default=10, ge=0)
-    """Number of times that Ray restarts a dead worker. Its calls are repeated; the buffer drops the duplicates."""
+    """Restarts of a dead worker within an hour. Its calls are repeated; the buffer drops the duplicates. Then the run
+    goes on without it, and ends if no worker is left."""
     max_failures: int = Field(default=100, ge=1)
     """The run stops with an error after this many consecutive strings that could not be scored."""
     cache_size: int = Field(default=100_000, ge=0)
@@ -126,7 +127,11 @@ class RewardConfig(BaseModel):
 
     def term_weights_at(self, step: int) -> TermWeights:
         """The same for the target of a learner step, with the beta that it has then."""
+        return TermWeights(self.weights, self.beta_at(step))
+
+    def beta_at(self, step: int) -> float:
+        """The beta of a learner step."""
         if self.beta_start is None or step >= self.beta_steps:
-            return self.term_weights
+            return self.beta
         first, last = 1.0 / self.beta_start, 1.0 / self.beta
-        return TermWeights(self.weights, 1.0 / (first + step / self.beta_steps * (last - first)))
+        return 1.0 / (first + step / self.beta_steps * (last - first))

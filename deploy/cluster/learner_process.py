@@ -86,6 +86,7 @@ class LearnerProcess:
             _support_trajectories(task) if self._rank == 0 else (),
             weights,
             config.rewards.term_weights_at,
+            config.rewards.beta_at,
         )
         self._source = BatchSource(
             buffer,

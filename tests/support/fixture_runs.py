@@ -181,6 +181,7 @@ def learner_row(step: int, total: int, rng: np.random.Generator, broken: bool = 
         "grad_norm": nan if broken else 0.3 + 3 * left * float(rng.lognormal(0, 0.4)),
         "learning_rate": 1e-3 * min(1.0, step / 10),
         "reward_temperature": 1.0,
+        "beta": 1.0,
         "skipped_steps": step // 8 if broken else 0,
         "tree_nodes": 410,
         "passes": 1,

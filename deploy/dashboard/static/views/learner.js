@@ -22,6 +22,7 @@ const SPECS = [
   { id: "nodes", figure: "learner.nodes_per_s" },
   { id: "rate", figure: "learner.learning_rate" },
   { id: "temperature", figure: "learner.reward_temperature" },
+  { id: "beta", figure: "learner.beta" },
   { id: "skipped", figure: "learner.skipped_steps" },
   { id: "rows", title: "Rows of a batch", figures: ["learner.fresh", "learner.on_policy"] },
   { id: "staleness", title: "Staleness of a batch", figures: ["learner.staleness_mean", "learner.staleness_max"] },
