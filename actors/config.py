@@ -63,7 +63,8 @@ class ActorAdvanced(BaseModel):
     """An actor that does not answer, or whose engine has been in a single step, for this long is killed and restarted,
     s."""
     max_restarts: int = Field(default=10, ge=0)
-    """Number of times that Ray restarts a dead actor, after a growing delay; on another node if its own is gone."""
+    """Restarts of a dead actor within an hour, on another node if its own is gone; in a crash loop each after a longer
+    delay. Then the run goes on without it, and ends if no actor is left."""
     simulated_rate: float = Field(default=20.0, gt=0.0)
     """Responses that a simulated engine finishes, 1/s."""
     labels: dict[str, str] = Field(default_factory=dict)

@@ -231,9 +231,9 @@ class ReplayBuffer:
         self._client.delete(self.store.keys.poison_strings, self.store.keys.actors)
 
     @store_errors("loading the buffer's scripts")
-    def load_scripts(self) -> None:
-        """Load the scripts that the server does not have; after a restart it has none. The driver's task."""
-        self.store.load_scripts()
+    def load_scripts(self) -> bool:
+        """Load the scripts that the server lacks; True if it lacked one, as after a restart. The driver's task."""
+        return self.store.load_scripts()
 
     @store_errors("taking over the buffer")
     def adopt(self) -> None:

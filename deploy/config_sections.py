@@ -57,7 +57,8 @@ class EvaluationConfig(BaseModel):
     )
 
     samples: int = Field(default=2000, ge=0)
-    """Samples per prompt, on-policy, through vLLM. 0: no evaluation; `tributary evaluate --samples N` makes one."""
+    """Samples per prompt, on-policy, through vLLM. 0: no evaluation; `tributary evaluate --samples N` makes one.
+    Those of the base model are kept in `.base-draws` next to the folder of the run, for runs that would draw alike."""
     every: int = Field(default=0, ge=0)
     """Steps between two evaluations while training, on the split "test" where the task has one; actors pause for them.
     0: none. Their figures go to evaluations.jsonl."""

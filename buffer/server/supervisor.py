@@ -6,6 +6,7 @@ waits for  the server's process to end, or `stop`
 """
 
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +15,8 @@ from buffer.errors import TributaryError
 from buffer.server.redis_server import RedisServer
 
 MAX_RESTARTS = 20
-"""A server that dies more often has a cause that a restart does not fix."""
+"""A server that dies more often within RESTART_WINDOW_S has a cause that a restart does not fix."""
+RESTART_WINDOW_S = 3600.0
 
 
 class Supervisor:
@@ -48,13 +50,17 @@ class Supervisor:
         self._server.stop()  # one that was being started meanwhile
 
     def _watch(self) -> None:
+        recent: list[float] = []
         while True:
             code = self._server.wait()
             if self._stopping.is_set():
                 return
-            if self.restarts == MAX_RESTARTS:
-                self.failure = f"it died {self.restarts + 1} times, last with exit code {code}"
+            now = time.monotonic()
+            recent = [at for at in recent if now - at < RESTART_WINDOW_S]
+            if len(recent) == MAX_RESTARTS:
+                self.failure = f"it died {len(recent) + 1} times within an hour, last with exit code {code}"
                 return
+            recent.append(now)
             try:
                 self._server = RedisServer.start(self._folder, self._server.port)
             except TributaryError as error:

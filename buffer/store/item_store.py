@@ -237,9 +237,10 @@ class ItemStore:
         """Note a version; False, and nothing is changed, where the lease is another's."""
         return self._scripts.publish(lease, version)
 
-    def load_scripts(self) -> None:
-        """Load the scripts that the server does not have: clients of other roles may call them and load none."""
-        self._scripts.load()
+    def load_scripts(self) -> bool:
+        """Load the scripts that the server lacks: clients of other roles may call them and load none. True if it lacked
+        one."""
+        return self._scripts.load()
 
     def adopt(self) -> None:
         """Put the existing store under these settings, whatever its old ones; no other process may use it meanwhile.

@@ -87,12 +87,16 @@ class Scripts:
         """Note a version; False, and nothing is changed, where the lease is another's."""
         return bool(self._run("publish", [self._keys.payload], [lease, version]))
 
-    def load(self) -> None:
-        """Load the scripts that the server does not have, for clients that have no right to load any."""
+    def load(self) -> bool:
+        """Load the scripts that the server lacks, for clients that have no right to load any; True if it lacked one.
+
+        Clients that have the right load those that they call, which are never all of them.
+        """
         present: Any = self._client.script_exists(*map(_sha, NAMES))
         for name, exists in zip(NAMES, present, strict=True):
             if not exists:
                 self._client.script_load(_source(name))
+        return not all(present)
 
     def _run(self, name: str, keys: list[str], args: list[Any]) -> Any:
         load = _Loader(self._client)

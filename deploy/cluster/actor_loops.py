@@ -5,11 +5,8 @@ from collections.abc import Callable, Iterable
 
 import ray
 
-from buffer.errors import TributaryError
-from deploy.cluster.death import LOGS, how_it_died
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.ray_calls import Call, Handle, result_or_none
-from deploy.cluster.root_cause import root_cause
 from deploy.cluster.worker_group import WorkerGroup
 
 STOP_LIMIT_S = 30.0
@@ -18,14 +15,11 @@ RETRY_DELAY_S = 1.0
 
 
 class ActorLoops:
-    """Ray restarts a dead process (actors.advanced.max_restarts times); this class then starts its loop again."""
+    """Ray restarts a dead process; this class then starts its loop again, and goes on without one that keeps dying."""
 
-    def __init__(
-        self, group: WorkerGroup, max_restarts: int, events: ProcessEvents, last_words: Callable[[str], str]
-    ) -> None:
+    def __init__(self, group: WorkerGroup, events: ProcessEvents, last_words: Callable[[str], str]) -> None:
         """`last_words`: the error with which the process of this name ended; empty if it left none."""
         self._group = group
-        self._max_restarts = max_restarts
         self._events = events
         self._last_words = last_words
         self._calls: dict[Call, int] = {}
@@ -73,11 +67,9 @@ class ActorLoops:
                 self._events.add(ProcessEvent("restart", "actor", text))
                 self._down.add(number)
         except ray.exceptions.ActorDiedError as error:
-            words = self._last_words(name)
-            how = f"ended with {words}" if words else how_it_died(str(error))
-            raise root_cause(error) or TributaryError(
-                f"{name} {how}, more than actors.advanced.max_restarts = {self._max_restarts} times. {LOGS}"
-            ) from error
+            self._down.discard(number)
+            self._events.add(ProcessEvent("trouble", "actor", self._group.drop(number, error, self._last_words(name))))
+            return
         else:
             if number in self._down:
                 self._down.remove(number)

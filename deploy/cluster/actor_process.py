@@ -15,7 +15,14 @@ import ray
 from buffer.types import Prompt
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.metrics import Meter
-from deploy.cluster.process_setup import Address, build_task, portable_errors, wait_after_deaths
+from deploy.cluster.process_setup import (
+    MAX_WORDS,
+    Address,
+    build_task,
+    portable_errors,
+    restarted_after_errors,
+    wait_after_deaths,
+)
 from deploy.cluster.reward_client import RewardClient
 from deploy.cluster.root_cause import in_words, innermost, root_cause
 from deploy.cluster.scratch_folder import ScratchFolder
@@ -26,13 +33,11 @@ if TYPE_CHECKING:
     from actors.segments import Sampled
     from buffer.tool import Tool
 
-MAX_WORDS = 500
-"""Length of the error that is told of a dead process, characters."""
-
 
 class ActorProcess:
     """One engine that samples."""
 
+    @restarted_after_errors
     @portable_errors
     def __init__(self, number: int, address: Address) -> None:
         from actors.prompt_order import prompt_order
@@ -46,7 +51,7 @@ class ActorProcess:
         self._store = AdapterStoreClient(ray.get_actor(address.adapter_store))
         self._log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
-        wait_after_deaths(self._store, name, self._log)
+        wait_after_deaths(self._store, name, config.actors.advanced.max_restarts, self._log)
         redis = connect(address.redis_url)
         counters = ActorCounters(redis, address.buffer_name)
         seed = life_seed(config.seed, number, counters.count_start(name))
@@ -63,6 +68,7 @@ class ActorProcess:
             heartbeats=Heartbeats(redis, address.buffer_name),
             seed=seed,
         )
+        self._store.note_ready(name)
         self._log.info("ready")
 
     def ready(self) -> bool:

@@ -9,26 +9,34 @@ adapter. Actors long-poll: `newer` blocks until a newer adapter is published.
 import asyncio
 import contextlib
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import ray
 
 from buffer.types import AdapterFiles, AdapterVersion
+from deploy.cluster.crash_loop import Deaths, Lives
 from deploy.cluster.ray_calls import Call, Handle
 
 StoredAdapter: TypeAlias = tuple[AdapterVersion, list[Any]]
 """A version and a list with the ray.ObjectRef of its AdapterFiles: inside a list Ray passes the reference itself."""
 
-Health: TypeAlias = tuple[dict[str, float], bool]
-"""Process -> seconds since its last heartbeat, of those that have sent one since their start; and whether the store has
-lost its state since the last call."""
-
 MAX_POLL_S = 30.0
 """`newer` returns the known version after this time, s."""
 LAST_WORDS_LIMIT_S = 5.0
 """Longest wait for the store when a process has died, s."""
+
+
+class Health(NamedTuple):
+    """What the store knows of the processes."""
+
+    without_beat: dict[str, float]
+    """Process -> seconds since its last heartbeat, of those that have sent one since their start."""
+    starts: dict[str, int]
+    """Process -> number of its starts."""
+    has_forgotten: bool
+    """The store has lost its state since the last call."""
 
 
 class AdapterStore:
@@ -38,7 +46,7 @@ class AdapterStore:
         self._stored: StoredAdapter | None = None
         self._changed = asyncio.Event()
         self._reward_workers: list[str] = []
-        self._starts: Counter[str] = Counter()
+        self._lives: defaultdict[str, Lives] = defaultdict(Lives)
         self._last_words: dict[str, str] = {}
         self._beats: dict[str, float] = {}
         self._is_reminded = not ray.get_runtime_context().was_current_actor_reconstructed
@@ -73,20 +81,24 @@ class AdapterStore:
         """Names of the reward workers that take trajectories."""
         return self._reward_workers
 
-    async def count_start(self, process: str) -> int:
-        """Count a start of `process`; returns the number of earlier starts."""
-        self._starts[process] += 1
+    async def count_start(self, process: str) -> Deaths:
+        """Count a start of `process`; returns its deaths before."""
         self._beats.pop(process, None)
-        return self._starts[process] - 1
+        return self._lives[process].start(time.monotonic())
+
+    async def note_ready(self, process: str) -> None:
+        """Note that `process` has loaded."""
+        self._lives[process].was_ready = True
 
     async def beat(self, process: str) -> None:
         """Note that `process` is alive."""
         self._beats[process] = time.monotonic()
 
     async def health(self) -> Health:
-        """Heartbeats, and once after a restart that the store has forgotten what it knew."""
+        """Heartbeats and starts, and once after a restart that the store has forgotten what it knew."""
         forgotten, self._is_reminded = not self._is_reminded, True
-        return {process: time.monotonic() - at for process, at in self._beats.items()}, forgotten
+        without_beat = {process: time.monotonic() - at for process, at in self._beats.items()}
+        return Health(without_beat, {name: lives.starts for name, lives in self._lives.items()}, forgotten)
 
     async def forget_beats(self, process: str) -> None:
         """`process` was ended: it is silent until it is back."""
@@ -152,9 +164,14 @@ class AdapterStoreClient:
         """Returns once the names are stored."""
         ray.get(self._store.set_reward_workers.remote(names))
 
-    def count_start(self, process: str) -> int:
-        """Count a start of `process`; returns the number of earlier starts. Blocks for a round trip."""
-        return int(ray.get(self._store.count_start.remote(process)))
+    def count_start(self, process: str) -> Deaths:
+        """AdapterStore.count_start; blocks for a round trip."""
+        deaths: Deaths = ray.get(self._store.count_start.remote(process))
+        return deaths
+
+    def note_ready(self, process: str) -> None:
+        """AdapterStore.note_ready; blocks for a round trip."""
+        ray.get(self._store.note_ready.remote(process))
 
     def beat(self, process: str, wait: bool = True) -> None:
         """Note that `process` is alive; with `wait` returns once the store knows it."""

@@ -1,6 +1,7 @@
 """Work split over the actors and reward workers: samples for the evaluation, demonstrations to score."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -8,46 +9,53 @@ from buffer.types import Prompt, Trajectory
 from deploy.cluster.ray_calls import Call, Handle
 from rewards.task import Sample
 
+if TYPE_CHECKING:
+    from actors.segments import Sampled
+
 POLL_S = 0.5
-PendingSamples = Callable[[], dict[str, list[Sample]] | None]
-"""Prompt id -> scored samples; None while they are being drawn and scored. Waits up to POLL_S."""
 PendingScores = Callable[[], bool]
 """True once all trajectories are scored; raises what a reward worker raised. Waits up to POLL_S."""
 
 
+class PendingSamples:
+    """Responses that are being drawn and scored."""
+
+    def __init__(self, prompts: Sequence[Prompt], parts: Sequence[Call], workers: Sequence[Handle]) -> None:
+        """`parts`: prompt id -> responses, each part drawn by another actor."""
+        self._prompts, self._parts = prompts, parts
+        self._scoring: list[Call] = [  # passed on by Ray's object store, not through this process
+            workers[k % len(workers)].score_samples.remote(prompts, part) for k, part in enumerate(parts)
+        ]
+
+    def result(self) -> dict[str, list[Sample]] | None:
+        """Prompt id -> scored samples; None while they are not ready. Waits up to POLL_S."""
+        _, pending = ray.wait(self._scoring, num_returns=len(self._scoring), timeout=POLL_S)
+        return None if pending else self._joined(self._scoring)
+
+    def drawn(self) -> "dict[str, list[Sampled]] | None":
+        """Prompt id -> responses as they were drawn, once `result` is there; None where their node is gone since."""
+        try:
+            return self._joined(self._parts)
+        except ray.exceptions.RayError:
+            return None
+
+    def _joined(self, calls: Sequence[Call]) -> dict[str, list[Any]]:
+        parts: list[dict[str, list[Any]]] = ray.get(list(calls))
+        return {prompt.id: [one for part in parts for one in part[prompt.id]] for prompt in self._prompts}
+
+
 def draw_samples(
-    actors: Sequence[Handle],
-    workers: Sequence[Handle],
-    prompts: Sequence[Prompt],
-    n: int,
-    use_base_model: bool,
-    threads: int,
-) -> PendingSamples:
-    """Start to draw n on-policy responses of each prompt, split over the actors, and to score them."""
+    actors: Sequence[Handle], prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int
+) -> list[Call]:
+    """Start to draw n on-policy responses of each prompt, split over the actors."""
     shares = [n // len(actors) + (k < n % len(actors)) for k in range(len(actors))]
-    drawing: list[Call] = [
+    return [
         actor.sample.options(max_task_retries=-1).remote(
             prompts, share, use_base_model, threads
         )  # it may be restarting
         for actor, share in zip(actors, shares, strict=True)
         if share
     ]
-    scoring: list[Call] = [  # passed on by Ray's object store, not through this process
-        workers[k % len(workers)].score_samples.remote(prompts, drawn) for k, drawn in enumerate(drawing)
-    ]
-
-    def result() -> dict[str, list[Sample]] | None:
-        _, pending = ray.wait(scoring, num_returns=len(scoring), timeout=POLL_S)
-        if pending:
-            return None
-        samples: dict[str, list[Sample]] = {prompt.id: [] for prompt in prompts}
-        scored: list[dict[str, list[Sample]]] = ray.get(scoring)
-        for part in scored:
-            for prompt_id, prompt_samples in part.items():
-                samples[prompt_id] += prompt_samples
-        return samples
-
-    return result
 
 
 def score_trajectories(workers: Sequence[Handle], trajectories: Sequence[Trajectory], batch_size: int) -> PendingScores:

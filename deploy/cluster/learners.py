@@ -12,6 +12,7 @@ import ray
 
 from buffer.errors import TributaryError
 from buffer.types import FloatArray, Trajectory
+from deploy.cluster.crash_loop import RESTART_WINDOW_S
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.ray_calls import RESULT_LIMIT_S, Call, Handle, result_of
 from deploy.cluster.root_cause import root_cause
@@ -24,8 +25,6 @@ SILENT_LIMIT_S = 600.0
 """A process that has not answered for this long is ended, and with that started again, s."""
 DEATH_LIMIT_S = 15.0
 """Time within which Ray has seen the death of a process, s."""
-RESTART_WINDOW_S = 3600.0
-"""Restarts longer ago than this no longer count, s."""
 
 
 class Learners:

@@ -12,7 +12,7 @@ class ProcessEvent:
 
     kind: Literal["joined", "ended", "restart", "scaled", "trouble"]
     role: str
-    """actor, reward, learner or adapter store"""
+    """actor, reward, learner, adapter store or redis"""
     text: str
 
 

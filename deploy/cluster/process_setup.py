@@ -1,5 +1,6 @@
 """The setup that the processes of all roles share: settings, task, threads, restart delays."""
 
+import contextlib
 import functools
 import os
 import time
@@ -8,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+import ray
+
 from buffer.errors import TributaryError
 from buffer.types import PolicySpec
 from deploy.cluster.adapter_store import AdapterStoreClient
+from deploy.cluster.crash_loop import restart_delay_s
 from deploy.cluster.death import LOGS, POINTS_ELSEWHERE, last_error_in_log
 from deploy.cluster.root_cause import in_words
 from deploy.config import RunConfig
@@ -19,8 +23,10 @@ from deploy.telemetry.logs import Log
 if TYPE_CHECKING:
     from rewards.task import Task
 
-MAX_RESTART_DELAY_S = 60.0
+MAX_WORDS = 500
+"""Length of the error that is told of a dead process, characters."""
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 
 
@@ -62,11 +68,50 @@ def portable_errors(start: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def wait_after_deaths(store: AdapterStoreClient, name: str, log: Log) -> None:
-    """Delay a process that has died before: 0, 1, 2, 4 ... s, at most MAX_RESTART_DELAY_S."""
+class KeepsDying(TributaryError):
+    """A process that has used up its restarts. Ray starts no process again whose constructor raises."""
+
+
+def restarted_after_errors(start: Callable[Q, None]) -> Callable[Q, None]:
+    """A constructor that ends its process where it fails at a restart: the budget of restarts decides how often.
+
+    The first start raises, since a wrong recipe fails in the same way each time.
+    """
+
+    @functools.wraps(start)
+    def wrapped(*args: Q.args, **kwargs: Q.kwargs) -> None:
+        try:
+            start(*args, **kwargs)
+        except KeepsDying:
+            raise
+        except TributaryError as error:
+            if not ray.get_runtime_context().was_current_actor_reconstructed:
+                raise
+            _, number, address = args
+            assert isinstance(address, Address)
+            role = start.__qualname__.split(".")[0].removesuffix("Process").lower()
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                store = AdapterStoreClient(ray.get_actor(address.adapter_store))
+                store.keep_last_words(f"{role}-{number}", str(error)[:MAX_WORDS])
+            os._exit(1)
+
+    return wrapped
+
+
+def wait_after_deaths(store: AdapterStoreClient, name: str, max_restarts: int, log: Log) -> None:
+    """Delay a process that dies again and again soon after its start. The adapter store counts; its own death forgets.
+
+    Raise KeepsDying where it has died more than `max_restarts` times within an hour, or in a row.
+    """
     deaths = store.count_start(name)
-    delay_s = min(2.0 ** (deaths - 2), MAX_RESTART_DELAY_S) if deaths > 1 else 0.0
-    log.info("started", extra={"deaths": deaths, "pause_s": delay_s})
+    if deaths.recent > max_restarts:
+        setting = f"{name.split('-')[0]}s.advanced.max_restarts = {max_restarts}"
+        raise KeepsDying(
+            f"{name} died {deaths.recent} times within an hour, more often than {setting} allows. "
+            f"If no error of its own says why, memory may be short (see `dmesg`). {LOGS}"
+        )
+    delay_s = restart_delay_s(deaths)
+    log.info("started", extra={"deaths": deaths.recent, "pause_s": delay_s})
     time.sleep(delay_s)
 
 

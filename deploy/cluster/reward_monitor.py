@@ -4,11 +4,15 @@ A worker that is scoring answers after its batch; that its process is alive, a t
 heartbeats is stopped, or some code holds the interpreter's lock: it is ended, and Ray starts it again.
 """
 
+import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.cluster.adapter_store import AdapterStoreClient
-from deploy.cluster.process_events import ProcessEvents
+import ray
+
+from deploy.cluster.adapter_store import AdapterStoreClient, Health
+from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.ray_calls import Handle
 from deploy.cluster.statuses import Statuses
 from deploy.cluster.watchdog import Watchdog
@@ -30,31 +34,51 @@ class RewardMonitor:
         limit_s = max(silent_limit_s, longest_call_s(time_limit_s))
         self._watchdog = Watchdog("reward", "rewards.advanced.silent_limit_s", limit_s, events)
         self._time_limit_s, self._store = time_limit_s, store
-        self._without_beat: dict[str, float] = {}
+        self._beat_at: dict[str, float] = {}
+        self._forgotten_at: dict[str, float] = {}
+        """When the beats before became those of an earlier life."""
         self._requests = Statuses()
         self._statuses: dict[int, dict[str, Any]] = {}
         """Of a worker that Ray restarts, its last one."""
+        self._events = events
+        self._starts: dict[str, int] = {}
+        self.down: set[int] = set()
+        """Workers that died and have not answered since."""
 
     @property
     def statuses(self) -> list[dict[str, Any]]:
         """The newest status of each worker that has answered."""
         return [self._statuses[number] for number in sorted(self._statuses)]
 
-    def troubles(self, workers: Mapping[int, Handle], without_beat: Mapping[str, float] | None) -> list[str]:
+    @property
+    def gone(self) -> dict[int, ray.exceptions.ActorDiedError]:
+        """Workers that Ray starts no more, as of the last call of `troubles`."""
+        return dict(self._requests.gone)
+
+    def troubles(self, workers: Mapping[int, Handle], health: Health | None) -> list[str]:
         """One sentence for each worker that is slow, silent, or has quarantined strings; ends those that hang.
 
-        `without_beat`: name -> seconds since its last heartbeat; None: as at the call before.
+        `health` of the adapter store; None: as at the call before.
         """
-        if without_beat is not None:
-            self._without_beat = dict(without_beat)
+        now = time.monotonic()
+        if health is not None:  # a beat that a restarted store has forgotten still counts
+            beats = {name: now - seconds for name, seconds in health.without_beat.items()}
+            self._beat_at |= {name: at for name, at in beats.items() if at > self._forgotten_at.get(name, -math.inf)}
         self._requests.refresh(workers)
         for number in self._requests.lost:
             self._forget_beats(f"reward-{number}")
+        died = self._requests.lost | (self._started_again(health.starts) & workers.keys() if health else set())
+        for number in died - self.down - self._requests.gone.keys():
+            text = f"reward-{number} died and is being restarted"
+            self._events.add(ProcessEvent("restart", "reward", text))
+            self._requests.forget(number)
+            self._beat_at.pop(f"reward-{number}", None)  # of an earlier life
+        self.down = ((self.down | died) - self._requests.newest.keys()) & workers.keys()
         self._statuses = {n: s for n, s in (self._statuses | self._requests.newest).items() if n in workers}
         sentences = []
         for number in workers:
             silent_s, name = self._requests.silent_s(number), f"reward-{number}"
-            stopped_s = self._without_beat.get(name, 0.0)
+            stopped_s = now - self._beat_at.get(name, now)
             if self._watchdog.ends(number, workers[number], stopped_s):
                 self._requests.forget(number)
                 self._forget_beats(name)
@@ -69,10 +93,17 @@ class RewardMonitor:
                 sentences += self._of_status(name, self._statuses[number])
         return sentences
 
+    def _started_again(self, starts: Mapping[str, int]) -> set[int]:
+        """Workers that were started since the last call: a request that waits for such a one does not say so."""
+        known, self._starts = self._starts, dict(starts)
+        names = [name for name, number in starts.items() if name in known and number > known[name]]
+        return {int(name.removeprefix("reward-")) for name in names if name.startswith("reward-")}
+
     def _forget_beats(self, name: str) -> None:
         """Its heartbeats are those of an earlier life."""
         self._store.forget_beats(name)
-        self._without_beat.pop(name, None)
+        self._beat_at.pop(name, None)
+        self._forgotten_at[name] = time.monotonic()
 
     def _of_status(self, name: str, status: Mapping[str, Any]) -> list[str]:
         sentences = []

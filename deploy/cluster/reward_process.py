@@ -14,6 +14,7 @@ from deploy.cluster.process_setup import (
     bound_gpu_memory,
     build_task,
     portable_errors,
+    restarted_after_errors,
     set_threads,
     wait_after_deaths,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 class RewardProcess:
     """Scores trajectories and adds them to the buffer. Ray runs one call at a time."""
 
+    @restarted_after_errors
     @portable_errors
     def __init__(self, number: int, address: Address) -> None:
         from buffer.poison_strings import PoisonStrings
@@ -36,11 +38,12 @@ class RewardProcess:
         from rewards.load_scorer import load_scorer
         from rewards.worker import RewardWorker
 
-        config, client, name = address.config, connect(address.redis_url), f"reward-{number}"
+        config, name = address.config, f"reward-{number}"
         log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
         store = AdapterStoreClient(ray.get_actor(address.adapter_store))
-        wait_after_deaths(store, name, log)
+        wait_after_deaths(store, name, config.rewards.advanced.max_restarts, log)
+        client = connect(address.redis_url)
         if config.rewards.scorer == "transformers":  # vLLM bounds its cache itself, and its graphs need fixed segments
             bound_gpu_memory(config.rewards.gpus)
         set_threads(config.rewards.threads)
@@ -54,6 +57,7 @@ class RewardProcess:
             name, address.task_name, task, base, buffer, poison_strings, config.rewards, address.spec.min_actions
         )
         start_heartbeats(store, name)
+        store.note_ready(name)
         log.info("ready")
 
     def ready(self) -> bool:

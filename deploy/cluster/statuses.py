@@ -18,6 +18,8 @@ class Statuses:
         self._statuses: dict[int, dict[str, Any]] = {}
         self.lost: set[int] = set()
         """Processes that the last `refresh` met dead or as they start again."""
+        self.gone: dict[int, ray.exceptions.ActorDiedError] = {}
+        """Processes of the last `refresh` that Ray starts no more."""
 
     @property
     def newest(self) -> dict[int, dict[str, Any]]:
@@ -30,6 +32,7 @@ class Statuses:
         Waits up to `wait_s` for the answers, but not again for one that was waited for before.
         """
         self.lost.clear()
+        self.gone.clear()
         for by_number in (self._requests, self._statuses):
             for number in set(by_number) - set(processes):
                 del by_number[number]
@@ -59,6 +62,8 @@ class Statuses:
                 del self._requests[number]
                 try:
                     self._statuses[number] = ray.get(call)
-                except ray.exceptions.RayActorError:  # Ray is restarting it
+                except ray.exceptions.RayActorError as error:
                     self._statuses.pop(number, None)
                     self.lost.add(number)
+                    if isinstance(error, ray.exceptions.ActorDiedError):
+                        self.gone[number] = error

@@ -13,7 +13,7 @@ Learner        batches              adapters, priorities   data                 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -36,6 +36,9 @@ from deploy.cluster.reward_monitor import RewardMonitor
 from deploy.cluster.reward_process import RewardProcess
 from deploy.cluster.worker_group import WorkerGroup
 from deploy.config import RunConfig
+
+if TYPE_CHECKING:
+    from actors.segments import Sampled
 
 CLOSE_LIMIT_S = 2.0
 RESUME_LIMIT_S = 2.0
@@ -73,9 +76,7 @@ class System:
             config.learner.advanced.max_restarts,
             self._events,
         )
-        self._loops = ActorLoops(
-            self._actors, config.actors.advanced.max_restarts, self._events, self._store_client.last_words
-        )
+        self._loops = ActorLoops(self._actors, self._events, self._store_client.last_words)
         self._reward_monitor = RewardMonitor(
             config.rewards.time_limit_s, config.rewards.advanced.silent_limit_s, self._store_client, self._events
         )
@@ -136,14 +137,18 @@ class System:
     def report(self) -> SystemReport:
         """Collect new rows, statuses and waits from all processes."""
         health = self._store_client.health()
-        if health and health[1]:
+        if health and health.has_forgotten:
             self._events.add(ProcessEvent("restart", "adapter store", "the adapter store died and is back"))
             self._store_client.set_reward_workers(self._rewards.names())
             self._learners.publish_again()
         rows, learner_wait = self._learners.report()
         statuses, actor_waits = self._actor_monitor.report(self._loops.available)
         waits = [learner_wait, *actor_waits, *self._missing(), *self._events.troubles]
-        waits += self._reward_monitor.troubles(self._rewards.members, health[0] if health else None)
+        waits += self._reward_monitor.troubles(self._rewards.members, health)
+        for number, error in self._reward_monitor.gone.items():
+            words = self._store_client.last_words(f"reward-{number}")
+            self._events.add(ProcessEvent("trouble", "reward", self._rewards.drop(number, error, words)))
+            self._store_client.set_reward_workers(self._rewards.names())
         return SystemReport(rows, statuses, self._reward_monitor.statuses, [wait for wait in waits if wait])
 
     def resize(self, counts: Mapping[str, int]) -> None:
@@ -169,7 +174,7 @@ class System:
         """Role -> number of processes that can work, by what the driver has seen so far."""
         return {
             "actor": len(self._actors.members) - self._loops.restarting,
-            "reward": len(self._rewards.members),
+            "reward": len(self._rewards.members.keys() - self._reward_monitor.down),
             "learner": self._learners.ready,
         }
 
@@ -185,12 +190,18 @@ class System:
         """Start to draw n on-policy responses of each prompt and to score them. Not while the actors' loops run."""
         if not use_base_model:
             self.newest_adapter()  # raises where there is none
-        workers = list(self._rewards.members.values())
         threads = self._config.evaluation.threads
         actors = list(self._loops.available.values()) or list(
             self._actors.members.values()
         )  # a call waits for a restart
-        return draw_samples(actors, workers, prompts, n, use_base_model, threads)
+        parts = draw_samples(actors, prompts, n, use_base_model, threads)
+        return PendingSamples(prompts, parts, list(self._rewards.members.values()))
+
+    def score_draws(self, prompts: Sequence[Prompt], drawn: "Mapping[str, Sequence[Sampled]]") -> PendingSamples:
+        """Start to score responses that were drawn before; `drawn`: prompt id -> responses."""
+        workers = list(self._rewards.members.values())
+        shares = [{name: of[k :: len(workers)] for name, of in drawn.items()} for k in range(len(workers))]
+        return PendingSamples(prompts, [ray.put(share) for share in shares], workers)
 
     def log_q(self, strings: Sequence[Trajectory], base_model: bool) -> FloatArray:
         """[N] log q(Z ⊤) of given strings, nats, under the learner's weights or the base model. Not while it trains."""
@@ -267,14 +278,19 @@ def _start_store(name: str) -> Handle:
 
 
 def _start_reward(config: RunConfig, number: int, address: Address) -> Handle:
-    restarts = config.rewards.advanced.max_restarts
+    restarts = _ray_restarts(config.rewards.advanced.max_restarts)
     options = {"name": f"reward-{number}", "max_restarts": restarts, "max_task_retries": restarts}
     return remote(RewardProcess, config.rewards, **options).remote(number, address)
 
 
+def _ray_restarts(max_restarts: int) -> int:
+    """Ray counts the restarts of a life; those of an hour the processes count, in `wait_after_deaths`."""
+    return -1 if max_restarts else 0
+
+
 def _start_actor(config: RunConfig, number: int, address: Address) -> Handle:
     actors = config.actors
-    options: dict[str, Any] = {"max_concurrency": 4, "max_restarts": actors.advanced.max_restarts}
+    options: dict[str, Any] = {"max_concurrency": 4, "max_restarts": _ray_restarts(actors.advanced.max_restarts)}
     if actors.tensor_parallel > 1:
         options["num_gpus"] = actors.tensor_parallel * actors.gpus
     return remote(ActorProcess, actors, **options).remote(number, address)

@@ -1,7 +1,7 @@
 """The processes of one role, which can be added and removed while the run goes on.
 
-Ray restarts a process that dies, on another node if its own is gone; a process that has died before waits a while
-before it loads: see deploy/cluster/process_setup.py.
+Ray restarts a process that dies, on another node if its own is gone. One that has died before waits a while before it
+loads, and one that keeps dying refuses to: see deploy/cluster/process_setup.py.
 """
 
 import time
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import ray
 
-from deploy.cluster.death import cause_of
+from buffer.errors import TributaryError
+from deploy.cluster.death import LOGS, cause_of, how_it_died
 from deploy.cluster.ray_calls import Call, Handle
+from deploy.cluster.root_cause import root_cause
 
 LEAVE_LIMIT_S = 30.0
 """A process that is draining is killed after this time, s."""
@@ -86,6 +88,21 @@ class WorkerGroup:
                 del self._draining[number]
                 ray.kill(draining.handle)
         return joined, failures
+
+    def drop(self, number: int, error: ray.exceptions.ActorDiedError, last_words: str) -> str:
+        """Forget a ready process that Ray starts no more, and return a sentence on it. Raise it where none is ready.
+
+        `last_words`: the error with which it ended; empty if it left none.
+        """
+        del self.members[number]
+        name = f"{self.role}-{number}"
+        how = f"ended with {last_words}" if last_words else how_it_died(str(error))
+        cause = root_cause(error) or TributaryError(f"{name} {how}. {LOGS}")
+        if root_cause(error) and last_words:
+            cause = TributaryError(f"{cause} The last time it ended with {last_words}")
+        if not self.members:
+            raise cause from error
+        return f"{name} is not started again: {cause}"
 
     def all_handles(self) -> list[Handle]:
         """Handles of all processes: ready, starting and draining."""

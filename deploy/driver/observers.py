@@ -6,6 +6,7 @@ from typing import Any
 from buffer.replay import ReplayBuffer
 from deploy.artifacts.run_folder import RunFolder
 from deploy.cluster.metrics import Meter
+from deploy.cluster.process_events import ProcessEvent
 from deploy.cluster.system import System
 from deploy.driver.training_progress import TrainingProgress
 from deploy.telemetry.live_view import LiveView
@@ -29,7 +30,9 @@ class Observers:
     def show(self, progress: TrainingProgress, phase: str, waits: Sequence[str] = ()) -> None:
         """Show the state of the run."""
         troubles = [self._recorder.trouble] if self._recorder.trouble else []
-        self._buffer.load_scripts()  # a server that was restarted has none, and other roles may load none
+        if self._buffer.load_scripts():  # a server that was restarted has none, and other roles may load none
+            text = "Redis was restarted: its clients go on with what it has kept"
+            self._tell(ProcessEvent("restart", "redis", text), progress.step)
         stats = self._buffer.stats()
         snapshot = Snapshot(
             progress.row, stats, progress.actors, phase, progress.elapsed_s, [*waits, *troubles], progress.rewards
@@ -56,9 +59,12 @@ class Observers:
         """Report the number of processes of each role and the events since the last call."""
         self._meter.members(system.ready, system.requested, len(waits))
         for event in system.events():
-            self._log.info(event.text, extra={"kind": event.kind, "step": step})
-            if event.kind == "restart":
-                self._meter.restart(event.role)
-            self._recorder.process(event.text, is_trouble=event.kind in ("restart", "ended", "trouble"))
-            if event.kind in ("restart", "ended"):  # a trouble stays among the waits
-                self._view.tell(event.text)
+            self._tell(event, step)
+
+    def _tell(self, event: ProcessEvent, step: int) -> None:
+        self._log.info(event.text, extra={"kind": event.kind, "step": step})
+        if event.kind == "restart":
+            self._meter.restart(event.role)
+        self._recorder.process(event.text, is_trouble=event.kind in ("restart", "ended", "trouble"))
+        if event.kind in ("restart", "ended"):  # a trouble stays among the waits
+            self._view.tell(event.text)

@@ -16,6 +16,7 @@ from buffer.types import AdapterVersion
 from deploy.artifacts.best_strings import write_best_strings
 from deploy.artifacts.scale_file import ScaleFile
 from deploy.cluster.system import System
+from deploy.driver.base_draws import BaseDraws
 from deploy.driver.certificate import Certificate, certify
 from deploy.driver.describe_adapter import describe_adapter, portable
 from deploy.driver.evaluation import Judged, judge
@@ -123,16 +124,24 @@ class Training:
         config, checked = self._setup.config.evaluation, self._setup.checked
         if self._stop or not config.samples:
             return None
-        result = self._system.sample(judged_prompts(checked), config.samples, use_base_model)
+        prompts, model = judged_prompts(checked), "base model" if use_base_model else "trained model"
+        phase = f"{model}: {config.samples:,} samples per prompt"
+        store = BaseDraws(checked, self._setup.folder.path, prompts) if use_base_model else None
+        if drawn := store and store.read():
+            phase += f", drawn by an earlier run (in {store.path.parent})"
+            pending = self._system.score_draws(prompts, drawn)
+        else:
+            pending = self._system.sample(prompts, config.samples, use_base_model)
         wait = NamedWait("the run waits for samples", config.limit_s, lambda: "they are being drawn and scored")
-        model = "base model" if use_base_model else "trained model"
         samples = None
         while samples is None and not self._stop:
-            self._observers.show(self._progress, f"{model}: {config.samples:,} samples per prompt")
-            samples = result()
+            self._observers.show(self._progress, phase)
+            samples = pending.result()
             wait.check()
         if samples is None:
             return None
+        if store and store.applies and not drawn:
+            store.write(pending.drawn())
         self._observers.add_samples("before" if use_base_model else "after", samples)
         return samples
 
@@ -147,7 +156,7 @@ class Training:
         while samples is None and not self._stop:
             self._poll()
             self._report(f"evaluating step {step}")
-            samples = pending()
+            samples = pending.result()
             wait.check()
         self._system.start_actors()
         if samples is None:

@@ -43,6 +43,7 @@ import pathlib, sys, tomli_w
 from tests.support import tiny
 model, recipe = map(pathlib.Path, sys.argv[1:])
 values = tiny.tiny_recipe(tiny.make_tiny_model(model))
+values["learner"]["steps"] = 120
 recipe.write_text(tomli_w.dumps(values | {"evaluation": {"samples": 500}}))
 ' "$out/tiny-model" "$recipe" || exit 1
 else

@@ -78,7 +78,7 @@ def _restarts(inputs: AlertInputs) -> Finding:
         return None
     return (
         f"Actors died {restarts:.0f} times in {RESTART_WINDOW_S // 60} minutes.",
-        "Memory, an error of the GPU, or a bug in the engine. After actors.advanced.max_restarts the run ends.",
+        "Memory, an error of the GPU, or an engine bug. After actors.advanced.max_restarts an hour it is left out.",
         "Read the end of the actor's log; `Killed` there is often memory.",
     )
 

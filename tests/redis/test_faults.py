@@ -335,6 +335,7 @@ def test_a_runs_own_server_that_dies_is_started_again_and_its_clients_go_on(
             while supervisor.restarts == turn and supervisor.failure is None:
                 buffer.stats()  # waits for the server
         assert buffer.add([make_trajectory(9)]).added == 1
+        assert buffer.load_scripts() and not buffer.load_scripts(), "how the driver knows of a restart"
         assert buffer.stats().size == 4 and supervisor.restarts == 3 and supervisor.failure is None
         last = supervisor.pid
     with pytest.raises(ProcessLookupError):

@@ -70,11 +70,19 @@ def test_sigterm_to_all_while_starting__ends_with_one_sentence_and_exit_0(recipe
     until(lambda: command.alive() == [], 60, "the end of all processes")
 
 
-def lose(title: str, by: signal.Signals, command: Command, run: Path) -> None:
-    """Signal the only process with this title; returns once another one does its work."""
-    [lost] = command.pids(title)
+def lose(title: str, by: signal.Signals, command: Command, run: Path) -> int:
+    """Signal a process with this title; returns once there is another one, and fresh strings: its process id."""
+    before = set(command.pids(title))
+    lost = min(before)
     os.kill(lost, by)
-    until(lambda: command.pids(title) not in ([], [lost]), 240, f"another {title}")
+    until(lambda: lost not in command.pids(title) and bool(set(command.pids(title)) - before), 240, f"another {title}")
+    [new] = set(command.pids(title)) - before
+    wait_for_fresh_strings(run)
+    return new
+
+
+def wait_for_fresh_strings(run: Path) -> None:
+    """Return once the learner draws strings that were sampled after this call."""
     reached = len(rows_of(run))
     until(lambda: sum(row["fresh"] for row in rows_of(run)[reached + 50 :]) > 100, 240, "fresh trajectories")
 
@@ -82,20 +90,25 @@ def lose(title: str, by: signal.Signals, command: Command, run: Path) -> None:
 def test_a_hung_actor_a_hung_reward_worker_and_a_killed_adapter_store_are_replaced(
     recipe: Path, tmp_path: Path
 ) -> None:
-    """A stopped process is not dead: Ray alone would wait for it for ever."""
+    """A stopped process is not dead: Ray alone would wait for it for ever. An actor that keeps dying is left out."""
     run = tmp_path / "run"
     limits = ["actors.advanced.silent_limit_s=5.0", "rewards.advanced.silent_limit_s=5.0", "rewards.time_limit_s=0.5"]
-    options = ["actors.engine=simulated", "learner.steps=99999", *limits]
+    two_actors = ["actors.engine=simulated", "actors.count=2", "actors.advanced.max_restarts=1"]
+    options = [*two_actors, "learner.steps=99999", *limits]
     command = Command("train", str(recipe), *options, "evaluation.samples=0", "--run", str(run))
     until(lambda: len(rows_of(run)) > 5 or command.process.poll() is not None, 240, "training")
-    lose("ray::AdapterStore", signal.SIGKILL, command, run)
-    lose("ray::ActorProcess", signal.SIGSTOP, command, run)
+    mortal = lose("ray::ActorProcess", signal.SIGSTOP, command, run)
     lose("ray::RewardProcess", signal.SIGSTOP, command, run)
+    os.kill(mortal, signal.SIGKILL)
+    until(lambda: "is not started again" in (run / "log.jsonl").read_text(), 240, "the end of its restarts")
+    lose("ray::AdapterStore", signal.SIGKILL, command, run)
     assert end_by(signal.SIGINT, command, run)["stopped_by"] == "SIGINT"
     log = (run / "log.jsonl").read_text()
     assert "the adapter store died and is back" in log
-    for name in ("actor-0", "reward-0"):
-        assert re.search(rf"{name} did not answer for \d+ s: it was ended", log)
+    assert re.search(r"reward-0 did not answer for \d+ s: it was ended", log) and "reward-0 died and" in log
+    [number] = re.findall(r"actor-(\d) did not answer for \d+ s: it was ended", log)
+    limit = r"more often than actors\.advanced\.max_restarts = 1 allows"
+    assert re.search(rf"actor-{number} is not started again: actor-{number} died 2 times within an hour, {limit}", log)
 
 
 def test_a_run_waits_for_room_on_a_full_disk_and_goes_on(recipe: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from buffer.errors import TributaryError
 from deploy.cluster import actor_loops
 from deploy.cluster.actor_loops import ActorLoops
 from deploy.cluster.process_events import ProcessEvents
+from deploy.cluster.worker_group import WorkerGroup
 
 
 class Actor:
@@ -34,7 +35,7 @@ def test_an_actor_that_does_not_stop_is_ended_and_the_others_go_on(monkeypatch: 
     monkeypatch.setattr(actor_loops.ray, "get", lambda call: None)
     monkeypatch.setattr(actor_loops.ray, "kill", lambda actor, no_restart: killed.append((actor, no_restart)))
     group: Any = SimpleNamespace(members={0: hung, 1: well})
-    loops = ActorLoops(group, 10, events, lambda name: "")
+    loops = ActorLoops(group, events, lambda name: "")
     loops.start([0, 1])
     loops.stop()
     assert killed == [(hung, False)] and list(loops.available.values()) == [well] and loops.calls == []
@@ -60,7 +61,7 @@ def test_a_death_is_told_once_with_its_error_and_the_loop_starts_when_the_proces
     monkeypatch.setattr(actor_loops.ray, "get", get)
     monkeypatch.setattr(actor_loops, "RETRY_DELAY_S", 0.0)
     group: Any = SimpleNamespace(members={0: actor})
-    loops = ActorLoops(group, 10, events, lambda name: errors.pop(name, ""))
+    loops = ActorLoops(group, events, lambda name: errors.pop(name, ""))
     loops.start([0])
     for _ in range(3):
         loops.handle_end(actor)
@@ -80,9 +81,27 @@ def test_a_death_is_told_once_with_its_error_and_the_loop_starts_when_the_proces
     assert loops.restarting == 0 and not loops.available, "one that is scaled away is not waited for"
     group.members = {0: actor}
 
-    loops = ActorLoops(group, 10, events, lambda name: errors.pop(name, ""))
-    loops.start([0])
-    answers[:] = [ray.exceptions.ActorDiedError()]
-    errors["actor-0"] = "OSError: no space left"
-    with pytest.raises(TributaryError, match="ended with OSError: no space left, more than "):
-        loops.handle_end(actor)
+
+def test_an_actor_that_ray_starts_no_more_is_left_out_and_the_last_one_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    actors = {0: Actor("mortal", False), 1: Actor("well", False)}
+    group, events = WorkerGroup("actor", lambda number: actors[number], 0), ProcessEvents()
+    group.members |= actors
+    loops = ActorLoops(group, events, lambda name: "")
+    loops.start([0, 1])
+
+    def die(call: Actor) -> None:
+        raise ray.exceptions.ActorDiedError()
+
+    monkeypatch.setattr(actor_loops.ray, "get", die)
+    loops.handle_end(actors[0])
+    assert list(loops.available) == [1] and loops.restarting == 0 and group.requested == 1
+    loops.retry()
+    assert loops.calls == [actors[1]]
+    [event] = events.drain()
+    assert event.kind == "trouble" and event.text.startswith(
+        "actor-0 is not started again: actor-0 died without a word"
+    )
+    with pytest.raises(TributaryError, match="actor-1 died without a word"):
+        loops.handle_end(actors[1])

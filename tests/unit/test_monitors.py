@@ -6,6 +6,7 @@ import pytest
 
 from deploy.cluster import statuses, watchdog
 from deploy.cluster.actor_monitor import ActorMonitor
+from deploy.cluster.adapter_store import Health
 from deploy.cluster.process_events import ProcessEvents
 from deploy.cluster.reward_monitor import RewardMonitor
 from rewards.time_limit import longest_call_s
@@ -29,6 +30,8 @@ class FakeRay:
     def get(self, call: Any) -> dict[str, Any]:
         if call in self.dead:
             raise statuses.ray.exceptions.ActorUnavailableError("restarting", None)
+        if isinstance(call.answer, Exception):
+            raise call.answer
         return dict(call.answer)
 
     def kill(self, process: Any, no_restart: bool) -> None:
@@ -37,9 +40,9 @@ class FakeRay:
 
 
 class Process:
-    """A handle whose status calls all have this answer; None: it hangs."""
+    """A handle whose status calls all have this answer or error; None: it hangs."""
 
-    def __init__(self, answer: dict[str, Any] | None) -> None:
+    def __init__(self, answer: dict[str, Any] | Exception | None) -> None:
         self.answer = answer
         self.status = self
 
@@ -61,6 +64,10 @@ class Beats:
         self.seconds.pop(process, None)
 
 
+def health(without_beat: dict[str, float], **starts: int) -> Health:
+    return Health(dict(without_beat), {name.replace("_", "-"): n for name, n in starts.items()}, has_forgotten=False)
+
+
 def reward_monitor(beats: Beats | None = None, events: ProcessEvents | None = None) -> RewardMonitor:
     store: Any = beats or Beats()
     return RewardMonitor(10.0, 60.0, store, events or ProcessEvents())
@@ -72,7 +79,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     monkeypatch.setattr(statuses.ray, "wait", ray.wait)
     monkeypatch.setattr(statuses.ray, "get", ray.get)
     monkeypatch.setattr(watchdog.ray, "kill", ray.kill)
-    monkeypatch.setattr(statuses.time, "monotonic", lambda: ray.now)
+    monkeypatch.setattr(statuses.time, "monotonic", lambda: ray.now)  # the module that all share
     return ray
 
 
@@ -80,8 +87,8 @@ def troubles(**status: Any) -> list[str]:
     """The sentences about one worker with this status."""
     worker = Process(REWARD | status)
     monitor = reward_monitor()
-    monitor.troubles({0: worker}, {})
-    return monitor.troubles({0: worker}, {})
+    monitor.troubles({0: worker}, health({}))
+    return monitor.troubles({0: worker}, health({}))
 
 
 def test_a_healthy_worker_is_not_mentioned(fake: FakeRay) -> None:
@@ -101,9 +108,9 @@ def test_failures_are_named_with_the_last_reason(fake: FakeRay) -> None:
 
 def test_a_worker_that_is_at_one_batch_is_named_with_its_seconds_and_not_ended(fake: FakeRay) -> None:
     monitor, workers = reward_monitor(), {0: Process(None), 1: Process(REWARD)}
-    assert monitor.troubles(workers, {"reward-0": 0.5}) == []
+    assert monitor.troubles(workers, health({"reward-0": 0.5})) == []
     fake.now += 4200.0
-    [sentence] = monitor.troubles(workers, {"reward-0": 0.5})
+    [sentence] = monitor.troubles(workers, health({"reward-0": 0.5}))
     assert sentence.startswith("reward-0 has been at one batch for 4200 s")
     assert fake.killed == [] and len(monitor.statuses) == 1, "of the other one"
 
@@ -111,11 +118,12 @@ def test_a_worker_that_is_at_one_batch_is_named_with_its_seconds_and_not_ended(f
 def test_a_worker_whose_process_sends_no_heartbeats_is_named_and_then_ended_once(fake: FakeRay) -> None:
     hung, beats, events = Process(None), Beats(**{"reward-0": 59.0, "reward-9": 900.0}), ProcessEvents()
     monitor = reward_monitor(beats, events)
-    [sentence] = monitor.troubles({0: hung, 1: Process(REWARD)}, beats.seconds)
+    [sentence] = monitor.troubles({0: hung, 1: Process(REWARD)}, health(beats.seconds))
     assert sentence.startswith("reward-0 does not answer: for 59 s; it is ended after 60 s") and not fake.killed
     assert monitor.troubles({0: hung, 1: Process(REWARD)}, None) == [sentence], "the store has not answered yet"
     beats.seconds["reward-0"] = 61.0
-    for ages in (dict(beats.seconds), None, None):
+    late = health(beats.seconds)  # an answer from before the end
+    for ages in (health(beats.seconds), late, None):
         assert monitor.troubles({0: hung, 1: Process(REWARD)}, ages) == []
         assert fake.killed == [hung]
     assert [event.text for event in events.drain()] == ["reward-0 did not answer for 61 s: it was ended"]
@@ -124,24 +132,64 @@ def test_a_worker_whose_process_sends_no_heartbeats_is_named_and_then_ended_once
 def test_a_worker_that_died_is_not_ended_while_it_starts_again(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     beats, dead = Beats(**{"reward-0": 900.0}), Process(REWARD)
     monitor = reward_monitor(beats)
-    monitor.troubles({0: dead}, {})
+    monitor.troubles({0: dead}, health({}))
     monkeypatch.setattr(statuses.ray, "get", lambda call: fake.dead.add(call) or FakeRay.get(fake, call))
-    assert monitor.troubles({0: dead}, dict(beats.seconds)) == []
+    assert monitor.troubles({0: dead}, health(beats.seconds)) == []
     assert fake.killed == [] and beats.seconds == {}, "the last heartbeat is one of its earlier life"
 
 
 def test_the_longest_call_that_the_recipe_allows_is_no_hang(fake: FakeRay) -> None:
     monitor = RewardMonitor(200.0, 60.0, Beats(), ProcessEvents())
-    [sentence] = monitor.troubles({0: Process(REWARD)}, {"reward-0": 399.0})
+    [sentence] = monitor.troubles({0: Process(REWARD)}, health({"reward-0": 399.0}))
     assert f"it is ended after {longest_call_s(200.0):g} s" in sentence and fake.killed == []
 
 
 def test_a_worker_that_ray_restarts_keeps_its_last_status(fake: FakeRay) -> None:
     monitor = reward_monitor()
-    monitor.troubles({0: Process(REWARD)}, {})
-    monitor.troubles({0: Process(None)}, {})
+    monitor.troubles({0: Process(REWARD)}, health({}))
+    monitor.troubles({0: Process(None)}, health({}))
     assert len(monitor.statuses) == 1
-    assert monitor.troubles({1: Process(None)}, {}) == [] and monitor.statuses == [], "it was removed"
+    assert monitor.troubles({1: Process(None)}, health({})) == [] and monitor.statuses == [], "it was removed"
+
+
+def test_the_death_of_a_worker_is_told_once_for_each_death_and_its_end_is_known(fake: FakeRay) -> None:
+    events, restarting = ProcessEvents(), statuses.ray.exceptions.ActorUnavailableError("restarting", None)
+    monitor = reward_monitor(events=events)
+    for answer, down in (
+        (restarting, set()), (restarting, {0}), (restarting, {0}), (REWARD, {0}), (restarting, set()), (REWARD, {0}),
+    ):  # fmt: skip
+        monitor.troubles({0: Process(answer), 1: Process(REWARD)}, health({}))
+        assert monitor.down == down, "known from the answer to the request before"
+    assert [event.text for event in events.drain()] == ["reward-0 died and is being restarted"] * 2
+    gone = statuses.ray.exceptions.ActorDiedError()
+    for _ in range(2):
+        monitor.troubles({0: Process(gone), 1: Process(REWARD)}, health({}))
+    assert monitor.gone == {0: gone} and events.drain() == []
+    monitor.troubles({1: Process(REWARD)}, health({}))
+    assert monitor.gone == {} and monitor.down == set()
+
+
+def test_a_worker_that_stopped_before_the_adapter_store_died_is_ended_though_the_store_knows_of_no_beat(
+    fake: FakeRay,
+) -> None:
+    monitor, workers = reward_monitor(), {0: Process(None)}
+    monitor.troubles(workers, health({"reward-0": 1.0}))
+    fake.now += 30.0
+    [sentence] = monitor.troubles(workers, health({}))
+    assert sentence.startswith("reward-0 does not answer: for 31 s") and fake.killed == []
+    fake.now += 30.0
+    monitor.troubles(workers, None)
+    assert len(fake.killed) == 1
+
+
+def test_a_death_that_no_request_met_is_told_by_the_start_after_it(fake: FakeRay) -> None:
+    """Ray keeps a request that it gets while a process is being restarted."""
+    events = ProcessEvents()
+    monitor = reward_monitor(events=events)
+    for starts, down in ((1, set()), (1, set()), (2, {0}), (2, {0}), (2, set()), (1, set()), (1, set())):
+        monitor.troubles({0: Process(REWARD)}, health({}, reward_0=starts, actor_0=starts))
+        assert monitor.down == down
+    assert [event.text for event in events.drain()] == ["reward-0 died and is being restarted"]
 
 
 @pytest.mark.parametrize("answer", [None, ACTOR | {"engine_step_s": 61.0}], ids=["process", "engine"])
