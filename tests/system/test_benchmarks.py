@@ -126,6 +126,13 @@ def check_staleness(result: dict[str, Any]) -> None:
         assert tv[objective, 100] == tv[objective, 400] == tv[objective, "frozen"], "a lag as long as the run is frozen"
 
 
+def check_soak(result: dict[str, Any]) -> None:
+    assert sum(result["faults"].values()) > 50 and result["acknowledged"] > 10_000
+    assert (result["lost"], result["duplicates"], result["orphans"], result["silent"]) == (0, 0, 0, 0), result
+    assert result["steps_lost_max"] <= result["checkpoint_every"] and result["unrecovered"] == []
+    assert result["consistent"] and result["converging"] and result["exit_code"] == 0
+
+
 def check_whole_loop(result: dict[str, Any]) -> None:
     assert 0 <= result["engine_waits"] <= 1 and 0 <= result["learner_waits"] <= 1
     assert result["trajectories_per_s"] > 0 and result["steps_per_s"] > 0
@@ -146,6 +153,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "scaling": check_scaling,
     "silent_faults": check_silent_faults,
     "single_process": check_single_process,
+    "soak": check_soak,
     "staleness": check_staleness,
     "whole_loop": check_whole_loop,
 }
