@@ -30,6 +30,7 @@ def test_a_run_killed_with_kill_9_leaves_no_process_and_is_resumed_and_finishes(
     output = resumed.finish()
     assert resumed.process.returncode == 0, output
     assert f"Resuming after step {saved}" in output
+    assert "400 samples per prompt, drawn by an earlier run" in " ".join(output.split()), "of the base model"
     assert [row["step"] for row in rows_of(run)] == list(range(1, 301)), "every step is recorded once"
     seconds = [float(str(row["elapsed_s"])) for row in rows_of(run)]
     assert seconds == sorted(seconds), "elapsed time continues where it stopped"
