@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import ray
 
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
-from deploy.cluster.ray_calls import Call, Handle, result_or_none
+from deploy.cluster.ray_calls import Call, Handle
 from deploy.cluster.worker_group import WorkerGroup
 
 STOP_LIMIT_S = 30.0
@@ -67,8 +67,7 @@ class ActorLoops:
                 self._events.add(ProcessEvent("restart", "actor", text))
                 self._down.add(number)
         except ray.exceptions.ActorDiedError as error:
-            self._down.discard(number)
-            self._events.add(ProcessEvent("trouble", "actor", self._group.drop(number, error, self._last_words(name))))
+            self._leave_out(number, error)
             return
         else:
             if number in self._down:
@@ -85,6 +84,13 @@ class ActorLoops:
             del self._retry_at[number]
         self.start(number for number in due if number in self._group.members)
 
+    def _leave_out(self, number: int, error: ray.exceptions.ActorDiedError) -> None:
+        """Go on without an actor that Ray starts no more. Raise its error where no other is ready."""
+        self._down.discard(number)
+        if number in self._group.members:
+            words = self._last_words(f"actor-{number}")
+            self._events.add(ProcessEvent("trouble", "actor", self._group.drop(number, error, words)))
+
     def stop(self) -> None:
         """End all loops and wait until they have returned. An actor that has not after STOP_LIMIT_S is killed: the
         others draw the final samples."""
@@ -95,8 +101,14 @@ class ActorLoops:
         done, pending = ray.wait(self.calls, num_returns=len(self._calls), timeout=STOP_LIMIT_S)
         for call in done:
             number = self._calls.pop(call)
-            if result_or_none(call):  # `ready` of one that is back; a process that dies now is not needed any more
-                self._down.discard(number)
+            try:
+                if ray.get(call):  # `ready` of one that is back
+                    self._down.discard(number)
+            except ray.exceptions.ActorDiedError as error:
+                self._leave_out(number, error)
+            except ray.exceptions.RayActorError:
+                self._down.add(number)
+                self._retry_at[number] = time.monotonic()
         for call in pending:
             number = self._calls.pop(call)
             if number in self._group.members:

@@ -89,6 +89,7 @@ class AdapterStore:
     async def note_ready(self, process: str) -> None:
         """Note that `process` has loaded."""
         self._lives[process].was_ready = True
+        self._last_words.pop(process, None)  # of its earlier life
 
     async def beat(self, process: str) -> None:
         """Note that `process` is alive."""

@@ -107,7 +107,7 @@ def wait_after_deaths(store: AdapterStoreClient, name: str, max_restarts: int, l
     if deaths.recent > max_restarts:
         setting = f"{name.split('-')[0]}s.advanced.max_restarts = {max_restarts}"
         raise KeepsDying(
-            f"{name} died {deaths.recent} times within an hour, more often than {setting} allows. "
+            f"{name} died {deaths.recent} times within an hour or in a row, more often than {setting} allows. "
             f"If no error of its own says why, memory may be short (see `dmesg`). {LOGS}"
         )
     delay_s = restart_delay_s(deaths)

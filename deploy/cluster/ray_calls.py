@@ -29,11 +29,3 @@ def result_of(call: Call, role: str) -> Any:
         raise WaitTimeout(f"the {role} did not answer for {RESULT_LIMIT_S:.0f} s. {LOGS}") from error
     except ray.exceptions.RayActorError as error:
         raise cause_of(error, role) from error
-
-
-def result_or_none(call: Call) -> Any:
-    """The result of a call; None where its process has died: Ray is restarting it."""
-    try:
-        return ray.get(call)
-    except ray.exceptions.RayActorError:
-        return None

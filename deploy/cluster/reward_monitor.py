@@ -44,6 +44,8 @@ class RewardMonitor:
         self._starts: dict[str, int] = {}
         self.down: set[int] = set()
         """Workers that died and have not answered since."""
+        self._told: set[int] = set()
+        """Those whose death was told by a request, and whose start the store has not counted yet."""
 
     @property
     def statuses(self) -> list[dict[str, Any]]:
@@ -67,13 +69,16 @@ class RewardMonitor:
         self._requests.refresh(workers)
         for number in self._requests.lost:
             self._forget_beats(f"reward-{number}")
-        died = self._requests.lost | (self._started_again(health.starts) & workers.keys() if health else set())
-        for number in died - self.down - self._requests.gone.keys():
+        started = self._started_again(health) & workers.keys() if health else set()
+        for number in (self._requests.lost - self.down - self._requests.gone.keys()) | (started - self._told):
             text = f"reward-{number} died and is being restarted"
             self._events.add(ProcessEvent("restart", "reward", text))
             self._requests.forget(number)
-            self._beat_at.pop(f"reward-{number}", None)  # of an earlier life
-        self.down = ((self.down | died) - self._requests.newest.keys()) & workers.keys()
+            self.down.add(number)
+        self._told = (self._told | self._requests.lost) - started
+        self.down = (self.down - self._requests.newest.keys()) & workers.keys()
+        for number in self.down:
+            self._beat_at.pop(f"reward-{number}", None)  # of its earlier life
         self._statuses = {n: s for n, s in (self._statuses | self._requests.newest).items() if n in workers}
         sentences = []
         for number in workers:
@@ -93,10 +98,11 @@ class RewardMonitor:
                 sentences += self._of_status(name, self._statuses[number])
         return sentences
 
-    def _started_again(self, starts: Mapping[str, int]) -> set[int]:
+    def _started_again(self, health: Health) -> set[int]:
         """Workers that were started since the last call: a request that waits for such a one does not say so."""
-        known, self._starts = self._starts, dict(starts)
-        names = [name for name, number in starts.items() if name in known and number > known[name]]
+        known = dict.fromkeys(self._starts, 0) if health.has_forgotten else self._starts
+        self._starts = known | health.starts
+        names = [name for name, number in health.starts.items() if number > known.get(name, number)]
         return {int(name.removeprefix("reward-")) for name in names if name.startswith("reward-")}
 
     def _forget_beats(self, name: str) -> None:

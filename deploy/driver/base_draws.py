@@ -82,9 +82,12 @@ class BaseDraws:
         with suppress(OSError):
             self.path.parent.mkdir(exist_ok=True)
             partial = self.path.with_suffix(f".{os.getpid()}.partial")
-            partial.write_bytes(content.getvalue())  # without the wait of write_whole for room on the disk
-            partial.replace(self.path)
-            files = sorted(self.path.parent.glob("*.npz"), key=lambda path: path.stat().st_mtime)
+            try:
+                partial.write_bytes(content.getvalue())  # without the wait of write_whole for room on the disk
+                partial.replace(self.path)
+            finally:
+                partial.unlink(missing_ok=True)
+            files = sorted(self.path.parent.iterdir(), key=lambda path: path.stat().st_mtime)
             for old in files[:-MAX_FILES]:
                 old.unlink(missing_ok=True)
 

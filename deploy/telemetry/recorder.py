@@ -66,7 +66,7 @@ class Recorder:
         """`about` describes the run to the page (task, model, steps, limits ...); `prompts` maps id -> text, `fields`
         id -> the prompt's fields.
 
-        A resumed run's history beyond `after_step` is cut.
+        A resumed run writes the learner's rows and samples beyond `after_step` again: they are deleted.
         """
         self._path = path
         self._about = dict(about)

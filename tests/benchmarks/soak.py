@@ -3,10 +3,10 @@
     python tests/benchmarks/soak.py [--small] [--json] [--minutes 30] [--seed 0] [--engine vllm]
 
 A run trains the tiny model on its 40 strings, with vLLM, Redis and Ray as in any run. A schedule made from the seed
-injects a fault every few seconds, each into a part that works at that moment; faults of several parts overlap. Kinds:
-tests/support/soak_faults.py. --small: five minutes without vLLM. Meanwhile a client adds trajectories that nobody else has to a second buffer of the run's
-Redis, and keeps the ids of each acknowledged add. At the end
-SIGINT stops the run.
+injects a fault every few seconds; faults of several parts overlap, and a part whose last fault is not over gets no
+other. Kinds: tests/support/soak_faults.py. Meanwhile a client adds trajectories that nobody else has to a second buffer
+of the run's Redis, and keeps the ids of each acknowledged add. At the end SIGINT stops the run. --small: five minutes,
+without vLLM.
 
 Figures, in the JSON object of the last line:
 
@@ -14,12 +14,14 @@ faults           kind -> number
 recovery_s       p50, p95 and max of the time from a fault until its part works again, s
 unrecovered      faults that were not over when the run was stopped, or 120 s later
 lost             acknowledged trajectories that the buffer does not hold
-duplicates       arrivals beyond those acknowledged
+duplicates       arrivals counted beyond the trajectories that it holds
 acknowledged     trajectories whose add was acknowledged
-consistent       true if every index of the run's buffer is in order
+failed_adds      adds that ended with an error
+consistent       true if every index of both buffers is in order
 orphans          processes that outlived the run
 steps            learner steps of the run
-steps_lost_max   steps between a learner's death and the checkpoint from which it went on, at most
+steps_lost_max   steps between a learner's death and the checkpoint from which it went on, the largest; null if the run
+                 did not say from where it went on, once for each death
 checkpoint_every steps between two checkpoints: the limit of steps_lost_max
 memory_growth    resident memory of the driver, last fifth of the time over the second fifth
 converging       true if total variation to the target, exact, is below a third of that before training
@@ -30,6 +32,7 @@ exit_code        of the command; 0
 
 import json
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -53,7 +56,7 @@ from buffer.store.check import findings, snapshot
 from tests.benchmarks.buffer_soak import trajectory
 from tests.support.benchmark import make_parser, parse, print_result
 from tests.support.processes import Command, rows_of, until
-from tests.support.soak_faults import KINDS, Fault, NotThere, end_of, inject, named
+from tests.support.soak_faults import KINDS, Fault, NotThere, end_of, inject, silent
 from tests.support.soaked_run import SoakedRun
 from tests.support.tiny import make_tiny_model, tiny_recipe
 
@@ -61,7 +64,7 @@ CHECKPOINT_EVERY = 20
 PAUSE_S = (1.0, 5.0)
 """Shortest and longest time between two faults, s."""
 RECOVERY_LIMIT_S = 120.0
-PATIENCE_S = 15.0
+PATIENCE_S = 20.0
 """A message may come this much later than the recovery, s."""
 ADDS_PER_S = 20
 WITNESS = BufferConfig(capacity=1_000_000)
@@ -112,6 +115,8 @@ class Witness:
 
     def stop(self) -> None:
         """Returns once the last add was answered."""
+        if not self._thread.is_alive():
+            self.errors.append("the witness ended by itself")
         self._stopping.set()
         self._thread.join()
 
@@ -119,13 +124,14 @@ class Witness:
         """Its figures, from what the server holds."""
         with connect(url) as client:
             buffer = ReplayBuffer(client, WITNESS, "witness")
-            stored = {digest.hex() for digest in snapshot(client, buffer.store.keys).record_digests}
-            stats = buffer.stats()
+            store, stats = snapshot(client, buffer.store.keys), buffer.stats()
+        stored = {digest.hex() for digest in store.record_digests & store.slots.keys()}
         return {
             "lost": len(set(self.acknowledged) - stored),
             "duplicates": stats.arrivals - len(stored),
             "acknowledged": len(self.acknowledged),
-            "refused_adds": len(self.errors),
+            "failed_adds": len(self.errors),
+            "findings": findings(store),
         }
 
 
@@ -141,7 +147,6 @@ def schedule(run: SoakedRun, end: float, seed: int) -> tuple[list[Fault], list[i
         memory.append(run.driver_bytes())
         step = run.newest_row()["step"]
         for fault in list(active):
-            fault.lowest_step = min(fault.lowest_step, step)
             if fault.recovered():
                 end_of(fault, run)
                 active.remove(fault)
@@ -169,11 +174,13 @@ def growth(memory: list[int]) -> float:
     return float(np.median(memory[-fifth:]) / np.median(memory[fifth : 2 * fifth]))
 
 
-def figures_of(faults: list[Fault], memory: list[int], messages: list[tuple[float, str]]) -> dict[str, Any]:
-    """The figures that need no server."""
+def figures_of(
+    faults: list[Fault], memory: list[int], messages: list[tuple[float, str]], rewinds: list[int]
+) -> dict[str, Any]:
+    """The figures that need no server. `rewinds`: the steps after which a learner went on, one for each that died."""
     times = [fault.recovery_s for fault in faults if fault.recovery_s is not None]
-    silent = [fault.kind.name for fault in faults if not named(fault, messages, PATIENCE_S)]
-    deaths = [fault for fault in faults if fault.kind.part == "learner"]
+    unnamed = [fault.kind.name for fault in silent(faults, messages, PATIENCE_S)]
+    deaths = [fault.step for fault in faults if fault.kind.part == "learner"]
     return {
         "faults": dict(Counter(fault.kind.name for fault in faults)),
         "recovery_s": {
@@ -185,10 +192,12 @@ def figures_of(faults: list[Fault], memory: list[int], messages: list[tuple[floa
             if (of_kind := [f.recovery_s for f in faults if f.kind is kind and f.recovery_s is not None])
         },
         "unrecovered": [fault.kind.name for fault in faults if fault.recovery_s is None],
-        "steps_lost_max": max((fault.step - fault.lowest_step for fault in deaths), default=0),
+        "steps_lost_max": max((a - b for a, b in zip(deaths, rewinds, strict=True)), default=0)
+        if len(deaths) == len(rewinds)
+        else None,
         "memory_growth": growth(memory),
-        "silent": len(silent),
-        "silent_kinds": dict(Counter(silent)),
+        "silent": len(unnamed),
+        "silent_kinds": dict(Counter(unnamed)),
     }  # fmt: skip
 
 
@@ -213,14 +222,16 @@ def soak(minutes: float, seed: int, engine: str, folder: Path) -> dict[str, Any]
             command.end()
     if command.process.returncode:
         sys.stderr.write((folder / "output").read_text()[-3000:])
+    told = " ".join((folder / "output").read_text().split())
+    rewinds = [int(step) for step in re.findall(r"It is back, and goes on after step (\d+)", told)]
     with RedisServer.start(where / "buffer") as server, connect(server.url) as client:
         counted = witness.count(server.url)
-        problems = findings(snapshot(client, run.keys))
+        problems = [*counted.pop("findings"), *findings(snapshot(client, run.keys))]
     summary = json.loads((where / "summary.json").read_text())
     distances = [row["total_variation"] for row in rows_of(where) if row.get("total_variation") is not None]
     before, after = distances[0], float(np.median(distances[-5:]))
     return {
-        **figures_of(faults, memory, run.messages()),
+        **figures_of(faults, memory, run.messages(), rewinds),
         **counted,
         "consistent": problems == [],
         "findings": problems[:5],

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.support.soaked_run import SoakedRun
@@ -18,13 +18,13 @@ PAUSE_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of fault. No two faults of one `part` at a time."""
+    """One kind of fault. The next one of a `part` waits until the one before is over."""
 
     name: str
     part: str
     weight: float
     words: str | None
-    """Regular expression of a message that names it; None for what all clients sit out."""
+    """Regular expression of a message that names it, and in a group how many; None for what all clients sit out."""
     inject: Callable[[SoakedRun], Callable[[], bool]]
     """Does it; returns a function that is true once the part works again."""
 
@@ -36,8 +36,6 @@ class Fault:
     kind: Kind
     step: int
     recovered: Callable[[], bool]
-    lowest_step: int
-    """The earliest step that the run went back to."""
     quarantined: int
     """Rows of the buffer that were in quarantine before."""
     at: float = field(default_factory=time.time)
@@ -48,8 +46,9 @@ class Fault:
 
 def inject(kind: Kind, run: SoakedRun) -> Fault:
     """Do it now."""
-    step, quarantined = run.newest_row()["step"], run.counter("quarantined")
-    return Fault(kind, step, kind.inject(run), step, quarantined)
+    quarantined = run.counter("quarantined")
+    step = run.newest_row()["step"]
+    return Fault(kind, step, kind.inject(run), quarantined)
 
 
 def end_of(fault: Fault, run: SoakedRun) -> None:
@@ -160,17 +159,17 @@ def _failing_reward(how: str) -> Callable[[SoakedRun], Callable[[], bool]]:
 
 
 ACTOR_DIED, WORKER_DIED = (
-    r"actor-\d+ (died and is being restarted|did not answer)",
-    r"reward-\d+ (died and is being restarted|did not answer)",
+    r"actor-\d+ (?:died and is being restarted|did not answer)",
+    r"reward-\d+ (?:died and is being restarted|did not answer)",
 )
-STRING_FAILED = r"\d strings were quarantined\."
+STRING_FAILED = r"(\d+) strings were quarantined\."
 KINDS = (
     Kind("learner killed", "learner", 5, r"the learner starts again from its newest checkpoint", _kill_learner),
     Kind("adapter store killed", "store", 5, r"the adapter store died and is back", _kill_store),
     Kind("redis killed", "redis", 1.5, r"Redis was restarted", _replaced("redis", signal.SIGKILL)),
     Kind("redis stopped for 3 s", "redis", 4, None, _pause_redis),
     Kind("connections to redis cut", "redis", 6, None, _cut_connections),
-    Kind("records spoiled", "records", 4, r"rows of the buffer were quarantined", _poison_records),
+    Kind("records spoiled", "records", 4, r"(\d+) rows of the buffer were quarantined", _poison_records),
     Kind("reward raises", "reward", 4, STRING_FAILED, _failing_reward("raise")),
     Kind("reward returns nan", "reward", 4, STRING_FAILED, _failing_reward("nan")),
     Kind("reward hangs", "reward", 3, STRING_FAILED, _failing_reward("hang")),
@@ -183,9 +182,24 @@ KINDS = (
 )
 
 
-def named(fault: Fault, messages: list[tuple[float, str]], patience_s: float) -> bool:
-    """True if a message between the fault and `patience_s` after its end names it."""
-    if fault.kind.words is None or not fault.was_met:
-        return True
-    last = fault.at + (fault.recovery_s or 0.0) + patience_s
-    return any(fault.at - 1 <= at <= last and re.search(fault.kind.words, text) for at, text in messages)
+def silent(faults: Sequence[Fault], messages: Sequence[tuple[float, str]], patience_s: float) -> list[Fault]:
+    """The faults that no message named from a second before until `patience_s` after their end.
+
+    A message names one fault; one on N strings names N.
+    """
+    unnamed = []
+    for words in {fault.kind.words for fault in faults}:
+        if words is None:
+            continue
+        told = sorted(
+            (at, int(found[1]) if found.groups() else 1) for at, text in messages if (found := re.search(words, text))
+        )
+        left = [number for _, number in told]
+        for fault in (f for f in faults if f.kind.words == words and f.was_met):
+            last = fault.at + (fault.recovery_s or 0.0) + patience_s
+            fitting = (k for k, (at, _) in enumerate(told) if left[k] and fault.at - 1 <= at <= last)
+            if (k := next(fitting, None)) is None:
+                unnamed.append(fault)
+            else:
+                left[k] -= 1
+    return unnamed

@@ -63,11 +63,8 @@ class SoakedRun:
         return int(psutil.Process(self.command.process.pid).memory_info().rss)
 
     def messages(self) -> list[tuple[float, str]]:
-        """(Unix time, text) of all that it has told: its log, its events, its named waits."""
+        """(Unix time, text) of what it told, each once: its log, and the quarantine in its events."""
         log = [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
         told = [(datetime.fromisoformat(row["time"]).timestamp(), row["message"]) for row in log]
         with sqlite3.connect(f"file:{self.folder / FILE}?mode=ro", uri=True) as history:
-            told += [(at, data) for at, data in history.execute("SELECT at, data FROM events")]
-            for at, data in history.execute("SELECT at, data FROM snapshots"):
-                told += [(at, wait) for wait in json.loads(data)["waits"]]
-        return told
+            return told + history.execute("SELECT at, data FROM events WHERE kind = 'quarantine'").fetchall()

@@ -127,10 +127,11 @@ def check_staleness(result: dict[str, Any]) -> None:
 
 
 def check_soak(result: dict[str, Any]) -> None:
-    assert sum(result["faults"].values()) > 50 and result["acknowledged"] > 10_000
-    assert (result["lost"], result["duplicates"], result["orphans"], result["silent"]) == (0, 0, 0, 0), result
-    assert result["steps_lost_max"] <= result["checkpoint_every"] and result["unrecovered"] == []
-    assert result["consistent"] and result["converging"] and result["exit_code"] == 0
+    assert sum(result["faults"].values()) > 20 and result["acknowledged"] > 5_000
+    nothing = ("lost", "duplicates", "failed_adds", "orphans", "silent", "exit_code")
+    assert [result[name] for name in nothing] == [0] * 6 and result["unrecovered"] == [], result
+    assert result["steps_lost_max"] <= result["checkpoint_every"] and result["consistent"], result
+    assert result["total_variation"]["after"] < result["total_variation"]["before"]
 
 
 def check_whole_loop(result: dict[str, Any]) -> None:

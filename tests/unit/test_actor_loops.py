@@ -103,5 +103,10 @@ def test_an_actor_that_ray_starts_no_more_is_left_out_and_the_last_one_ends_the_
     assert event.kind == "trouble" and event.text.startswith(
         "actor-0 is not started again: actor-0 died without a word"
     )
+    group.members[2] = actors[0]
+    loops.start([2])
+    monkeypatch.setattr(actor_loops.ray, "wait", lambda calls, num_returns, timeout: (calls[-1:], []))
+    loops.stop()
+    assert list(loops.available) == [1], "it was given up while the loops ended"
     with pytest.raises(TributaryError, match="actor-1 died without a word"):
         loops.handle_end(actors[1])

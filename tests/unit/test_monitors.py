@@ -64,8 +64,8 @@ class Beats:
         self.seconds.pop(process, None)
 
 
-def health(without_beat: dict[str, float], **starts: int) -> Health:
-    return Health(dict(without_beat), {name.replace("_", "-"): n for name, n in starts.items()}, has_forgotten=False)
+def health(without_beat: dict[str, float], forgotten: bool = False, **starts: int) -> Health:
+    return Health(dict(without_beat), {name.replace("_", "-"): n for name, n in starts.items()}, forgotten)
 
 
 def reward_monitor(beats: Beats | None = None, events: ProcessEvents | None = None) -> RewardMonitor:
@@ -167,6 +167,32 @@ def test_the_death_of_a_worker_is_told_once_for_each_death_and_its_end_is_known(
     assert monitor.gone == {0: gone} and events.drain() == []
     monitor.troubles({1: Process(REWARD)}, health({}))
     assert monitor.gone == {} and monitor.down == set()
+
+
+def test_a_start_after_the_death_of_the_adapter_store_is_noticed_too(fake: FakeRay) -> None:
+    events = ProcessEvents()
+    monitor, workers = reward_monitor(events=events), {0: Process(REWARD)}
+    for one in (health({}, reward_0=5), health({}, forgotten=True), health({}), health({}, reward_0=1)):
+        monitor.troubles(workers, one)
+    assert [event.text for event in events.drain()] == ["reward-0 died and is being restarted"]
+
+
+def test_a_start_that_is_counted_after_the_death_was_told_is_no_second_death(fake: FakeRay) -> None:
+    events, restarting = ProcessEvents(), statuses.ray.exceptions.ActorUnavailableError("restarting", None)
+    monitor = reward_monitor(events=events)
+    for answer, starts in ((restarting, 1), (REWARD, 1), (REWARD, None), (REWARD, 2), (REWARD, 2), (REWARD, 3)):
+        monitor.troubles({0: Process(answer)}, health({}, reward_0=starts) if starts else None)
+    assert [event.text for event in events.drain()] == ["reward-0 died and is being restarted"] * 2
+
+
+def test_a_beat_of_an_earlier_life_that_arrives_late_ends_no_worker_that_loads(fake: FakeRay) -> None:
+    restarting = statuses.ray.exceptions.ActorUnavailableError("restarting", None)
+    monitor, late = reward_monitor(), health({"reward-0": 0.5})
+    for one in (health({"reward-0": 0.5}), None, late, None):
+        monitor.troubles({0: Process(restarting)}, one)
+        fake.now += 1.0
+    fake.now += 100.0
+    assert monitor.troubles({0: Process(restarting)}, health({})) == [] and fake.killed == []
 
 
 def test_a_worker_that_stopped_before_the_adapter_store_died_is_ended_though_the_store_knows_of_no_beat(
