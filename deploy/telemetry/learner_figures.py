@@ -19,7 +19,7 @@ LEARNER_FIGURES = (
       metric="tributary_learner_reward_temperature"),
     F("learner.beta", "β", "",
       "Every reward term but `base` is divided by it: the larger, the closer the target is to the base model.",
-      axis="log", metric="tributary_learner_beta"),
+      axis="log"),
     F("learner.steps", "steps", "steps",
       "Optimiser steps since the process began, skipped ones included.",
       "counter", curve=False, metric="tributary_learner_steps"),
