@@ -22,12 +22,17 @@ class ActorMonitor:
         """`silent_limit_s`: an actor that hangs for this long is ended, s; Ray starts it again."""
         self._watchdog = Watchdog("actor", "actors.advanced.silent_limit_s", silent_limit_s, events)
         self._statuses = Statuses()
+        self._ended: set[int] = set()
+        """Actors that were ended and have not answered since: Ray may take seconds to see the end."""
 
     def report(self, actors: Mapping[int, Handle]) -> tuple[list[dict[str, Any]], list[str]]:
         """(statuses of those that answer, named waits); ends the actors that hang."""
         self._statuses.refresh(actors, ANSWER_LIMIT_S)
         newest, statuses, waits = self._statuses.newest, list[dict[str, Any]](), list[str]()
         for number, actor in actors.items():
+            if number in self._ended and number not in newest:
+                continue
+            self._ended.discard(number)
             silent_s, status = self._statuses.silent_s(number), newest.get(number)
             if status and not silent_s:
                 statuses.append(status)
@@ -35,6 +40,7 @@ class ActorMonitor:
                 silent_s = status["engine_step_s"]
             if self._watchdog.ends(number, actor, silent_s):
                 self._statuses.forget(number)
+                self._ended.add(number)
             else:
                 waits += self._watchdog.waits(number, silent_s)
         return statuses, waits

@@ -230,6 +230,9 @@ def test_a_hung_actor_is_ended_and_so_is_one_whose_engine_hangs(fake: FakeRay, a
     fake.now += 2.0
     reported, waits = monitor.report({3: hung, 4: well})
     assert fake.killed[-1] is hung and "actor-3 did not answer for 61 s" in events.drain()[-1].text
+    fake.now, killed = fake.now + 100.0, len(fake.killed)
+    monitor.report({3: Process(None), 4: well})
+    assert len(fake.killed) == killed and events.drain() == [], "Ray has not seen its end yet"
     assert waits == ["a slot"] and reported[-1]["waiting_for"] == "a slot"
     assert len(reported) == (1 if answer is None else 2), "one that does not answer has no status"
 
