@@ -44,7 +44,7 @@ class BaseDraws:
         if not self.applies:
             return None
         try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with self.path.open("rb") as file, np.load(file) as arrays:
                 return self._unpack(dict(arrays))
         except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
             return None
