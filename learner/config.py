@@ -109,9 +109,11 @@ class LearnerConfig(BaseModel):
     @field_validator("objective")
     @classmethod
     def _objective_has_a_form(cls, value: str) -> str:
-        names = [*OBJECTIVE_NAMES, *installed("objectives")]
-        if value not in names and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
-            raise ValueError(f"must be one of {', '.join(names)}, or module:function of your own")
+        if value in OBJECTIVE_NAMES or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            return value
+        others = installed("objectives")
+        if value not in others:
+            raise ValueError(f"must be one of {', '.join([*OBJECTIVE_NAMES, *others])}, or module:function of your own")
         return value
 
     @field_validator("priority")

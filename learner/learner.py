@@ -58,8 +58,7 @@ class Learner:
 
         `prompt` serves the first canary; later ones take the longest string that was just learned from. `support` is
         the strings that carry the target's mass, scored, where the task lists them; `weights` are those of reward
-        terms in the last target, and `weights_at` gives those of the target of a step, if they change; `beta_at` is
-        reported.
+        terms in the last target, `weights_at` those of a step's target, if they change; `beta_at` is reported.
         """
         self._policy = policy
         self._buffer = buffer
@@ -67,12 +66,10 @@ class Learner:
         self._weights = {} if weights is None else weights
         self._weights_at = weights_at or (lambda step: self._weights)
         self._beta_at = beta_at
-        self._data_parallel = data_parallel or DataParallel()
-        is_leader = self._data_parallel.is_leader
+        self._data_parallel = parallel = data_parallel or DataParallel()
+        is_leader = parallel.is_leader
         parameters = policy.trainable_parameters()
-        self._gradient = Gradient(
-            policy, parameters, config.objective, config.advanced.subtb_lambda, self._data_parallel
-        )
+        self._gradient = Gradient(policy, parameters, config.objective, config.advanced.subtb_lambda, parallel)
         self._optimiser = Optimiser(parameters, config.advanced.weight_decay, config.advanced.max_grad_norm)
         self._priorities = Priorities(config.priority_shares, config.advanced.recency_half_life)
         self._target_distance = TargetDistance(policy, support, config, self._weights)

@@ -23,7 +23,7 @@ LOAD_LIMIT_S = 120.0
 def make_task(config: TaskConfig, tokenizer: Tokenizer, model_folder: Path) -> Task:
     """Build the task that a recipe names; one with an argument `model_folder` gets the base model's. Raise ConfigError
     for an unknown name or bad options."""
-    cls = _import_task({**installed("tasks"), **TASKS}.get(config.name, config.name))
+    cls = _import_task(TASKS.get(config.name) or installed("tasks").get(config.name, config.name))
     parameters = inspect.signature(cls).parameters
     accepted = [p for p in parameters if p not in ("tokenizer", "model_folder")]
     given = {"model_folder": model_folder} if "model_folder" in parameters else {}

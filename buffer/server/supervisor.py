@@ -6,17 +6,16 @@ waits for  the server's process to end, or `stop`
 """
 
 import threading
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from buffer.errors import TributaryError
+from buffer.restart_budget import RestartBudget
 from buffer.server.redis_server import RedisServer
 
 MAX_RESTARTS = 20
-"""A server that dies more often within RESTART_WINDOW_S has a cause that a restart does not fix."""
-RESTART_WINDOW_S = 3600.0
+"""A server that dies more often within an hour has a cause that a restart does not fix."""
 
 
 class Supervisor:
@@ -50,17 +49,14 @@ class Supervisor:
         self._server.stop()  # one that was being started meanwhile
 
     def _watch(self) -> None:
-        recent: list[float] = []
+        budget = RestartBudget(MAX_RESTARTS)
         while True:
             code = self._server.wait()
             if self._stopping.is_set():
                 return
-            now = time.monotonic()
-            recent = [at for at in recent if now - at < RESTART_WINDOW_S]
-            if len(recent) == MAX_RESTARTS:
-                self.failure = f"it died {len(recent) + 1} times within an hour, last with exit code {code}"
+            if not budget.spend():
+                self.failure = f"it died {MAX_RESTARTS + 1} times within an hour, last with exit code {code}"
                 return
-            recent.append(now)
             try:
                 self._server = RedisServer.start(self._folder, self._server.port)
             except TributaryError as error:

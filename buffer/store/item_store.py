@@ -238,8 +238,7 @@ class ItemStore:
         return self._scripts.publish(lease, version)
 
     def load_scripts(self) -> bool:
-        """Load the scripts that the server lacks: clients of other roles may call them and load none. True if it lacked
-        one."""
+        """Load the scripts that the server lacks, for clients that may load none; True if it lacked one."""
         return self._scripts.load()
 
     def adopt(self) -> None:

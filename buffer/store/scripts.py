@@ -88,10 +88,8 @@ class Scripts:
         return bool(self._run("publish", [self._keys.payload], [lease, version]))
 
     def load(self) -> bool:
-        """Load the scripts that the server lacks, for clients that have no right to load any; True if it lacked one.
-
-        Clients that have the right load those that they call, which are never all of them.
-        """
+        """Load the scripts that the server lacks; True if it lacked one. Clients that may load any load those that they
+        call, never all of them."""
         present: Any = self._client.script_exists(*map(_sha, NAMES))
         for name, exists in zip(NAMES, present, strict=True):
             if not exists:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
 
-RESTART_WINDOW_S = 3600.0
-"""Deaths longer ago than this no longer count, s; those of a crash loop do."""
+from buffer.restart_budget import RESTART_WINDOW_S
+
 SHORT_LIFE_S = 120.0
 """A process that was ready, and lived longer, was in no crash loop, s."""
 MAX_RESTART_DELAY_S = 60.0
@@ -16,7 +16,7 @@ class Deaths(NamedTuple):
     """Deaths of one process before a start."""
 
     recent: int
-    """Within RESTART_WINDOW_S, or in a row."""
+    """Within RESTART_WINDOW_S, or in a row, however long ago."""
     in_a_row: int
     """The newest ones, each of a life that was short or never came to be ready."""
 

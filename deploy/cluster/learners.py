@@ -11,8 +11,8 @@ from typing import Any
 import ray
 
 from buffer.errors import TributaryError
+from buffer.restart_budget import RestartBudget
 from buffer.types import FloatArray, Trajectory
-from deploy.cluster.crash_loop import RESTART_WINDOW_S
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.ray_calls import RESULT_LIMIT_S, Call, Handle, result_of
 from deploy.cluster.root_cause import root_cause
@@ -31,12 +31,11 @@ class Learners:
     """Handles of the ranks, their loops, and their restarts."""
 
     def __init__(self, start: Callable[[int], Handle], ranks: int, max_restarts: int, events: ProcessEvents) -> None:
-        """`start` makes the process of a rank. `max_restarts`: within RESTART_WINDOW_S."""
+        """`start` makes the process of a rank. `max_restarts`: within an hour."""
         self._start = start
         self._ranks = ranks
-        self._max_restarts = max_restarts
+        self._budget = RestartBudget(max_restarts)
         self._events = events
-        self._restarts: list[float] = []
         self._runs: list[Call] = []
         self._loading: list[Call] = []
         self._report: tuple[Call, float] | None = None
@@ -148,15 +147,12 @@ class Learners:
 
     def _restart(self, error: TributaryError) -> None:
         """Start all ranks again. Raise `error` if that has happened too often."""
-        now = time.monotonic()
-        self._restarts = [at for at in self._restarts if now - at < RESTART_WINDOW_S]
-        if len(self._restarts) >= self._max_restarts:
+        if not self._budget.spend():
             raise TributaryError(
-                f"{error} It was restarted {len(self._restarts)} times within an hour, as often as "
+                f"{error} It was restarted {self._budget.limit} times within an hour, as often as "
                 "learner.advanced.max_restarts allows. Remove the cause; then `tributary train --resume` with the "
                 "folder of the run continues from the newest checkpoint."
             ) from error
-        self._restarts.append(now)
         for handle in self.handles:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.kill(handle)

@@ -97,8 +97,10 @@ class WorkerGroup:
         del self.members[number]
         name = f"{self.role}-{number}"
         how = f"ended with {last_words}" if last_words else how_it_died(str(error))
-        cause = root_cause(error) or TributaryError(f"{name} {how}. {LOGS}")
-        if root_cause(error) and last_words:
+        cause = root_cause(error)
+        if cause is None:
+            cause = TributaryError(f"{name} {how}. {LOGS}")
+        elif last_words:
             cause = TributaryError(f"{cause} The last time it ended with {last_words}")
         if not self.members:
             raise cause from error

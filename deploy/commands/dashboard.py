@@ -66,20 +66,19 @@ def dashboard(
     inherited: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
 ) -> None:
     """Serve a web page about runs, live or finished: buffer, rewards, posterior, samples. It only reads."""
-    from deploy.dashboard.web.security import TOKEN_VARIABLE, access, token_for_loopback
+    from deploy.dashboard.web.security import TOKEN_VARIABLE, access, shown_token, token_for_loopback
     from deploy.dashboard.web.server import serve
     from deploy.dashboard.web.sockets import LOOPBACK, address, listen
 
     runs = _runs(run or [], url, name)
     listener = listen(host or LOOPBACK, port) if inherited is None else socket.socket(fileno=inherited)
     bound = listener.getsockname()
-    chosen = os.environ.get(TOKEN_VARIABLE)
     rules = access(bound[0], bound[1], token_for_loopback(), tuple(public_host or ()))
     if inherited is None:
-        shown = None if chosen else rules.token
-        console.print(f"Dashboard: {escape(address(listener, shown))}   (Ctrl-C stops it)", soft_wrap=True)
-        if shown:
-            console.print(f"Token: {escape(shown)}   (set {TOKEN_VARIABLE} to choose it)", soft_wrap=True)
+        token = shown_token(rules.token)
+        console.print(f"Dashboard: {escape(address(listener, token))}   (Ctrl-C stops it)", soft_wrap=True)
+        if token:
+            console.print(f"Token: {escape(token)}   (set {TOKEN_VARIABLE} to choose it)", soft_wrap=True)
     else:
         os.nice(10)  # the run has priority
     serve(runs, rules, listener, with_parent=inherited is not None)

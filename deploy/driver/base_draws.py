@@ -19,15 +19,13 @@ from actors.segments import Sampled
 from buffer.types import Prompt
 from deploy.artifacts.summary import installed_versions
 from deploy.driver.preflight import Checked
+from deploy.driver.samples import Drawn
 
 FOLDER = ".base-draws"
 FORMAT = 1
 """Raised when draws change: another layout, or a policy that is sampled in another way."""
 MAX_FILES = 50
 """The oldest ones beyond are removed."""
-
-Drawn = Mapping[str, Sequence[Sampled]]
-"""Prompt id -> responses."""
 
 
 class BaseDraws:

@@ -18,7 +18,7 @@ from tokenizers.decoders import DecodeStream
 import deploy
 from deploy.artifacts.run_folder import RunFolder
 from deploy.config import shown_config
-from deploy.dashboard.web.security import TOKEN_VARIABLE, token_for_loopback
+from deploy.dashboard.web.security import TOKEN_VARIABLE, shown_token, token_for_loopback
 from deploy.dashboard.web.sockets import LOOPBACK, address, listen
 from deploy.driver.preflight import Checked
 from deploy.driver.stop_signal import StopSignal
@@ -95,8 +95,7 @@ def serve_dashboard(folder: Path, port: int | None, console: Console) -> Iterato
                 pass_fds=(number,),
                 env={**os.environ, "PYTHONPATH": path, TOKEN_VARIABLE: token or ""},
             )
-        shown = None if os.environ.get(TOKEN_VARIABLE) else token
-        console.print(f"Dashboard: {address(server_socket, shown)}", soft_wrap=True)
+        console.print(f"Dashboard: {address(server_socket, shown_token(token))}", soft_wrap=True)
     try:
         yield
     finally:

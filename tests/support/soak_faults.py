@@ -158,10 +158,8 @@ def _failing_reward(how: str) -> Callable[[SoakedRun], Callable[[], bool]]:
     return inject
 
 
-ACTOR_DIED, WORKER_DIED = (
-    r"actor-\d+ (?:died and is being restarted|did not answer)",
-    r"reward-\d+ (?:died and is being restarted|did not answer)",
-)
+ACTOR_DIED = r"actor-\d+ (?:died and is being restarted|did not answer)"
+WORKER_DIED = r"reward-\d+ (?:died and is being restarted|did not answer)"
 STRING_FAILED = r"(\d+) strings were quarantined\."
 KINDS = (
     Kind("learner killed", "learner", 5, r"the learner starts again from its newest checkpoint", _kill_learner),

@@ -83,6 +83,11 @@ def token_for_loopback() -> str | None:
     return (chosen or None) if chosen is not None or not has_other_users() else secrets.token_urlsafe(24)
 
 
+def shown_token(token: str | None) -> str | None:
+    """The token to print: a random one; None where the user chose it, or none is needed."""
+    return None if os.environ.get(TOKEN_VARIABLE) else token
+
+
 def has_other_users() -> bool:
     """True if somebody else may log in to this machine, as far as its list of users and our own id tell."""
     return os.getuid() >= SERVICES.stop or any(
