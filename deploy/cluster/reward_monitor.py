@@ -100,7 +100,10 @@ class RewardMonitor:
 
     def _started_again(self, health: Health) -> set[int]:
         """Workers that were started since the last call: a request that waits for such a one does not say so."""
-        known = dict.fromkeys(self._starts, 0) if health.has_forgotten else self._starts
+        known = self._starts
+        if health.has_forgotten:  # starts that it had not told are forgotten, too
+            known = dict.fromkeys(known, 0)
+            self._told.clear()
         self._starts = known | health.starts
         names = [name for name, number in health.starts.items() if number > known.get(name, number)]
         return {int(name.removeprefix("reward-")) for name in names if name.startswith("reward-")}

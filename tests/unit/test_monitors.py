@@ -177,6 +177,17 @@ def test_a_start_after_the_death_of_the_adapter_store_is_noticed_too(fake: FakeR
     assert [event.text for event in events.drain()] == ["reward-0 died and is being restarted"]
 
 
+def test_a_death_after_that_of_the_adapter_store_is_told_though_the_start_before_was_forgotten(fake: FakeRay) -> None:
+    """The first death is told by a request, and the store dies before it has told of the start after it."""
+    events, restarting = ProcessEvents(), statuses.ray.exceptions.ActorUnavailableError("restarting", None)
+    monitor = reward_monitor(events=events)
+    monitor.troubles({0: Process(restarting)}, health({}, reward_0=1))
+    monitor.troubles({0: Process(REWARD)}, health({}, reward_0=1))
+    monitor.troubles({0: Process(REWARD)}, health({}, forgotten=True))
+    monitor.troubles({0: Process(REWARD)}, health({}, reward_0=1))
+    assert [event.text for event in events.drain()] == ["reward-0 died and is being restarted"] * 2
+
+
 def test_a_start_that_is_counted_after_the_death_was_told_is_no_second_death(fake: FakeRay) -> None:
     events, restarting = ProcessEvents(), statuses.ray.exceptions.ActorUnavailableError("restarting", None)
     monitor = reward_monitor(events=events)
