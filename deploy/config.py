@@ -50,6 +50,8 @@ def load_recipe(recipe: str, overrides: Sequence[str] = (), sections: Mapping[st
         raise ConfigError(f"{error}.") from error
     for override in overrides:
         _apply(values, override)
+    if path.absolute() not in shipped_recipes().values() and isinstance(task := values.setdefault("task", {}), dict):
+        task.setdefault("folder", str(path.absolute().parent))
     return parse_config(_merge(values, sections or {}), str(path), overrides)
 
 

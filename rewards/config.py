@@ -21,7 +21,9 @@ class TaskConfig(BaseModel):
 
     name: str = "integer"
     """A name of rewards/tasks or of an installed package, or a class of your own: `module:Class`, importable from the
-    folder where the run is started, or `FILE.py:Class`."""
+    folder where the run is started or from the recipe's, or `FILE.py:Class`."""
+    folder: str | None = None
+    """Another folder whose modules can be imported. Unset: the recipe's own, where it is not a shipped one."""
     options: dict[str, Option] = Field(default_factory=dict)
     """Keyword arguments of the task's class."""
     demonstrations: str | None = None

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +23,9 @@ LOAD_LIMIT_S = 120.0
 
 def make_task(config: TaskConfig, tokenizer: Tokenizer, model_folder: Path) -> Task:
     """Build the task that a recipe names; one with an argument `model_folder` gets the base model's. Raise ConfigError
-    for an unknown name or bad options."""
+    for an unknown name or bad options. `config.folder` comes last on the import path."""
+    if config.folder and config.folder not in sys.path:
+        sys.path.append(config.folder)
     cls = _import_task(TASKS.get(config.name) or installed("tasks").get(config.name, config.name))
     parameters = inspect.signature(cls).parameters
     accepted = [p for p in parameters if p not in ("tokenizer", "model_folder")]
@@ -53,8 +56,8 @@ def _import_task(name: str) -> type[Task]:
     except (CallFailed, AttributeError) as error:
         raise ConfigError(
             f"task.name = {name!r} can't be imported ({error}). "
-            "It must be module:Class, importable from the folder where the run is started, or FILE.py:Class."
-            + explain_hidden_file(module_name)
+            "It must be module:Class, importable from the folder where the run is started or from the recipe's, or "
+            "FILE.py:Class." + explain_hidden_file(module_name)
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise ConfigError(

@@ -45,7 +45,7 @@ def find_objective(name: str) -> tuple[Objective, bool]:
     except Exception as error:  # user code
         raise ConfigError(
             f"learner.objective = {name!r} can't be imported ({type(error).__name__}: {error}). It must be "
-            "module:function, importable from the folder where the run is started."
+            "module:function, importable from the folder where the run is started or from the recipe's."
         ) from error
     if not callable(loaded):
         raise ConfigError(

@@ -22,7 +22,7 @@ class Function(ConstraintSettings):
 
     kind: Literal["function"]
     function: str
-    """module:name, importable from the folder where the run is started."""
+    """module:name, importable from the folder where the run is started or from the recipe's."""
     unit: Literal["share", "nats"] = "share"
     """Meaning of a number that it returns: share is c in 0..1, nats is log c. True is c = 1, False is c = 0 in both."""
 
@@ -34,7 +34,7 @@ class Function(ConstraintSettings):
 
 def _import(name: str) -> Callable[[str], object]:
     module_name, _, function_name = name.partition(":")
-    rule = "It must be module:name, importable from the folder where the run is started"
+    rule = "It must be module:name, importable from the folder where the run is started or from the recipe's"
     if not module_name or not function_name:
         raise ValueError(f"function = {name!r} does not name a function. {rule}")
     try:

@@ -17,7 +17,8 @@ class Function(VerifierSettings):
 
     kind: Literal["function"]
     function: str
-    """PATH.py:name, or module:name of a module that Python can import from the folder where the run is started."""
+    """PATH.py:name, or module:name of a module that Python can import from the folder where the run is started or
+    from the recipe's."""
     limit_s: float = Field(default=60.0, gt=0.0)
     """Time limit of one call, s. A call that takes longer is ended and repeated answer by answer."""
     highest: float | None = None

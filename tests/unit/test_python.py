@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 import tributary
 from deploy.artifacts.run_folder import RunFolder
-from deploy.config import load_recipe, resumed_config
+from deploy.config import find_recipe, load_recipe, resumed_config, shown_config
 from deploy.driver.notebook_task import task_name, task_section
 from rewards.config import TaskConfig
 from rewards.task import Task
@@ -151,6 +151,23 @@ def test_a_class_of_a_module_keeps_its_name(tmp_path: Path) -> None:
 def test_a_task_file_that_is_missing_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(tributary.ConfigError, match=r"there is no file .*/gone\.py"):
         make_task(TaskConfig(name=f"{tmp_path}/gone.py:Task"), tokenizer, tmp_path)
+
+
+def test_modules_next_to_a_recipe_are_importable_from_any_folder(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_offset.py").write_text("OFFSET = -2.0\n")
+    (tmp_path / "beside_task.py").write_text(
+        "from beside_offset import OFFSET\nfrom tests.support.tiny import TinyTask\nclass Beside(TinyTask): offset = OFFSET\n"
+    )
+    (tmp_path / "own.toml").write_text('[task]\nname = "beside_task:Beside"\n')
+    assert Path.cwd() != tmp_path
+    config = load_recipe(str(tmp_path / "own.toml"))
+    assert make_task(config.task, tokenizer, tmp_path).offset == -2.0  # type: ignore[attr-defined]
+    resumed = resumed_config(shown_config(config), (), "config.toml")
+    assert resumed.task.folder == str(tmp_path), "a run is resumed from its own folder, not from the recipe"
+    assert load_recipe("toy").task.folder is None and load_recipe(str(find_recipe("toy"))).task.folder is None
 
 
 def test_sections_replace_settings_and_keep_the_others() -> None:
