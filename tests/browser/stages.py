@@ -4,7 +4,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support.fixture_runs import live_run, make_run
+from tests.support.fixture_runs import CONFIG, live_run, make_run
 from tests.support.running import Running, running
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -30,7 +30,7 @@ class Stages:
         self._running: dict[str, Running] = {}
 
     def at(self, state: str) -> Running:
-        """The dashboard of one of STATES, or of a state of fixture_runs."""
+        """The dashboard of one of STATES, of a state of fixture_runs, or of "seeds": three runs and another one."""
         if state not in self._running:
             self._running[state] = self._start(state)
         return self._running[state]
@@ -47,9 +47,13 @@ class Stages:
         if state in ("live", "redis_down"):
             self._stack.enter_context(live_run(folder, steps_per_s=4.0, steps=4000))
         else:
-            make_run(folder, "finished" if state == "token" else state)
+            make_run(folder, "finished" if state in ("token", "seeds") else state)
         if state == "finished":
             make_run(folder.parent / "another", "stopped")
+        if state == "seeds":
+            make_run(folder.parent / "second", "finished", CONFIG | {"seed": 1})
+            make_run(folder.parent / "third", "stopped", CONFIG | {"seed": 2})
+            make_run(folder.parent / "other", "finished", CONFIG | {"model": {"name": "other"}})
         return self._stack.enter_context(running("--run", str(folder), *redis, environment=environment))
 
 

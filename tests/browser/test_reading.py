@@ -100,3 +100,22 @@ def test_runs_are_sorted_by_a_result_and_names_break_between_words_only(stages: 
     looking.page.get_by_label("Sort runs by").select_option("-kl_uniform")
     expect(heads).to_have_text(["figure", "finished, base", "finished, trained", "another, base", "another, trained"])
     assert looking.wrong == []
+
+
+def test_runs_of_several_seeds_are_one_line_with_a_band(stages: Stages, eye: OpenPage) -> None:
+    looking = eye(stages.at("seeds").url)
+    looking.open("compare", "?runs=seeds,second,third,other&curves=learner.loss")
+    plot = looking.page.locator("section.plot").first
+    entries = plot.locator(".legend .entry")
+    expect(entries).to_have_count(2)
+    expect(entries.first).to_contain_text("mean of 3 seeds")
+    expect(entries.last).to_contain_text("other")
+    plot.get_by_role("button", name="show numbers as a table").click()
+    heads = plot.locator(".table thead th")
+    expect(heads.nth(2)).to_contain_text("high")
+    oldest = plot.locator(".table tbody tr").last.locator("td, th").all_inner_texts()  # a step that all runs reached
+    mean, high, low = map(float, oldest[1:4])
+    assert low <= mean <= high
+    looking.page.get_by_role("button", name="seeds as one line").click()
+    expect(entries).to_have_count(4)
+    assert looking.serious() == [] and looking.wrong == []

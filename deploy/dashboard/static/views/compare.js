@@ -1,4 +1,5 @@
-// The compare view: curves of several runs in one plot, and the differences of their configurations and results.
+// The compare view: curves of several runs in one plot, runs of several seeds as one line with a band, and the
+// differences of their configurations and results.
 
 import { align } from "../lib/align.js";
 import { get } from "../lib/api.js";
@@ -10,6 +11,7 @@ import { aimLevels, describe, heading } from "../lib/figures.js";
 import { number, plain } from "../lib/format.js";
 import { Plot } from "../lib/plot.js";
 import { valueText } from "../lib/plot_text.js";
+import { seedButton, seedGroups, spread } from "../lib/seeds.js";
 import { change } from "../lib/state.js";
 import { errorStatus, status } from "../lib/status.js";
 import { oneLine } from "../lib/text.js";
@@ -60,7 +62,8 @@ export function render(root, live, params) {
       const curves = names.length
         ? await Promise.all(chosen.map((run) => get("curves", { run, names: names.join(","), x })))
         : [];
-      return show(thisTurn, { response, names, curves, x, smoothing: smoothingOf(current) });
+      const groups = seedGroups(response.config, chosen.length);
+      return show(thisTurn, { response, names, curves, x, smoothing: smoothingOf(current), groups, together: current.seeds !== "apart" });
     } catch (error) {
       return show(thisTurn, null, errorStatus(error));
     }
@@ -75,7 +78,14 @@ export function render(root, live, params) {
     put(bar);
     put(tables);
     if (!comparison) return;
-    put(bar, axisButtons(comparison.x), smoothingSelect(comparison.smoothing), curvePicker(comparison.response.curves, comparison.names));
+    const seeds = comparison.groups.some((group) => group.length > 1) ? seedButton(comparison.together) : null;
+    put(
+      bar,
+      axisButtons(comparison.x),
+      smoothingSelect(comparison.smoothing),
+      seeds,
+      curvePicker(comparison.response.curves, comparison.names),
+    );
     for (const name of comparison.names) plots.push(overlay(cards, name, comparison));
     if (!comparison.names.length) put(state, status("empty", "No two of these runs have a curve in common."));
     put(tables, compareTables(comparison.response, current.sort));
@@ -85,9 +95,10 @@ export function render(root, live, params) {
   return {
     reset: load,
     change: (next) => {
-      const before = JSON.stringify([current.runs, current.curves, current.x, current.smooth, current.sort]);
+      const read = ({ runs, curves, x, smooth, seeds, sort }) => JSON.stringify([runs, curves, x, smooth, seeds, sort]);
+      const before = read(current);
       current = next;
-      if (JSON.stringify([current.runs, current.curves, current.x, current.smooth, current.sort]) !== before) load();
+      if (read(current) !== before) load();
     },
     close: () => {
       turn += 1;
@@ -161,30 +172,54 @@ function curvePicker(all, names) {
   return [h("label", {}, h("span", { class: "aside" }, "Add a curve"), select), reset];
 }
 
-function overlay(host, name, { response, curves, x, smoothing }) {
-  const present = response.runs
-    .map((run, n) => ({ run, n, curve: curves[n].curves[name] }))
-    .filter(({ curve }) => curve?.x.length);
+function overlay(host, name, { response, curves, x, smoothing, groups, together }) {
+  const members = (together ? groups : response.runs.map((_, n) => [n]))
+    .map((group) => group.map((n) => ({ run: response.runs[n], n, curve: curves[n].curves[name] })))
+    .map((group) => group.filter(({ curve }) => curve?.x.length))
+    .filter((group) => group.length);
   const { unit, log, meaning } = describe(name);
   const plot = new Plot({ id: name, title: heading(name), unit, note: meaning, log: true }, { sync: "compare", logY: log });
   host.append(plot.element);
-  if (!present.length) {
+  if (!members.length) {
     plot.show(status("empty", "None of these runs has points of this curve."));
     return plot;
   }
-  const { x: xs, ys } = align(present.map(({ curve }) => curve));
+  const lines = members.flatMap((group) => linesOf(group, name, valueText(unit)));
+  const { x: xs, ys } = align(lines.map(({ curve }) => curve));
   const model = {
     x: xs,
     ys,
-    series: present.map(({ run, n }) => ({ label: oneLine(run.name, 40), kind: "line", n })),
-    marks: present.flatMap(({ curve }) => curve.x.filter((_, i) => curve.y[i] === null)),
+    series: lines.map(({ series }) => series),
+    bands: lines.flatMap(({ series }, k) =>
+      series.role === "high" ? [{ upper: k, lower: k + 1, n: series.n, opacity: 0.16 }] : [],
+    ),
+    marks: members.flat().flatMap(({ curve }) => curve.x.filter((_, i) => curve.y[i] === null)),
     levels: aimLevels(name),
     xTitle: AXES[x].title,
     xText: AXES[x].value,
     yText: valueText(unit),
-    values: present.map(({ curve }) => newestText({ name, ...curve }, valueText(unit))),
-    now: present.length === 1 ? newestText({ name, ...present[0].curve }, (value) => number(value, unit)) : "",
+    values: lines.map(({ value }) => value),
+    now: lines.length === 1 ? newestText({ name, ...lines[0].curve }, (value) => number(value, unit)) : "",
   };
   plot.set(smoothed(model, smoothing));
   return plot;
+}
+
+/** What is drawn of a group of runs: the curve of a run, or the mean of several, the highest and the lowest of them. */
+function linesOf(group, name, text) {
+  const [{ run, n }] = group;
+  const all = group.length > 1 ? spread(group.map((one) => one.curve)) : null;
+  if (!all)
+    return group.map((one) => ({
+      curve: one.curve,
+      series: { label: oneLine(one.run.name, 40), kind: "line", n: one.n },
+      value: newestText({ name, ...one.curve }, text),
+    }));
+  const label = `${oneLine(run.name, 40)}, mean of ${group.length} seeds`;
+  const edge = (role) => ({
+    curve: all[role],
+    series: { label: `${label}, ${role}`, kind: "line", n, quiet: true, opacity: 0.25, role },
+    value: "",
+  });
+  return [{ curve: all.mean, series: { label, kind: "line", n }, value: text(all.mean.y.at(-1)) }, edge("high"), edge("low")];
 }
