@@ -159,7 +159,7 @@ class Learner:
         grad_norm = self._optimiser.clip_gradients()
         if np.isfinite(grad_norm) and bool(loss.value.isfinite()):
             self._optimiser.step(rate)
-            self._reprioritize(rows, batch, loss)
+            self._reprioritize(rows, batch, loss, temperature)
             self._skipped_in_a_row = 0
         else:
             self._skip(rows, f"step {self.step_number + 1}: loss {float(loss.value)}, gradient norm {grad_norm}")
@@ -195,11 +195,12 @@ class Learner:
         u = value_at(estimates.u.detach(), last_terminal(estimates.is_terminal))
         return self._known_mass.add(rows, batch.log_reward_of_strings.tolist(), u.tolist(), temperature)
 
-    def _reprioritize(self, rows: Sequence[Drawn], batch: Batch, loss: Loss) -> None:
+    def _reprioritize(self, rows: Sequence[Drawn], batch: Batch, loss: Loss, temperature: float) -> None:
         """Send new priorities to the buffer; a row that had nothing to be compared with (NaN) keeps the one it has."""
         ages = [staleness(row, self.version) for row in rows]
         prompt_ids = [row.trajectory.prompt_id for row in rows]
-        priorities = self._priorities.compute(loss, batch.log_reward_of_strings.tolist(), prompt_ids, ages)
+        log_rewards = batch.log_reward_of_strings.tolist()
+        priorities = self._priorities.compute(loss, log_rewards, temperature, prompt_ids, ages)
         finite = [(row.id, value) for row, value in zip(rows, priorities, strict=True) if np.isfinite(value)]
         self._buffer.reprioritize([id_ for id_, _ in finite], [value for _, value in finite])
 

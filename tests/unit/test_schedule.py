@@ -39,22 +39,24 @@ def test_the_reward_temperature_is_linear_then_constant() -> None:
 
 def test_priority_by_reward_is_relative_to_the_largest_seen_for_the_prompt_and_by_residual_is_the_residual() -> None:
     loss = Loss(torch.tensor(0.0), torch.tensor(1.0), torch.tensor([3.0, 0.5]))
-    assert Priorities({"residual": 1.0}, 8.0).compute(loss, [-1.0, -9.0], ["p", "p"], [0, 0]) == [3.0, 0.5]
+    assert Priorities({"residual": 1.0}, 8.0).compute(loss, [-1.0, -9.0], 1.0, ["p", "p"], [0, 0]) == [3.0, 0.5]
     by_reward = Priorities({"reward": 1.0}, 8.0)
-    assert by_reward.compute(loss, [-60.0, -61.0], ["p", "p"], [0, 0]) == pytest.approx([1.0, math.exp(-1)])
-    assert by_reward.compute(loss, [-62.0, -60.0], ["p", "p"], [0, 0]) == pytest.approx([math.exp(-2), 1.0])
-    harder = by_reward.compute(loss, [-92.0, -61.0], ["harder", "p"], [0, 0])
+    assert by_reward.compute(loss, [-60.0, -61.0], 1.0, ["p", "p"], [0, 0]) == pytest.approx([1.0, math.exp(-1)])
+    assert by_reward.compute(loss, [-62.0, -60.0], 1.0, ["p", "p"], [0, 0]) == pytest.approx([math.exp(-2), 1.0])
+    harder = by_reward.compute(loss, [-92.0, -61.0], 1.0, ["harder", "p"], [0, 0])
     assert harder == pytest.approx([1.0, math.exp(-1)]), "a prompt with small rewards is replayed as well"
+    hot = by_reward.compute(loss, [-60.0, -64.0], 4.0, ["p", "p"], [0, 0])
+    assert hot == pytest.approx([1.0, math.exp(-1)]), "as the tempered target has them"
 
 
 def test_priority_by_recency_halves_and_a_mixture_is_the_product_of_its_kinds() -> None:
     loss = Loss(torch.tensor(0.0), torch.tensor(1.0), torch.tensor([3.0, 0.5, math.nan]))
-    assert Priorities({"recency": 1.0}, 4.0).compute(loss, [0.0] * 3, ["p"] * 3, [0, 4, 8]) == pytest.approx(
+    assert Priorities({"recency": 1.0}, 4.0).compute(loss, [0.0] * 3, 1.0, ["p"] * 3, [0, 4, 8]) == pytest.approx(
         [1.0, 0.5, 0.25]
     )
     config = LearnerConfig(priority={"residual": 1.0, "recency": 0.5}, advanced=LearnerAdvanced(recency_half_life=4.0))
     mixed = Priorities(config.priority_shares, config.advanced.recency_half_life).compute(
-        loss, [0.0] * 3, ["p"] * 3, [0, 4, 0]
+        loss, [0.0] * 3, 1.0, ["p"] * 3, [0, 4, 0]
     )
     assert mixed[:2] == pytest.approx([3.0, 0.5 * 0.5**0.5]) and math.isnan(mixed[2])
     with pytest.raises(ValidationError, match="share above 0"):
