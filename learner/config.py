@@ -16,6 +16,8 @@ OBJECTIVE_NAMES = ("subtb", "group_subtb", "tb", "db", "vargrad", "sft", "pg", "
 """Names of learner/objectives."""
 ON_POLICY_OBJECTIVES = ("pg", "pg_kl")
 """Objectives that learn from the policy's own fresh strings alone."""
+WHOLE_STRING_OBJECTIVES = ("vargrad", "sft", *ON_POLICY_OBJECTIVES)
+"""Objectives that read the reward of whole strings alone, not those of their prefixes."""
 
 
 class LearnerAdvanced(BaseModel):

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -37,8 +37,14 @@ class Score:
     term_names: tuple[str, ...]
     """[K]"""
     log_reward: FloatArray
-    """[K, T+1] nats, unweighted, untempered"""
+    """[K, T+1] nats, unweighted, untempered; [K, 1] where the whole string alone was scored"""
     labels: Mapping[str, float]
+    last_only: bool = False
+    """The prefixes were not scored, though the task gives them a reward."""
+
+    def of_whole_string(self) -> Self:
+        """Without the values of prefixes, behind which no target was scored."""
+        return replace(self, log_reward=np.ascontiguousarray(self.log_reward[:, -1:]), last_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,10 @@ class Failure:
     """A string that could not be scored."""
 
     reason: str
+
+    def of_whole_string(self) -> Self:
+        """Itself."""
+        return self
 
 
 @dataclass(slots=True)
@@ -97,7 +107,8 @@ class Scorer:
     ) -> list[Score | Failure]:
         """Score B responses, each to its prompt. Strings whose id is in `poison_ids` fail without being tried.
 
-        `whole_strings`: only the last prefix is going to be read, so that the others may be left out.
+        `whole_strings`: only the last prefix is going to be read. The others are left out where scoring them takes
+        passes of the base model.
         """
         ids = [
             content_id(prompt.id, prompt.token_ids, response)
@@ -107,7 +118,7 @@ class Scorer:
         for key in ids:
             if key in poison_ids:
                 scores[key] = Failure("earlier attempts to score it ended the worker's process")
-            elif key in self._cache:
+            elif key in self._cache and (whole_strings or not self._cache[key].last_only):
                 self._cache.move_to_end(key)
                 scores[key] = self._cache[key]
         new = {
@@ -118,8 +129,7 @@ class Scorer:
         self.counters.strings += len(ids)
         self.counters.cache_hits += len(ids) - len(new)
         scored = self._score_new(new, whole_strings)
-        if not (whole_strings and any(r.at_stops for prompt in prompts for r in self._score_requests(prompt))):
-            self._add_to_cache(scored)
+        self._add_to_cache(scored)
         scores |= scored
         return [scores[key] for key in ids]
 
@@ -135,9 +145,15 @@ class Scorer:
             else ()
         )
         batch_terms = self._batch_terms(new)
-        return {
+        scored = {
             key: self._score_one(key, prompt, response, [next(base_scores) for _ in requests[key]], batch_terms[key])
             for key, (prompt, response) in new.items()
+        }
+        if not whole_strings:
+            return scored
+        return {
+            key: score.of_whole_string() if any(r.at_stops for r in requests[key]) else score
+            for key, score in scored.items()
         }
 
     def _placed(self, request: ScoreRequest, response: IntArray, whole_strings: bool) -> ScoreRequest:

@@ -34,21 +34,25 @@ class RewardWorker:
         poison_strings: PoisonStrings,
         config: RewardConfig,
         min_actions: int = 0,
+        whole_strings: bool = False,
     ) -> None:
-        """`base` may be None for a task that does not need it; `min_actions` is the policy's."""
+        """`base` may be None for a task that does not need it; `min_actions` is the policy's. `whole_strings`: the
+        learner's objective does not read the rewards of prefixes."""
         self._name = name
         self._task_name = task_name
         self._prompts = {prompt.id: prompt for split in task.splits for prompt in task.prompts(split)}
         self._buffer = buffer
         self._poison_strings = poison_strings
         self._config = config
+        self._whole_strings = whole_strings
         self._scorer = Scorer(task, base, config, poison_strings.mark, lambda z: stops_of(z, task.tool, min_actions))
         self._failures_in_a_row = 0
 
     def score(self, trajectories: Sequence[Trajectory]) -> AddResult:
         """Score and store. Raise RewardError when rewards.advanced.max_failures strings in a row can't be scored."""
         began = time.perf_counter()
-        scores = self._scores([self._prompts[t.prompt_id] for t in trajectories], [t.token_ids for t in trajectories])
+        prompts = [self._prompts[trajectory.prompt_id] for trajectory in trajectories]
+        scores = self._scores(prompts, [t.token_ids for t in trajectories], self._whole_strings)
         seconds = (time.perf_counter() - began) / len(trajectories)
         pairs = list(zip(trajectories, scores, strict=True))
         failed = [(t, score.reason) for t, score in pairs if isinstance(score, Failure)]
@@ -93,7 +97,7 @@ class RewardWorker:
         }
 
     def _scores(
-        self, prompts: Sequence[Prompt], responses: Sequence[IntArray], whole_strings: bool = False
+        self, prompts: Sequence[Prompt], responses: Sequence[IntArray], whole_strings: bool
     ) -> list[Score | Failure]:
         scores = self._scorer.score(prompts, responses, self._poison_strings.ids(), whole_strings)
         self._poison_strings.unmark()

@@ -19,6 +19,7 @@ from deploy.cluster.process_setup import (
     wait_after_deaths,
 )
 from deploy.telemetry.logs import process_log
+from learner.config import WHOLE_STRING_OBJECTIVES
 
 if TYPE_CHECKING:
     from actors.segments import Sampled
@@ -54,7 +55,15 @@ class RewardProcess:
         buffer = ReplayBuffer(client, config.buffer, address.buffer_name, config.rewards.term_weights)
         poison_strings = PoisonStrings(client, address.buffer_name, name)
         self._worker = RewardWorker(
-            name, address.task_name, task, base, buffer, poison_strings, config.rewards, address.spec.min_actions
+            name,
+            address.task_name,
+            task,
+            base,
+            buffer,
+            poison_strings,
+            config.rewards,
+            address.spec.min_actions,
+            whole_strings=config.learner.objective in WHOLE_STRING_OBJECTIVES,
         )
         start_heartbeats(store, name)
         store.note_ready(name)

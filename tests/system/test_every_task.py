@@ -1,6 +1,6 @@
 """Every shipped recipe trains a tiny model without an engine: checked, scored, added to the buffer, learned from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +18,7 @@ from deploy.config import load_recipe
 from deploy.driver.evaluation import judge
 from deploy.driver.preflight import Checked
 from learner.adapter import adapter_files, adapter_version
+from learner.config import WHOLE_STRING_OBJECTIVES
 from learner.learner import Learner
 from learner.policy import LoraPolicy
 from rewards.base_model import BaseModel
@@ -75,15 +76,22 @@ def sampled(checked: Checked, n: int) -> list[Trajectory]:
     return trajectories
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url: str) -> None:
-    checked = checked_recipe(name, text_model, *OVERRIDES)
+@pytest.mark.parametrize(
+    ("name", "overrides"), [*((name, ()) for name in RECIPES), ("infill", ("learner.objective=vargrad",))]
+)
+def test_every_recipe_trains_a_tiny_model(
+    name: str, overrides: Sequence[str], text_model: Path, redis_url: str
+) -> None:
+    checked = checked_recipe(name, text_model, *OVERRIDES, *overrides)
     config, task, buffer_name = checked.config, checked.task, uuid4().hex
     client = connect(redis_url)
     buffer = ReplayBuffer(client, config.buffer, buffer_name, config.rewards.term_weights)
     base = BaseModel(checked.spec, CPU) if task.needs_base_model else None
     poison_strings = PoisonStrings(client, buffer_name, "reward-0")
-    worker = RewardWorker("reward-0", config.task.name, task, base, buffer, poison_strings, config.rewards)
+    whole_strings = config.learner.objective in WHOLE_STRING_OBJECTIVES
+    worker = RewardWorker(
+        "reward-0", config.task.name, task, base, buffer, poison_strings, config.rewards, whole_strings=whole_strings
+    )
     added = worker.score([*sampled(checked, 4 * ROWS), *checked.demonstrations[:ROWS]])
     assert added.added >= ROWS and not added.refused, "every string can be scored"
     policy = LoraPolicy(checked.spec, CPU)
@@ -93,6 +101,9 @@ def test_every_recipe_trains_a_tiny_model(name: str, text_model: Path, redis_url
     )
     for _ in range(3):
         rows = buffer.draw(ROWS // 2, ROWS // 2, np.random.default_rng(1))
+        has_reward = [row.trajectory.has_reward for row in rows]
+        if name == "infill":
+            assert all(r[:-1].any() != whole_strings for r in has_reward), "an objective gets no reward that it skips"
         row = learner.step(rows)
         assert np.isfinite(row["loss"]) and row["skipped_steps"] == 0
     files = adapter_files(policy)

@@ -139,10 +139,14 @@ def test_targets_are_asked_for_where_the_policy_may_stop_and_behind_whole_string
             return [ScoreRequest(prompt.token_ids, z(9), at_stops=True), ScoreRequest(prompt.token_ids, z(9))]
 
     rewards = Scorer(Aimed(), Watched(), RewardConfig(), stops=lambda string: np.arange(2, len(string) + 1))
-    rewards.score([PROMPT], [z(1, 2, 3)], whole_strings=True)
+    (whole,) = rewards.score([PROMPT], [z(1, 2, 3)], whole_strings=True)
     assert requested == [[3], [0, 1, 2, 3]]
-    rewards.score([PROMPT], [z(1, 2, 3)])
+    assert scored(whole).log_reward.shape[1] == 1, "no value stands for a prefix that was not scored"
+    rewards.score([PROMPT], [z(1, 2, 3)], whole_strings=True)
+    assert len(requested) == 2, "cached for others that read the whole string alone"
+    (every,) = rewards.score([PROMPT], [z(1, 2, 3)])
     assert requested[2:] == [[2, 3], [0, 1, 2, 3]], "what was left out is not taken from the cache"
+    assert scored(every).log_reward.shape[1] == 4
     rewards.score([PROMPT], [z(1, 2, 3)], whole_strings=True)
     assert len(requested) == 4, "what is whole is"
 
