@@ -16,7 +16,7 @@ from tests.support.trained_run import make_trained_run
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
+def test_the_notebook_runs_from_its_first_cell_to_its_last_and_another_process_resumes_its_run(tmp_path: Path) -> None:
     model = make_text_model(tmp_path / "model")
     command = [sys.executable, "-m", "tests.support.notebook", str(ROOT / "docs" / "quickstart.ipynb")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -32,6 +32,13 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> No
     assert (tmp_path / "runs" / "letters" / "merged" / "model.safetensors").is_file()
     card = (tmp_path / "runs" / "letters" / "adapter" / "README.md").read_text()
     assert "samples the posterior" in card and "odds 1 : 2 : 4 : 8" in card
+    code = """import tributary
+run = tributary.load("runs/letters").resume(learner={"steps": 90})
+print("resumed:", run.summary["steps"], run.summary["resumed_after_step"], run.certificate()["text"])"""
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert "resumed: 90 80 samples the posterior" in process.stdout, process.stdout + process.stderr
 
 
 def test_a_run_is_exported_and_has_no_certificate_before_it_is_evaluated(tiny_model: Path, tmp_path: Path) -> None:
