@@ -22,7 +22,7 @@ def make_parser(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--small",
         action="store_true",
-        help="Run in about a minute, at tiny sizes, on a tiny model made on the spot. It tests the script; the "
+        help="Run in one to five minutes, at tiny sizes, on a tiny model made on the spot. It tests the script; the "
         "figures say nothing about the system.",
     )
     parser.add_argument("--json", action="store_true", help="Print only the JSON object, as one line.")
