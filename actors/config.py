@@ -91,7 +91,8 @@ class ActorConfig(BaseModel):
     push_size: int = Field(default=32, ge=1)
     """Finished trajectories in one call to a reward worker."""
     max_model_len: int = Field(default=512, ge=16)
-    """Longest prompt and response together, in tokens, that an engine has room for."""
+    """Longest prompt and response together, in tokens, that an engine has room for. Where a recipe does not set it, it
+    grows with the longest prompt, and is at most the model's positions."""
     threads: int = Field(default=1, ge=0)
     """CPU threads of each engine during training. 0: torch decides."""
     engine: Literal["vllm", "simulated"] = "vllm"

@@ -26,7 +26,8 @@ def cross_section_problems(config: RunConfig) -> list[str]:
             f"policy.min_actions = {config.policy.min_actions} is above "
             f"policy.max_actions = {config.policy.max_actions}. Lower it."
         )
-    if config.policy.max_actions >= config.actors.max_model_len:
+    set_by_recipe = "max_model_len" in config.actors.model_fields_set
+    if set_by_recipe and config.policy.max_actions >= config.actors.max_model_len:
         problems.append(
             f"policy.max_actions = {config.policy.max_actions} leaves no room for a prompt in "
             f"actors.max_model_len = {config.actors.max_model_len}. Raise actors.max_model_len."

@@ -27,15 +27,15 @@ def check_task(
     spec: PolicySpec,
     config: TaskConfig,
     rewards: RewardConfig,
-    max_model_len: int,
+    max_model_len: int | None,
     tokenizer: Tokenizer,
     temperature: float,
     rows: int | None = None,
 ) -> Sequence[Prompt]:
     """Return the prompts of the training split. Raise ConfigError or RewardError if the task does not fit the recipe.
 
-    `max_model_len` [tokens] is the engine's limit, `temperature` the reward temperature that the run ends with, `rows`
-    the number of tokens of the model, where it is known.
+    `max_model_len` [tokens] is the engine's limit, None where it follows from the prompts. `temperature` is the reward
+    temperature that the run ends with, `rows` the number of tokens of the model, where it is known.
     """
     vocabulary = tokenizer.get_vocab_size()
     _check_tool(task.tool, spec)
@@ -52,7 +52,7 @@ def check_task(
 
 
 def _check_prompts(
-    task: Task, spec: PolicySpec, config: TaskConfig, max_model_len: int, rows: int | None
+    task: Task, spec: PolicySpec, config: TaskConfig, max_model_len: int | None, rows: int | None
 ) -> Sequence[Prompt]:
     try:
         by_split = call_with_limit(
@@ -72,19 +72,30 @@ def _check_prompts(
             f"prompt {largest.id!r} of task {config.name!r} has token {token}, beyond the model's {rows} rows "
             "(vocab_size in config.json): its tokenizer has tokens that the model lacks. Change the prompt."
         )
-    longest = max(len(prompt.token_ids) for prompt in all_prompts)
-    tool_tokens = 0 if task.tool is None else task.tool.max_tokens
-    room = max_model_len - spec.max_actions * (1 + tool_tokens) - CANARY_TOKENS
-    if longest > room:
-        raise ConfigError(
-            f"the longest prompt has {longest} tokens, but actors.max_model_len = {max_model_len} leaves room for "
-            f"{room} next to policy.max_actions = {spec.max_actions}"
-            + (f", each followed by up to {tool_tokens} tokens of the tool" if tool_tokens else "")
-            + f", and {CANARY_TOKENS} tokens of an adapter's canary. Raise actors.max_model_len."
-        )
+    if max_model_len is not None:
+        _check_room(max_model_len, all_prompts, spec, task.tool)
     if len({prompt.id for prompt in all_prompts}) < len(all_prompts):
         raise ConfigError(f"task {config.name!r} has two prompts with the same id. Make ids unique over all splits.")
     return prompts
+
+
+def tokens_needed(prompts: Sequence[Prompt], spec: PolicySpec, tool: Tool | None) -> int:
+    """Tokens of the longest prompt, the longest response to it, and the canary behind them."""
+    tool_tokens = 0 if tool is None else tool.max_tokens
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    return longest + spec.max_actions * (1 + tool_tokens) + CANARY_TOKENS
+
+
+def _check_room(max_model_len: int, prompts: Sequence[Prompt], spec: PolicySpec, tool: Tool | None) -> None:
+    needed = tokens_needed(prompts, spec, tool)
+    if needed > max_model_len:
+        longest = max(len(prompt.token_ids) for prompt in prompts)
+        raise ConfigError(
+            f"the longest prompt has {longest} tokens, but actors.max_model_len = {max_model_len} leaves room for "
+            f"{max_model_len - needed + longest} next to policy.max_actions = {spec.max_actions}"
+            + (f", each followed by up to {tool.max_tokens} tokens of the tool" if tool else "")
+            + f", and {CANARY_TOKENS} tokens of an adapter's canary. Raise actors.max_model_len, or leave it out."
+        )
 
 
 def _check_tool(tool: Tool | None, spec: PolicySpec) -> None:

@@ -96,12 +96,18 @@ def check_model(config: RunConfig, files: ModelFiles) -> None:
             f"{name} ({model}) can't be sampled: vLLM has no LoRA for this architecture. Choose a base model of "
             "docs/models.md with LoRA in vLLM."
         )
-    longest = text_config(files.config).get("max_position_embeddings")
+    longest = longest_context(files)
     if longest and config.actors.max_model_len > longest:
         raise ConfigError(
             f"actors.max_model_len = {config.actors.max_model_len} is more than the {longest} positions of "
             f"{name}. Lower it."
         )
+
+
+def longest_context(files: ModelFiles) -> int | None:
+    """Positions of the model, tokens; None where config.json does not say."""
+    longest: int | None = text_config(files.config).get("max_position_embeddings")
+    return longest
 
 
 def _check_format_for_four_bits(config: RunConfig, files: ModelFiles) -> None:

@@ -20,6 +20,7 @@ from deploy.driver.check_model import ModelFiles, check_model, check_tokens, lor
 from deploy.driver.check_objective import check_objective
 from deploy.driver.check_rows import check_rows
 from deploy.driver.demonstrations import load_demonstrations
+from deploy.driver.model_len import for_prompts, is_computed, within_model
 from deploy.models.fingerprint import fingerprint
 from deploy.models.registry import resolve_model
 from learner.schedule import reward_temperature
@@ -54,6 +55,9 @@ def check(config: RunConfig) -> Checked:
     folder = resolve_model(config.model.name)
     tokenizer = load_tokenizer(folder)
     files = ModelFiles.read(folder)
+    computed = is_computed(config)
+    if computed:
+        config = within_model(config, files)
     check_model(config, files)
     check_engine(config, files.config)
     targets = lora_targets(config.model, files)
@@ -63,9 +67,11 @@ def check(config: RunConfig) -> Checked:
     task = make_task(config.task, tokenizer, folder)
     _check_waits(config, task)
     temperature = reward_temperature(config.learner.steps, config.learner)
-    prompts = check_task(
-        task, spec, config.task, config.rewards, config.actors.max_model_len, tokenizer, temperature, files.rows
-    )
+    max_model_len = None if computed else config.actors.max_model_len
+    prompts = check_task(task, spec, config.task, config.rewards, max_model_len, tokenizer, temperature, files.rows)
+    if computed:
+        config = for_prompts(config, files, task, spec)
+        check_engine(config, files.config)
     check_objective(config, len(prompts), task.whole_strings_only)
     check_machine(config, files)
     demonstrations = load_demonstrations(config, task, prompts, tokenizer, spec)

@@ -308,3 +308,21 @@ def test_the_engine_has_room_for_a_whole_string_and_the_canary_behind_it(make: M
     check(make(policy={"max_actions": max_actions}, actors={"max_model_len": fits}))
     with pytest.raises(ConfigError, match=r"2 tokens of an adapter's canary. Raise actors\.max_model_len"):
         check(make(policy={"max_actions": max_actions}, actors={"max_model_len": fits - 1}))
+
+
+def test_max_model_len_that_a_recipe_leaves_open_follows_from_the_model_and_the_prompts(
+    make: Make, model: Path
+) -> None:
+    long = {"task": {"options": {"prompt": "pick " * 600}}, "policy": {"max_actions": 9}}
+    with pytest.raises(ConfigError, match=r"longest prompt and policy\.max_actions = 9 need 611 tokens.*512 positions"):
+        check(make(**long))
+    (model / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    assert check(make(**long)).config.actors.max_model_len == 600 + 9 + 2
+    assert check(make()).config.actors.max_model_len == 512, "the default, which is more than these prompts need"
+    (model / "config.json").write_text(json.dumps({"max_position_embeddings": 64}))
+    assert check(make()).config.actors.max_model_len == 64, "no more than the model has"
+    check(make(policy={"max_actions": 60}))
+    with pytest.raises(
+        ConfigError, match=r"max_actions = 60 leaves no room for a prompt in actors\.max_model_len = 60"
+    ):
+        make(policy={"max_actions": 60}, actors={"max_model_len": 60})
