@@ -105,7 +105,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "solutions": Experiment(
         "All ways to write a number as a sum of two, all equally likely",
-        (*_trained("solutions"), _sft("solutions"), *_base("solutions", DECODERS)),
+        (*_trained("solutions", balance=COMPARING), _sft("solutions"), *_base("solutions", DECODERS)),
         {
             "recall": "share of all answers drawn",
             "correct": "correct (pass@1)",

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from rewards.judging.bootstrap import Interval
 from rewards.judging.pass_at_k import pass_at_k
@@ -18,6 +18,7 @@ SYMBOLS = [*"0123456789+.=", "pick", "<unk>"]
 def tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SYMBOLS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
     return tokenizer
 
 
@@ -30,7 +31,7 @@ def log_reward(task: SolutionsTask, text: str) -> list[float]:
     stop = np.full(n + 1, -3.0, np.float32)
     base_scores = [BaseLogProbs(np.full(n, -2.0, np.float32), stop, stop)]
     terms = task.log_reward(task.prompts()[0], ids(text), base_scores)
-    return [round(float(v), 5) for v in check_terms(terms, n, "solutions").sum(0)]
+    return [round(float(v), 4) for v in check_terms(terms, n, "solutions").sum(0)]
 
 
 def test_every_canonical_sum_and_no_other_string_has_the_reward_1(tokenizer: Tokenizer) -> None:
@@ -48,12 +49,21 @@ def test_every_canonical_sum_and_no_other_string_has_the_reward_1(tokenizer: Tok
     assert right == [f"{a}+{12 - a}" for a in range(13)]
     listed = {tuple(z.tolist()) for z, log_r in task.support()["12"] if log_r == 0.0}
     assert listed == {tuple(ids(text).tolist()) for text in right}
-    assert task.log_mass() == (pytest.approx(math.log(13)), -5.0)
+    assert task.log_mass()[0] == pytest.approx(math.log(13))
 
 
-def test_a_prefix_that_is_an_answer_has_its_reward_and_the_floor_follows_the_base_model(tokenizer: Tokenizer) -> None:
-    # "11+1" is right; "11+10" is -5 + (5 tokens of -2) + stop of -3
-    assert log_reward(SolutionsTask(tokenizer, targets=[12], prompt="{n}="), "11+10")[3:] == [-14.0, 0.0, -18.0]
+def test_a_sum_has_less_reward_the_more_it_is_off_and_what_is_no_sum_has_least(tokenizer: Tokenizer) -> None:
+    # of 12: "11+" is -7 log2(1024) + (3 tokens of -2) + stop of -3, "11+1" is right, "11+10" is off by 9
+    task = SolutionsTask(tokenizer, targets=[12], prompt="{n}=")
+    assert log_reward(task, "11+10")[3:] == [-79.0, 0.0, pytest.approx(-7.0 * math.log2(10), abs=1e-3)]
+    assert [log_reward(task, text)[-1] for text in ("6+7", "6+5", "6+9")] == [-7.0, -7.0, -14.0]
+
+
+def test_the_mass_of_the_wrong_sums_is_that_of_all_of_them(tokenizer: Tokenizer) -> None:
+    task = SolutionsTask(tokenizer, targets=[12], prompt="{n}=", off_by_one=-4.0)
+    wrong = [f"{a}+{b}" for a in range(40) for b in range(40) if a + b != 12]
+    counted = np.logaddexp.reduce([log_reward(task, text)[-1] for text in wrong])
+    assert counted == pytest.approx(task.log_mass()[1], abs=1e-2)
 
 
 def test_recall_counts_different_answers_of_each_prompt(tokenizer: Tokenizer) -> None:
@@ -80,7 +90,7 @@ def test_pass_at_k_is_the_share_of_choices_of_k_samples_that_hold_a_correct_one(
         ({"targets": [5], "held_out": [5]}, "each once"),
         ({"targets": [-1]}, "none below 0"),
         ({"prompt": "a sum:"}, "must hold {n}"),
-        ({"log_epsilon": 0.0}, "must be below 0"),
+        ({"off_by_one": 0.0}, "must be below 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tokenizer: Tokenizer, options: dict[str, object], message: str) -> None:
