@@ -79,6 +79,8 @@ def _base(recipe: str, options: Mapping[str, str]) -> tuple[Contender, ...]:
 
 
 OURS = "ours"
+AS_MANY_STRINGS = ("learner.steps=190", "learner.reward_temperature_steps=130")
+"""For the policy gradients on `solutions`: 64 fresh strings a step for 190 steps are the 12,000 that the others see."""
 NOT_JUDGED = ("evaluation.samples=0",)
 """For an experiment whose splits are judged after training."""
 TEMPERATURES = {f"T = {t}": f"--temperature {t}" for t in ("0.5", "1.5", "2")}
@@ -105,7 +107,13 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "solutions": Experiment(
         "All ways to write a number as a sum of two, all equally likely",
-        (*_trained("solutions", balance=COMPARING), _sft("solutions"), *_base("solutions", DECODERS)),
+        (
+            Contender("group_subtb", "solutions", ("learner.objective=group_subtb",)),
+            *_policy_gradients("solutions", changes=AS_MANY_STRINGS),
+            _sft("solutions"),
+            *_base("solutions", DECODERS),
+            Contender("vargrad", "solutions", ("learner.objective=vargrad",)),
+        ),
         {
             "recall": "share of all answers drawn",
             "correct": "correct (pass@1)",
