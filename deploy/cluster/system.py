@@ -57,6 +57,8 @@ class SystemReport:
     """Newest statuses of the reward workers, as in `RewardWorker.status`."""
     waits: Sequence[str]
     """All named waits and troubles, as sentences."""
+    actor_names: Sequence[str]
+    """The actors of the run, whether they answer or not: without those that were removed or given up."""
 
 
 class System:
@@ -149,7 +151,8 @@ class System:
             words = self._store_client.last_words(f"reward-{number}")
             self._events.add(ProcessEvent("trouble", "reward", self._rewards.drop(number, error, words)))
             self._store_client.set_reward_workers(self._rewards.names())
-        return SystemReport(rows, statuses, self._reward_monitor.statuses, [wait for wait in waits if wait])
+        sentences = [wait for wait in waits if wait]
+        return SystemReport(rows, statuses, self._reward_monitor.statuses, sentences, self._actors.names())
 
     def resize(self, counts: Mapping[str, int]) -> None:
         """Change the number of requested processes of `actors`, `rewards` or both."""

@@ -35,7 +35,14 @@ class Observers:
             self._tell(ProcessEvent("restart", "redis", text), progress.step)
         stats = self._buffer.stats()
         snapshot = Snapshot(
-            progress.row, stats, progress.actors, phase, progress.elapsed_s, [*waits, *troubles], progress.rewards
+            progress.row,
+            stats,
+            progress.actors,
+            phase,
+            progress.elapsed_s,
+            [*waits, *troubles],
+            progress.rewards,
+            progress.actor_names,
         )
         self._meter.buffer(stats)
         self._view.update(snapshot)

@@ -22,6 +22,7 @@ class TrainingProgress:
         """Newest row of the learner; empty before the first step."""
         self.actors: Sequence[dict[str, Any]] = ()
         self.rewards: Sequence[dict[str, Any]] = ()
+        self.actor_names: Sequence[str] = ()
         self.totals = ActorTotals()
 
     @property
@@ -59,5 +60,5 @@ class TrainingProgress:
 
     def update(self, report: SystemReport) -> None:
         """Take in the processes' statuses."""
-        self.actors, self.rewards = report.actors, report.rewards
+        self.actors, self.rewards, self.actor_names = report.actors, report.rewards, report.actor_names
         self.totals.update(report.actors)

@@ -12,6 +12,7 @@ from deploy.telemetry.alert_rules import alerts_of
 from deploy.telemetry.alerts import Alert, AlertInputs
 from deploy.telemetry.learning_rules import WINDOW
 from deploy.telemetry.process_rules import RESTART_WINDOW_S
+from deploy.telemetry.snapshot import is_member
 
 VERSION_EVERY_S = 10.0
 """Between two recorded versions: a learner may publish several a second."""
@@ -108,8 +109,8 @@ class EventDetector:
                 self.restarts[name] = self.restarts.get(name, 0) + 1
                 yield Event("restart", "warning", name, f"{name} was started again.")
             self._lived_s[name] = actor["seconds"]
-        replies = {actor["name"]: at for actor in snapshot["actors"]}
-        self._inputs.last_reply = {**self._inputs.last_reply, **replies}
+        replies = {**self._inputs.last_reply, **{actor["name"]: at for actor in snapshot["actors"]}}
+        self._inputs.last_reply = {name: when for name, when in replies.items() if is_member(name, snapshot)}
 
     def _wait_events(self, snapshot: Mapping[str, Any]) -> Iterator[Event]:
         """A wait is identified by its name, the sentence up to the first colon; its counts change."""

@@ -28,6 +28,13 @@ class Snapshot:
     """Named waits at this time."""
     rewards: Sequence[Mapping[str, Any]] = ()
     """As in `RewardWorker.status`."""
+    actor_names: Sequence[str] = ()
+    """The actors of the run, whether they answer or not."""
+
+
+def is_member(actor: str, row: Mapping[str, Any]) -> bool:
+    """True unless a row of `as_row` lists the actors of the run without this one, which was removed or given up."""
+    return not row.get("actor_names") or actor in row["actor_names"]
 
 
 def as_row(snapshot: Snapshot) -> dict[str, Any]:
@@ -38,6 +45,7 @@ def as_row(snapshot: Snapshot) -> dict[str, Any]:
         "buffer": buffer_totals(snapshot.buffer),
         "actors": [dict(actor) for actor in snapshot.actors],
         "rewards": [dict(worker) for worker in snapshot.rewards],
+        "actor_names": list(snapshot.actor_names),
         "waits": list(snapshot.waits),
     }
 

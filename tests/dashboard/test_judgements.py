@@ -153,6 +153,9 @@ def test_events_are_a_restart_a_long_wait_a_loss_and_an_alert_that_comes_and_goe
     assert [alert.since for alert in detector.alerts] == [13.0]
     see(14.0)
     assert texts[-1].startswith("No longer: actor-1") and detector.alerts == []
+    for second in range(15, 40):
+        see(float(second), actors=actors[:1], actor_names=["actor-0"])
+    assert detector.alerts == [], "one that was removed or given up need not answer"
     lost = snapshot_row(50, 50.0, rng)
     lost["buffer"] |= {"refused": lost["buffer"]["refused"] | {"reward_failed": 4}, "quarantined": 2}
     lost["rewards"][0]["last_failure"] = "log_reward raised"

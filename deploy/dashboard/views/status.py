@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 
 from deploy.dashboard.data.run_reader import RunReader
+from deploy.telemetry.snapshot import is_member
 
 STALE_S = 15.0
 """Silence after which a run is stale; a training run writes once a second."""
@@ -108,7 +109,7 @@ def components(run: RunReader, state: str, now: float) -> list[dict[str, str]]:
     ended = {"finished": "finished", "stopped": "stopped", "dead": "down"}.get(state, "unknown")
     waits = [str(wait) for wait in snapshot["waits"]]
     parts = [{"name": "learner", "role": "learner", **_learner(run, state, waits)}]
-    last_reply = _last_reply(run)
+    last_reply = {name: at for name, at in _last_reply(run).items() if is_member(name, snapshot)}
     actors = {actor["name"]: actor for actor in snapshot["actors"]}
     for name in sorted({*last_reply, *actors}):
         parts.append({"name": name, "role": "actor", **_actor(run, actors.get(name), now - last_reply.get(name, now))})
