@@ -111,14 +111,22 @@ class ReplayBuffer:
         return AddResult(added, duplicates, evicted, dict(+refused))
 
     @store_errors("drawing trajectories")
-    def draw(self, fresh: int, replay: int, rng: np.random.Generator, fresh_window: int | None = None) -> list[Drawn]:
+    def draw(
+        self,
+        fresh: int,
+        replay: int,
+        rng: np.random.Generator,
+        fresh_window: int | None = None,
+        fresh_needed: int = 0,
+    ) -> list[Drawn]:
         """`fresh` + `replay` rows: at most `fresh` that have just arrived, oldest first, the rest by the sampler.
 
         Only the newest `fresh_window` arrivals can be fresh, so that actors faster than the learner don't make fresh
         rows old; None: no limit.
 
-        Empty while too few have arrived or draws are ahead of inserts. Unreadable records, and strings that the policy
-        cannot have written, go to quarantine and are replaced; raise StoreError if DRAW_ROUNDS rounds are not enough.
+        Empty while too few have arrived, fewer than `fresh_needed` wait to be fresh, or draws are ahead of inserts.
+        Unreadable records, and strings that the policy cannot have written, go to quarantine and are replaced; raise
+        StoreError if DRAW_ROUNDS rounds are not enough.
         """
         wanted, rows = fresh + replay, list[Drawn]()
         for _ in range(DRAW_ROUNDS):
@@ -128,6 +136,7 @@ class ReplayBuffer:
                 rows=missing,
                 fresh=fresh,
                 fresh_window=fresh_window,
+                fresh_needed=fresh_needed,
                 newest_version=newest,
                 sampler=SAMPLERS[self._config.advanced.sampler],
                 replace=self._config.advanced.replacement,
@@ -140,7 +149,7 @@ class ReplayBuffer:
             rows += readable
             if len(drawn.entries) == len(readable):
                 return rows
-            fresh = 0  # the sampler replaces unreadable records
+            fresh = fresh_needed = 0  # the sampler replaces unreadable records
         raise StoreError(
             f"only {len(rows)} of {wanted} rows were readable after {DRAW_ROUNDS} rounds of draws; `tributary buffer "
             "stats` shows why. Clear the buffer if another release wrote it, or if the server's maxmemory-policy "

@@ -6,7 +6,8 @@ interruption.
 
 consumes   ReplayBuffer.draw
 produces   rows
-waits for  enough arrivals in the buffer to draw from, and new ones where samples per insert are limited
+waits for  enough arrivals in the buffer to draw from, and new ones where samples per insert are limited or a batch
+           takes fresh rows alone
 unblocked by  RewardWorker.score -> ReplayBuffer.add
 """
 
@@ -32,17 +33,20 @@ class BatchSource:
         batch_size: int,
         fresh_fraction: float,
         fresh_window: int,
+        fresh_only: bool,
         wait_limit_s: float,
         seed: int,
         rank: int = 0,
         first_draw: int = 0,
     ) -> None:
-        """`first_draw` is the number of steps already done; `fresh_window` as in ReplayBuffer.draw."""
+        """`first_draw` is the number of steps already done; `fresh_window` as in ReplayBuffer.draw. `fresh_only`: wait
+        until all fresh rows of a batch have arrived; otherwise replayed ones stand in for them."""
         self._buffer = buffer
         self._heartbeats = heartbeats
         self._fresh = round(batch_size * fresh_fraction)
         self._replay = batch_size - self._fresh
         self._fresh_window = fresh_window
+        self._fresh_needed = self._fresh if fresh_only else 0
         self._wait_limit_s = wait_limit_s
         self._seed = (seed, rank)
         self._draw_number = first_draw
@@ -59,7 +63,7 @@ class BatchSource:
         try:
             while not self._stopping.is_set():
                 rng = np.random.default_rng([*self._seed, self._draw_number])
-                if rows := self._buffer.draw(self._fresh, self._replay, rng, self._fresh_window):
+                if rows := self._buffer.draw(self._fresh, self._replay, rng, self._fresh_window, self._fresh_needed):
                     self._draw_number += 1
                     return rows
                 self._wait = wait
@@ -84,4 +88,6 @@ class BatchSource:
             if limit.samples_per_insert
             else ""
         )
+        if self._fresh_needed:
+            draws += f", {stats.fresh_waiting} of {self._fresh_needed} fresh"
         return f"{stats.arrivals} of {limit.needed} trajectories, {stats.size} kept{draws}, {alive} actors alive, {age}"

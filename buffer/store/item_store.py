@@ -111,6 +111,8 @@ class DrawRequest:
     """Maximum number of rows that have just arrived, the one waiting longest first."""
     fresh_window: int | None = None
     """Only this many newest arrivals can be fresh; those before them are only replayed. None: no limit."""
+    fresh_needed: int = 0
+    """Nothing is drawn before this many arrivals wait to be fresh."""
     newest_version: int = 0
     """Maximum number of rows drawn uniformly from the arrivals of the newest version."""
     sampler: Sampler = "weighted"
@@ -179,7 +181,8 @@ class ItemStore:
         return min(ADD_CHUNK, self.settings.capacity)
 
     def draw(self, request: DrawRequest, seed: int, rate_limiter: RateLimiter = NO_RATE_LIMIT) -> Rows | None:
-        """Rows with their records; fewer where the request can't be met, None while there is nothing to draw."""
+        """Rows with their records; fewer where the request can't be met, None while there is nothing to draw or too
+        little that is fresh."""
         settings = self.settings
         reply = self._scripts.draw(
             seed,
@@ -190,6 +193,7 @@ class ItemStore:
                 *(rate_limiter.samples_per_insert, rate_limiter.draws_ahead, rate_limiter.needed),
                 settings.capacity,
                 min(request.fresh_window or settings.capacity, settings.capacity),
+                request.fresh_needed,
             ],
         )
         if reply is None:

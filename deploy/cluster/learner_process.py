@@ -94,6 +94,7 @@ class LearnerProcess:
             batch_size=config.learner.batch_size // config.learner.ranks,
             fresh_fraction=config.learner.fresh_fraction,
             fresh_window=fresh_window(config),
+            fresh_only=config.learner.fresh_fraction == 1.0 and config.learner.objective != "sft",
             wait_limit_s=config.learner.advanced.wait_limit_s,
             seed=config.seed,
             rank=self._rank,

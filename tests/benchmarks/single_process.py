@@ -6,7 +6,7 @@ Both sides train the demo recipe: the same task, base model, dtype, LoRA, batch 
 al., arXiv 2310.04363) draws on-policy, token by token with a KV cache and *with gradient*, so that the loss needs no second pass: one
 copy of the prompt per row, logits at all positions, finished rows padded. log R is a pass over the padded rows with the adapter off. The
 loss is plain SubTB, a loop over lengths. Ours is `tributary train demo`, shortened, and runs after the other side, never at the same time;
-with learner.fresh_fraction=1.0 it replays only while nothing new has arrived. A trajectory counts once it was sampled, scored and learned
+with learner.fresh_fraction=1.0 it replays nothing. A trajectory counts once it was sampled, scored and learned
 from for the first time; a replayed one does not. The first update there and the first 3 steps of ours are not timed.
 The machine must be idle: the threads of the single process wait for one another, so a busy neighbour costs it far more than it costs ours.
 Ours evaluates each distinct prefix once and so gains as the policy gathers on 101 strings; that is part of the comparison.

@@ -220,6 +220,18 @@ def test_fresh_rows_come_in_order_of_arrival_with_their_multiplicity_and_once(
     assert second[0].content_id == a.content_id
 
 
+def test_a_batch_of_fresh_rows_alone_waits_for_them_and_takes_no_other(
+    make_buffer: MakeBuffer, make_trajectory: Make
+) -> None:
+    buffer = make_buffer()
+    buffer.add([make_trajectory(k) for k in range(3)])
+    assert buffer.draw(4, 0, rng(), fresh_window=4, fresh_needed=4) == []
+    buffer.add([make_trajectory(k) for k in range(3, 9)])
+    rows = buffer.draw(4, 0, rng(), fresh_window=4, fresh_needed=4)
+    assert len(rows) == 4 and all(row.fresh for row in rows)
+    assert buffer.draw(4, 0, rng(), fresh_window=4, fresh_needed=4) == [], "what was passed over is not fresh again"
+
+
 def test_fresh_ones_that_were_evicted_are_skipped(make_buffer: MakeBuffer, make_trajectory: Make) -> None:
     buffer = make_buffer(capacity=2, evict="lowest_priority")
     a, b, c = (make_trajectory(k, policy_version=k) for k in range(3))

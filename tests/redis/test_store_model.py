@@ -221,6 +221,7 @@ requests = st.builds(
     rows=st.integers(1, 30),
     fresh=st.integers(0, 8),
     fresh_window=st.none() | st.integers(1, 20),
+    fresh_needed=st.sampled_from([0, 0, 0, 1, 3, 8]),
     newest_version=st.integers(0, 5),
     sampler=st.sampled_from(["weighted", "uniform", "oldest", "newest", "highest_reward"]),
     replace=st.booleans(),
@@ -276,8 +277,10 @@ class StoreAgainstModel(RuleBasedStateMachine):
             request = replace(request, sampler="uniform")
         rows = self.store.draw(request, seed)
         if rows is None:
-            assert not self.model.items
+            waiting = min(len(self.model.fresh), request.fresh_window or len(self.model.fresh))
+            assert not self.model.items or waiting < request.fresh_needed
             return
+        assert request.fresh_needed <= len(self.model.fresh)
         for entry in rows.entries.tolist():
             digest = entry[4]
             self.handles.append((Handle(entry[0], entry[1]), digest, self.model.items[digest].life))

@@ -57,6 +57,12 @@ def test_an_invalid_override_is_reported_with_value_and_constraint(override: str
     assert all(word in str(raised.value) for word in words), str(raised.value)
 
 
+def test_fresh_rows_alone_and_more_than_one_draw_of_each_are_refused_together() -> None:
+    load_recipe("demo", ["learner.fresh_fraction=1.0", "buffer.samples_per_insert=1.0"])
+    with pytest.raises(ConfigError, match=r"fresh_fraction = 1\.0 draws each trajectory once.*samples_per_insert = 2"):
+        load_recipe("demo", ["learner.fresh_fraction=1.0", "buffer.samples_per_insert=2.0"])
+
+
 def test_an_override_reaches_an_advanced_setting() -> None:
     config = load_recipe("demo", ["buffer.advanced.evict=lowest_priority", "actors.advanced.cpus=1.0"])
     assert (config.buffer.advanced.evict, config.actors.advanced.cpus) == ("lowest_priority", 1.0)

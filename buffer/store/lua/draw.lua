@@ -6,7 +6,7 @@
 --       rows per group (1: rows are independent),
 --       max draws of an item or 0, max staleness or -1, rank by (none, reward, draws),
 --       samples per insert or 0, how far draws may be ahead (in samples), arrivals needed before the first draw,
---       length of the ring of arrivals, newest arrivals that may be fresh (at most that length)
+--       length of the ring of arrivals, newest arrivals that may be fresh (at most that length), of these needed
 -- returns msgpack {'ok', epoch, rows, number of fresh rows (they come first), number of rows of the newest version
 --       (they come next), versions of the fresh rows' arrivals, their tags, evicted records}, or
 --       {'wait'}, or why this client may not go on. A row is the item's entry in its level, 30 bytes.
@@ -24,7 +24,7 @@ local sampler, replace, rows_per_group = ARGV[8], ARGV[9] == '1', tonumber(ARGV[
 local max_draws, max_staleness, ranked_by = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
 local samples_per_insert, max_ahead, needed = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
 local ring_length = tonumber(ARGV[17]) -- of the settings, as in `add`: a resumed buffer's ring may still be shorter
-local fresh_window = tonumber(ARGV[18])
+local fresh_window, fresh_needed = tonumber(ARGV[18]), tonumber(ARGV[19])
 fresh_wanted = math.min(fresh_wanted, wanted)
 local MAX_STALE = 4096 -- stale items that one call removes; the others leave with the next call
 local TRIES = 16
@@ -36,6 +36,9 @@ end
 local refused = refusal(expected_epoch, expected_settings)
 if refused then
   return refused
+end
+if math.min(state.arrivals - state.fresh, fresh_window) < fresh_needed then
+  return cmsgpack.pack({ 'wait' })
 end
 if state.arrivals < needed or (samples_per_insert > 0 and -draws_owed(samples_per_insert) > max_ahead) then
   return cmsgpack.pack({ 'wait' })
