@@ -77,7 +77,7 @@ def sampled(checked: Checked, n: int) -> list[Trajectory]:
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides"), [*((name, ()) for name in RECIPES), ("infill", ("learner.objective=vargrad",))]
+    ("name", "overrides"), [*((name, ()) for name in RECIPES), ("infill", ("learner.objective=group_subtb",))]
 )
 def test_every_recipe_trains_a_tiny_model(
     name: str, overrides: Sequence[str], text_model: Path, redis_url: str
