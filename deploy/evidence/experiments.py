@@ -210,7 +210,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         (
             Contender(OURS, "infill", NOT_JUDGED),
             Contender("sft on the true sentences", "infill", ("learner.objective=sft", *NOT_JUDGED)),
-            *_policy_gradients("infill", changes=NOT_JUDGED),
+            *_policy_gradients("infill", changes=(*NOT_JUDGED, "buffer.samples_per_insert=0.0")),
             *_base("infill", {"3 worked examples": "--shots 3", "best of 20": "--best-of 20"}),
         ),
         {
