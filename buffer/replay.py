@@ -149,7 +149,9 @@ class ReplayBuffer:
             rows += readable
             if len(drawn.entries) == len(readable):
                 return rows
-            fresh = fresh_needed = 0  # the sampler replaces unreadable records
+            if fresh_needed:
+                return rows
+            fresh = 0  # the sampler replaces unreadable records
         raise StoreError(
             f"only {len(rows)} of {wanted} rows were readable after {DRAW_ROUNDS} rounds of draws; `tributary buffer "
             "stats` shows why. Clear the buffer if another release wrote it, or if the server's maxmemory-policy "

@@ -50,9 +50,10 @@ def load_recipe(recipe: str, overrides: Sequence[str] = (), sections: Mapping[st
         raise ConfigError(f"{error}.") from error
     for override in overrides:
         _apply(values, override)
-    if path.absolute() not in shipped_recipes().values() and isinstance(task := values.setdefault("task", {}), dict):
-        task.setdefault("folder", str(path.absolute().parent))
-    return parse_config(_merge(values, sections or {}), str(path), overrides)
+    merged = _merge(values, sections or {})
+    if path.absolute() not in shipped_recipes().values() and isinstance(task := merged.get("task", {}), Mapping):
+        merged["task"] = {"folder": str(path.absolute().parent), **task}
+    return parse_config(merged, str(path), overrides)
 
 
 def resumed_config(
@@ -65,7 +66,9 @@ def resumed_config(
         _apply(changed, override)
     changed = _merge(changed, sections or {})
     before, after = parse_config(values, source), parse_config(changed, source, overrides)
-    fixed = [name for name in ("seed", "model", "policy", "task") if getattr(before, name) != getattr(after, name)]
+    fixed = [name for name in ("seed", "model", "policy") if getattr(before, name) != getattr(after, name)]
+    if before.task.model_copy(update={"folder": after.task.folder}) != after.task:  # a project may have moved
+        fixed.append("task")
     if (before.learner.objective == "sft") != (after.learner.objective == "sft"):
         raise ConfigError(
             "learner.objective can't change between 'sft' and another one when a run is resumed: its buffer holds "

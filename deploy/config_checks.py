@@ -71,11 +71,6 @@ def _rate_limiter_problems(config: RunConfig) -> list[str]:
             f"{config.learner.batch_size} rows, and each of the {config.actors.push_size} trajectories of a push "
             f"allows {rate:g} rows. Raise it to {2 * needed} or more."
         ]
-    if rate > 1.0 and config.learner.fresh_fraction == 1.0 and config.learner.objective != "sft":
-        return [
-            f"learner.fresh_fraction = 1.0 draws each trajectory once, and buffer.samples_per_insert = {rate:g} would "
-            "wait for more draws. Set it to 1.0 or less, or to 0 for no limit."
-        ]
     return []
 
 

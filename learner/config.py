@@ -66,7 +66,7 @@ class LearnerConfig(BaseModel):
     """Trajectories per step."""
     fresh_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of a batch taken in order of arrival, as far as there are arrivals. The rest is replayed by priority. 1:
-    nothing is replayed, and the learner waits for arrivals."""
+    nothing is replayed, and the learner waits for arrivals, unless `samples_per_insert` is set."""
     priority: PriorityKind | dict[PriorityKind, float] = "residual"
     """Priority of rows for replay (learner/priority.py). A table mixes kinds: {residual = 1.0, recency = 0.5}."""
     objective: str = "subtb"

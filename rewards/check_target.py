@@ -77,7 +77,7 @@ def check_floor(task: Task, spec: PolicySpec, config: TaskConfig, temperature: f
             f"task {config.name!r} with options {json.dumps(config.options)}: at reward temperature "
             f"{s * task.mass_temperature:g}, which the run ends with, the floor under all other strings may have "
             f"{_times(floor - known_mass)} the target's mass, more than {MAX_FLOOR_SHARE:.0%}: even a perfect sampler "
-            "would draw them too often. Lower the floor (a relative floor: lower log_epsilon)"
+            "would draw them too often. Lower the floor (log_epsilon, off_by_one)"
             + (" or the learner's reward temperature." if s > 1.0 else ".")
         )
 

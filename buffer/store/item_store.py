@@ -112,7 +112,7 @@ class DrawRequest:
     fresh_window: int | None = None
     """Only this many newest arrivals can be fresh; those before them are only replayed. None: no limit."""
     fresh_needed: int = 0
-    """Nothing is drawn before this many arrivals wait to be fresh."""
+    """Nothing is drawn before this many arrivals wait to be fresh, and then no other row. 0: others fill up."""
     newest_version: int = 0
     """Maximum number of rows drawn uniformly from the arrivals of the newest version."""
     sampler: Sampler = "weighted"

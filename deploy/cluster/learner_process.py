@@ -94,7 +94,7 @@ class LearnerProcess:
             batch_size=config.learner.batch_size // config.learner.ranks,
             fresh_fraction=config.learner.fresh_fraction,
             fresh_window=fresh_window(config),
-            fresh_only=config.learner.fresh_fraction == 1.0 and config.learner.objective != "sft",
+            fresh_only=takes_fresh_alone(config),
             wait_limit_s=config.learner.advanced.wait_limit_s,
             seed=config.seed,
             rank=self._rank,
@@ -146,6 +146,12 @@ def _learner_buffer_config(config: RunConfig) -> BufferConfig:
     if config.learner.objective != "sft":
         return config.buffer
     return config.buffer.model_copy(update={"min_size_to_sample": 1, "samples_per_insert": 0.0})
+
+
+def takes_fresh_alone(config: RunConfig) -> bool:
+    """Whether a batch waits for its fresh rows. With a limit of draws per insert both sides could wait for ever."""
+    no_limit = config.buffer.samples_per_insert == 0.0 and config.learner.objective != "sft"
+    return config.learner.fresh_fraction == 1.0 and no_limit
 
 
 def fresh_window(config: RunConfig) -> int:

@@ -44,6 +44,11 @@ def _check_on_policy(config: RunConfig) -> None:
             f"learner.objective = {learner.objective!r} learns from the policy's own fresh strings, and "
             f"learner.fresh_fraction = {learner.fresh_fraction:g} replays old ones: set it to 1.0."
         )
+    if config.buffer.samples_per_insert:
+        raise ConfigError(
+            f"learner.objective = {learner.objective!r} draws each string once, as fresh, and "
+            f"buffer.samples_per_insert = {config.buffer.samples_per_insert:g} makes both sides wait: set it to 0."
+        )
     if others:
         raise ConfigError(
             f"learner.objective = {learner.objective!r} learns from the policy's own fresh strings, and "

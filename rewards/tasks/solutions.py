@@ -85,11 +85,11 @@ class SolutionsTask(Task):
         return prompts_of_split(self._prompts, split)
 
     def log_reward(self, prompt: Prompt, token_ids: IntArray, base_scores: Sequence[BaseLogProbs]) -> Terms:
-        """`answer` [T+1]: 0 for a correct answer, `off_by_one` · log2(1 + d) for a sum that is off by d."""
+        """`sum` [T+1]: 0 for a correct answer, `off_by_one` · log2(1 + d) for a sum that is off by d."""
         errors = [self._error(prompt, token_ids[:i]) for i in range(len(token_ids) + 1)]
         off = np.array([NO_SUM if error is None else error for error in errors])
         log_p = np.where([error is None for error in errors], base_scores[0].log_p_stop, 0.0)
-        return {"answer": self._off_by_one * np.log2(1 + off) + log_p}
+        return {"sum": self._off_by_one * np.log2(1 + off) + log_p}
 
     def labels(self, prompt: Prompt, token_ids: IntArray) -> Mapping[str, float]:
         """correct: 1 for a correct answer."""

@@ -185,7 +185,7 @@ class Model:
             and not (taken[digest] and not request.replace)
             and not (limit and item.draws + taken[digest] >= limit)
         ]
-        missing = request.rows - rows.fresh - rows.newest_version
+        missing = 0 if request.fresh_needed else request.rows - rows.fresh - rows.newest_version
         in_order = {
             "oldest": lambda digest: self.items[digest].arrival,
             "newest": lambda digest: -self.items[digest].arrival,
@@ -280,7 +280,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
             waiting = min(len(self.model.fresh), request.fresh_window or len(self.model.fresh))
             assert not self.model.items or waiting < request.fresh_needed
             return
-        assert request.fresh_needed <= len(self.model.fresh)
+        assert request.fresh_needed <= min(len(self.model.fresh), request.fresh_window or len(self.model.fresh))
         for entry in rows.entries.tolist():
             digest = entry[4]
             self.handles.append((Handle(entry[0], entry[1]), digest, self.model.items[digest].life))

@@ -97,7 +97,7 @@ def test_two_learner_ranks_train_as_one(recipe: Path, tmp_path: Path) -> None:
         str(recipe),
         PACED,
         "learner.ranks=2",
-        "learner.steps=200",
+        "learner.steps=300",
         "learner.advanced.cpus=0.25",
         "actors.engine=simulated",
         "actors.advanced.simulated_rate=200.0",
@@ -110,6 +110,6 @@ def test_two_learner_ranks_train_as_one(recipe: Path, tmp_path: Path) -> None:
     output = command.finish()
     assert command.process.returncode == 0, output
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["steps"] == 200 and summary["posterior"]["total_variation"] < 0.05
+    assert summary["steps"] == 300 and summary["posterior"]["total_variation"] < 0.05
     assert summary["metrics"] == {"before": None, "after": None} and not (run / "evaluation.json").exists()
     assert command.alive() == []

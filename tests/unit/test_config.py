@@ -57,12 +57,6 @@ def test_an_invalid_override_is_reported_with_value_and_constraint(override: str
     assert all(word in str(raised.value) for word in words), str(raised.value)
 
 
-def test_fresh_rows_alone_and_more_than_one_draw_of_each_are_refused_together() -> None:
-    load_recipe("demo", ["learner.fresh_fraction=1.0", "buffer.samples_per_insert=1.0"])
-    with pytest.raises(ConfigError, match=r"fresh_fraction = 1\.0 draws each trajectory once.*samples_per_insert = 2"):
-        load_recipe("demo", ["learner.fresh_fraction=1.0", "buffer.samples_per_insert=2.0"])
-
-
 def test_an_override_reaches_an_advanced_setting() -> None:
     config = load_recipe("demo", ["buffer.advanced.evict=lowest_priority", "actors.advanced.cpus=1.0"])
     assert (config.buffer.advanced.evict, config.actors.advanced.cpus) == ("lowest_priority", 1.0)
@@ -212,6 +206,9 @@ def test_ranking_by_reward_is_refused_where_prompts_would_be_compared() -> None:
 def test_a_policy_gradient_is_refused_where_others_than_its_own_fresh_strings_may_be_learned_from() -> None:
     alone = ["learner.objective=pg", "learner.fresh_fraction=1.0", 'actors.behaviours=[{name="on_policy", weight=3.0}]']
     check_objective(load_recipe("demo", alone), prompts=20, whole_strings_only=False)
+    with pytest.raises(ConfigError, match=r"samples_per_insert = 1 makes both sides wait: set it to 0"):
+        limited = load_recipe("demo", [*alone, "buffer.samples_per_insert=1.0"])
+        check_objective(limited, prompts=20, whole_strings_only=False)
     with pytest.raises(ConfigError, match="replays old ones: set it to 1"):
         check_objective(
             load_recipe("demo", [*alone, "learner.fresh_fraction=0.9"]), prompts=20, whole_strings_only=False

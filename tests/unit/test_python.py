@@ -167,6 +167,10 @@ def test_modules_next_to_a_recipe_are_importable_from_any_folder(
     assert make_task(config.task, tokenizer, tmp_path).offset == -2.0  # type: ignore[attr-defined]
     resumed = resumed_config(shown_config(config), (), "config.toml")
     assert resumed.task.folder == str(tmp_path), "a run is resumed from its own folder, not from the recipe"
+    moved = resumed_config(shown_config(config), ["task.folder=/moved"], "config.toml")
+    assert moved.task.folder == "/moved"
+    own = load_recipe(str(tmp_path / "own.toml"), sections={"task": {"name": "toy"}})
+    assert (own.task.name, own.task.folder) == ("toy", str(tmp_path))
     assert load_recipe("toy").task.folder is None and load_recipe(str(find_recipe("toy"))).task.folder is None
 
 

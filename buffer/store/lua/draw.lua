@@ -371,6 +371,9 @@ end
 
 draw_fresh()
 local n_fresh = n_rows
+if fresh_needed > 0 then
+  wanted = n_rows -- no other row stands in for an arrival that can't be drawn
+end
 newest_wanted = math.min(newest_wanted, wanted - n_rows)
 draw_newest()
 local n_newest = n_rows - n_fresh

@@ -6,12 +6,14 @@ import { change } from "./state.js";
 /** Lists of run numbers: the runs of a list have the same configuration but for the seed. `config`: of /api/compare. */
 export function seedGroups(config, runs) {
   const fields = config.filter(({ field }) => field !== "seed");
+  const seeds = config.find(({ field }) => field === "seed")?.values ?? [];
   const groups = new Map();
   for (let n = 0; n < runs; n += 1) {
     const key = JSON.stringify(fields.map(({ values }) => values[n] ?? null));
     groups.set(key, [...(groups.get(key) ?? []), n]);
   }
-  return [...groups.values()];
+  const differ = (group) => group.every((n) => Number.isInteger(seeds[n])) && new Set(group.map((n) => seeds[n])).size === group.length;
+  return [...groups.values()].flatMap((group) => (differ(group) ? [group] : group.map((n) => [n])));
 }
 
 /** A button that draws runs of several seeds as one line, or apart. */
