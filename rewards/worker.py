@@ -57,8 +57,7 @@ class RewardWorker:
         pairs = list(zip(trajectories, scores, strict=True))
         failed = [(t, score.reason) for t, score in pairs if isinstance(score, Failure)]
         self._buffer.reject([t for t, _ in failed], [reason for _, reason in failed])
-        self._count_failures(scores)
-        return self._buffer.add(
+        result = self._buffer.add(
             [
                 replace(
                     trajectory,
@@ -72,6 +71,8 @@ class RewardWorker:
                 if isinstance(score, Score)
             ]
         )
+        self._count_failures(scores)  # may raise: what was scored is stored before
+        return result
 
     def score_samples(self, prompt: Prompt, responses: Sequence[IntArray], log_q: Sequence[float]) -> list[Sample]:
         """Responses with their log R, for evaluation; those that can't be scored are omitted."""

@@ -62,10 +62,12 @@ def test_what_fails_goes_to_quarantine_with_its_reason_and_the_others_come_in(
 
 
 def test_so_many_failures_in_a_row_end_the_run(client: redis.Redis, make_buffer: MakeBuffer, name: str) -> None:
-    scoring = worker(client, make_buffer(), name, advanced={"max_failures": 3})
+    buffer = make_buffer()
+    scoring = worker(client, buffer, name, advanced={"max_failures": 3})
     scoring.score([given(7), given(7, 7), given(1), given(7, 1)])
     with pytest.raises(RewardError, match=r"3 strings in a row .* no sevens.*rewards\.advanced\.max_failures"):
-        scoring.score([given(7, 2), given(7, 3), given(7, 4)])
+        scoring.score([given(2), given(7, 2), given(7, 3), given(7, 4)])
+    assert buffer.stats().size == 2, "what could be scored is kept, that of the last batch too"
 
 
 def test_samples_are_rated_with_weights_and_those_that_fail_are_left_out(

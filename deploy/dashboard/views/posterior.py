@@ -17,13 +17,6 @@ MAX_SAMPLES = 2000
 MAX_LINES = 64
 MIN_FIT_SAMPLES = 8
 """Fewest on-policy samples for a fit."""
-GLOSSARY = {
-    "log R": "the log of the reward of a string, in nats; the target is proportional to R^(1/T), T the temperature",
-    "log Z": "the log of the sum of R^(1/T) over all strings: it normalises the target",
-    "u": "the estimate of log Z that a prefix makes; all agree at the optimum",
-    "⊤": "the stop sign: the action that ends a string",
-}
-"""Terms of the posterior page and of the plots; static/lib/glossary.js holds the same words."""
 EXPLANATION = (
     "u_i is the estimate of log Z that the prefix of length i makes: log R / T of stopping there, minus log q of "
     "reaching it and stopping. At the optimum every u_i equals log Z: all lines are flat and coincide."
