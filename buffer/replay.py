@@ -112,12 +112,7 @@ class ReplayBuffer:
 
     @store_errors("drawing trajectories")
     def draw(
-        self,
-        fresh: int,
-        replay: int,
-        rng: np.random.Generator,
-        fresh_window: int | None = None,
-        fresh_needed: int = 0,
+        self, fresh: int, replay: int, rng: np.random.Generator, fresh_window: int | None = None, fresh_needed: int = 0
     ) -> list[Drawn]:
         """`fresh` + `replay` rows: at most `fresh` that have just arrived, oldest first, the rest by the sampler.
 
@@ -147,9 +142,7 @@ class ReplayBuffer:
                 return rows
             readable = self._rows.readable(drawn)
             rows += readable
-            if len(drawn.entries) == len(readable):
-                return rows
-            if fresh_needed:
+            if fresh_needed or len(drawn.entries) == len(readable):
                 return rows
             fresh = 0  # the sampler replaces unreadable records
         raise StoreError(

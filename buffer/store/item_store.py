@@ -181,9 +181,8 @@ class ItemStore:
         return min(ADD_CHUNK, self.settings.capacity)
 
     def draw(self, request: DrawRequest, seed: int, rate_limiter: RateLimiter = NO_RATE_LIMIT) -> Rows | None:
-        """Rows with their records; fewer where the request can't be met, None while there is nothing to draw or too
-        little that is fresh."""
-        settings = self.settings
+        """Rows with their records; fewer where the request can't be met, None while there is nothing to draw yet."""
+        settings, capacity = self.settings, self.settings.capacity
         reply = self._scripts.draw(
             seed,
             [
@@ -191,9 +190,7 @@ class ItemStore:
                 *(int(request.replace), request.rows_per_group),
                 *(settings.max_times_sampled, settings.max_staleness, settings.ranked_by),
                 *(rate_limiter.samples_per_insert, rate_limiter.draws_ahead, rate_limiter.needed),
-                settings.capacity,
-                min(request.fresh_window or settings.capacity, settings.capacity),
-                request.fresh_needed,
+                *(capacity, min(request.fresh_window or capacity, capacity), request.fresh_needed),
             ],
         )
         if reply is None:
@@ -201,9 +198,8 @@ class ItemStore:
         packed, n_fresh, n_newest, versions, tags, evicted = reply
         entries = np.frombuffer(packed, ENTRY)
         evicted_records = dict(zip(evicted[::2], evicted[1::2], strict=True))
-        records = self._fetch(entries["digest"].tolist(), evicted_records)
-        versions = np.frombuffer(versions, "<u4")
-        return Rows(entries, n_fresh, n_newest, versions, [tag.decode() for tag in tags], records)
+        records, names = self._fetch(entries["digest"].tolist(), evicted_records), [tag.decode() for tag in tags]
+        return Rows(entries, n_fresh, n_newest, np.frombuffer(versions, "<u4"), names, records)
 
     def reprioritize(self, handles: Sequence[Handle], levels: Sequence[int]) -> int:
         """Set the levels of items; return the number of items that were still in the store."""
