@@ -179,6 +179,7 @@ def test_an_address_with_the_token_opens_the_page_and_loses_the_token(stages: St
 
 def test_a_printed_page_has_every_plot(stages: Stages, eye: OpenPage) -> None:
     looking = eye(stages.at("finished").url)
+    looking.page.set_viewport_size({"width": 1280, "height": 400})
     looking.open("buffer")
     assert not looking.page.evaluate(ALL_DRAWN), "plots outside the window must not be drawn before printing"
     looking.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
