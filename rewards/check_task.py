@@ -46,6 +46,7 @@ def check_task(
     prompts = _check_prompts(task, spec, config, max_model_len, rows)
     _check_weights(rewards, _check_reward(task, prompts[0], spec, vocabulary, config.name, rewards.time_limit_s))
     check_support(task, spec, config.name, tokenizer)
+    _check_listed_target(task, rewards, config.name)
     check_floor(task, spec, config, temperature, max(vocabulary, rows or 0))
     _check_scorer(task, prompts, rewards)
     return prompts
@@ -121,6 +122,19 @@ def _check_weights(rewards: RewardConfig, terms: set[str]) -> None:
         raise ConfigError(
             f"rewards.weights has {', '.join(unknown)}, but the task's reward has no such term. Its terms: "
             f"{', '.join(weighable)}."
+        )
+
+
+def _check_listed_target(task: Task, rewards: RewardConfig, name: str) -> None:
+    """ConfigError where the recipe changes log R, and the task lists strings with the log R of its own terms."""
+    changed = [f"rewards.weights.{term} = {weight:g}" for term, weight in rewards.weights.items() if weight != 1.0]
+    changed += [f"rewards.beta = {rewards.beta:g}"] if rewards.beta != 1.0 else []
+    changed += [f"rewards.length_penalty = {rewards.length_penalty:g}"] if rewards.length_penalty else []
+    if changed and task.support():
+        raise ConfigError(
+            f"{', '.join(changed)}: task {name!r} lists its strings with the log R of its own terms alone, so its exact "
+            "log Z, total variation and certificate would be of another target. Set learner.reward_temperature_end for "
+            "a tempered target, or change the task's options."
         )
 
 

@@ -89,10 +89,25 @@ def test_the_scorer_must_support_the_task(make: Make, tmp_path: Path) -> None:
 
 
 def test_weights_of_unknown_reward_terms_are_rejected(make: Make) -> None:
-    assert check(make(rewards={"weights": {"integer": 0.5}})).config.rewards.weights == {"integer": 0.5}
-    assert check(make(rewards={"weights": {"length": 2.0}, "length_penalty": 0.1}))
+    task = {"name": "custom", "options": {"prompts": ["pick"], "terms": [{"kind": "continuation"}]}}
+    assert check(make(task=task, rewards={"weights": {"continuation": 0.5}}))
+    assert check(make(task=task, rewards={"weights": {"length": 2.0}, "length_penalty": 0.1}))
     with pytest.raises(ConfigError, match=r"weights has fluency, length, but .* terms: integer\."):
         check(make(rewards={"weights": {"fluency": 1.0, "length": 2.0}}))
+
+
+@pytest.mark.parametrize(
+    ("rewards", "words"),
+    [
+        ({"weights": {"integer": 0.5}}, r"rewards\.weights\.integer = 0\.5: task 'integer' lists its strings"),
+        ({"length_penalty": 0.1}, r"rewards\.length_penalty = 0\.1: task 'integer' lists its strings"),
+        ({"length_penalty": 0.1, "weights": {"length": 2.0}}, r"weights\.length = 2, rewards\.length_penalty = 0\.1"),
+    ],
+)
+def test_a_listed_target_is_not_changed_by_the_recipe(make: Make, rewards: dict[str, object], words: str) -> None:
+    assert check(make(rewards={"weights": {"integer": 1.0}})).log_z_exact is not None
+    with pytest.raises(ConfigError, match=words):
+        check(make(rewards=rewards))
 
 
 def test_a_valid_configuration_resolves_its_tokens(make: Make) -> None:
