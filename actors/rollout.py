@@ -69,6 +69,8 @@ class RolloutActor:
         self._stopping = threading.Event()
         self._running = threading.Lock()
         self._open: dict[str, tuple[Prompt, Behaviour, float]] = {}
+        self._finished: list[Trajectory] = []
+        """Not sent yet. When a loop stops they stay for the next one: those in flight are longer than most."""
         self._last_beat = self._last_refresh = -math.inf
         self._step_since: float | None = None
         self._wait: NamedWait | None = None
@@ -96,7 +98,6 @@ class RolloutActor:
         self._began = time.monotonic() - self._earlier_s
         self._busy_before_s = self._engine.busy_s - self._earlier_busy_s
         self._wait_for_first_adapter()
-        finished: list[Trajectory] = []
         while not self._stopping.is_set():
             self._beat()
             self._top_up()  # first: the engine steps once to score a version's canary, and its batch should be full
@@ -104,12 +105,12 @@ class RolloutActor:
                 self._refresh()
             with self._in_engine():
                 sampled = self._engine.step()
-            finished += [self._trajectory(response) for response in sampled]
-            if len(finished) >= self._config.push_size:
+            self._finished += [self._trajectory(response) for response in sampled]
+            if len(self._finished) >= self._config.push_size:
                 self._wait_for_slot()
-                self._rewards.send(finished)
-                self._count(finished)
-                finished = []
+                self._rewards.send(self._finished)
+                self._count(self._finished)
+                self._finished = []
 
     def stop(self) -> None:
         """Make `run` return after its current step."""
@@ -150,8 +151,8 @@ class RolloutActor:
         with self._running:
             self._engine.set_threads(threads)
             while self._engine.in_flight:  # requests that `run` left unfinished hold adapter slots
-                self._engine.step()
-            self._open.clear()
+                sampled = self._engine.step()
+                self._finished += [self._trajectory(one) for one in sampled if one.request_id in self._open]
             if not use_base_model:
                 self._refresh()
             return sample(self._engine, prompts, n, use_base_model)

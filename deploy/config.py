@@ -19,6 +19,7 @@ from buffer.errors import ConfigError
 from buffer.server.connect import redact
 from deploy.config_checks import cross_section_problems
 from deploy.config_sections import EvaluationConfig, ModelConfig, PolicyConfig, RunConfig
+from learner.config import WHOLE_STRING_OBJECTIVES
 from rewards.text_file import read_text
 
 __all__ = [
@@ -73,6 +74,12 @@ def resumed_config(
         raise ConfigError(
             "learner.objective can't change between 'sft' and another one when a run is resumed: its buffer holds "
             "either demonstrations or samples. Start a new run for that."
+        )
+    old, new = before.learner.objective, after.learner.objective
+    if old in WHOLE_STRING_OBJECTIVES and new not in WHOLE_STRING_OBJECTIVES:
+        raise ConfigError(
+            f"learner.objective can't change from {old!r} to {new!r} when a run is resumed: the strings of its buffer "
+            f"may be scored whole alone, and {new!r} reads log R of their prefixes too. Start a new run for that."
         )
     for name in ("length_penalty", "adapter"):
         old, new = getattr(before.rewards, name), getattr(after.rewards, name)

@@ -1,5 +1,6 @@
 """The sections of a recipe: one class per package, composed here with those of the run itself."""
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,7 +62,7 @@ class EvaluationConfig(BaseModel):
     Those of the base model are kept in `.base-draws` next to the folder of the run, for runs that would draw alike."""
     every: int = Field(default=0, ge=0)
     """Steps between two evaluations while training, on the split "test" where the task has one; actors pause for them.
-    0: none. Their figures go to evaluations.jsonl."""
+    The last step has one too. 0: none. Their figures go to evaluations.jsonl."""
     every_samples: int = Field(default=16, ge=1)
     """Samples per prompt in an evaluation while training."""
     best: str = Field(default="", pattern=r"^(-?[A-Za-z0-9_]+)?$")
@@ -75,6 +76,11 @@ class EvaluationConfig(BaseModel):
     """CPU threads of the engine during evaluation, when no other process works. 0: all cores."""
     limit_s: float = Field(default=7200.0, gt=0.0)
     """Longest time for generating the samples, s."""
+
+    @property
+    def cores(self) -> int:
+        """CPU threads of an evaluation."""
+        return self.threads or os.cpu_count() or 1
 
 
 class RunConfig(BaseModel):

@@ -132,9 +132,9 @@ def _check_listed_target(task: Task, rewards: RewardConfig, name: str) -> None:
     changed += [f"rewards.length_penalty = {rewards.length_penalty:g}"] if rewards.length_penalty else []
     if changed and task.support():
         raise ConfigError(
-            f"{', '.join(changed)}: task {name!r} lists its strings with the log R of its own terms alone, so its exact "
-            "log Z, total variation and certificate would be of another target. Set learner.reward_temperature_end for "
-            "a tempered target, or change the task's options."
+            f"{', '.join(changed)}: task {name!r} lists its strings with the log R of its own terms alone, so its "
+            "exact log Z, total variation and certificate would be of another target. Set "
+            "learner.reward_temperature_end for a tempered target, or change the task's options."
         )
 
 

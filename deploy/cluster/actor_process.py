@@ -47,7 +47,7 @@ class ActorProcess:
         from buffer.server.connect import connect
 
         config, name = address.config, f"actor-{number}"
-        self._name = name
+        self._name, self._evaluation = name, config.evaluation
         self._store = AdapterStoreClient(ray.get_actor(address.adapter_store))
         self._log = process_log(address.buffer_name, name)
         self._meter = Meter(address.buffer_name, name)
@@ -114,12 +114,10 @@ class ActorProcess:
         self._meter.actor(status)
         return status
 
-    def sample(
-        self, prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int
-    ) -> "dict[str, list[Sampled]]":
-        """RolloutActor.sample from the newest published version, on `threads` CPU threads (0: all cores)."""
+    def sample(self, prompts: Sequence[Prompt], n: int, use_base_model: bool) -> "dict[str, list[Sampled]]":
+        """RolloutActor.sample from the newest published version."""
         self._store.sync()
-        return self._rollout.sample(prompts, n, use_base_model, threads or os.cpu_count() or 1)
+        return self._rollout.sample(prompts, n, use_base_model, self._evaluation.cores)
 
 
 def life_seed(seed: int, number: int, life: int) -> int:

@@ -44,15 +44,11 @@ class PendingSamples:
         return {prompt.id: [one for part in parts for one in part[prompt.id]] for prompt in self._prompts}
 
 
-def draw_samples(
-    actors: Sequence[Handle], prompts: Sequence[Prompt], n: int, use_base_model: bool, threads: int
-) -> list[Call]:
+def draw_samples(actors: Sequence[Handle], prompts: Sequence[Prompt], n: int, use_base_model: bool) -> list[Call]:
     """Start to draw n on-policy responses of each prompt, split over the actors."""
     shares = [n // len(actors) + (k < n % len(actors)) for k in range(len(actors))]
     return [
-        actor.sample.options(max_task_retries=-1).remote(
-            prompts, share, use_base_model, threads
-        )  # it may be restarting
+        actor.sample.options(max_task_retries=-1).remote(prompts, share, use_base_model)  # it may be restarting
         for actor, share in zip(actors, shares, strict=True)
         if share
     ]

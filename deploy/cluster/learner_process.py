@@ -95,7 +95,7 @@ class LearnerProcess:
             fresh_fraction=config.learner.fresh_fraction,
             fresh_window=fresh_window(config),
             fresh_only=takes_fresh_alone(config),
-            wait_limit_s=config.learner.advanced.wait_limit_s,
+            wait_limit_s=wait_limit_s(config),
             seed=config.seed,
             rank=self._rank,
             first_draw=self._learner.step_number,
@@ -131,7 +131,7 @@ class LearnerProcess:
         """[N] log q(Z ⊤) of given strings, nats, under the newest weights or the base model. Not during `run`."""
         from learner.given_strings import log_q_of_given
 
-        set_threads(self._address.config.evaluation.threads)
+        set_threads(self._address.config.evaluation.cores)
         return log_q_of_given(self._policy, strings, self._address.config.learner.max_tokens, base_model)
 
     def report(self) -> tuple[list[dict[str, Any]], str | None]:
@@ -152,6 +152,11 @@ def takes_fresh_alone(config: RunConfig) -> bool:
     """Whether a batch waits for its fresh rows. With a limit of draws per insert both sides could wait for ever."""
     no_limit = config.buffer.samples_per_insert == 0.0 and config.learner.objective != "sft"
     return config.learner.fresh_fraction == 1.0 and no_limit
+
+
+def wait_limit_s(config: RunConfig) -> float:
+    """Longest wait for a batch, s: no actor samples for training during an evaluation, which has a limit of its own."""
+    return config.learner.advanced.wait_limit_s + (config.evaluation.limit_s if config.evaluation.every else 0.0)
 
 
 def fresh_window(config: RunConfig) -> int:

@@ -193,11 +193,10 @@ class System:
         """Start to draw n on-policy responses of each prompt and to score them. Not while the actors' loops run."""
         if not use_base_model:
             self.newest_adapter()  # raises where there is none
-        threads = self._config.evaluation.threads
         actors = list(self._loops.available.values()) or list(
             self._actors.members.values()
         )  # a call waits for a restart
-        parts = draw_samples(actors, prompts, n, use_base_model, threads)
+        parts = draw_samples(actors, prompts, n, use_base_model)
         return PendingSamples(prompts, parts, list(self._rewards.members.values()))
 
     def score_draws(self, prompts: Sequence[Prompt], drawn: "Mapping[str, Sequence[Sampled]]") -> PendingSamples:

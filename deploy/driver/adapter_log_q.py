@@ -1,6 +1,5 @@
 """log q of given strings under a run's adapter, computed by the learner's own code: no engine is involved."""
 
-import os
 from collections.abc import Callable, Sequence
 
 from buffer.types import AdapterFiles, FloatArray, Trajectory
@@ -20,7 +19,7 @@ def load_log_q(checked: Checked, files: AdapterFiles) -> LogQ:
     from learner.policy import LoraPolicy
     from lm.load import device_of
 
-    torch.set_num_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
+    torch.set_num_threads(checked.config.evaluation.cores)
     learner = checked.config.learner
     policy = LoraPolicy(checked.spec, device_of(learner.device, learner.gpus))
     load_adapter(policy, load(files.weights))

@@ -1,7 +1,6 @@
 """Ways to choose strings other than drawing from the policy: what `tributary evaluate` and `sample` take as options."""
 
 import gc
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,7 +144,7 @@ def _search(
         raise ConfigError("a beam search can't use the task's tool: its text would cut into the beams. Draw samples.")
     if checked.spec.quantization != "none":
         raise ConfigError("a beam search needs whole base weights, and the run has model.quantization. Draw samples.")
-    torch.set_num_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
+    torch.set_num_threads(checked.config.evaluation.cores)
     learner = checked.config.learner
     model = load_merged(checked.spec, adapter).eval().to(device_of(learner.device, learner.gpus))
     width, groups = decoding.beams or decoding.diverse_beams, max(decoding.diverse_beams, 1)

@@ -3,7 +3,6 @@
 train (E-step) -> m-step -> train with rewards.adapter (the next E-step) -> ...
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def fit(
         for sampled in drawn[prompt.id]:
             context = np.concatenate([requests[0].context, sampled.token_ids]).astype(np.int32)
             choices.append(Choice(context, [request.target for request in requests]))
-    torch.set_num_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
+    torch.set_num_threads(checked.config.evaluation.cores)
     learner = checked.config.learner.model_copy(update={"steps": steps, "learning_rate": learning_rate})
     return m_step(checked.spec, choices, learner, device_of(learner.device, learner.gpus), seed)
 

@@ -49,6 +49,10 @@ class PeriodicEvaluation:
         """True once `every` steps have passed since the last evaluation."""
         return bool(self._config.every) and step - self._evaluated_step >= self._config.every
 
+    def is_behind(self, step: int) -> bool:
+        """True if `step` is later than the last evaluation."""
+        return bool(self._config.every) and step > self._evaluated_step
+
     def add(self, step: int, judged: Judged, adapter: tuple[AdapterVersion, AdapterFiles]) -> str:
         """Keep the figures of an evaluation after `step`, and the adapter if it is the best so far; returns a line to
         show. ConfigError for a figure in `best` that the task does not have."""

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -62,7 +61,7 @@ def with_engine(checked: Checked, seed: int, use: Callable[[Engine], T], say: Ca
     """The result of `use`, called with an engine of the recipe that is freed afterwards. `say` tells how far it is."""
     with ScratchFolder() as scratch:
         engine = ReportingEngine(checked, scratch.path, seed, say)
-        engine.set_threads(checked.config.evaluation.threads or os.cpu_count() or 1)
+        engine.set_threads(checked.config.evaluation.cores)
         result = use(engine)
         del engine
     gc.collect()  # whoever comes next needs its memory

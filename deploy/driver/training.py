@@ -145,7 +145,7 @@ class Training:
         self._observers.add_samples("before" if use_base_model else "after", samples)
         return samples
 
-    def _evaluate(self) -> bool:
+    def _evaluate(self, is_last: bool = False) -> bool:
         """Evaluate the newest adapter while the learner goes on; True if it was told to end, being out of patience."""
         config, step, prompts = self._setup.config, self._progress.step, self._periodic.prompts
         self._system.stop_actors()
@@ -158,13 +158,14 @@ class Training:
             self._report(f"evaluating step {step}")
             samples = pending.result()
             wait.check()
-        self._system.start_actors()
+        if self._trains_on_draws and not is_last:
+            self._system.start_actors()
         if samples is None:
             return False
         temperature = reward_temperature(step, config.learner)
         judged = judge(self._setup.checked, samples, self._setup.judges, temperature, config.evaluation.every_samples)
         self._setup.console.print(Text(self._periodic.add(step, judged, adapter)), soft_wrap=True)
-        if self._periodic.is_out_of_patience:
+        if self._periodic.is_out_of_patience and not is_last:
             text = f"No better {config.evaluation.best} in {config.evaluation.patience} evaluations: training ends."
             self._setup.console.print(text)
             self._system.stop_learner()
@@ -217,11 +218,15 @@ class Training:
             self._observers.show(self._progress, "training")
             wait.check()
 
+    @property
+    def _trains_on_draws(self) -> bool:
+        return self._setup.config.learner.objective != "sft"
+
     def _train(self) -> None:
         """Watch the loops until the learner has done its steps, or ends early because of a signal."""
         self._progress.begin_training()
         self._buffer.begin_draws()
-        self._system.start(sampling=self._setup.config.learner.objective != "sft")
+        self._system.start(sampling=self._trains_on_draws)
         ended, stopping = False, False
         while not ended:
             ended = self._poll()
@@ -235,6 +240,8 @@ class Training:
             elif counts := self._scale.new_request():
                 self._system.resize(counts)
             self._report()
+        if self._periodic.is_behind(self._progress.step) and not (self._stop or self._out_of_patience):
+            self._evaluate(is_last=True)  # the last adapter may be the best
         self._buffer.end_draws()
         self._progress.end_training()
 

@@ -4,6 +4,7 @@ A row is a `tributary train` of its own, resumed if it was interrupted, or a `tr
 under another way to decode. After each row the three files of the result are whole.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -69,6 +70,13 @@ def reproduce(
     return []
 
 
+def run_name(contender: Contender, seed: int, overrides: Sequence[str]) -> str:
+    """The folder of a contender's run. It differs between settings: a run with older ones is no row of the new ones."""
+    words = "".join(c if c.isalnum() else "-" for c in contender.name)
+    settings = json.dumps([contender.recipe, *contender.overrides, *overrides])
+    return f"{words}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+
+
 def _settings(contender: Contender, overrides: Sequence[str]) -> list[str]:
     return [contender.recipe, *contender.overrides, *overrides, *contender.decoding]
 
@@ -121,10 +129,6 @@ class _Maker:
         trained = [c for c in self._experiment.contenders if c.trains and c.recipe == contender.recipe]
         return next((c for c in trained if c.name == contender.like), trained[0])
 
-    def _folder(self, contender: Contender) -> Path:
-        words = "".join(c if c.isalnum() else "-" for c in contender.name)
-        return self._runs / f"{words}-{self._seed}"
-
     def _command(self, contender: Contender, run: Path) -> list[str]:
         changes = [*contender.overrides, *self._overrides, f"seed={self._seed}"]
         if contender.teaches:
@@ -133,7 +137,7 @@ class _Maker:
 
     def _train(self, contender: Contender) -> Path:
         """The folder of the contender's finished run."""
-        run = self._folder(contender)
+        run = self._runs / run_name(contender, self._seed, self._overrides)
         if (run / "summary.json").is_file() and not json.loads((run / "summary.json").read_text())["stopped_by"]:
             return run
         self._runs.mkdir(parents=True, exist_ok=True)

@@ -127,6 +127,27 @@ def test_an_actor_that_falls_behind_goes_on_and_takes_the_newest_version_once_a_
     assert (figures["version"], figures["versions_taken"], figures["versions_skipped"]) == (100, 2, 99)
 
 
+def test_an_evaluation_between_two_loops_loses_no_string(client: redis.Redis, name: str) -> None:
+    engine, gate = SimulatedEngine(SPEC, rate=1e9, seed=0), Gate()
+    actor = RolloutActor(
+        "actor-0",
+        engine,
+        iter(PROMPTS),
+        "test",
+        CONFIG,
+        lambda held: version(0) if held < 0 else None,
+        gate,
+        Heartbeats(client, name),
+        seed=0,
+    )
+    for n in (8, 200):
+        gate.after_batch = lambda n=n: actor.stop() if len(gate.taken) >= n else None  # type: ignore[misc]
+        actor.run()
+        assert len(actor.sample(PROMPTS[:1], 3, use_base_model=False, threads=1)["0"]) == 3
+        actor.resume()
+    assert [t.prompt_id for t in gate.taken] == [str(k) for k in range(len(gate.taken))]
+
+
 def test_a_response_of_the_base_model_is_never_stamped_with_a_version(client: redis.Redis, name: str) -> None:
     class BaseModelEngine(SimulatedEngine):
         def add(self, prompt_token_ids: IntArray, behaviour: Behaviour, use_base_model: bool = False) -> str:

@@ -52,6 +52,7 @@ def test_a_user_of_trl_trains_with_their_own_rows_and_reward(tmp_path: Path) -> 
     assert {"mean_correct", "reward", "tokens"} <= set(summary["metrics"]["after"])
     rows = [json.loads(line) for line in (folder / "run" / "evaluations.jsonl").read_text().splitlines()]
     assert rows and rows[0]["best"] and {"reward", "mean_correct"} <= set(rows[0]["figures"])
+    assert rows[-1]["step"] == 200, "the last adapter is evaluated too"
     for place in ("adapter", "best"):
         assert (folder / "run" / place / "adapter_model.safetensors").is_file()
     assert summary["steps"] == 200, "actors sampled on after the evaluations"

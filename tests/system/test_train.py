@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from deploy.driver.evaluate_decoding import FILE as DECODING
 from deploy.evidence.experiments import Contender, Experiment
-from deploy.evidence.reproduce import Place, reproduce
+from deploy.evidence.reproduce import Place, reproduce, run_name
 from tests.support.processes import Command, rows_of, until
 from tests.support.tiny import PACED, TinyTask
 
@@ -141,17 +141,18 @@ def test_reproduce_reads_a_finished_run_and_decodes_the_base_model_in_another_wa
     finished: tuple[Path, Command, str], recipe: Path, tmp_path: Path
 ) -> None:
     runs, to = tmp_path / "runs", tmp_path / "results"
-    shutil.copytree(finished[0], runs / "ours-0")
     ours, greedy = (
         Contender("ours", str(recipe)),
         Contender("greedy", str(recipe), trains=False, decoding=("--greedy",)),
     )
+    run = runs / run_name(ours, 0, [])
+    shutil.copytree(finished[0], run)
     experiment = Experiment("Toys", (ours, greedy), {"total_variation": "total variation"}, "smallest", 1.0)
     heard: list[str] = []
     assert reproduce("toys", experiment, Place(runs, to), 1, math.inf, [], heard.append) == []
     of_ours, of_greedy = json.loads((to / "results.json").read_text())["rows"]
     assert of_ours["figures"]["total_variation"] <= 0.05 and of_ours["trajectories"] > 500
-    assert json.loads((runs / "ours-0" / DECODING).read_text())["decoding"]["temperature"] == 0.0
+    assert json.loads((run / DECODING).read_text())["decoding"]["temperature"] == 0.0
     assert of_greedy["figures"]["total_variation"] > 0.8, "one string has all the mass"
     assert of_greedy["trajectories"] is None and heard == ["[1/2] ours, seed 0", "[2/2] greedy, seed 0"]
     assert reproduce("toys", experiment, Place(runs, to), 1, math.inf, [], heard.append) == [] and len(heard) == 2

@@ -155,6 +155,15 @@ def test_a_capacity_beyond_the_longest_string_of_redis_is_refused() -> None:
         load_recipe("demo", ["buffer.capacity=7000001"])
 
 
+def test_a_resumed_run_may_not_change_to_an_objective_that_reads_rewards_it_did_not_keep() -> None:
+    values = shown_config(load_recipe("demo", ["learner.objective=vargrad"]))
+    assert resumed_config(values, ["learner.objective=vargrad"], "c").learner.objective == "vargrad"
+    for name in ("subtb", "group_subtb", "tb", "db"):
+        with pytest.raises(ConfigError, match=f"can't change from 'vargrad' to '{name}' .* log R of their prefixes"):
+            resumed_config(values, [f"learner.objective={name}"], "c")
+    assert resumed_config(shown_config(load_recipe("demo")), ["learner.objective=vargrad"], "c")
+
+
 @pytest.mark.parametrize("override", ["rewards.length_penalty=0.5", "rewards.adapter=elsewhere"])
 def test_a_resumed_run_may_not_change_what_log_r_is_but_may_change_the_weights_of_its_terms(override: str) -> None:
     values = shown_config(load_recipe("demo"))
