@@ -7,6 +7,7 @@ then     the frozen model, with this adapter merged into it, scores the next E-s
 Shapes   B choices, A alternatives of a choice, C tokens of a context, Y of an alternative.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -52,7 +53,8 @@ def m_step(
     """Train a fresh adapter of `spec`'s kind for `config.steps` steps of `config.batch_size` choices each.
 
     Batches go through all choices in random order, over and over. `config` also gives the learning rate and its
-    schedule, weight_decay, max_grad_norm, max_tokens and gradient_checkpointing. ConfigError for malformed choices.
+    schedule, weight_decay, max_grad_norm, max_tokens and gradient_checkpointing. ConfigError for malformed choices and
+    a loss that is not finite.
     """
     check_choices(choices)
     torch.manual_seed(seed)
@@ -66,6 +68,11 @@ def m_step(
             entropy = -log_shares(policy, part).sum() / len(batch)
             entropy.backward()
             loss += float(entropy.detach())
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the M-step's cross-entropy is {loss} at step {step}, with learning rate "
+                f"{learning_rate(step, config):g}. No adapter was written. Lower --learning-rate."
+            )
         optimiser.clip_gradients()
         optimiser.step(learning_rate(step, config))
         losses.append(loss)

@@ -24,11 +24,11 @@ from pydantic import ValidationError
 
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion
+from deploy.artifacts.adapter_folder import CONFIG, WEIGHTS, write_adapter
 from deploy.artifacts.adapter_version_file import AdapterVersionFile
 from deploy.artifacts.json_files import append_line, read_lines, write_json, write_lines, write_whole
 
-_WEIGHTS, _ADAPTER_CONFIG, _VERSION = "adapter_model.safetensors", "adapter_config.json", "version.json"
-_NAME, _LOCK = "name", "lock"
+_VERSION, _NAME, _LOCK = "version.json", "name", "lock"
 
 
 class RunFolder:
@@ -161,9 +161,7 @@ class RunFolder:
 
     def write_adapter(self, files: AdapterFiles) -> None:
         """Replace the adapter, each file atomically. The configuration is the same throughout a run."""
-        self.adapter_path.mkdir(exist_ok=True)
-        write_whole(self.adapter_path / _ADAPTER_CONFIG, files.config_json.encode())
-        write_whole(self.adapter_path / _WEIGHTS, files.weights)
+        write_adapter(self.adapter_path, files)
 
     def write_adapter_notes(self, files: Mapping[str, bytes]) -> None:
         """Put files that describe the adapter next to it, each replaced atomically."""
@@ -172,7 +170,7 @@ class RunFolder:
 
     def adapter(self) -> AdapterFiles:
         """The newest adapter. ConfigError if the run has not written one."""
-        return AdapterFiles(self._read_adapter_file(_WEIGHTS), self._read_adapter_file(_ADAPTER_CONFIG).decode())
+        return AdapterFiles(self._read_adapter_file(WEIGHTS), self._read_adapter_file(CONFIG).decode())
 
     def write_version(self, version: AdapterVersion) -> None:
         """Write the version next to the adapter; call it after `write_adapter`."""

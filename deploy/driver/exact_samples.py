@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 
-from buffer.errors import ConfigError
+from buffer.errors import ConfigError, RewardError
 from buffer.types import AdapterFiles, Prompt, Trajectory
 from deploy.driver.adapter_log_q import load_log_q
 from deploy.driver.certificate import writable
@@ -79,6 +79,8 @@ def correct(
     corrections = []
     for prompt in prompts:
         drawn = proposals[prompt.id]
+        if not drawn:
+            raise RewardError(f"no draw of prompt {prompt.id!r} could be scored, so there is nothing to correct.")
         u = np.array([s.log_reward / temperature - s.log_q for s in drawn])
         if method == "rejection":
             corrected = reject(u, max(largest[prompt.id], float(u.max())), rng)

@@ -12,6 +12,7 @@ import numpy as np
 
 from buffer.errors import AdapterError, ConfigError
 from buffer.types import AdapterFiles, Prompt, Trajectory, given_trajectory
+from deploy.artifacts.adapter_folder import write_adapter
 from deploy.artifacts.run_folder import RunFolder, check_disk
 from deploy.driver.adapter_log_q import load_log_q
 from deploy.driver.checked_adapter import checked_adapter
@@ -44,8 +45,7 @@ def export_adapter(checked: Checked, folder: RunFolder, target: Path) -> Path:
     with _new_folder(target) as work:
         files = portable(checked_adapter(folder), checked.config.model.name)
         shutil.copy(folder.adapter_path / "version.json", work)
-        (work / "adapter_config.json").write_text(files.config_json)
-        (work / "adapter_model.safetensors").write_bytes(files.weights)
+        write_adapter(work, files)
         _write(work, description(checked, folder))
     return target
 

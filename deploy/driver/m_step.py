@@ -10,6 +10,7 @@ import numpy as np
 
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, Prompt
+from deploy.artifacts.adapter_folder import write_adapter
 from deploy.artifacts.run_folder import RunFolder
 from deploy.driver.preflight import Checked
 from deploy.driver.samples import draw
@@ -54,9 +55,7 @@ def fit(
 def write(files: AdapterFiles, run: Path) -> Path:
     """Write the adapter into the run's folder; returns the PEFT folder to name in `rewards.adapter`."""
     folder = run / FOLDER
-    folder.mkdir(exist_ok=True)
-    (folder / "adapter_model.safetensors").write_bytes(files.weights)
-    (folder / "adapter_config.json").write_text(files.config_json)
+    write_adapter(folder, files)
     return folder
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion, Prompt
+from deploy.artifacts.adapter_folder import write_adapter
 from deploy.artifacts.json_files import append_line, read_lines, write_lines, write_whole
 from deploy.driver.evaluation import Judged
 from deploy.driver.preflight import Checked
@@ -88,8 +89,6 @@ class PeriodicEvaluation:
     def _write_best(self, step: int, adapter: tuple[AdapterVersion, AdapterFiles]) -> None:
         version, files = adapter
         place = self._folder / BEST
-        place.mkdir(exist_ok=True)
-        write_whole(place / "adapter_config.json", files.config_json.encode())
-        write_whole(place / "adapter_model.safetensors", files.weights)
+        write_adapter(place, files)
         about = {"step": step, "version": version.number, "sha256": version.digest}
         write_whole(place / "about.json", json.dumps(about, indent=2).encode())

@@ -61,7 +61,8 @@ class Length(TermSettings):
     kind: Literal["length"]
     per_token: float = Field(gt=0.0)
     least: int = Field(default=0, ge=0)
-    most: int = Field(default=0, ge=0)
+    most: int | None = Field(default=None, ge=0)
+    """None: no limit. 0: every token costs `per_token`."""
 
 
 class ConstraintTermSettings(TermSettings):
@@ -144,16 +145,21 @@ class ConstraintTerm(Term):
 
 
 class LengthTerm(Term):
-    """A penalty on the number of tokens."""
+    """A penalty on the number of tokens. ValueError where it would be 0 for all lengths, or for none."""
 
     def __init__(self, name: str, settings: Length) -> None:
         super().__init__(name, settings)
+        least, most = settings.least, settings.most
+        if most is None and not least:
+            raise ValueError("a term of kind length needs least, most or both; most = 0 makes every token cost")
+        if most is not None and most < least:
+            raise ValueError(f"a term of kind length has least = {least} and most = {most}: no text has such a length")
         self._length = settings
 
     def score(self, texts: Sequence[str], base_scores: BaseLogProbs | None) -> Terms:
         """The penalty: 0 from `least` to `most` tokens."""
-        n = np.arange(len(texts))
-        outside = np.maximum(self._length.least - n, 0) + np.maximum(n - self._length.most, 0)
+        n, most = np.arange(len(texts)), self._length.most
+        outside = np.maximum(self._length.least - n, 0) + (0 if most is None else np.maximum(n - most, 0))
         return {self.name: -self._length.weight * self._length.per_token * outside}
 
 

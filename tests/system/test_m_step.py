@@ -76,6 +76,12 @@ def test_a_fresh_adapter_gives_the_shares_of_plain_passes_of_the_base_model(tiny
     np.testing.assert_allclose(shares.numpy(), plain_shares(base, choices()), atol=1e-4)
 
 
+def test_a_loss_that_is_not_finite_leaves_no_adapter(tiny_spec: PolicySpec) -> None:
+    config = LearnerConfig(steps=5, batch_size=8, learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(ConfigError, match=r"cross-entropy is nan at step \d.*Lower --learning-rate"):
+        m_step(tiny_spec, choices(), config, CPU)
+
+
 def test_limits_of_the_policy_do_not_apply_to_the_labels(tiny_spec: PolicySpec) -> None:
     narrow = replace(tiny_spec, max_actions=1, min_actions=1, allowed_token_ids=(VOCABULARY.index("a"),))
     with torch.no_grad():

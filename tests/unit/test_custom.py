@@ -93,6 +93,10 @@ def test_a_hard_constraint_has_the_floor_and_a_soft_one_its_penalty(tokenizer: T
 def test_length_takes_nats_for_tokens_outside_of_its_limits(tokenizer: Tokenizer) -> None:
     task = make(tokenizer, LIKELY, {"kind": "length", "per_token": 0.5, "least": 1, "most": 2})
     assert log_reward(task, tokenizer, "abcd")["tokens"].tolist() == [-0.5, 0.0, 0.0, -0.5, -1.0]
+    task = make(tokenizer, LIKELY, {"kind": "length", "per_token": 0.5, "least": 2})
+    assert log_reward(task, tokenizer, "abcd")["tokens"].tolist() == [-1.0, -0.5, 0.0, 0.0, 0.0]
+    task = make(tokenizer, LIKELY, {"kind": "length", "per_token": 0.5, "most": 0})
+    assert log_reward(task, tokenizer, "abcd")["tokens"].tolist() == [0.0, -0.5, -1.0, -1.5, -2.0]
 
 
 def test_without_a_term_of_the_model_no_model_is_loaded(tokenizer: Tokenizer) -> None:
@@ -155,6 +159,8 @@ def test_every_term_and_every_constraint_has_its_figure(tokenizer: Tokenizer) ->
         ([{"kind": "target", "target": ""}], {}, "no token"),
         ([{"kind": "target", "target": "{subject}"}], {}, "target of term 'target' has {subject}"),
         ([{"kind": "length"}], {}, "per_token"),
+        ([{"kind": "length", "per_token": 0.5}], {}, "needs least, most or both"),
+        ([{"kind": "length", "per_token": 0.5, "least": 3, "most": 2}], {}, "no text has such a length"),
         ([LIKELY, {"kind": "keywords", "words": ["a"], "word": "b"}], {}, "word"),
         ([LIKELY, {"kind": "regex", "pattern": "("}], {}, "regular expression"),
         ([LIKELY, {"kind": "regex", "pattern": "a", "penalty": 0.0}], {}, "penalty = 0.0"),
