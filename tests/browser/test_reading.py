@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable
 
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from tests.browser.eye import Eye
 from tests.browser.stages import Stages
@@ -116,6 +116,31 @@ def test_runs_of_several_seeds_are_one_line_with_a_band(stages: Stages, eye: Ope
     oldest = plot.locator(".table tbody tr").last.locator("td, th").all_inner_texts()  # a step that all runs reached
     mean, high, low = map(float, oldest[1:4])
     assert low <= mean <= high
+    plot.get_by_role("button", name="show numbers as a table").click()
+    assert _coloured_pixels(plot) > 1000, "the mean, its band and the other run are drawn"
+    for entry in entries.all():
+        entry.click()
+    assert _coloured_pixels(plot) < 100, (
+        "marks of values that are not finite: the edges of a band are hidden with its mean"
+    )
     looking.page.get_by_role("button", name="seeds as one line").click()
     expect(entries).to_have_count(4)
     assert looking.serious() == [] and looking.wrong == []
+
+
+def _coloured_pixels(plot: Locator) -> int:
+    """Pixels of the plot's drawing that are not grey, as axes and grid are."""
+    count: int = plot.locator("canvas").evaluate(
+        """(canvas) => {
+            const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+            copy.drawImage(canvas, 0, 0);
+            const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+            let count = 0;
+            for (let i = 0; i < data.length; i += 4) {
+                const [red, green, blue, alpha] = data.subarray(i, i + 4);
+                count += alpha > 20 && Math.max(red, green, blue) - Math.min(red, green, blue) > 40;
+            }
+            return count;
+        }"""
+    )
+    return count

@@ -68,6 +68,12 @@ export function smooth(values, weight) {
 /** A model in which each line is smoothed, and drawn faint as it is. */
 export function smoothed(model, weight) {
   if (!weight) return model;
-  const faint = model.series.map((one) => ({ ...one, label: `${one.label}, unsmoothed`, opacity: 0.25, quiet: true }));
+  const faint = model.series.map((one, n) => ({
+    ...one,
+    label: `${one.label}, unsmoothed`,
+    opacity: 0.25,
+    quiet: true,
+    of: one.of ?? n,
+  }));
   return { ...model, ys: [...model.ys.map((y) => smooth(y, weight)), ...model.ys], series: [...model.series, ...faint] };
 }

@@ -1,7 +1,8 @@
 // Draws one plot with uPlot: lines, dots, bars, bands, level lines, and a mark at each value that is not finite.
 //
 // A model: {x, ys, series, xTitle, xText, yText, logX, logY, bins, bands, levels, marks, events}
-//   series   [{label, kind: line|dots|rings|bars, n or token, dash, opacity, width, hidden}], one for each of ys (palette.js has colours and dashes)
+//   series   [{label, kind: line|dots|rings|bars, n or token, dash, opacity, width, hidden, quiet}], one for each of ys
+//            (palette.js has colours and dashes); `of`: the number of the curve that it is hidden with
 //   bins     {low, high}: edges of bars            bands    [{upper, lower, n, opacity}] by series number
 //   levels   [{value, label, include}]: horizontal lines     marks    [x] of points that are not finite
 //   events   [{x, text}]: ticks at the top              yRange   [from, to], each a number or null

@@ -1,10 +1,10 @@
-// The legend of a plot: one button per curve with its line style and value; a click hides the curve.
+// The legend of a plot: one button per curve with its line style and value; a click hides the curve and those `of` it.
 
 import { h, put, setText, svg } from "./dom.js";
 import { ink } from "./palette.js";
 
 export class Legend {
-  /** `toggled(n)` is called when curve n is hidden or shown. */
+  /** `toggled(n, show)` is called when curve n is hidden or shown. */
   constructor(toggled) {
     this.toggled = toggled;
     this.hidden = new Set();
@@ -16,7 +16,7 @@ export class Legend {
   draw(model, same) {
     if (!same) {
       this.values = model.series.map(() => h("span", { class: "value" }));
-      const entries = model.series.map((one, n) => (one.quiet ? null : this.entry(one, n)));
+      const entries = model.series.map((one, n) => (one.quiet ? null : this.entry(one, n, model.series)));
       put(this.element, model.series.length > 1 ? entries : []);
     }
     this.setValues(model.values ?? []);
@@ -26,7 +26,12 @@ export class Legend {
     this.values.forEach((value, n) => setText(value, texts?.[n] ?? ""));
   }
 
-  entry(one, n) {
+  /** Whether curve n is hidden, by its own button or that of the curve that it belongs to. */
+  hides(one, n) {
+    return this.hidden.has(one.of ?? n);
+  }
+
+  entry(one, n, series) {
     const button = h(
       "button",
       { type: "button", class: "entry", "aria-pressed": String(!this.hidden.has(n)) },
@@ -37,8 +42,11 @@ export class Legend {
     button.addEventListener("click", () => {
       if (!this.hidden.delete(n)) this.hidden.add(n);
       button.setAttribute("aria-pressed", String(!this.hidden.has(n)));
-      one.hidden = this.hidden.has(n);
-      this.toggled(n);
+      for (const [k, other] of series.entries()) {
+        if ((other.of ?? k) !== n) continue;
+        other.hidden = this.hidden.has(n);
+        this.toggled(k, !other.hidden);
+      }
     });
     return h("li", {}, button);
   }

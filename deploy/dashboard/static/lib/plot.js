@@ -33,7 +33,7 @@ export class Plot {
       onkeydown: (event) => this.onKey(event),
       onblur: () => this.leave(),
     });
-    this.legend = new Legend((n) => this.drawn?.setSeries(n + 1, { show: !this.legend.hidden.has(n) }));
+    this.legend = new Legend((n, show) => this.drawn?.setSeries(n + 1, { show }));
     this.tip = h("p", { class: "tip", hidden: true });
     this.remark = h("p", { class: "remark", hidden: true });
     this.state = h("div", { class: "state" });
@@ -118,7 +118,7 @@ export class Plot {
     const same = this.model && sameShape(this.model, model);
     this.model = model;
     this.show(null);
-    for (const [n, one] of model.series.entries()) one.hidden = this.legend.hidden.has(n);
+    for (const [n, one] of model.series.entries()) one.hidden = this.legend.hides(one, n);
     this.setNow(model.now ?? "");
     this.outdated = true;
     if (!same) this.discard();

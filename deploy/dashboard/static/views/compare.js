@@ -27,6 +27,7 @@ const DEFAULT_CURVES = [
   "system.trajectories_per_s",
 ];
 const MAX_CURVES = 12;
+const EDGES = ["high", "low"]; // of a band, drawn behind its mean
 
 export function render(root, live, params) {
   let current = params,
@@ -189,7 +190,7 @@ function overlay(host, name, { response, curves, x, smoothing, groups, together 
   const model = {
     x: xs,
     ys,
-    series: lines.map(({ series }) => series),
+    series: lines.map(({ series }, k) => (series.role ? { ...series, of: k - EDGES.indexOf(series.role) - 1 } : series)),
     bands: lines.flatMap(({ series }, k) =>
       series.role === "high" ? [{ upper: k, lower: k + 1, n: series.n, opacity: 0.16 }] : [],
     ),
@@ -221,5 +222,5 @@ function linesOf(group, name, text) {
     series: { label: `${label}, ${role}`, kind: "line", n, quiet: true, opacity: 0.25, role },
     value: "",
   });
-  return [{ curve: all.mean, series: { label, kind: "line", n }, value: text(all.mean.y.at(-1)) }, edge("high"), edge("low")];
+  return [{ curve: all.mean, series: { label, kind: "line", n }, value: text(all.mean.y.at(-1)) }, ...EDGES.map(edge)];
 }
