@@ -16,7 +16,7 @@ import numpy as np
 from actors.behaviour import Behaviour
 from actors.canary import CanaryCheck, SampleCheck
 from actors.config import ActorConfig
-from actors.segments import MAX_ALLOWED_TOKENS, Response, Sampled, read_segment, reported_segment, segment_params
+from actors.segments import MAX_WATCHED_TOKENS, Response, Sampled, read_segment, reported_segment, segment_params
 from actors.served_versions import MAX_VERSIONS, ServedVersion, ServedVersions
 from buffer.errors import AdapterError
 from buffer.tool import Tool
@@ -30,7 +30,7 @@ def engine_settings(config: ActorConfig) -> dict[str, int]:
         "kv_cache_gib": config.kv_cache_gib,
         "max_model_len": config.max_model_len,
         "max_requests": config.max_in_flight,
-        "log_probs": MAX_ALLOWED_TOKENS + 8,
+        "log_probs": MAX_WATCHED_TOKENS + 8,
         "versions": MAX_VERSIONS,
         "tensor_parallel": config.tensor_parallel,
     }

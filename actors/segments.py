@@ -14,14 +14,14 @@ import numpy as np
 
 from actors.behaviour import Behaviour
 from actors.served_versions import ReportedSegment, ServedVersion
-from buffer.errors import AdapterError
 from buffer.tool import Tool
 from buffer.types import AdapterVersion, BoolArray, FloatArray, IntArray, PolicySpec
+from lm.mask import log_left, log_normaliser, watched
 
-MAX_LOG_STOP = 100.0
-"""Nats that a masked stop may take off the normaliser: more cannot be told from fp32 log-probabilities."""
-MAX_ALLOWED_TOKENS = 120
-"""vLLM returns at most 128 chosen log-probabilities per position, and q is renormalised over all allowed tokens."""
+MAX_WATCHED_TOKENS = 120
+"""vLLM returns at most 128 chosen log-probabilities per position; a mask needs those of all tokens that it names."""
+MASKED_BIAS = -100.0
+"""Nats added to the logit of a token that must not be sampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +101,26 @@ def segment_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, ac
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    watched = [spec.stop_token_id] if spec.allowed_token_ids is None else _allowed(spec)
     max_tokens, min_tokens = spec.max_actions - actions, max(spec.min_actions - actions, 0)
     common: dict[str, Any] = {
         "temperature": behaviour.temperature,
         "top_p": behaviour.top_p,
         "ignore_eos": True,  # unless it is the stop token, EOS is a token like any other
-        "allowed_token_ids": None if spec.allowed_token_ids is None else watched,
+        "allowed_token_ids": None if spec.allowed_token_ids is None else watched(spec),
         "logprobs": None,
-        "logprob_token_ids": watched,
+        "logprob_token_ids": watched(spec),
         "detokenize": False,
         "output_kind": RequestOutputKind.FINAL_ONLY,
     }
     if behaviour.suppress_stop:
         min_tokens = max_tokens
     triggers = tool.triggers if tool else frozenset[int]()
+    bias = dict.fromkeys(spec.forbidden_token_ids, MASKED_BIAS)
     if min_tokens:
-        bias = {spec.stop_token_id: -100.0}
+        bias[spec.stop_token_id] = MASKED_BIAS
         return SamplingParams(max_tokens=min_tokens, stop_token_ids=sorted(triggers), logit_bias=bias, **common)
-    return SamplingParams(max_tokens=max_tokens, stop_token_ids=sorted({spec.stop_token_id, *triggers}), **common)
+    stops = sorted({spec.stop_token_id, *triggers})
+    return SamplingParams(max_tokens=max_tokens, stop_token_ids=stops, logit_bias=bias or None, **common)
 
 
 def reported_segment(context: Sequence[int], output: Any) -> ReportedSegment:
@@ -145,27 +146,12 @@ def read_segment(
     for i, entries in enumerate(logprobs):
         log_q = {token: entry.logprob for token, entry in entries.items()}
         log_stop = log_q[spec.stop_token_id]
-        normaliser = (
-            0.0 if spec.allowed_token_ids is None else float(np.logaddexp.reduce([log_q[t] for t in _allowed(spec)]))
-        )
+        taken = list(segment[i : i + 1])
+        normaliser = log_normaliser(log_q, spec, [spec.stop_token_id, *taken])
         if actions + i < spec.min_actions:
-            # What the stop leaves is at least the token's own share. In fp32 a stop that is all but certain leaves 0.
-            with np.errstate(divide="ignore"):
-                left = float(np.log(-np.expm1(min(log_stop - normaliser, 0.0))))
-            normaliser += max(left, *(log_q[token] - normaliser for token in segment[i : i + 1]), -MAX_LOG_STOP)
+            normaliser += log_left(log_stop - normaliser, [log_q[token] - normaliser for token in taken])
             log_stop = -np.inf
         log_pterm.append(log_stop - normaliser)
         if i < len(segment):
             log_pf.append(log_q[segment[i]] - normaliser)
     return log_pf, log_pterm
-
-
-def _allowed(spec: PolicySpec) -> list[int]:
-    """Allowed tokens and the stop, sorted."""
-    allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
-    if len(allowed) > MAX_ALLOWED_TOKENS:
-        raise AdapterError(
-            f"policy.allowed_tokens holds {len(allowed)} tokens, the stop included, and an engine reports "
-            f"log-probabilities of at most {MAX_ALLOWED_TOKENS}: allow fewer, or leave it out to allow all."
-        )
-    return allowed

@@ -30,7 +30,8 @@ class SimulatedEngine:
         self._rate = rate
         self._rng = np.random.default_rng(seed)
         tokens = spec.allowed_token_ids or tuple(range(MAX_TOKENS))
-        self._tokens = np.array([t for t in tokens if t != spec.stop_token_id], dtype=np.int32)
+        actions = np.array([t for t in tokens if t != spec.stop_token_id], dtype=np.int32)
+        self._tokens = actions[spec.permits(actions)]
         self._open: deque[tuple[str, Behaviour, AdapterVersion | None]] = deque()
         self._count = 0
         self._due = time.monotonic()

@@ -29,6 +29,7 @@ class StoredPolicy(BaseModel):
     min_actions: int
     max_actions: int
     allowed_token_ids: tuple[int, ...] | None
+    forbidden_token_ids: tuple[int, ...] = ()
     task: str
     task_options: str
     """sha256 (hex) of the options, as they are written in the recipe."""
@@ -63,6 +64,7 @@ class StoredPolicy(BaseModel):
             min_actions=spec.min_actions,
             max_actions=spec.max_actions,
             allowed_token_ids=spec.allowed_token_ids,
+            forbidden_token_ids=spec.forbidden_token_ids,
             task=task,
             task_options=hashlib.sha256(options).hexdigest(),
             length_penalty=length_penalty,
@@ -91,6 +93,8 @@ class StoredPolicy(BaseModel):
             return f"it has {len(actions)} actions; the policy makes {self.min_actions} to {self.max_actions}"
         if self.allowed_token_ids is not None and not np.isin(actions, self.allowed_token_ids).all():
             return "it has an action that is not in policy.allowed_tokens"
+        if np.isin(actions, self.forbidden_token_ids).any():
+            return "it has an action that is in policy.forbidden_tokens"
         return None
 
 

@@ -210,5 +210,18 @@ class PolicySpec:
     """Stopping is masked before this many."""
     allowed_token_ids: tuple[int, ...] | None = None
     """When given, q is renormalised over these and the stop token, in sampling and in the loss."""
+    forbidden_token_ids: tuple[int, ...] = ()
+    """q is renormalised over all others, in sampling and in the loss. Not together with `allowed_token_ids`."""
     quantization: str = "none"
     """Quantization of the base weights under the adapter: none, or nf4 (4 bits; Dettmers et al., arXiv 2305.14314)."""
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether q is renormalised over a part of the vocabulary."""
+        return self.allowed_token_ids is not None or bool(self.forbidden_token_ids)
+
+    def permits(self, token_ids: IntArray) -> BoolArray:
+        """Elementwise: whether q may choose the token, as an action or as the stop."""
+        if self.allowed_token_ids is not None:
+            return np.isin(token_ids, [*self.allowed_token_ids, self.stop_token_id])
+        return ~np.isin(token_ids, self.forbidden_token_ids)

@@ -2,7 +2,7 @@
 
 import math
 
-from deploy.config_sections import RunConfig
+from deploy.config_sections import PolicyConfig, RunConfig
 
 DEVICES = ("auto", "cpu", "cuda")
 MAX_LOG_WEIGHT = 69.0
@@ -21,11 +21,7 @@ def cross_section_problems(config: RunConfig) -> list[str]:
     problems += _rate_limiter_problems(config)
     problems += _learner_problems(config)
     problems += _evaluation_problems(config)
-    if config.policy.min_actions > config.policy.max_actions:
-        problems.append(
-            f"policy.min_actions = {config.policy.min_actions} is above "
-            f"policy.max_actions = {config.policy.max_actions}. Lower it."
-        )
+    problems += _policy_problems(config.policy)
     set_by_recipe = "max_model_len" in config.actors.model_fields_set
     if set_by_recipe and config.policy.max_actions >= config.actors.max_model_len:
         problems.append(
@@ -57,6 +53,24 @@ def cross_section_problems(config: RunConfig) -> list[str]:
     if len(set(names)) < len(names):
         problems.append(
             f"actors.behaviours has duplicate names: {', '.join(names)}. Give each behaviour a name of its own."
+        )
+    return problems
+
+
+def _policy_problems(policy: PolicyConfig) -> list[str]:
+    problems = []
+    if policy.min_actions > policy.max_actions:
+        problems.append(
+            f"policy.min_actions = {policy.min_actions} is above policy.max_actions = {policy.max_actions}. Lower it."
+        )
+    if policy.forbidden_tokens and policy.allowed_tokens is not None:
+        problems.append(
+            "policy.allowed_tokens and policy.forbidden_tokens are both set. Give one: all that is not allowed is "
+            "forbidden."
+        )
+    if policy.stop in policy.forbidden_tokens:
+        problems.append(
+            f"policy.forbidden_tokens has policy.stop = {policy.stop!r}, so no string could end. Remove it."
         )
     return problems
 

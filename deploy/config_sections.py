@@ -46,8 +46,12 @@ class PolicyConfig(BaseModel):
     """Largest number of tokens; after it the policy must stop."""
     min_actions: int = Field(default=0, ge=0)
     """Smallest number of tokens; before it the stop token is masked."""
-    allowed_tokens: list[str] | None = None
-    """If given, only these tokens and the stop token can be sampled; q is renormalised over them."""
+    allowed_tokens: list[str] | None = Field(default=None, max_length=119)
+    """If given, only these tokens and the stop token can be sampled; q is renormalised over them. At most 119: an
+    engine reports no more log-probabilities."""
+    forbidden_tokens: list[str] = Field(default=[], max_length=119)
+    """Tokens that can't be sampled; q is renormalised over all others. At most 119, and not together with
+    `allowed_tokens`."""
 
 
 class EvaluationConfig(BaseModel):

@@ -51,10 +51,7 @@ class LoraPolicy:
         self._require_adapters(targets)
         keep_four_bits_differentiable(self.model)
         self._packed = PackedModel(self.model.get_base_model(), spec.base_model)
-        output = self._packed.output
-        allowed = sorted({*(spec.allowed_token_ids or range(len(output.weight))), spec.stop_token_id})
-        self._stop_column = allowed.index(spec.stop_token_id)
-        self._allowed = output if spec.allowed_token_ids is None else output.rows(allowed)
+        self._allowed, self._stop_column = self._packed.output.of_policy(spec)
         if gradient_checkpointing:
             self._checkpoint_layers()
 

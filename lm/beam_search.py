@@ -83,6 +83,8 @@ def _log_q(logits: Tensor, spec: PolicySpec, length: int) -> Tensor:
     if spec.allowed_token_ids is not None:
         allowed = torch.tensor([*spec.allowed_token_ids, spec.stop_token_id], device=logits.device)
         logits = torch.full_like(logits, -torch.inf).index_copy(1, allowed, logits[:, allowed])
+    if spec.forbidden_token_ids:
+        logits = logits.index_fill(1, torch.tensor(spec.forbidden_token_ids, device=logits.device), -torch.inf)
     if length < spec.min_actions:
         logits = logits.index_fill(1, torch.tensor([spec.stop_token_id], device=logits.device), -torch.inf)
     return logits.log_softmax(-1)

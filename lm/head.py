@@ -13,11 +13,13 @@ Shapes   S states, H hidden size, V vocabulary (or the allowed part of it).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+from buffer.types import PolicySpec
 
 CPU_CHUNK_BYTES = 2**25
 """Bytes of fp32 logits held at a time. Two cores, V = 49,152: 32 MiB is best, 8 MiB 30 % slower, 256 MiB 5 %."""
@@ -42,11 +44,22 @@ class OutputLayer:
     """Factor of every logit (Granite, Cohere)."""
     cap: float | None = None
     """Soft cap: cap · tanh(logit / cap) (Gemma 2)."""
+    left_out: Tensor | None = None
+    """[F] tokens that no normaliser counts."""
 
     def rows(self, token_ids: Sequence[int]) -> "OutputLayer":
         """The layer of some tokens only, in their order."""
         index = list(token_ids)
-        return OutputLayer(self.weight[index], None if self.bias is None else self.bias[index], self.scale, self.cap)
+        bias = None if self.bias is None else self.bias[index]
+        return replace(self, weight=self.weight[index], bias=bias)
+
+    def of_policy(self, spec: PolicySpec) -> tuple["OutputLayer", int]:
+        """The layer of the tokens that the policy chooses among, and the column of its stop in it."""
+        if spec.allowed_token_ids is not None:
+            allowed = sorted({*spec.allowed_token_ids, spec.stop_token_id})
+            return self.rows(allowed), allowed.index(spec.stop_token_id)
+        forbidden = torch.tensor(spec.forbidden_token_ids, device=self.weight.device)
+        return (replace(self, left_out=forbidden) if spec.forbidden_token_ids else self), spec.stop_token_id
 
     def token_logits(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
         """Logits of given tokens: hidden [..., H], token_ids [...] -> [...], fp32.
@@ -92,6 +105,8 @@ class _LogNormaliser(torch.autograd.Function):
                 logits += layer.bias
             logits = layer._scaled(logits)
             slope = None if layer.cap is None or expected is None else 1.0 - (logits / layer.cap).square()
+            if layer.left_out is not None:
+                logits[:, layer.left_out] = -torch.inf
             if blocked is not None:
                 logits[blocked[part], column] = -torch.inf
             top = logits.amax(-1, keepdim=True)

@@ -39,10 +39,9 @@ class BaseModel:
         """Tokens of one pass."""
         self._stop_token_id = spec.stop_token_id
         self._model = PackedModel(load_model(spec, device, quantized=False, adapter=adapter), spec.base_model)
-        output = self._model.output
-        allowed = sorted({*(spec.allowed_token_ids or range(len(output.weight))), spec.stop_token_id})
-        self._allowed_ids = torch.tensor(allowed, device=device)
-        self._allowed = output if spec.allowed_token_ids is None else output.rows(allowed)
+        self._allowed, _ = self._model.output.of_policy(spec)
+        tokens = np.arange(len(self._model.output.weight), dtype=np.int32)
+        self._is_outside = torch.from_numpy(~spec.permits(tokens)).to(device)
 
     def score(self, requests: Sequence[ScoreRequest], responses: Sequence[IntArray]) -> list[BaseLogProbs]:
         """Score B responses, each to its request; fp32 from the logits on. Passes of at most `max_tokens` tokens."""
@@ -87,5 +86,5 @@ class BaseModel:
     def _total(self, logits: Tensor, normaliser: Tensor, masked: Tensor, read: Tensor) -> Tensor:
         """[A] a token outside of the allowed ones, which a tool or a demonstration may bring, is normalised over these
         and itself: its log p is finite, and never above 0."""
-        outside = masked & ~torch.isin(read, self._allowed_ids)
+        outside = masked & self._is_outside[read]
         return torch.where(outside, torch.logaddexp(normaliser, logits), normaliser)

@@ -50,10 +50,11 @@ def _problem_of_string(token_ids: IntArray, tool: Tool | None, spec: PolicySpec,
         return f"its number of actions, {len(actions)}, is below policy.min_actions = {spec.min_actions}. Lower it"
     if spec.stop_token_id in actions:
         return "it contains policy.stop, which ends a string. Choose another stop"
-    allowed = spec.allowed_token_ids
-    if allowed is not None and (missing := [token for token in actions if token not in allowed]):
-        token = tokenizer.decode(missing[:1], skip_special_tokens=False)
-        return f"{token!r} is not one of the {len(allowed)} tokens of policy.allowed_tokens. Add it"
+    if masked := [token for token in actions if not spec.permits(np.array(token))]:
+        token = tokenizer.decode(masked[:1], skip_special_tokens=False)
+        if spec.allowed_token_ids is None:
+            return f"{token!r} is one of policy.forbidden_tokens. Remove it"
+        return f"{token!r} is not one of the {len(spec.allowed_token_ids)} tokens of policy.allowed_tokens. Add it"
     return None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from buffer.errors import ConfigError
 from buffer.types import IntArray, PolicySpec
+from lm.mask import log_normaliser, watched
 from lm.vllm import start_vllm
 from rewards.task import BaseLogProbs, ScoreRequest
 
@@ -46,15 +47,7 @@ class VllmScorer:
         `max_model_len`: tokens of context and response; `kv_cache_gib`: GiB; `threads`: on a CPU, 0 leaves it
         to torch.
         """
-        needed = len(spec.allowed_token_ids or ()) + 2  # the stop, and a token that is not allowed
-        if needed > MAX_LOG_PROBS:
-            raise ConfigError(
-                f"policy.allowed_tokens has {needed - 2} tokens; vLLM scores at most {MAX_LOG_PROBS - 2} per prefix. "
-                'Allow fewer, or set rewards.scorer = "transformers".'
-            )
-        self._stop_token_id = spec.stop_token_id
-        self._allowed = sorted({*(spec.allowed_token_ids or ()), spec.stop_token_id})
-        self._has_mask = spec.allowed_token_ids is not None
+        self._spec, self._stop_token_id = spec, spec.stop_token_id
         self._max_model_len = max_model_len
         self._engine = start_vllm(spec, on_gpu=on_gpu, **scorer_settings(max_model_len, kv_cache_gib))
         self._count = 0
@@ -68,9 +61,9 @@ class VllmScorer:
         prefixes: dict[str, tuple[int, int]] = {}  # request id of the engine -> (row, prefix length)
         for row, (request, response) in enumerate(zip(requests, responses, strict=True)):
             text = np.concatenate([request.context, response]).tolist()
-            allowed = self._allowed if self._is_masked(request) else ()
+            mask = watched(self._spec) if self._is_masked(request) else ()
             for i in range(len(response) + 1):
-                ids = {self._stop_token_id, *response[i : i + 1].tolist(), *allowed}
+                ids = {self._stop_token_id, *response[i : i + 1].tolist(), *mask}
                 prefixes[self._submit(text[: len(request.context) + i], sorted(ids))] = row, i
         scores = [
             BaseLogProbs(
@@ -87,17 +80,18 @@ class VllmScorer:
         return scores
 
     def _read(self, log_probs: dict[int, float], masked: bool, response: IntArray, i: int, score: BaseLogProbs) -> None:
-        """Write the log-probabilities behind prefix i into `score`; a token outside of the allowed ones is normalised
-        over these and itself."""
-        total = float(np.logaddexp.reduce([log_probs[token] for token in self._allowed])) if masked else 0.0
+        """Write the log-probabilities behind prefix i into `score`; a token outside of the mask is normalised over what
+        is inside and itself."""
+        taken = response[i : i + 1]
+        inside = [self._stop_token_id, *taken[self._spec.permits(taken)].tolist()]
+        total = log_normaliser(log_probs, self._spec, inside) if masked else 0.0
         score.stop[i] = log_probs[self._stop_token_id] - total
-        if i < len(response):
-            token = int(response[i])
-            outside = masked and token not in self._allowed
+        for token in taken.tolist():
+            outside = masked and token not in inside
             score.tokens[i] = log_probs[token] - (np.logaddexp(total, log_probs[token]) if outside else total)
 
     def _is_masked(self, request: ScoreRequest) -> bool:
-        return request.masked and self._has_mask
+        return request.masked and self._spec.is_masked
 
     def _submit(self, token_ids: list[int], ids: list[int]) -> str:
         """Request the log-probabilities of tokens `ids` behind a text; returns the engine's id of the request."""

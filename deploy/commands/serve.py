@@ -43,6 +43,9 @@ def serve(
             f"allowed_token_ids = {ids if len(ids) <= 64 else 'those of the model card'}",
             soft_wrap=True,
         )
+    if checked.spec.forbidden_token_ids:
+        bias = {token: -100 for token in sorted(checked.spec.forbidden_token_ids)}
+        console.print(f"Each request has to set logit_bias = {bias}.", soft_wrap=True)
     if checked.spec.min_actions:
         console.print(f"Each request has to set min_tokens = {checked.spec.min_actions}.", soft_wrap=True)
     console.file.flush()

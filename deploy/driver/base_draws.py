@@ -103,6 +103,7 @@ def _key(checked: Checked, prompts: Sequence[Prompt]) -> str:
         "stop": policy.stop_token_id,
         "actions": [policy.min_actions, policy.max_actions],
         "allowed": policy.allowed_token_ids,
+        "forbidden": policy.forbidden_token_ids,
         "prompts": [[prompt.id, prompt.token_ids.tolist()] for prompt in prompts],
         "samples": config.evaluation.samples,
         "seed": config.seed,

@@ -129,9 +129,11 @@ def check_tokens(config: RunConfig, spec: PolicySpec, rows: int | None) -> None:
     if rows is None:
         return
     allowed = dict(zip(spec.allowed_token_ids or (), config.policy.allowed_tokens or (), strict=True))
+    forbidden = dict(zip(spec.forbidden_token_ids, config.policy.forbidden_tokens, strict=True))
     for field, tokens in (
         ("policy.stop", {spec.stop_token_id: config.policy.stop}),
         ("policy.allowed_tokens", allowed),
+        ("policy.forbidden_tokens", forbidden),
     ):
         for token, text in tokens.items():
             if token >= rows:

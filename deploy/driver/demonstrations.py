@@ -7,6 +7,7 @@ if the task has one prompt. Demonstrations are scored like any other string.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tokenizers import Tokenizer
 
@@ -90,10 +91,11 @@ def _trajectory(
         )
     if spec.stop_token_id in actions:
         raise ConfigError(f"{where}: the response contains the stop token, which only ends a string. Remove it.")
-    if spec.allowed_token_ids is not None and (forbidden := set(actions) - set(spec.allowed_token_ids)):
+    if masked := sorted({token for token in actions if not spec.permits(np.array(token))}):
+        listed = "is in policy.forbidden_tokens" if spec.forbidden_token_ids else "is not in policy.allowed_tokens"
         raise ConfigError(
-            f"{where}: {tokenizer.decode(sorted(forbidden))!r} is not in policy.allowed_tokens, so the policy can't "
-            "write it. Change the response, or allow the token."
+            f"{where}: {tokenizer.decode(masked)!r} {listed}, so the policy can't write it. Change the response, or "
+            "allow the token."
         )
     return given_trajectory(prompt, token_ids, BEHAVIOUR, is_action=is_action)
 

@@ -70,4 +70,5 @@ def generation_config(spec: PolicySpec, base: Path) -> dict[str, Any]:
         "top_p": 1.0,
         "top_k": 0,
         "repetition_penalty": 1.0,
+        "suppress_tokens": list(spec.forbidden_token_ids) or None,
     }

@@ -129,5 +129,10 @@ def _sampling(checked: Checked) -> Iterator[str]:
             "other tokens, too, and does not sample the target. Restrict it: `prefix_allowed_tokens_fn` of "
             f"`generate()`, or `allowed_token_ids` of vLLM's sampling parameters, with {listed}."
         )
+    if spec.forbidden_token_ids:
+        yield (
+            f"The policy never chooses the tokens {sorted(spec.forbidden_token_ids)}. `generation_config.json` says so "
+            "to `generate()`; vLLM does not read that: set `logit_bias` to -100 for each of them."
+        )
     if checked.task.tool:
         yield "A tool wrote into the responses during training. Plain `generate()` does not run it."

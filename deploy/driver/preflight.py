@@ -99,7 +99,7 @@ def _check_waits(config: RunConfig, task: Task) -> None:
     ):
         if task.longest_wait_s > limit_s:
             raise ConfigError(
-                f"a reward may wait {task.longest_wait_s:g} s (patience_s + limit_s), but "
+                f"a reward may wait {task.longest_wait_s:g} s (patience_s + limit_s of each), but "
                 f"{section}.advanced.wait_limit_s = {limit_s:g} ends the run before. Raise it, or lower patience_s."
             )
 
@@ -135,6 +135,9 @@ def policy_spec(
         allowed_token_ids=None
         if policy.allowed_tokens is None
         else tuple(_one_token(tokenizer, text, "policy.allowed_tokens") for text in policy.allowed_tokens),
+        forbidden_token_ids=tuple(
+            _one_token(tokenizer, text, "policy.forbidden_tokens") for text in policy.forbidden_tokens
+        ),
     )
 
 

@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there_is_named(make_buffer: MakeBuffer, client: redi
 @pytest.mark.parametrize(
     "change",
     [
-        {"vocabulary": "cd" * 32}, {"stop_token_id": 8}, {"max_actions": 6}, {"allowed_token_ids": (1, 2)}, {"task": "other"},
+        {"vocabulary": "cd" * 32}, {"stop_token_id": 8}, {"max_actions": 6}, {"allowed_token_ids": (1, 2)}, {"forbidden_token_ids": (1, 2)}, {"task": "other"},
         {"length_penalty": 0.5}, {"reward_adapter": "somewhere"}, {"base_model": "ef" * 16}, {"task_options": "other"},
     ],
     ids=str,
@@ -151,6 +151,7 @@ FOREIGN = [
     ({"token_ids": [1] * 5_000, "is_action": False}, "it has 5001 tokens; the model reads 64"),
     ({"prompt_token_ids": [1] * 5_000}, "tokens; the model reads 64"),
     ({"token_ids": [7]}, "not in policy.allowed_tokens"),
+    ({"token_ids": [1, 3]}, "in policy.forbidden_tokens"),
     ({"token_ids": [1], "policy_version": 2**32 - 2}, "policy_version = 4294967294; the newest published one is 3"),
     ({"token_ids": [1], "policy_version": 4}, "policy_version = 4; the newest published one is 3"),
 ]
@@ -170,7 +171,7 @@ def test_a_string_that_the_policy_cannot_have_written_goes_to_quarantine_alone(
     make_buffer: MakeBuffer, make_trajectory: Make, tmp_path: Path, fields: dict[str, Any], reason: str
 ) -> None:
     """At `add`; at a draw, since any client with the password may write a record; and an import refuses its file."""
-    policy = POLICY.model_copy(update={"allowed_token_ids": (1, 2, 3), "max_tokens": 64})
+    policy = POLICY.model_copy(update={"allowed_token_ids": (1, 2, 3), "forbidden_token_ids": (3,), "max_tokens": 64})
     good = make_trajectory(1, length=2, token_ids=np.array([1, 2], np.int32))
     bad = foreign(make_trajectory, fields)
     careless, checked, archived = make_buffer(), make_buffer(), tmp_path / "foreign.trib"

@@ -109,6 +109,27 @@ def test_actor_and_learner_agree_on_log_q_of_every_token_and_every_stop(
     assert largest_difference(policy, task, samples) < RECORDED_BOUND
 
 
+@pytest.mark.parametrize("min_actions", [0, 2])
+def test_forbidding_all_other_tokens_is_the_policy_that_allows_these(
+    engine: Engine, tiny_spec: PolicySpec, task: TinyTask, monkeypatch: pytest.MonkeyPatch, min_actions: int
+) -> None:
+    allowing = replace(tiny_spec, min_actions=min_actions)
+    every = np.arange(64, dtype=np.int32)
+    others = tuple(every[~allowing.permits(every)].tolist())
+    forbidding = replace(allowing, allowed_token_ids=None, forbidden_token_ids=others)
+    policy, version, files = published(forbidding, task, 20 + min_actions, seed=1)
+    monkeypatch.setattr(engine, "_spec", forbidding)
+    assert engine.serve(version, files) < RECORDED_BOUND
+    prompt = task.prompts()[0].token_ids
+    samples = list(drain(engine, {engine.add(prompt, b) for b in (ON_POLICY, LONG) for _ in range(40)}).values())
+    assert all(allowing.permits(s.token_ids).all() and len(s.token_ids) >= min_actions for s in samples)
+    assert largest_difference(policy, task, samples) < RECORDED_BOUND
+    monkeypatch.setattr(policy, "spec", allowing)
+    monkeypatch.setattr(policy, "_allowed", policy._packed.output.of_policy(allowing)[0])
+    monkeypatch.setattr(policy, "_stop_column", policy._packed.output.of_policy(allowing)[1])
+    assert largest_difference(policy, task, samples) < RECORDED_BOUND
+
+
 @pytest.mark.parametrize(
     ("min_actions", "behaviour"), [(0, ON_POLICY), (2, ON_POLICY), (0, LONG)], ids=["free", "min_actions", "suppressed"]
 )

@@ -20,7 +20,7 @@ from buffer.errors import AdapterError, ConfigError
 from buffer.types import AdapterFiles
 from deploy.artifacts.run_folder import RunFolder
 from deploy.cli import app
-from deploy.driver.describe_adapter import describe_adapter, portable
+from deploy.driver.describe_adapter import describe_adapter, generation_config, portable
 from deploy.driver.export import export_adapter, export_merged
 from learner.given_strings import log_q_of_given
 from lm.merge_adapter import merged
@@ -150,6 +150,16 @@ def test_plain_generate_stops_where_the_policy_stops(open_run: TrainedRun, tiny_
     early = np.mean([STOP in row[:2] for row in drawn])
     expected = share_of_early_stops(model)
     assert expected > 0.005 and early == pytest.approx(expected, abs=0.006)
+
+
+def test_plain_generate_writes_no_forbidden_token(open_run: TrainedRun, tiny_model: Path) -> None:
+    spec = replace(open_run.checked.spec, forbidden_token_ids=tuple(range(8, 60)))
+    settings = GenerationConfig.from_dict(generation_config(spec, tiny_model))
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    prompt = torch.tensor([[VOCABULARY.index("draw")]])
+    mask = torch.ones_like(prompt)
+    drawn = model.generate(prompt, attention_mask=mask, num_return_sequences=500, generation_config=settings)
+    assert not set(drawn.flatten().tolist()) & set(spec.forbidden_token_ids)
 
 
 def test_an_exported_adapter_is_the_policy(run: TrainedRun, tiny_model: Path, tmp_path: Path) -> None:

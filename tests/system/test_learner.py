@@ -59,6 +59,7 @@ def plain_log_probs(policy: LoraPolicy, t: Trajectory) -> tuple[np.ndarray, np.n
             keep = torch.zeros(len(row), dtype=torch.bool)
             keep[[*spec.allowed_token_ids, spec.stop_token_id]] = True
             row[~keep] = -torch.inf
+        row[list(spec.forbidden_token_ids)] = -torch.inf
         if i < spec.min_actions:
             row[spec.stop_token_id] = -torch.inf
         row = row.log_softmax(-1)
@@ -69,13 +70,13 @@ def plain_log_probs(policy: LoraPolicy, t: Trajectory) -> tuple[np.ndarray, np.n
 
 
 @pytest.mark.parametrize("min_actions", [0, 2])
-@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("mask", ["allowed", "forbidden", "none"])
 def test_the_packed_pass_equals_one_row_at_a_time(
-    tiny_spec: PolicySpec, task: TinyTask, min_actions: int, masked: bool
+    tiny_spec: PolicySpec, task: TinyTask, min_actions: int, mask: str
 ) -> None:
-    spec = replace(
-        tiny_spec, min_actions=min_actions, allowed_token_ids=tiny_spec.allowed_token_ids if masked else None
-    )
+    allowed = tiny_spec.allowed_token_ids if mask == "allowed" else None
+    forbidden = tuple(range(20, 50)) if mask == "forbidden" else ()
+    spec = replace(tiny_spec, min_actions=min_actions, allowed_token_ids=allowed, forbidden_token_ids=forbidden)
     policy = with_random_adapter(spec)
     rows = [tiny_trajectory(task, z) for z in [(), (0,), (0, 1), (0, 1, 2), (2, 1, 0), (0, 1, 2)]]
     packed = policy.log_probs(collate(rows, spec))

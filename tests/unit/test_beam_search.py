@@ -40,6 +40,7 @@ def listed(model: torch.nn.Module, spec: PolicySpec, strings: list[tuple[int, ..
             if i == spec.max_actions:
                 break
             choices = list(spec.allowed_token_ids or range(logits.shape[1]))
+            choices = [t for t in choices if t not in spec.forbidden_token_ids]
             choices = [t for t in choices if t != spec.stop_token_id] + [spec.stop_token_id] * (i >= spec.min_actions)
             token = string[i] if i < len(string) else spec.stop_token_id
             log_q += float(logits[i, token] - logits[i, choices].logsumexp(0))
@@ -60,9 +61,12 @@ def test_a_beam_as_wide_as_the_list_finds_every_string_in_order(
     assert sum(np.exp(list(beams.values()))) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_without_a_list_of_tokens_the_whole_vocabulary_is_searched(model: torch.nn.Module, spec: PolicySpec) -> None:
-    spec = replace(spec, allowed_token_ids=None, max_actions=2)
-    others = [t for t in range(64) if t != spec.stop_token_id]
+@pytest.mark.parametrize("forbidden", [(), tuple(range(10, 40))])
+def test_without_a_list_of_tokens_the_whole_vocabulary_but_forbidden_tokens_is_searched(
+    model: torch.nn.Module, spec: PolicySpec, forbidden: tuple[int, ...]
+) -> None:
+    spec = replace(spec, allowed_token_ids=None, forbidden_token_ids=forbidden, max_actions=2)
+    others = [t for t in range(64) if t != spec.stop_token_id and t not in forbidden]
     wanted = listed(model, spec, [(), *((a,) for a in others), *((a, b) for a in others for b in others)])
     best = sorted(wanted, key=wanted.__getitem__, reverse=True)[:3]
     assert [beam.token_ids for beam in beam_search(model, spec, PROMPT, 200)[:3]] == best

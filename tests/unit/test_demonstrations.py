@@ -1,5 +1,6 @@
 """Demonstrations: lines that are read, and lines that are rejected with their number."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,14 @@ def test_a_response_the_policy_can_not_write_is_rejected_with_its_line(
     with pytest.raises(ConfigError) as raised:
         read_demonstrations(path, PROMPTS, tokenizer, SPEC)
     assert all(word in str(raised.value) for word in words), str(raised.value)
+
+
+def test_a_response_with_a_forbidden_token_is_rejected(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = tmp_path / "demonstrations.jsonl"
+    path.write_text('{"prompt": "p", "response": "a b"}\n')
+    spec = replace(SPEC, allowed_token_ids=None, forbidden_token_ids=(2,))
+    with pytest.raises(ConfigError, match=r"'b' is in policy\.forbidden_tokens, so the policy can't write it"):
+        read_demonstrations(path, PROMPTS, tokenizer, spec)
 
 
 def test_a_missing_or_empty_file_is_rejected(tmp_path: Path, tokenizer: Tokenizer) -> None:

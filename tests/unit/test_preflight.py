@@ -123,6 +123,8 @@ def test_a_valid_configuration_resolves_its_tokens(make: Make) -> None:
         ("model", {"lora_targets": ["w_proj"]}, ConfigError, ["w_proj", "q_proj"]),
         ("policy", {"stop": "pick 7"}, ConfigError, ["policy.stop = 'pick 7'", "not one token", "becomes 2"]),
         ("policy", {"allowed_tokens": ["1", "2 3"]}, ConfigError, ["policy.allowed_tokens = '2 3'", "not one token"]),
+        ("policy", {"forbidden_tokens": ["2 3"]}, ConfigError, ["policy.forbidden_tokens = '2 3'", "not one token"]),
+        ("policy", {"forbidden_tokens": ["7"]}, ConfigError, ["can't write", "'7' is one of policy.forbidden_tokens"]),
         ("task", {"name": "no-such-task"}, ConfigError, ["no-such-task", "integer", "module:Class"]),
         ("task", {"name": "no.such:Class"}, ConfigError, ["no.such:Class", "can't be imported"]),
         ("task", {"options": {"biggest": 3}}, ConfigError, ["biggest", "largest"]),

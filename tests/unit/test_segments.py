@@ -1,5 +1,6 @@
 """Reading vLLM's log-probabilities back as log q, where the stop is masked."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,17 @@ def test_a_masked_stop_leaves_its_share_to_the_others() -> None:
 def test_a_stop_that_is_certain_to_the_last_bit_gives_a_finite_log_q() -> None:
     log_pf, _ = read_segment([position({2: 0.0, 7: -150.0})], [7], SPEC, actions=0)
     assert np.isfinite(log_pf[0]) and log_pf[0] <= 0.0
+
+
+def test_forbidden_tokens_leave_their_share_to_the_others_and_to_the_stop() -> None:
+    spec = replace(SPEC, min_actions=0, forbidden_token_ids=(5, 6))
+    log_probs = {2: np.log(0.2), 5: np.log(0.3), 6: np.log(0.2), 7: np.log(0.1)}
+    [log_pf], [log_pterm] = read_segment([position(log_probs)], [7], spec, actions=0)
+    assert (log_pf, log_pterm) == pytest.approx((np.log(0.2), np.log(0.4)), abs=1e-6)
+    [log_pf], _ = read_segment([position(log_probs)], [7], replace(spec, min_actions=1), actions=0)
+    assert log_pf == pytest.approx(np.log(0.1 / 0.3), abs=1e-6)
+    [log_pf], _ = read_segment([position({2: -200.0, 5: 0.0, 6: -30.0, 7: -150.0})], [7], spec, actions=0)
+    assert np.isfinite(log_pf) and log_pf <= 0.0, "a forbidden token that is certain to the last bit"
 
 
 def test_a_recipe_may_name_the_temperatures_that_the_engine_takes_and_no_others() -> None:
