@@ -77,8 +77,10 @@ def main() -> NoReturn:
 
 
 def _fail(error: TributaryError) -> NoReturn:
-    Terminal(stderr=True, highlight=False).print(
-        f"[red bold]{type(error).__name__}[/red bold]: {escape(str(error))}", soft_wrap=True
+    terminal = Terminal(stderr=True, highlight=False)
+    terminal.print(
+        f"[red bold]{type(error).__name__}[/red bold]: {escape(str(error))}",
+        soft_wrap=not terminal.is_terminal,  # lines for a person end at spaces, those for a program do not end
     )
     raise SystemExit(2)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from buffer.errors import TributaryError
+
 _PREFIX = "optimiser."
 
 
@@ -21,10 +23,17 @@ class Optimiser:
         return float(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm))
 
     def step(self, learning_rate: float) -> None:
-        """Update the parameters by their gradients."""
+        """Update the parameters by their gradients. TributaryError if one is not finite then: with finite gradients,
+        the moments were not."""
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         self._adamw.step()
+        if not bool(torch.stack([parameter.isfinite().all() for parameter in self._parameters]).all()):
+            raise TributaryError(
+                "the adapter is not finite after a step whose loss and gradient were: the optimiser's moments are "
+                "damaged, and no reward is to blame. `tributary train --resume` with the folder of the run goes on "
+                "from the newest checkpoint; with learner.learning_rate lower than before, if it happens again."
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """The moments and step counts, on the CPU, each named by its parameter's index."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from buffer.errors import ConfigError, RewardError
+from buffer.errors import ConfigError, RewardError, TributaryError
 from buffer.tool import Tool
 from buffer.types import IntArray, PolicySpec, Prompt
 from rewards.check_target import check_floor, check_support
@@ -16,6 +16,7 @@ from rewards.scorer import LENGTH
 from rewards.task import TRAIN, BaseLogProbs, Task, Terms, check_terms
 from rewards.task_registry import LOAD_LIMIT_S
 from rewards.time_limit import CallFailed, call_with_limit
+from rewards.user_frame import place_of
 from rewards.verifiers.endpoint import impatient
 
 CANARY_TOKENS = 2
@@ -146,7 +147,8 @@ def _check_reward(
     NaN, wrong shapes, exceptions and endless loops show before any model is loaded.
     """
     rng, term_names = np.random.default_rng(0), set[str]()
-    choices = np.array(spec.allowed_token_ids or range(vocabulary), dtype=np.int32)
+    tokens = np.array(spec.allowed_token_ids or range(vocabulary), dtype=np.int32)
+    choices = tokens[spec.permits(tokens)]
     for n in sorted({0, 1, spec.max_actions}):
         token_ids = rng.choice(choices, size=n).astype(np.int32)
         per_prefix = np.full(n + 1, -3.0, np.float32)
@@ -158,11 +160,7 @@ def _check_reward(
             base_scores = [log_probs for _ in task.score_requests(prompt)]
             return task.log_reward(prompt, token_ids, base_scores), task.labels(prompt, token_ids)
 
-        with impatient():
-            (batch_terms,) = task.batch_terms([prompt], [token_ids])
-        if isinstance(batch_terms, RewardError):
-            raise batch_terms
-
+        batch_terms = _batch_terms(task, prompt, token_ids, name)
         try:
             terms, labels = call_with_limit(score, time_limit_s, f"task {name!r}")
         except CallFailed as error:
@@ -180,6 +178,26 @@ def _check_reward(
                 "Return a finite number."
             )
     return term_names
+
+
+def _batch_terms(task: Task, prompt: Prompt, token_ids: IntArray, name: str) -> Terms:
+    """What `Task.batch_terms` gives for one string. RewardError where it raises or returns more or fewer results."""
+    try:
+        with impatient():
+            results = task.batch_terms([prompt], [token_ids])
+    except TributaryError:
+        raise
+    except Exception as error:  # user code
+        raise RewardError(
+            f"task {name!r}: batch_terms raised {type(error).__name__}: {error}{place_of(error)}"
+        ) from error
+    if len(results) != 1:
+        raise RewardError(
+            f"task {name!r}: batch_terms returned {len(results)} results for 1 string. Return one for each."
+        )
+    if isinstance(results[0], RewardError):
+        raise results[0]
+    return results[0]
 
 
 def _check_scorer(task: Task, prompts: Sequence[Prompt], rewards: RewardConfig) -> None:

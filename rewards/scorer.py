@@ -169,6 +169,8 @@ class Scorer:
         began = time.perf_counter()
         try:
             terms = self._task.batch_terms([prompt for prompt, _ in new.values()], [ids for _, ids in new.values()])
+            if len(terms) != len(new):
+                raise ValueError(f"it returned {len(terms)} results for {len(new)} strings")
         except Exception as error:  # user code
             if len(new) > 1:
                 alone = [self._batch_terms({key: pair}) for key, pair in new.items()]

@@ -14,6 +14,8 @@ from buffer.errors import TributaryError
 from buffer.restart_budget import RestartBudget
 from buffer.server.redis_server import RedisServer
 
+RETRY_S = 2.0
+"""Time between two tries to start it, s."""
 MAX_RESTARTS = 20
 """A server that dies more often within an hour has a cause that a restart does not fix."""
 
@@ -28,7 +30,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self.restarts = 0
         self.failure: str | None = None
-        """The reason why the server was not restarted."""
+        """The reason why the server is not there, for the moment or for good."""
         self._thread = threading.Thread(target=self._watch, name="redis-supervisor", daemon=True)
 
     @property
@@ -57,9 +59,13 @@ class Supervisor:
             if not budget.spend():
                 self.failure = f"it died {MAX_RESTARTS + 1} times within an hour, last with exit code {code}"
                 return
-            try:
-                self._server = RedisServer.start(self._folder, self._server.port)
-            except TributaryError as error:
-                self.failure = str(error)
-                return
-            self.restarts += 1
+            while not self._stopping.is_set():
+                try:
+                    self._server = RedisServer.start(self._folder, self._server.port)
+                except TributaryError as error:  # a full disk may get room again, within the patience of the clients
+                    self.failure = str(error)
+                    self._stopping.wait(RETRY_S)
+                else:
+                    self.failure = None
+                    self.restarts += 1
+                    break

@@ -39,12 +39,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, replace: bool = False) -> Self:
-        """An empty run folder. ConfigError if the path is in use; `replace` deletes an earlier run and nothing else."""
+        """An empty run folder. ConfigError if the path is in use; `replace` deletes an earlier run and nothing else.
+
+        A run that failed before its first step is deleted without it."""
         path = path.expanduser().absolute()
         name = f"run-{uuid4().hex[:16]}"
         if path.is_dir() and not path.is_symlink():
             names = {entry.name for entry in path.iterdir()}
-            if names and not replace:
+            if names and not (replace or cls(path)._is_untrained()):
                 raise ConfigError(
                     f"{path} exists already and a run needs a folder of its own. "
                     "Give another with --run, or remove the earlier run with --replace."
@@ -66,6 +68,12 @@ class RunFolder:
         write_whole(path / _NAME, f"{name}\n".encode())
         run._metrics.touch()
         return run
+
+    def _is_untrained(self) -> bool:
+        """True for the folder of a run that has made no step."""
+        name, is_empty = self.path / _NAME, self._metrics.is_file() and not self._metrics.stat().st_size
+        kept = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return is_empty and not kept and name.is_file() and name.read_text().startswith("run-")
 
     @classmethod
     def open(cls, path: Path) -> Self:

@@ -24,11 +24,14 @@ class ActorMonitor:
         self._statuses = Statuses()
         self._ended: set[int] = set()
         """Actors that were ended and have not answered since: Ray may take seconds to see the end."""
+        self.hung: set[int] = set()
+        """Actors that have not answered, or have been in one step of the engine, for SLOW_S."""
 
     def report(self, actors: Mapping[int, Handle]) -> tuple[list[dict[str, Any]], list[str]]:
         """(statuses of those that answer, named waits); ends the actors that hang."""
         self._statuses.refresh(actors, ANSWER_LIMIT_S)
         newest, statuses, waits = self._statuses.newest, list[dict[str, Any]](), list[str]()
+        self.hung.clear()
         for number, actor in actors.items():
             if number in self._ended and number not in newest:
                 continue
@@ -41,6 +44,7 @@ class ActorMonitor:
             if self._watchdog.ends(number, actor, silent_s):
                 self._statuses.forget(number)
                 self._ended.add(number)
-            else:
-                waits += self._watchdog.waits(number, silent_s)
+            elif slow := self._watchdog.waits(number, silent_s):
+                waits += slow
+                self.hung.add(number)
         return statuses, waits

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import ray
 
 from buffer.errors import TributaryError
@@ -23,6 +24,8 @@ SLOW_S = 15.0
 """A report that takes longer is a named wait, s."""
 SILENT_LIMIT_S = 600.0
 """A process that has not answered for this long is ended, and with that started again, s."""
+STRINGS_A_CALL = 256
+"""Strings whose log q one call computes: each call has a limit of time."""
 DEATH_LIMIT_S = 15.0
 """Time within which Ray has seen the death of a process, s."""
 
@@ -122,8 +125,9 @@ class Learners:
 
     def log_q(self, strings: Sequence[Trajectory], base_model: bool) -> FloatArray:
         """[N] log q(Z ⊤) of given strings, nats, under the newest weights or the base model. Not while it trains."""
-        log_q: FloatArray = result_of(self.handles[0].log_q.remote(strings, base_model), "learner")
-        return log_q
+        parts = [strings[k : k + STRINGS_A_CALL] for k in range(0, len(strings), STRINGS_A_CALL)]
+        calls = (self.handles[0].log_q.remote(part, base_model) for part in parts or [strings])
+        return np.concatenate([result_of(call, "learner") for call in calls])
 
     def _slow(self, silent_s: float) -> str | None:
         if silent_s > SILENT_LIMIT_S:

@@ -5,13 +5,14 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import ray
 
-from buffer.errors import TributaryError
+from buffer.errors import ConfigError, TributaryError
 from buffer.types import PolicySpec
 from deploy.cluster.adapter_store import AdapterStoreClient
 from deploy.cluster.crash_loop import restart_delay_s
@@ -44,6 +45,8 @@ class Address:
     adapter_store: str
     """Name of the AdapterStore within the job. A name, not a handle: Ray can't restart a dead process whose arguments
     hold a handle once the handle's owner is gone."""
+    release: str = field(default_factory=lambda: version("tributary"))
+    """The driver's release."""
 
 
 def portable_errors(start: Callable[P, R]) -> Callable[P, R]:
@@ -116,7 +119,13 @@ def wait_after_deaths(store: AdapterStoreClient, name: str, max_restarts: int, l
 
 
 def build_task(address: Address) -> "Task":
-    """The recipe's task, with the base model's tokenizer."""
+    """The recipe's task, with the base model's tokenizer. ConfigError where the node has another release than the
+    driver: the two would not mean the same by a setting or a message."""
+    if (here := version("tributary")) != address.release:
+        raise ConfigError(
+            f"node {ray.util.get_node_ip_address()} has tributary {here}, and the driver {address.release}. Install "
+            "the driver's release on every node."
+        )
     from lm.tokens import load_tokenizer
     from rewards.task_registry import make_task
 

@@ -43,6 +43,8 @@ class RewardMonitor:
         self._events = events
         self._starts: dict[str, int] = {}
         self.down: set[int] = set()
+        self.hung: set[int] = set()
+        """Workers without a heartbeat for watchdog.SLOW_S."""
         """Workers that died and have not answered since."""
         self._told: set[int] = set()
         """Those whose death was told by a request, and whose start the store has not counted yet."""
@@ -81,6 +83,7 @@ class RewardMonitor:
             self._beat_at.pop(f"reward-{number}", None)  # of its earlier life
         self._statuses = {n: s for n, s in (self._statuses | self._requests.newest).items() if n in workers}
         sentences = []
+        self.hung.clear()
         for number in workers:
             silent_s, name = self._requests.silent_s(number), f"reward-{number}"
             stopped_s = now - self._beat_at.get(name, now)
@@ -89,6 +92,7 @@ class RewardMonitor:
                 self._forget_beats(name)
             elif waits := self._watchdog.waits(number, stopped_s):
                 sentences += waits
+                self.hung.add(number)
             elif silent_s > SILENT_S:
                 sentences.append(
                     f"{name} has been at one batch for {silent_s:.0f} s: it is scoring, or waiting for the learner to "

@@ -174,10 +174,10 @@ class System:
 
     @property
     def ready(self) -> dict[str, int]:
-        """Role -> number of processes that can work, by what the driver has seen so far."""
+        """Role -> number of processes that work, by what the driver has seen so far: one that hangs does not."""
         return {
-            "actor": len(self._actors.members) - self._loops.restarting,
-            "reward": len(self._rewards.members.keys() - self._reward_monitor.down),
+            "actor": len(self._actors.members) - self._loops.restarting - len(self._actor_monitor.hung),
+            "reward": len(self._rewards.members.keys() - self._reward_monitor.down - self._reward_monitor.hung),
             "learner": self._learners.ready,
         }
 

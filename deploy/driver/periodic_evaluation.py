@@ -9,6 +9,7 @@ from buffer.errors import ConfigError
 from buffer.types import AdapterFiles, AdapterVersion, Prompt
 from deploy.artifacts.adapter_folder import write_adapter
 from deploy.artifacts.json_files import append_line, read_lines, write_lines, write_whole
+from deploy.driver.describe_adapter import portable
 from deploy.driver.evaluation import Judged
 from deploy.driver.preflight import Checked
 from deploy.driver.samples import judged_prompts
@@ -31,7 +32,7 @@ class PeriodicEvaluation:
     def __init__(self, folder: Path, checked: Checked, first_step: int) -> None:
         """Rows beyond `first_step`, of a session that went further, are deleted."""
         self._folder = folder
-        self._config = checked.config.evaluation
+        self._config, self._model = checked.config.evaluation, checked.config.model.name
         self.split = evaluated_split(checked)
         self.prompts: list[Prompt] = judged_prompts(checked, self.split) if self._config.every else []
         self._rows = read_lines(folder / FILE)
@@ -83,12 +84,18 @@ class PeriodicEvaluation:
                 f"evaluation.best = {self._config.best!r} is no figure of this task. Its figures: "
                 f"{', '.join(sorted(figures))}."
             )
+        if not self._rows and not math.isfinite(figures[name]):
+            raise ConfigError(
+                f"evaluation.best = {self._config.best!r} is {figures[name]} in the first evaluation, of "
+                f"evaluation.every_samples = {self._config.every_samples} samples a prompt. Raise that, or choose "
+                "another figure."
+            )
         earlier = [sign * row["figures"][name] for row in self._rows if row["best"]]
         return math.isfinite(figures[name]) and (not earlier or sign * figures[name] > max(earlier))
 
     def _write_best(self, step: int, adapter: tuple[AdapterVersion, AdapterFiles]) -> None:
         version, files = adapter
         place = self._folder / BEST
-        write_adapter(place, files)
+        write_adapter(place, portable(files, self._model))
         about = {"step": step, "version": version.number, "sha256": version.digest}
         write_whole(place / "about.json", json.dumps(about, indent=2).encode())

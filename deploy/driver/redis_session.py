@@ -5,12 +5,13 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from buffer.errors import ConfigError
+from buffer.errors import ConfigError, StoreError
 from buffer.replay import ReplayBuffer
 from buffer.server.connect import connect
 from buffer.server.redis_server import RedisServer
 from buffer.server.supervisor import Supervisor
 from deploy.artifacts.run_folder import RunFolder
+from deploy.cluster.root_cause import root_cause
 from deploy.driver.preflight import Checked
 
 
@@ -39,7 +40,15 @@ def redis_session(
             yield url, buffer
             return
         with Supervisor(server, folder.buffer) as supervisor:
-            yield url, buffer
+            try:
+                yield url, buffer
+            except Exception as error:  # of any process of the run
+                if supervisor.failure is None or not isinstance(root_cause(error), StoreError):
+                    raise
+                raise StoreError(
+                    f"the run's own Redis server ended and can't start again: {supervisor.failure}. Remove the cause; "
+                    f"then `tributary train --resume {folder.path}` goes on."
+                ) from error
         if supervisor.restarts:
             console.print(f"The run's Redis server died and was restarted {supervisor.restarts} times.")
     finally:

@@ -72,7 +72,7 @@ class VerifiableTask(Task):
         file = file or str(resources.files("rewards").joinpath("data", "questions.jsonl"))
         self._tokenizer = tokenizer
         self._rewards = read_rewards(rewards)
-        self.longest_wait_s = max(reward.longest_wait_s for reward in self._rewards)
+        self.longest_wait_s = sum(reward.longest_wait_s for reward in self._rewards)  # one after the other
         maker = PromptMaker(tokenizer, model_folder, prompt, chat, system, template_arguments or {})
         self._rows: dict[str, Row] = {}
         self._shown: dict[str, object] = {}
@@ -85,8 +85,8 @@ class VerifiableTask(Task):
 
     @property
     def largest_terms(self) -> Mapping[str, float]:  # type: ignore[override]
-        """Of every reward, where it is known."""
-        return {reward.name: reward.highest for reward in self._rewards if reward.highest is not None}
+        """Of every reward, where it is known, as the buffer keeps it."""
+        return {r.name: float(np.float32(r.highest)) for r in self._rewards if r.highest is not None}
 
     def prompts(self, split: str = TRAIN) -> Sequence[Prompt]:
         """One prompt per row, in order."""

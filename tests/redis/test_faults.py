@@ -16,6 +16,7 @@ import redis
 from buffer.config import BufferAdvanced, BufferConfig
 from buffer.errors import StoreError
 from buffer.replay import ReplayBuffer
+from buffer.server import supervisor as supervisor_module
 from buffer.server.connect import connect
 from buffer.server.redis_server import RedisServer
 from buffer.server.supervisor import Supervisor
@@ -23,6 +24,7 @@ from buffer.store.check import findings, snapshot
 from buffer.store.item_store import DrawRequest, ItemStore, NewItem
 from buffer.store.settings import StoreSettings
 from buffer.types import Trajectory
+from tests.support.processes import until
 
 Make = Callable[..., Trajectory]
 MakeBuffer = Callable[..., ReplayBuffer]
@@ -321,6 +323,27 @@ def buffer_of(client: redis.Redis, name: str) -> ReplayBuffer:
 
 def test_a_store_draws_nothing_while_it_is_empty(client: redis.Redis, name: str) -> None:
     assert ItemStore(client, name, StoreSettings(capacity=3)).draw(DrawRequest(rows=3), 0) is None
+
+
+def test_a_server_that_cannot_start_says_why_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, start, tries = RedisServer.start(tmp_path), RedisServer.start, list[Path]()
+    monkeypatch.setattr(supervisor_module, "RETRY_S", 0.01)
+    with Supervisor(server, tmp_path) as supervisor:
+
+        def full(folder: Path, port: int) -> RedisServer:
+            tries.append(folder)
+            if len(tries) == 3:
+                assert supervisor.failure == "no room on the disk"
+                return start(folder, port)
+            raise StoreError("no room on the disk")
+
+        monkeypatch.setattr(RedisServer, "start", full)
+        os.kill(supervisor.pid, signal.SIGKILL)
+        until(lambda: supervisor.restarts == 1, 30.0, "a restart")
+        assert supervisor.failure is None and len(tries) == 3
+        connect(server.url).close()
 
 
 def test_a_runs_own_server_that_dies_is_started_again_and_its_clients_go_on(

@@ -1,6 +1,7 @@
 """A process of any kind that fails or dies while it loads ends the wait with its own words, or is started again."""
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,12 +10,13 @@ import pytest
 import ray
 import typer
 
-from buffer.errors import TributaryError, WaitTimeout
+from buffer.errors import ConfigError, TributaryError, WaitTimeout
 from buffer.types import PolicySpec
 from deploy import cli
 from deploy.cluster import system
 from deploy.cluster.process_setup import Address
 from deploy.cluster.ray_calls import result_of
+from deploy.cluster.root_cause import root_cause
 from deploy.cluster.system import System
 from deploy.config import parse_config
 from deploy.dashboard.data.run_reader import HistoryUnreadable
@@ -40,6 +42,7 @@ def start(
     patch: pytest.MonkeyPatch,
     restarts: int = 0,
     limit_s: float = 600.0,
+    release: str = version("tributary"),
     **how: Any,
 ) -> None:
     """Start a run of whose processes only those of `role` are real, wait until all are ready, and end it."""
@@ -52,12 +55,21 @@ def start(
     recipe["rewards"] = {"advanced": {"max_restarts": restarts}}
     recipe["learner"] |= {"ranks": 2 if "rank" in how else 1}
     config = parse_config(recipe, source="test")
-    address = Address(config, spec, redis_url, uuid4().hex, "tiny", str(folder), adapter_store=uuid4().hex)
+    address = Address(config, spec, redis_url, uuid4().hex, "tiny", str(folder), uuid4().hex, release)
     run = System(config, address)
     try:
         run.wait_until_ready(lambda wait: None, lambda name, seconds: None)
     finally:
         run.kill()
+
+
+def test_a_node_with_another_release_than_the_drivers_is_refused(
+    tiny_spec: PolicySpec, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Exception) as raised:
+        start("reward", tiny_spec, redis_url, tmp_path, monkeypatch, release="0.0.9")
+    error = root_cause(raised.value)
+    assert isinstance(error, ConfigError) and "and the driver 0.0.9. Install the driver's release" in str(error)
 
 
 @pytest.mark.parametrize(

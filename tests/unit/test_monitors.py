@@ -120,6 +120,7 @@ def test_a_worker_whose_process_sends_no_heartbeats_is_named_and_then_ended_once
     monitor = reward_monitor(beats, events)
     [sentence] = monitor.troubles({0: hung, 1: Process(REWARD)}, health(beats.seconds))
     assert sentence.startswith("reward-0 does not answer: for 59 s; it is ended after 60 s") and not fake.killed
+    assert monitor.hung == {0}, "it is not ready"
     assert monitor.troubles({0: hung, 1: Process(REWARD)}, None) == [sentence], "the store has not answered yet"
     beats.seconds["reward-0"] = 61.0
     late = health(beats.seconds)  # an answer from before the end
@@ -238,13 +239,14 @@ def test_a_hung_actor_is_ended_and_so_is_one_whose_engine_hangs(fake: FakeRay, a
     if answer is None:
         [sentence] = [wait for wait in monitor.report({3: hung, 4: well})[1] if "actor-3" in wait]
         assert sentence.startswith("actor-3 does not answer: for 59 s; it is ended after 60 s") and not fake.killed
+        assert monitor.hung == {3}, "it is not ready"
     fake.now += 2.0
     reported, waits = monitor.report({3: hung, 4: well})
     assert fake.killed[-1] is hung and "actor-3 did not answer for 61 s" in events.drain()[-1].text
     fake.now, killed = fake.now + 100.0, len(fake.killed)
     monitor.report({3: Process(None), 4: well})
     assert len(fake.killed) == killed and events.drain() == [], "Ray has not seen its end yet"
-    assert waits == ["a slot"] and reported[-1]["waiting_for"] == "a slot"
+    assert monitor.hung == set() and waits == ["a slot"] and reported[-1]["waiting_for"] == "a slot"
     assert len(reported) == (1 if answer is None else 2), "one that does not answer has no status"
 
 

@@ -1,6 +1,7 @@
 """Evaluations while training: when they are due, which adapter is the best, when patience ends, what survives."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,8 @@ def adapter(number: int) -> tuple[AdapterVersion, AdapterFiles]:
 def periodic(folder: Path, first_step: int = 0, **settings: Any) -> PeriodicEvaluation:
     prompts = [SimpleNamespace(id="p", text="x", token_ids=NONE)]
     task = SimpleNamespace(splits=("train", "test"), prompts=lambda split: prompts)
-    config = SimpleNamespace(evaluation=EvaluationConfig(**settings), task=SimpleNamespace(name="t"))
+    names = {"task": SimpleNamespace(name="t"), "model": SimpleNamespace(name="smollm2-135m-instruct")}
+    config = SimpleNamespace(evaluation=EvaluationConfig(**settings), **names)
     return PeriodicEvaluation(folder, SimpleNamespace(task=task, config=config), first_step)  # type: ignore[arg-type]
 
 
@@ -55,6 +57,8 @@ def test_the_best_adapter_is_kept_and_patience_ends(
         ended.append(evaluation.is_out_of_patience)
     assert (tmp_path / "best" / "adapter_model.safetensors").read_bytes() == f"weights {kept}".encode()
     assert json.loads((tmp_path / "best" / "about.json").read_text())["step"] == kept
+    base = json.loads((tmp_path / "best" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert base == "HuggingFaceTB/SmolLM2-135M-Instruct", "the hub's name, not a path of this machine"
     assert ended == [False, False, False, kept == 2]
 
 
@@ -75,3 +79,13 @@ def test_settings_that_can_not_work_are_refused(tmp_path: Path) -> None:
         load_recipe("demo", ["evaluation.every=10", "evaluation.patience=2"])
     with pytest.raises(ConfigError, match=r"no figure of this task. Its figures: correct"):
         add(periodic(tmp_path, every=1, best="accuracy"), 1, correct=1.0)
+
+
+def test_a_figure_that_the_first_evaluation_cannot_have_ends_the_run_with_the_fix(tmp_path: Path) -> None:
+    evaluation = periodic(tmp_path, every=10, best="pass_at_8", every_samples=4)
+    with pytest.raises(
+        ConfigError, match=r"pass_at_8' is nan in the first evaluation, of evaluation\.every_samples = 4"
+    ):
+        add(evaluation, 10, pass_at_8=math.nan)
+    add(evaluation, 20, pass_at_8=0.5)
+    assert not add(evaluation, 30, pass_at_8=math.nan).endswith("(the best so far)")

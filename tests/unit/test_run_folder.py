@@ -19,9 +19,26 @@ def a_run(path: Path) -> RunFolder:
 
 
 def test_a_folder_in_use_is_refused_with_both_fixes(tmp_path: Path) -> None:
-    a_run(tmp_path / "run")
+    run = a_run(tmp_path / "run")
+    run.append_metrics({"step": 1})
     with pytest.raises(ConfigError, match=r"--run.*--replace"):
         RunFolder.create(tmp_path / "run")
+    assert run.metrics() == [{"step": 1}]
+
+
+def test_a_run_that_failed_before_its_first_step_is_in_nobodys_way(tmp_path: Path) -> None:
+    first = a_run(tmp_path / "run")
+    (first.path / "log.jsonl").write_text("the engines did not start")
+    name = first.name
+    assert RunFolder.create(first.path).name == name and not (first.path / "config.toml").exists()
+    a_run(tmp_path / "other")
+    with RunFolder(tmp_path / "other").lock(), pytest.raises(ConfigError, match="another process trains"):
+        RunFolder.create(tmp_path / "other")
+    (tmp_path / "mine").mkdir()
+    for file in ("config.toml", "metrics.jsonl"):
+        (tmp_path / "mine" / file).touch()
+    with pytest.raises(ConfigError, match=r"--run.*--replace"):
+        RunFolder.create(tmp_path / "mine")
 
 
 def test_replace_starts_with_an_empty_run(tmp_path: Path) -> None:

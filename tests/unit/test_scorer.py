@@ -280,6 +280,15 @@ def test_a_failure_is_tried_again_and_not_kept() -> None:
     assert isinstance(rewards.score([PROMPT], [z(BAD)])[0], Score)
 
 
+def test_a_batch_function_that_returns_too_few_results_fails_each_string_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = Honest()
+    monkeypatch.setattr(task, "batch_terms", lambda prompts, responses: [{}] * (len(prompts) - 1))
+    for failure in scorer(task).score([PROMPT] * 2, [z(1), z(2)]):
+        assert isinstance(failure, Failure) and "batch_terms raised ValueError: it returned 0 results" in failure.reason
+
+
 def test_a_poison_string_is_never_tried() -> None:
     task = Honest()
     found = scorer(task).score([PROMPT] * 2, [z(BAD), z(1)], frozenset({content_id("p", PROMPT.token_ids, z(BAD))}))

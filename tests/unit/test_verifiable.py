@@ -200,6 +200,40 @@ def test_draws_of_the_base_model_are_accepted_with_the_exact_probability(model: 
     assert "negative" in (obstacle(checked_recipe("verify", model, "rewards.weights.numeric=-1.0"), 1.0) or "")
 
 
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        (ZeroDivisionError("by 0"), r"batch_terms raised ZeroDivisionError: by 0"),
+        ([], "batch_terms returned 0 results for 1 string"),
+    ],
+)
+def test_a_batch_function_that_fails_is_one_sentence_before_training(
+    model: Path, monkeypatch: pytest.MonkeyPatch, results: Any, words: str
+) -> None:
+    def batch_terms(self: VerifiableTask, prompts: Any, responses: Any) -> Any:
+        if isinstance(results, Exception):
+            raise results
+        return results
+
+    monkeypatch.setattr(VerifiableTask, "batch_terms", batch_terms)
+    with pytest.raises(RewardError, match=words):
+        checked_recipe("verify", model)
+
+
+def test_a_largest_reward_that_fp32_rounds_down_still_counts_as_correct(
+    model: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    (tmp_path / "r.py").write_text("def f(prompts, completions, **columns):\n    return [0.9 for _ in prompts]\n")
+    reward = {"kind": "function", "function": f"{tmp_path}/r.py:f", "highest": 0.9}
+    task = VerifiableTask(tokenizer, model, [reward], write(tmp_path, ROWS), prompt="question")
+    prompt, ids = task.prompts()[0], np.array(tokenizer.encode("2").ids, np.int32)
+    (terms,) = task.batch_terms([prompt], [ids])
+    assert not isinstance(terms, RewardError)
+    sample = Sample(ids, -1.0, 0.9, {name: float(value[-1]) for name, value in terms.items()})
+    correct = task.evaluate({prompt.id: [sample]}, Judges())["correct"]
+    assert (correct.value if isinstance(correct, Interval) else correct) == 1.0
+
+
 def test_beta_divides_every_term_but_the_base_and_needs_one() -> None:
     weights = TermWeights({"accuracy": 2.0, "base": 0.5}, 0.1)
     assert (weights["base"], weights["accuracy"], weights.get("format", 1.0)) == (0.5, 20.0, 10.0)
