@@ -1,6 +1,7 @@
 """Figures of one step: the batch before its update, and the exact distance to a target whose strings are listed."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,7 @@ def batch_figures(rows: Sequence[Drawn], batch: Batch, estimates: Estimates, new
     fresh = [i for i, row in enumerate(rows) if row.fresh]
     on_policy = [i for i in fresh if rows[i].behaviour == "on_policy"]
     ages = [staleness(rows[i], newest_version) for i in fresh if rows[i].trajectory.adapter_digest]
-    labels: dict[str, list[float]] = {}
-    for i in on_policy:
-        for name, value in rows[i].trajectory.labels.items():
-            labels.setdefault(name, []).append(value)
+    trajectories = [rows[i].trajectory for i in on_policy]
     log_rewards = batch.log_reward_of_strings[on_policy].tolist()
     on_policy_estimates = select_rows(estimates, on_policy)
     return {
@@ -53,8 +51,23 @@ def batch_figures(rows: Sequence[Drawn], batch: Batch, estimates: Estimates, new
         "staleness_max": max(ages, default=float("nan")),
         "fresh": len(fresh),
         "on_policy": len(on_policy),
-        "labels": {name: float(np.mean(values)) for name, values in labels.items()},
-        **completion_figures([rows[i].trajectory for i in on_policy], batch, on_policy, on_policy_estimates.log_q),
+        "labels": _means(trajectory.labels for trajectory in trajectories),
+        "terms": _means(
+            dict(zip(trajectory.reward_terms, trajectory.log_reward[:, -1].tolist(), strict=True))
+            for trajectory in trajectories
+        ),
+        **completion_figures(trajectories, batch, on_policy, on_policy_estimates.log_q),
+    }
+
+
+def _means(named: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Name -> mean of the finite values of those that have the name."""
+    values: dict[str, list[float]] = {}
+    for of_one in named:
+        for name, value in of_one.items():
+            values.setdefault(name, []).append(value if math.isfinite(value) else math.nan)
+    return {
+        name: float(np.nanmean(of_name)) if np.isfinite(of_name).any() else math.nan for name, of_name in values.items()
     }
 
 

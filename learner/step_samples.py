@@ -127,19 +127,11 @@ def _fresh_figures(rows: Sequence[Drawn], log_reward: Tensor, estimates: Estimat
         mix = Counter(row.behaviour for row in fresh)
         figures["behaviours"] = {name: count / len(fresh) for name, count in sorted(mix.items())}
     if on_policy:
-        trajectories = [rows[i].trajectory for i in on_policy]
         log_rewards = [float(log_reward[i, len(rows[i].trajectory.token_ids)]) for i in on_policy]
-        terms: dict[str, list[float]] = {}
-        for trajectory in trajectories:
-            for name, values in zip(trajectory.reward_terms, trajectory.log_reward, strict=True):
-                terms.setdefault(name, []).append(float(values[-1]))
         figures |= {
             "quantiles": np.round(np.quantile(_finite(log_rewards) or [np.nan], QUANTILES), DIGITS).tolist(),
             "diversity": len({rows[i].content_id for i in on_policy}) / len(on_policy),
             **_diversity_good([rows[i] for i in on_policy], log_rewards),
-            "terms": {
-                name: round(float(np.mean(_finite(values) or [np.nan])), DIGITS) for name, values in terms.items()
-            },
             "prompts": _log_z_bounds(rows, on_policy, estimates),
         }
     return figures

@@ -11,8 +11,7 @@ from buffer.errors import ConfigError, RewardError, TributaryError
 from buffer.tool import Tool
 from buffer.types import IntArray, PolicySpec, Prompt
 from rewards.check_target import check_floor, check_support
-from rewards.config import BASE, RewardConfig, TaskConfig
-from rewards.scorer import LENGTH
+from rewards.config import BASE, LENGTH, RewardConfig, TaskConfig
 from rewards.task import TRAIN, BaseLogProbs, Task, Terms, check_terms
 from rewards.task_registry import LOAD_LIMIT_S
 from rewards.time_limit import CallFailed, call_with_limit

@@ -8,8 +8,15 @@ from typing_extensions import TypeAliasType
 
 BASE = "base"
 """Name of the term log p_ref(Z), the only one that `beta` leaves as it is."""
+LENGTH = "length"
+"""Name of the term that `length_penalty` adds."""
 Option = TypeAliasType("Option", "str | int | float | bool | list[Option] | dict[str, Option]")
 """A value that TOML can express."""
+
+
+def tells_quality(term: str) -> bool:
+    """Whether a term says how good a string is: not how likely or how long it is, and no note."""
+    return term not in (BASE, LENGTH) and not term.startswith("_")
 
 
 class TaskConfig(BaseModel):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from buffer.types import PolicySpec
-from lm.load import device_of
 from rewards.config import RewardConfig
 from rewards.scorer import BaseScorer
 
@@ -20,6 +19,7 @@ def load_scorer(spec: PolicySpec, config: RewardConfig, max_model_len: int, kv_c
             kv_cache_gib=kv_cache_gib,
             threads=config.threads,
         )
+    from lm.load import device_of
     from rewards.base_model import BaseModel
 
     adapter = None if config.adapter is None else Path(config.adapter)

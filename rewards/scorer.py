@@ -14,13 +14,10 @@ import numpy as np
 
 from buffer.errors import RewardError
 from buffer.types import FloatArray, IntArray, Prompt, content_id
-from rewards.config import RewardConfig
+from rewards.config import LENGTH, RewardConfig
 from rewards.task import BaseLogProbs, ScoreRequest, Task, Terms, check_names, check_terms
 from rewards.time_limit import CallFailed, call_with_limit
 from rewards.user_frame import place_of
-
-LENGTH = "length"
-"""Name of the term that rewards.length_penalty adds."""
 
 
 class BaseScorer(Protocol):

@@ -89,7 +89,7 @@ def decode(
         adapters = [None, folder.adapter_path] if base_too else [folder.adapter_path]
         return [_search(checked, shown, n, decoding, adapter, say) for adapter in adapters]
     behaviour = Behaviour("decoding", decoding.temperature, suppress_stop=False, top_p=decoding.top_p)
-    adapter: tuple[AdapterVersion, AdapterFiles] = folder.version(), folder.adapter()
+    adapter: tuple[AdapterVersion, AdapterFiles] = folder.version(), checked_adapter(folder)
     return draw(checked, shown, adapter, n * decoding.best_of, base_too, seed, say, behaviour)
 
 

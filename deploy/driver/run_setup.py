@@ -1,6 +1,7 @@
 """The input of one run: the checked recipe, its folder, and the checkpoint it continues from."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -9,8 +10,10 @@ from deploy.config import RunConfig
 from deploy.driver.preflight import Checked
 from deploy.driver.train_options import TrainOptions
 from deploy.models.judges import find_judges
-from learner.checkpoint import Numbers
 from rewards.task import Judges
+
+if TYPE_CHECKING:
+    from learner.checkpoint import Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class RunSetup:
     console: Console
     options: TrainOptions
     resumed: bool = False
-    checkpoint: Numbers | None = None
+    checkpoint: "Numbers | None" = None
     """The checkpoint that a resumed run continues from; None if the run died before its first one."""
     judges: Judges = field(default_factory=find_judges)
 

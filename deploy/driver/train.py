@@ -27,7 +27,6 @@ from deploy.driver.train_options import DEFAULT_OPTIONS, TrainOptions
 from deploy.driver.training import Training
 from deploy.driver.training_progress import TrainingProgress
 from deploy.telemetry.live_view import LiveView
-from learner.checkpoint import Checkpoints
 
 NEEDED_DISK_BYTES = 500 * 2**20
 """For a run's folder and Ray's session: several times what the demo takes."""
@@ -50,6 +49,8 @@ def resume(
     checked: Checked, folder: RunFolder, console: Console, options: TrainOptions = DEFAULT_OPTIONS
 ) -> dict[str, Any]:
     """Continue from the newest checkpoint, or from step 0 if the run died before its first one; returns the summary."""
+    from learner.checkpoint import Checkpoints  # imports torch, which takes seconds
+
     check_ray_folder()
     check_store(checked.config.buffer)
     check_disk(folder.path, NEEDED_DISK_BYTES)

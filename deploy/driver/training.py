@@ -3,7 +3,7 @@
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -27,8 +27,10 @@ from deploy.driver.run_setup import RunSetup
 from deploy.driver.samples import Samples, judged_prompts
 from deploy.driver.stop_signal import StopSignal
 from deploy.driver.training_progress import TrainingProgress
-from learner.checkpoint import Checkpoints, Numbers
 from learner.schedule import reward_temperature
+
+if TYPE_CHECKING:
+    from learner.checkpoint import Numbers
 
 POLL_S = 0.5
 
@@ -100,6 +102,8 @@ class Training:
 
     def _rewind(self) -> None:
         """Bring metrics.jsonl and the history to the checkpoint that a restarted learner has loaded."""
+        from learner.checkpoint import Checkpoints  # imports torch, which takes seconds
+
         keep = self._setup.config.learner.advanced.keep_checkpoints
         newest = Checkpoints(self._setup.folder.checkpoints, keep).newest()
         checkpoint = newest.numbers if newest else None
@@ -109,7 +113,7 @@ class Training:
         self._progress.row = self._add_missing_rows(checkpoint)
         self._setup.console.print(f"The learner's process died. It is back, and goes on after step {step}.")
 
-    def _add_missing_rows(self, checkpoint: Numbers | None) -> dict[str, Any]:
+    def _add_missing_rows(self, checkpoint: "Numbers | None") -> dict[str, Any]:
         """Write the checkpoint's rows that the driver had not received; returns the newest row of all."""
         rows = self._setup.folder.metrics()
         newest = rows[-1] if rows else {}

@@ -16,6 +16,7 @@ from rich.text import Text
 from deploy.formatting import clock, figure, visible
 from deploy.telemetry.figures import FIGURES
 from deploy.telemetry.snapshot import Snapshot
+from rewards.config import tells_quality
 
 SPARK_WIDTH = 16
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -118,10 +119,12 @@ def _pairs() -> Table:
 
 
 def curves(row: Mapping[str, Any]) -> dict[str, float]:
-    """Title -> value of the figures that are shown with their course, in order; empty before the first step."""
+    """Title -> value of the figures that are shown with their course, in order; empty before the first step. The terms
+    of the reward stand for the labels of a task without any."""
     if "step" not in row:
         return {}
-    return {**{title: row[field] for title, field in _CURVES.items()}, **row["labels"]}
+    qualities = row["labels"] or {name: value for name, value in row["terms"].items() if tells_quality(name)}
+    return {**{title: row[field] for title, field in _CURVES.items()}, **qualities}
 
 
 def shown(name: str, value: float) -> str:

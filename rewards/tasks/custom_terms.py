@@ -17,9 +17,9 @@ from tokenizers import Tokenizer
 
 from buffer.types import Prompt
 from lm.tokens import encode_behind, encode_prompt
+from rewards.config import LENGTH
 from rewards.constraints import CONSTRAINTS
 from rewards.constraints.settings import Constraint, TableSettings, read_table
-from rewards.scorer import LENGTH
 from rewards.task import NO_TARGET, BaseLogProbs, ScoreRequest, Terms
 from rewards.tasks.constrained import constraint_floor, satisfied
 from rewards.tasks.custom_rows import Row, Template

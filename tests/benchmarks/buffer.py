@@ -351,8 +351,10 @@ def reverb_rows(python: str | None, payload: int) -> dict[str, float] | None:
     return dict(json.loads(process.stdout.splitlines()[-1]))
 
 
-def run(sizes: Sequence[int], payload: int, rounds: int, calls: int, reverb_python: str | None) -> dict[str, Any]:
-    """All figures."""
+def run(
+    sizes: Sequence[int], at_once: Sequence[int], payload: int, rounds: int, calls: int, reverb_python: str | None
+) -> dict[str, Any]:
+    """All figures; `at_once`: numbers of client processes."""
     rows, clients, log = [], [], {}
     overhead = {}
     for n in sizes:
@@ -364,7 +366,7 @@ def run(sizes: Sequence[int], payload: int, rounds: int, calls: int, reverb_pyth
                 rows.append(measure(bench, batch, rounds, calls))
                 show(rows[-1])
             if n == min(sizes, key=lambda size: abs(size - CLIENTS_SIZE)):
-                for number in (1, 4, 16):
+                for number in at_once:
                     clients.append(many_clients(server.url, server.pid, bench.name, n, payload, number, 4 * calls))
                 log = with_append_only_file(bench, rounds, calls)
     large = [row for row in rows if row["batch"] == max(BATCHES)]
@@ -411,12 +413,14 @@ def main() -> None:
         parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
     for hidden in ("size", "first"):
         parser.add_argument(f"--{hidden}", type=int, help=argparse.SUPPRESS)
-    arguments = parse(parser, sizes="600,1200", rounds=2, calls=4)
+    parser.add_argument("--clients", default="1,4,16", help="The numbers of client processes at once.")
+    arguments = parse(parser, sizes="600,1200", rounds=2, calls=4, clients="1,2,3")
     if arguments.worker:
         worker(arguments)
         return
     sizes = [int(size) for size in arguments.sizes.split(",")]
-    result = run(sizes, arguments.payload, arguments.rounds, arguments.calls, arguments.reverb_python)
+    at_once = [int(number) for number in arguments.clients.split(",")]
+    result = run(sizes, at_once, arguments.payload, arguments.rounds, arguments.calls, arguments.reverb_python)
     print_result(result, arguments.json)
 
 

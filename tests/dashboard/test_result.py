@@ -25,6 +25,17 @@ def test_a_rare_success_reads_its_rate_and_not_zero(tmp_path):
     assert tile["before"] == pytest.approx(4 / 115, rel=0.2)
 
 
+def test_without_labels_the_reward_of_ones_own_is_the_headline(tmp_path):
+    run = RunReader(tmp_path, "run", primary=True)
+    for step in range(20):
+        terms = {"learner.terms.base": -20.0, "learner.terms._note": 1.0, "learner.terms.accuracy": 0.25}
+        run.learner.add(step, step, {"learner.var_u": 1.0, "learner.on_policy": 8, **terms})
+    result = {"rows": [{"name": "mean_accuracy", "before": None, "after": None}]}
+    (tile,) = [one for one in headline(run, result) if one["name"] == "valid"]
+    assert tile["title"] == "accuracy, mean" and tile["unit"] == "share" and tile["value"] == 0.25
+    assert tile["evaluated"]["name"] == "mean_accuracy"
+
+
 def test_pooled_means_weigh_steps_by_their_samples_and_know_their_error():
     rng = np.random.default_rng(0)
     covered = []

@@ -123,5 +123,5 @@ def tiny_recipe(model: Path) -> dict[str, Any]:
         },
         "buffer": {"capacity": 1000, "min_size_to_sample": 20},
         "learner": {"steps": 300, "batch_size": 64, "learning_rate": 5e-3, "decay_fraction": 0.7, "publish_every": 2},
-        "evaluation": {"samples": 8000},
+        "evaluation": {"samples": 8000, "threads": 1},
     }  # fmt: skip

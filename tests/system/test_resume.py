@@ -65,7 +65,7 @@ def test_a_killed_learner_starts_again_in_place_and_ends_with_the_same_bits_as_a
     given.write_text('{"response": "a b"}\n')
     options = [
         f'task.demonstrations="{given}"', "learner.objective=sft", "actors.engine=simulated", "learner.steps=400", "learner.checkpoint_every=1", "learner.advanced.decay=cosine",
-        "learner.learning_rate=2e-3", "evaluation.samples=16", "learner.reward_temperature_end=0.5", "learner.reward_temperature_steps=800",
+        "learner.learning_rate=2e-3", "evaluation.samples=16", "learner.reward_temperature_end=0.5", "learner.reward_temperature_steps=800", "--no-dashboard",
     ]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     uninterrupted = Command("train", str(recipe), *options, "--run", str(whole))
@@ -96,6 +96,7 @@ def test_two_learner_ranks_train_as_one(recipe: Path, tmp_path: Path) -> None:
         "train",
         str(recipe),
         PACED,
+        "--no-dashboard",
         "learner.ranks=2",
         "learner.steps=300",
         "learner.advanced.cpus=0.25",

@@ -22,7 +22,7 @@ def test_a_tool_and_a_failing_reward_go_through_the_whole_system(tiny_model: Pat
     values["learner"] |= {"steps": 200, "objective": "group_subtb"}
     values |= {"rewards": {"time_limit_s": 1.0}, "evaluation": {"samples": 2000}}
     path.write_text(tomli_w.dumps(values))
-    command = Command("train", str(path), "--run", str(run))
+    command = Command("train", str(path), "--run", str(run), "--no-dashboard")
     output = command.finish()
     assert command.process.returncode == 0, output
     summary = json.loads((run / "summary.json").read_text())

@@ -147,7 +147,9 @@ def test_reproduce_reads_a_finished_run_and_decodes_the_base_model_in_another_wa
     )
     run = runs / run_name(ours, 0, [])
     shutil.copytree(finished[0], run)
-    experiment = Experiment("Toys", (ours, greedy), {"total_variation": "total variation"}, "smallest", 1.0)
+    experiment = Experiment(
+        "Toys", (ours, greedy), {"total_variation": "total variation"}, "smallest", 1.0, judged=("--samples", "200")
+    )
     heard: list[str] = []
     assert reproduce("toys", experiment, Place(runs, to), 1, math.inf, [], heard.append) == []
     of_ours, of_greedy = json.loads((to / "results.json").read_text())["rows"]

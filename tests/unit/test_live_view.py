@@ -10,7 +10,7 @@ from rich.console import Console
 from buffer.store.statistics import BufferStats
 from deploy.formatting import clock, figure
 from deploy.telemetry.before_after_table import before_after_table
-from deploy.telemetry.live_panel import SPARK_WIDTH, shown, sparkline
+from deploy.telemetry.live_panel import SPARK_WIDTH, curves, shown, sparkline
 from deploy.telemetry.live_view import LiveView, next_commands
 from deploy.telemetry.snapshot import Snapshot
 
@@ -25,7 +25,7 @@ STATS = BufferStats(
 def a_view(step: int, elapsed_s: float, phase: str = "training", waits: tuple[str, ...] = ()) -> Snapshot:
     row: dict[str, Any] = {
         "step": step, "loss": 1.5, "var_u": math.nan, "log_z": 4.615, "staleness_mean": 0.5, "staleness_max": 2,
-        "labels": {"valid": 0.25, "length": 7.5},
+        "labels": {"valid": 0.25, "length": 7.5}, "terms": {"digits": -1.0},
     }  # fmt: skip
     actor = {
         "name": "rollout-0",
@@ -123,6 +123,12 @@ def test_a_sparkline_leaves_a_space_for_nan_and_survives_constants_and_nothing()
     assert sparkline([2.0, 2.0], 16) == "▁▁"
     assert sparkline([math.nan], 16) == " "
     assert sparkline([], 16).strip() == ""
+
+
+def test_the_terms_of_the_reward_stand_for_labels_that_a_task_lacks() -> None:
+    row = a_view(3, 1.0).row | {"labels": {}, "terms": {"base": -20.0, "length": -2.0, "_note": 1.0, "exact": 0.25}}
+    assert curves(row)["exact"] == 0.25 and not {"base", "length", "_note"} & curves(row).keys()
+    assert "exact" not in curves(row | {"labels": {"valid": 1.0}})
 
 
 def test_only_labels_between_zero_and_one_are_shares() -> None:

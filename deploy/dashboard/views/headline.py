@@ -14,6 +14,7 @@ from deploy.dashboard.data.run_reader import RunReader
 from deploy.dashboard.data.series import Floats
 from deploy.dashboard.views.result import evaluated
 from deploy.telemetry.figures import describe
+from rewards.config import tells_quality
 from rewards.judging.binomial import binomial_share
 from rewards.judging.bootstrap import Interval
 
@@ -24,10 +25,17 @@ QUALITY = (".valid", ".accuracy", ".correct")
 """Labels that tell how good a string is; of a task with others the first one counts."""
 
 
+TERMS = "learner.terms."
+"""Without labels, the first term of the reward that tells quality counts, such as a reward function of one's own."""
+
+
 def headline(run: RunReader, newest_result: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """The tiles of the overview, as in docs/dashboard-api.md; those without a reading are left out, but the first."""
     counts = run.learner.counts()
     labels = sorted(name for name in counts if name.startswith("learner.labels."))
+    labels = labels or sorted(
+        name for name in counts if name.startswith(TERMS) and tells_quality(name.removeprefix(TERMS))
+    )
     quality = next((name for name in labels if name.endswith(QUALITY)), labels[0] if labels else "")
     diversity = (
         ("learner.diversity_good", "higher") if "learner.diversity_good" in counts else ("learner.diversity", None)
@@ -88,10 +96,17 @@ def _tile(
         "high": _or_none(now.high),
         "samples": samples,
         "before": _or_none(before.value),
-        "evaluated": evaluated(newest_result, curve.removeprefix("learner.").removeprefix("labels.")),
+        "evaluated": evaluated(newest_result, _metric(curve)),
         "better": better,
         "curve": curve,
     }
+
+
+def _metric(curve: str) -> str:
+    """The name that an evaluation has for a curve."""
+    if curve.startswith(TERMS):
+        return f"mean_{curve.removeprefix(TERMS)}"
+    return curve.removeprefix("learner.").removeprefix("labels.")
 
 
 def newest_samples(run: RunReader, curve: str) -> tuple[Floats, Floats]:
@@ -114,8 +129,12 @@ def _newest(values: Floats, weights: Floats, samples: float) -> tuple[Floats, Fl
 
 
 def _are_shares(values: Floats, curve: str) -> bool:
-    """Labels whose means all lie between 0 and 1 are shares."""
-    return ".labels." in curve and bool(len(values)) and bool(((values >= 0) & (values <= 1)).all())
+    """Labels and terms whose means all lie between 0 and 1 are shares."""
+    return (
+        (".labels." in curve or curve.startswith(TERMS))
+        and bool(len(values))
+        and bool(((values >= 0) & (values <= 1)).all())
+    )
 
 
 def _or_none(value: float) -> float | None:
