@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,7 @@ def test_each_split_is_judged_once_a_run_and_decoders_not_on_the_simulated_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[str] = []
+    run = tmp_path / "runs" / reproduce.run_name(OURS, 0, [])
 
     def tributary(arguments: Sequence[str]) -> None:
         commands.append(" ".join(arguments[3:]))
@@ -99,7 +101,7 @@ def test_each_split_is_judged_once_a_run_and_decoders_not_on_the_simulated_one(
         file = "evaluation-decoding.json" if decodes else f"evaluation-{split}.json"
         figure = {"train": 3.0, "test": 4.0, "simulated": 5.0}[split]
         metrics = {"before": {"right": figure}, "after": {"right": figure + 10 + decodes}}
-        (tmp_path / "runs" / "ours-0" / file).write_text(json.dumps({"metrics": metrics}))
+        (run / file).write_text(json.dumps({"metrics": metrics}))
 
     monkeypatch.setattr(reproduce, "_tributary", tributary)
     greedy = Contender("ours, greedy", "toy", trains=False, decoding=("--greedy",), like="ours")
@@ -108,12 +110,22 @@ def test_each_split_is_judged_once_a_run_and_decoders_not_on_the_simulated_one(
     experiment = Experiment(
         "A", (OURS, greedy, BASE), figures, "largest", 1.0, splits=splits, judged=("--samples", "2")
     )
-    (tmp_path / "runs" / "ours-0").mkdir(parents=True)
+    run.mkdir(parents=True)
     summary = {"stopped_by": None, "trajectories": 9, "training_seconds": 1.0, "metrics": {}}
-    (tmp_path / "runs" / "ours-0" / "summary.json").write_text(json.dumps(summary))
+    (run / "summary.json").write_text(json.dumps(summary))
     reproduce.reproduce("a", experiment, reproduce.Place(tmp_path / "runs", tmp_path), 1, math.inf, [], print)
     rows = {row.contender: row.figures for row in Rows(tmp_path / "results.json").rows}
     assert rows["ours"] == {"test.right": 14.0, "simulated.right": 15.0}
     assert rows["ours, greedy"] == {"test.right": 15.0} and rows["base"] == {"test.right": 4.0, "simulated.right": 5.0}
     assert [command.split()[1] for command in commands] == ["test", "simulated", "test"], "base model: nothing is left"
     assert all("--samples 2" in command for command in commands)
+
+
+def test_runs_of_other_settings_or_seeds_are_other_folders() -> None:
+    names = {
+        reproduce.run_name(OURS, 0, []),
+        reproduce.run_name(OURS, 1, []),
+        reproduce.run_name(OURS, 0, ["learner.steps=3"]),
+    }
+    names.add(reproduce.run_name(replace(OURS, overrides=("learner.steps=3",)), 0, []))
+    assert len(names) == 3 and reproduce.run_name(OURS, 0, []) in names, "an override is a setting, whoever gives it"
