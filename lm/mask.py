@@ -17,7 +17,7 @@ def watched(spec: PolicySpec) -> list[int]:
 
 def log_normaliser(log_p: Mapping[int, float], spec: PolicySpec, tokens: Sequence[int]) -> float:
     """log of the mass that the mask leaves, nats, at least that of each of the permitted `tokens`. `log_p` has all of
-    `watched`."""
+    `watched`. Behind forbidden tokens its error is that of `log_p` over the mass that is left."""
     if spec.allowed_token_ids is not None:
         return float(np.logaddexp.reduce([log_p[token] for token in watched(spec)]))
     if not spec.forbidden_token_ids:

@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 import ray
 
-from buffer.errors import WaitTimeout
+from buffer.errors import TributaryError, WaitTimeout
 from deploy.cluster.death import LOGS, cause_of
 from deploy.cluster.root_cause import root_cause
 
@@ -13,6 +13,8 @@ Handle: TypeAlias = Any
 Call: TypeAlias = Any
 """A call in flight: a ray.ObjectRef to its result."""
 
+STORE_LIMIT_S = 10.0
+"""Time within which a failed adapter store has told its error, after a process that needs it has, s."""
 RESULT_LIMIT_S = 120.0
 
 
@@ -29,3 +31,16 @@ def result_of(call: Call, role: str) -> Any:
         raise WaitTimeout(f"the {role} did not answer for {RESULT_LIMIT_S:.0f} s. {LOGS}") from error
     except ray.exceptions.RayActorError as error:
         raise cause_of(error, role) from error
+
+
+def result_of_start(call: Call, role: str, of_store: Call) -> Any:
+    """`result_of` a process that loads. Where the adapter store failed, which all others need, its error comes first.
+
+    `of_store`: a call to the adapter store.
+    """
+    try:
+        return result_of(call, role)
+    except TributaryError:
+        if call != of_store and ray.wait([of_store], timeout=STORE_LIMIT_S)[0]:
+            result_of(of_store, "adapter store")
+        raise

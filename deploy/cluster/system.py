@@ -31,7 +31,7 @@ from deploy.cluster.learners import Learners
 from deploy.cluster.placement import free_now, remote
 from deploy.cluster.process_events import ProcessEvent, ProcessEvents
 from deploy.cluster.process_setup import Address
-from deploy.cluster.ray_calls import Call, Handle, result_of
+from deploy.cluster.ray_calls import Call, Handle, result_of, result_of_start
 from deploy.cluster.reward_monitor import RewardMonitor
 from deploy.cluster.reward_process import RewardProcess
 from deploy.cluster.worker_group import WorkerGroup
@@ -103,7 +103,7 @@ class System:
         while pending:
             done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
             for call in done:
-                result_of(call, names[call])
+                result_of_start(call, names[call], next(iter(names)))
                 on_ready(names[call], time.monotonic() - began)
             on_wait(wait.sentence() if pending else "")
             wait.check()

@@ -93,7 +93,8 @@ def largest_difference(policy: LoraPolicy, task: TinyTask, samples: list[Sampled
     for b, s in enumerate(samples):
         n = len(s.token_ids)
         worst = max(worst, np.abs(scored.log_pf[b, :n].numpy() - s.log_pf).max(initial=0.0))
-        worst = max(worst, np.abs(scored.log_pterm[b, : n + 1].numpy() - s.log_pterm).max())
+        may_stop = np.isfinite(s.log_pterm)
+        worst = max(worst, np.abs(scored.log_pterm[b, : n + 1].numpy() - s.log_pterm)[may_stop].max(initial=0.0))
     return worst
 
 

@@ -30,8 +30,8 @@ def ids(*tokens: int) -> IntArray:
 def test_both_scorers_agree_at_every_prefix(
     tiny_spec: PolicySpec, scorer: VllmScorer, monkeypatch: pytest.MonkeyPatch, mask: str
 ) -> None:
-    if mask == "forbidden":
-        tiny_spec = replace(tiny_spec, allowed_token_ids=None, forbidden_token_ids=tuple(range(5, 40)))
+    if mask == "forbidden":  # a few: what they leave is known to fp32's precision over its mass
+        tiny_spec = replace(tiny_spec, allowed_token_ids=None, forbidden_token_ids=(20, 21, 22, 23))
         monkeypatch.setattr(scorer, "_spec", tiny_spec)
     rng = np.random.default_rng(0)
     contexts = [ids(3), ids(3, 4, 5, 6), rng.integers(3, 60, 40).astype(np.int32)]
