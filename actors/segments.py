@@ -101,14 +101,15 @@ def segment_params(spec: PolicySpec, tool: Tool | None, behaviour: Behaviour, ac
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    named = watched(spec)
     max_tokens, min_tokens = spec.max_actions - actions, max(spec.min_actions - actions, 0)
     common: dict[str, Any] = {
         "temperature": behaviour.temperature,
         "top_p": behaviour.top_p,
         "ignore_eos": True,  # unless it is the stop token, EOS is a token like any other
-        "allowed_token_ids": None if spec.allowed_token_ids is None else watched(spec),
+        "allowed_token_ids": None if spec.allowed_token_ids is None else named,
         "logprobs": None,
-        "logprob_token_ids": watched(spec),
+        "logprob_token_ids": named,
         "detokenize": False,
         "output_kind": RequestOutputKind.FINAL_ONLY,
     }

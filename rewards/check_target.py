@@ -41,7 +41,7 @@ def check_support(task: Task, spec: PolicySpec, name: str, tokenizer: Tokenizer)
 def _problem_of_string(token_ids: IntArray, tool: Tool | None, spec: PolicySpec, tokenizer: Tokenizer) -> str | None:
     """The reason why the policy can't write a string, with the setting to change; None if it can."""
     try:
-        actions = token_ids[actions_of(token_ids, tool)].tolist()
+        actions = token_ids[actions_of(token_ids, tool)]
     except ValueError as error:
         return f"{error}. List it with the text that the tool writes"
     if len(actions) > spec.max_actions:
@@ -50,8 +50,8 @@ def _problem_of_string(token_ids: IntArray, tool: Tool | None, spec: PolicySpec,
         return f"its number of actions, {len(actions)}, is below policy.min_actions = {spec.min_actions}. Lower it"
     if spec.stop_token_id in actions:
         return "it contains policy.stop, which ends a string. Choose another stop"
-    if masked := [token for token in actions if not spec.permits(np.array(token))]:
-        token = tokenizer.decode(masked[:1], skip_special_tokens=False)
+    if len(masked := actions[~spec.permits(actions)]):
+        token = tokenizer.decode(masked[:1].tolist(), skip_special_tokens=False)
         if spec.allowed_token_ids is None:
             return f"{token!r} is one of policy.forbidden_tokens. Remove it"
         return f"{token!r} is not one of the {len(spec.allowed_token_ids)} tokens of policy.allowed_tokens. Add it"

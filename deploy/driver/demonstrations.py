@@ -83,7 +83,7 @@ def _trajectory(
         raise ConfigError(
             f"{where}: the policy can't produce {response!r}: {error}. Write what the tool writes."
         ) from error
-    actions = [token for token, acted in zip(token_ids.tolist(), is_action, strict=True) if acted]
+    actions = token_ids[is_action]
     if not spec.min_actions <= len(actions) <= spec.max_actions:
         raise ConfigError(
             f"{where}: the response has {len(actions)} tokens, and policy.min_actions = {spec.min_actions} to "
@@ -91,7 +91,7 @@ def _trajectory(
         )
     if spec.stop_token_id in actions:
         raise ConfigError(f"{where}: the response contains the stop token, which only ends a string. Remove it.")
-    if masked := sorted({token for token in actions if not spec.permits(np.array(token))}):
+    if masked := np.unique(actions[~spec.permits(actions)]).tolist():
         listed = "is in policy.forbidden_tokens" if spec.forbidden_token_ids else "is not in policy.allowed_tokens"
         raise ConfigError(
             f"{where}: {tokenizer.decode(masked)!r} {listed}, so the policy can't write it. Change the response, or "

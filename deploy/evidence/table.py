@@ -34,7 +34,7 @@ def write_table(path: Path, name: str, experiment: Experiment, rows: Sequence[Ro
         "|" + "---|" * len(heads),
         *("| " + " | ".join(cells) + " |" for cells in body),
         "",
-        *([f"Not run yet: {', '.join(missing)}.", ""] if missing else []),
+        *([*wrap(f"Not run yet: {', '.join(missing)}.", WIDTH), ""] if missing else []),
         *(f"Published, on other models: {source}: {words}." for source, words in experiment.published.items()),
     ]
     write_whole(path, "\n".join(lines).rstrip().encode() + b"\n")
